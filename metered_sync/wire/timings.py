@@ -1,0 +1,63 @@
+"""Every interval of the protocols, as one frozen value.
+
+The client's engine and the local cloud take a :class:`Timings` instead of
+writing numbers into their code; tests shrink the intervals with
+:func:`dataclasses.replace`. All values are seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["DEFAULT", "Timings"]
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Intervals of signalling and SFU, in seconds."""
+
+    # --- signalling, client side ---
+    welcome: float = 10.0
+    """How long to wait for ``welcome`` after the upgrade before giving the socket up."""
+    close: float = 2.0
+    """How long a close handshake may take."""
+    ping_fraction: float = 1 / 3
+    """An idle client pings each ``inactivity_timeout * ping_fraction``, at least ``ping_floor``."""
+    ping_floor: float = 1.0
+    slow_floor: float = 30.0
+    """The shortest reconnect delay after close code 4010 (over the concurrent limit)."""
+    replay_retry: float = 2.0
+    """Pause between attempts to repeat a subscription after a reconnect."""
+    going_away_default: float = 1.0
+    """The reconnect delay when ``going_away`` names none."""
+    going_away_max: float = 300.0
+    """The longest delay a ``going_away`` may ask for."""
+
+    # --- signalling, local cloud ---
+    server_ping: float = 30.0
+    """WebSocket ping interval; a socket that misses one is gone after twice this."""
+    expiry_margin: float = 0.25
+    """A token's connection is closed this long before its ``exp``."""
+
+    # --- SFU, local cloud ---
+    stun_silence: float = 12.0
+    """A session whose client sends no STUN for this long has ended."""
+    offer_pending: float = 10.0
+    """An SFU offer that stays unanswered for this long is withdrawn."""
+    first_packet_hold: float = 2.0
+    """How long ``GET …/tracks`` may wait for an announced track's first packet."""
+    renack: float = 0.04
+    """Interval at which missing packets are asked for again."""
+    renack_give_up: float = 0.6
+    """A packet missing for this long is not asked for any more."""
+    pli_throttle: float = 0.3
+    """At most one key-frame request per track in this interval."""
+    report: float = 1.0
+    """Interval of receiver reports and REMB towards publishers."""
+
+    # --- SFU, client side ---
+    gather: float = 5.0
+    """How long candidate gathering may take before the offer goes out as it is."""
+
+
+DEFAULT = Timings()
