@@ -1,0 +1,460 @@
+"""Session descriptions (SDP, RFC 8866) as WebRTC uses them: parse and build.
+
+A :class:`Description` is a list of :class:`Section` values, one per ``m=`` line,
+in the order of the text. Attributes that may stand at session level (ICE,
+fingerprint, setup, extmap) are copied into each section by :func:`parse`, so a
+reader needs to look in one place only. Attributes that WebRTC does not need are
+dropped: ``parse`` then ``build`` gives an equivalent description, not the same text.
+
+Sources: RFC 8866 (SDP), RFC 9429 (JSEP), RFC 8839 (ICE), RFC 8842 (DTLS setup),
+RFC 9143 (BUNDLE), RFC 8285 (extmap), RFC 5576 (ssrc), RFC 8830 (msid),
+RFC 8851 and RFC 8853 (rid, simulcast), RFC 8841 (data channels).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+__all__ = [
+    "DIRECTIONS",
+    "Codec",
+    "Description",
+    "Extension",
+    "Fingerprint",
+    "SdpError",
+    "Section",
+    "SsrcGroup",
+    "build",
+    "parse",
+    "reverse",
+]
+
+DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
+"""The four directions of a media section, as its writer sees them."""
+
+_STATIC_CODECS = {0: ("PCMU", 8000), 8: ("PCMA", 8000), 9: ("G722", 8000), 13: ("CN", 8000)}
+"""Payload types that need no ``rtpmap`` (RFC 3551, section 6)."""
+
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
+_NUMBER = re.compile("[0-9]{1,19}")
+
+
+class SdpError(ValueError):
+    """A session description cannot be understood; the message names the line's fault."""
+
+
+@dataclass(frozen=True)
+class Codec:
+    """One payload type of a media section."""
+
+    payload_type: int
+    """0 to 127."""
+    name: str
+    """The encoding's name as written, e.g. ``"VP8"``; compare without regard to case."""
+    clock_rate: int
+    """Ticks per second of the RTP timestamp."""
+    channels: int = 1
+    """Audio channels; 1 for video."""
+    fmtp: str = ""
+    """The format parameters as written, e.g. ``"packetization-mode=1"``."""
+    feedback: tuple[str, ...] = ()
+    """RTCP feedback messages (RFC 4585), e.g. ``("nack", "nack pli")``."""
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The format parameters by lower-case name; a bare value has the empty string."""
+        result = {}
+        for item in self.fmtp.split(";"):
+            name, _, value = item.strip().partition("=")
+            if name:
+                result[name.strip().lower()] = value.strip()
+        return result
+
+
+@dataclass(frozen=True)
+class Extension:
+    """An RTP header extension (``extmap``)."""
+
+    id: int
+    uri: str
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """The hash of the certificate that DTLS will show."""
+
+    algorithm: str
+    """Lower case, e.g. ``"sha-256"``."""
+    value: str
+    """Upper-case hexadecimal pairs with colons."""
+
+
+@dataclass(frozen=True)
+class SsrcGroup:
+    """Streams that belong together, e.g. ``FID`` (retransmission) or ``SIM``."""
+
+    semantics: str
+    ssrcs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One media section. Directions and setup roles are those of the text's writer."""
+
+    kind: str
+    """``"audio"``, ``"video"``, ``"application"`` or another media type."""
+    mid: str = ""
+    """The section's name; empty if it has none."""
+    port: int = 9
+    """0 means rejected or stopped (but see :attr:`rejected`)."""
+    protocol: str = "UDP/TLS/RTP/SAVPF"
+    formats: tuple[str, ...] = ()
+    """The formats of the ``m=`` line; :func:`build` uses the codecs when there are any."""
+    direction: str = "sendrecv"
+    codecs: tuple[Codec, ...] = ()
+    extensions: tuple[Extension, ...] = ()
+    msid: tuple[str, str] | None = None
+    """Stream id and track id; the track id is empty when the writer gave none."""
+    ssrcs: tuple[int, ...] = ()
+    """The streams announced with ``ssrc`` lines, each once, in order."""
+    ssrc_groups: tuple[SsrcGroup, ...] = ()
+    cname: str = ""
+    """The ``cname`` of the ``ssrc`` lines."""
+    rids: tuple[tuple[str, str], ...] = ()
+    """Names of simulcast layers with their direction (``"send"`` or ``"recv"``)."""
+    simulcast: str = ""
+    """The ``simulcast`` attribute as written."""
+    ice_ufrag: str = ""
+    ice_pwd: str = field(default="", repr=False)
+    fingerprints: tuple[Fingerprint, ...] = ()
+    setup: str = ""
+    """``"actpass"``, ``"active"``, ``"passive"``, or empty."""
+    rtcp_mux: bool = False
+    rtcp_rsize: bool = False
+    bundle_only: bool = False
+    candidates: tuple[str, ...] = ()
+    """ICE candidates as written after ``candidate:``."""
+    end_of_candidates: bool = False
+    sctp_port: int | None = None
+    max_message_size: int | None = None
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the section is not in use: port 0, and not merely bundle-only."""
+        return self.port == 0 and not self.bundle_only
+
+    @property
+    def sends(self) -> bool:
+        """Whether the writer sends media in this section."""
+        return not self.rejected and self.direction in ("sendrecv", "sendonly")
+
+    @property
+    def receives(self) -> bool:
+        """Whether the writer is ready to receive media in this section."""
+        return not self.rejected and self.direction in ("sendrecv", "recvonly")
+
+
+@dataclass(frozen=True)
+class Description:
+    """A whole session description."""
+
+    sections: tuple[Section, ...] = ()
+    bundle: tuple[str, ...] = ()
+    """The mids that share one transport, the first one's."""
+    ice_lite: bool = False
+    origin_id: int = 0
+    """The session id of the ``o=`` line."""
+    origin_version: int = 0
+    """The version of the ``o=`` line; each new description of a writer has the next."""
+
+
+def reverse(direction: str) -> str:
+    """Return *direction* as the other side sees it."""
+    return {"sendonly": "recvonly", "recvonly": "sendonly"}.get(direction, direction)
+
+
+# --- parse -----------------------------------------------------------------------------
+
+
+def parse(text: str) -> Description:
+    """Parse a session description; raise :class:`SdpError` if it is malformed."""
+    groups = _group_lines(text)
+    head = groups[0]
+    if not head or head[0] != ("v", "0"):
+        raise SdpError('an SDP begins with "v=0"')
+    origin_id = origin_version = 0
+    bundle: tuple[str, ...] = ()
+    ice_lite = False
+    for letter, value in head:
+        if letter == "o":
+            fields = value.split()
+            if len(fields) != 6:
+                raise SdpError("the o= line needs six fields")
+            # RFC 8866 lets both be longer than 64 bits; nobody computes with a foreign one.
+            origin_id, origin_version = (_number(item[-18:], "o=") for item in fields[1:3])
+        elif letter == "a":
+            name, _, value = value.partition(":")
+            if name == "ice-lite":
+                ice_lite = True
+            elif name == "group" and value.split()[:1] == ["BUNDLE"]:
+                bundle = tuple(value.split()[1:])
+    sections = tuple(_Parser(head, lines).section() for lines in groups[1:])
+    return Description(sections, bundle, ice_lite, origin_id, origin_version)
+
+
+def _group_lines(text: str) -> list[list[tuple[str, str]]]:
+    """Split into ``(letter, value)`` lines: the head first, then one group per ``m=``."""
+    groups: list[list[tuple[str, str]]] = [[]]
+    for number, line in enumerate(text.split("\n"), start=1):
+        line = line.rstrip("\r")
+        if not line:
+            continue
+        if len(line) < 2 or line[1] != "=" or _CONTROL.search(line):
+            # The line itself stays out of the message: it may be the ICE password's.
+            raise SdpError(f"line {number} is not a line of an SDP")
+        if line[0] == "m":
+            groups.append([])
+        groups[-1].append((line[0], line[2:]))
+    return groups
+
+
+def _number(text: str, where: str, highest: int = (1 << 63) - 1) -> int:
+    if _NUMBER.fullmatch(text) is None or int(text) > highest:
+        raise SdpError(f"{where}: a number up to {highest} is expected, not {text[:40]!r}")
+    return int(text)
+
+
+class _Parser:
+    """Collects the attributes of one section, and those of the head that it inherits."""
+
+    _INHERITED = frozenset(("ice-ufrag", "ice-pwd", "fingerprint", "setup", "extmap", *DIRECTIONS))
+
+    def __init__(self, head: list[tuple[str, str]], lines: list[tuple[str, str]]) -> None:
+        fields = lines[0][1].split()
+        if len(fields) < 4:
+            raise SdpError("an m= line needs four fields")
+        self.kind, self.protocol = fields[0], fields[2]
+        self.port = _number(fields[1].partition("/")[0], "m=", 65535)
+        self.formats = tuple(fields[3:])
+        self.flags: set[str] = set()
+        self.values: dict[str, str] = {}
+        self.lists: dict[str, list[str]] = {}
+        own = [value for letter, value in lines[1:] if letter == "a"]
+        # The section's own fingerprints and extmaps replace the session's, they do not add.
+        replaced = {value.partition(":")[0] for value in own} & {"fingerprint", "extmap"}
+        inherited = (value for letter, value in head if letter == "a")
+        names = self._INHERITED - replaced
+        for value in [line for line in inherited if line.partition(":")[0] in names] + own:
+            name, colon, rest = value.partition(":")
+            if colon:
+                self.values[name] = rest
+                self.lists.setdefault(name, []).append(rest)
+            elif name in DIRECTIONS:
+                self.values["direction"] = name
+            else:
+                self.flags.add(name)
+
+    def section(self) -> Section:
+        is_rtp = "RTP/" in self.protocol
+        return Section(
+            kind=self.kind,
+            mid=self.values.get("mid", "").strip(),
+            port=self.port,
+            protocol=self.protocol,
+            formats=self.formats,
+            direction=self.values.get("direction", "sendrecv"),
+            codecs=self._codecs() if is_rtp else (),
+            extensions=self._extensions(),
+            msid=self._msid(),
+            ssrcs=self._ssrcs(),
+            ssrc_groups=self._ssrc_groups(),
+            cname=self._cname(),
+            rids=self._rids(),
+            simulcast=self.values.get("simulcast", ""),
+            ice_ufrag=self.values.get("ice-ufrag", ""),
+            ice_pwd=self.values.get("ice-pwd", ""),
+            fingerprints=self._fingerprints(),
+            setup=self.values.get("setup", ""),
+            rtcp_mux="rtcp-mux" in self.flags,
+            rtcp_rsize="rtcp-rsize" in self.flags,
+            bundle_only="bundle-only" in self.flags,
+            candidates=tuple(self.lists.get("candidate", ())),
+            end_of_candidates="end-of-candidates" in self.flags,
+            sctp_port=self._optional_number("sctp-port", 65535),
+            max_message_size=self._optional_number("max-message-size"),
+        )
+
+    def _optional_number(self, name: str, highest: int = (1 << 63) - 1) -> int | None:
+        value = self.values.get(name)
+        return None if value is None else _number(value.strip(), name, highest)
+
+    def _codecs(self) -> tuple[Codec, ...]:
+        maps: dict[int, tuple[str, int, int]] = {
+            number: (*static, 1) for number, static in _STATIC_CODECS.items()
+        }
+        for value in self.lists.get("rtpmap", ()):
+            number, _, encoding = value.partition(" ")
+            parts = encoding.strip().split("/")
+            if len(parts) not in (2, 3) or not parts[0]:
+                raise SdpError(f"rtpmap: not an encoding: {encoding[:40]!r}")
+            maps[_number(number, "rtpmap", 127)] = (
+                parts[0],
+                _number(parts[1], "rtpmap", 10**9),
+                _number(parts[2], "rtpmap", 255) if len(parts) == 3 else 1,
+            )
+        formats: dict[int, str] = {}
+        for value in self.lists.get("fmtp", ()):
+            number, _, rest = value.partition(" ")
+            formats[_number(number, "fmtp", 127)] = rest.strip()
+        feedback: dict[int, list[str]] = {}
+        everyone: list[str] = []
+        for value in self.lists.get("rtcp-fb", ()):
+            number, _, rest = value.partition(" ")
+            if number == "*":
+                everyone.append(rest.strip())
+            else:
+                feedback.setdefault(_number(number, "rtcp-fb", 127), []).append(rest.strip())
+        codecs: list[Codec] = []
+        for payload_type in (_number(item, "m=", 127) for item in self.formats):
+            if payload_type in maps:
+                name, clock_rate, channels = maps[payload_type]
+                fb = tuple(dict.fromkeys(everyone + feedback.get(payload_type, [])))
+                fmtp = formats.get(payload_type, "")
+                codecs.append(Codec(payload_type, name, clock_rate, channels, fmtp, fb))
+        return tuple(codecs)
+
+    def _extensions(self) -> tuple[Extension, ...]:
+        result = []
+        for value in self.lists.get("extmap", ()):
+            fields = value.split()
+            if len(fields) < 2:
+                raise SdpError("extmap: an id and a URI are expected")
+            number = _number(fields[0].partition("/")[0], "extmap", 4351)
+            result.append(Extension(number, fields[1]))
+        return tuple(result)
+
+    def _msid(self) -> tuple[str, str] | None:
+        fields = self.values.get("msid", "").split()
+        if not fields:
+            return None
+        return fields[0], fields[1] if len(fields) > 1 else ""
+
+    def _ssrcs(self) -> tuple[int, ...]:
+        numbers = [
+            _number(value.partition(" ")[0], "ssrc", 0xFFFFFFFF)
+            for value in self.lists.get("ssrc", ())
+        ]
+        return tuple(dict.fromkeys(numbers))
+
+    def _cname(self) -> str:
+        for value in self.lists.get("ssrc", ()):
+            name, _, text = value.partition(" ")[2].partition(":")
+            if name == "cname":
+                return text
+        return ""
+
+    def _ssrc_groups(self) -> tuple[SsrcGroup, ...]:
+        result = []
+        for value in self.lists.get("ssrc-group", ()):
+            fields = value.split()
+            if not fields:
+                raise SdpError("ssrc-group: the semantics are missing")
+            numbers = tuple(_number(item, "ssrc-group", 0xFFFFFFFF) for item in fields[1:])
+            result.append(SsrcGroup(fields[0], numbers))
+        return tuple(result)
+
+    def _rids(self) -> tuple[tuple[str, str], ...]:
+        result = []
+        for value in self.lists.get("rid", ()):
+            fields = value.split()
+            if len(fields) < 2:
+                raise SdpError("rid: a name and a direction are expected")
+            result.append((fields[0], fields[1]))
+        return tuple(result)
+
+    def _fingerprints(self) -> tuple[Fingerprint, ...]:
+        result = []
+        for value in self.lists.get("fingerprint", ()):
+            fields = value.split()
+            if len(fields) != 2:
+                raise SdpError("fingerprint: an algorithm and a value are expected")
+            result.append(Fingerprint(fields[0].lower(), fields[1].upper()))
+        return tuple(dict.fromkeys(result))
+
+
+# --- build -----------------------------------------------------------------------------
+
+
+def build(description: Description) -> str:
+    """Return the text of *description*, with CRLF line ends."""
+    lines = [
+        "v=0",
+        f"o=- {description.origin_id} {description.origin_version} IN IP4 127.0.0.1",
+        "s=-",
+        "t=0 0",
+    ]
+    if description.bundle:
+        lines.append("a=group:BUNDLE " + " ".join(description.bundle))
+    if description.ice_lite:
+        lines.append("a=ice-lite")
+    lines.append("a=msid-semantic:WMS *")
+    for section in description.sections:
+        lines.extend(_section_lines(section))
+    return "\r\n".join(lines) + "\r\n"
+
+
+def _section_lines(section: Section) -> Iterable[str]:
+    formats = [str(codec.payload_type) for codec in section.codecs] or section.formats
+    yield f"m={section.kind} {section.port} {section.protocol} {' '.join(formats)}"
+    yield "c=IN IP4 0.0.0.0"
+    if section.protocol.endswith("SAVPF"):
+        yield "a=rtcp:9 IN IP4 0.0.0.0"
+    if section.ice_ufrag:
+        yield f"a=ice-ufrag:{section.ice_ufrag}"
+        yield f"a=ice-pwd:{section.ice_pwd}"
+    for fingerprint in section.fingerprints:
+        yield f"a=fingerprint:{fingerprint.algorithm} {fingerprint.value}"
+    if section.setup:
+        yield f"a=setup:{section.setup}"
+    if section.mid:
+        yield f"a=mid:{section.mid}"
+    if section.bundle_only:
+        yield "a=bundle-only"
+    for extension in section.extensions:
+        yield f"a=extmap:{extension.id} {extension.uri}"
+    yield f"a={section.direction}"
+    if section.msid is not None:
+        yield "a=msid:" + " ".join(section.msid).rstrip()
+    if section.rtcp_mux:
+        yield "a=rtcp-mux"
+    if section.rtcp_rsize:
+        yield "a=rtcp-rsize"
+    for codec in section.codecs:
+        yield from _codec_lines(codec)
+    for rid, direction in section.rids:
+        yield f"a=rid:{rid} {direction}"
+    if section.simulcast:
+        yield f"a=simulcast:{section.simulcast}"
+    for group in section.ssrc_groups:
+        yield " ".join((f"a=ssrc-group:{group.semantics}", *map(str, group.ssrcs)))
+    for ssrc in section.ssrcs:
+        yield f"a=ssrc:{ssrc} cname:{section.cname or '-'}"
+    if section.sctp_port is not None:
+        yield f"a=sctp-port:{section.sctp_port}"
+    if section.max_message_size is not None:
+        yield f"a=max-message-size:{section.max_message_size}"
+    for candidate in section.candidates:
+        yield f"a=candidate:{candidate}"
+    if section.end_of_candidates:
+        yield "a=end-of-candidates"
+
+
+def _codec_lines(codec: Codec) -> Iterable[str]:
+    channels = f"/{codec.channels}" if codec.channels != 1 else ""
+    yield f"a=rtpmap:{codec.payload_type} {codec.name}/{codec.clock_rate}{channels}"
+    for feedback in codec.feedback:
+        yield f"a=rtcp-fb:{codec.payload_type} {feedback}"
+    if codec.fmtp:
+        yield f"a=fmtp:{codec.payload_type} {codec.fmtp}"
