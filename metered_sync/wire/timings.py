@@ -21,6 +21,8 @@ class Timings:
     """How long to wait for ``welcome`` after the upgrade before giving the socket up."""
     close: float = 2.0
     """How long a close handshake may take."""
+    farewell: float = 0.25
+    """The same for a connection that was given up before its welcome."""
     ping_fraction: float = 1 / 3
     """An idle client pings each ``inactivity_timeout * ping_fraction``, at least ``ping_floor``."""
     ping_floor: float = 1.0

@@ -1,0 +1,146 @@
+"""Realtime messaging, WebRTC and SFU media for people who do not write asyncio.
+
+Everything public is imported from here. Importing starts no thread, and loads
+neither ``aiortc``, ``av`` nor ``numpy``: names that need them are loaded on first
+use, and say what to install where they are missing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from metered_sync._version import __version__
+from metered_sync.client import ReconnectOptions, SignallingClient, Subscription
+from metered_sync.dispatch import EventQueue
+from metered_sync.errors import (
+    AckTimeoutError,
+    ClosedError,
+    DisconnectedError,
+    EngineError,
+    ForkedError,
+    MediaError,
+    MediaNotFoundError,
+    MeteredError,
+    MeteredPeerOversizedError,
+    MeteredRealtimeError,
+    MeteredTimeoutError,
+    NegotiationFailedError,
+    NotConnectedError,
+    OversizedPayloadError,
+    ServerRequestError,
+    SfuAuthError,
+    SfuConflictError,
+    SfuError,
+    SfuNotFoundError,
+    SignallingConnectError,
+    SignallingError,
+    WrongThreadError,
+)
+from metered_sync.events import (
+    Connected,
+    Direct,
+    Disconnected,
+    Event,
+    GoingAway,
+    IceServer,
+    Message,
+    Outage,
+    Presence,
+    PresencePeer,
+    ServerError,
+    StateChange,
+    TokenProviderError,
+)
+from metered_sync.tokens import mint_token
+
+if TYPE_CHECKING:
+    from metered_sync.media.files import FileSource, from_file
+    from metered_sync.media.track import FrameQueue, RemoteTrack
+    from metered_sync.sfu import Publication, SfuClient
+    from metered_sync.wire.sfu import SessionInfo, TrackInfo
+
+__all__ = [
+    "AckTimeoutError",
+    "ClosedError",
+    "Connected",
+    "Direct",
+    "Disconnected",
+    "DisconnectedError",
+    "EngineError",
+    "Event",
+    "EventQueue",
+    "FileSource",
+    "ForkedError",
+    "FrameQueue",
+    "GoingAway",
+    "IceServer",
+    "MediaError",
+    "MediaNotFoundError",
+    "Message",
+    "MeteredError",
+    "MeteredPeerOversizedError",
+    "MeteredRealtimeError",
+    "MeteredTimeoutError",
+    "NegotiationFailedError",
+    "NotConnectedError",
+    "Outage",
+    "OversizedPayloadError",
+    "Presence",
+    "PresencePeer",
+    "Publication",
+    "ReconnectOptions",
+    "RemoteTrack",
+    "ServerError",
+    "ServerRequestError",
+    "SessionInfo",
+    "SfuAuthError",
+    "SfuClient",
+    "SfuConflictError",
+    "SfuError",
+    "SfuNotFoundError",
+    "SignallingClient",
+    "SignallingConnectError",
+    "SignallingError",
+    "StateChange",
+    "Subscription",
+    "TokenProviderError",
+    "TrackInfo",
+    "WrongThreadError",
+    "__version__",
+    "from_file",
+    "mint_token",
+]
+
+_ON_FIRST_USE = {
+    "FileSource": "metered_sync.media.files",
+    "FrameQueue": "metered_sync.media.track",
+    "Publication": "metered_sync.sfu",
+    "RemoteTrack": "metered_sync.media.track",
+    "SessionInfo": "metered_sync.wire.sfu",
+    "SfuClient": "metered_sync.sfu",
+    "TrackInfo": "metered_sync.wire.sfu",
+    "from_file": "metered_sync.media.files",
+}
+_WEBRTC = ("aioice", "aiortc", "av", "numpy")
+
+
+def __getattr__(name: str) -> Any:
+    module = _ON_FIRST_USE.get(name)
+    if module is None:
+        raise AttributeError(f"module 'metered_sync' has no attribute {name!r}")
+    try:
+        value = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in _WEBRTC:
+            raise
+        raise ImportError(
+            f"{name} needs WebRTC ({error.name} is missing): "
+            "run  pip install 'metered_sync[webrtc]'"
+        ) from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,451 @@
+"""Publish/subscribe messaging for code that blocks."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from metered_sync.dispatch import EventHub, Observable
+from metered_sync.engine.deadline import Deadline
+from metered_sync.engine.reader import Overflow, Reader
+from metered_sync.engine.signalling import Backoff, SignallingLink, SignallingOptions, State
+from metered_sync.errors import (
+    AckTimeoutError,
+    ClosedError,
+    DisconnectedError,
+    NotConnectedError,
+    fresh,
+)
+from metered_sync.events import IceServer, Message
+from metered_sync.facade import Facade
+from metered_sync.wire import frames
+from metered_sync.wire.names import check_channel, check_peer_id
+from metered_sync.wire.urls import check_origin
+
+__all__ = ["ReconnectOptions", "SignallingClient", "Subscription"]
+
+DEFAULT_URL = "wss://rms.metered.ca"
+During = Literal["wait", "fail"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ReconnectOptions:
+    """How a lost connection is made again.
+
+    Before attempt *n* the client waits ``initial_delay * multiplier ** (n - 1)`` seconds,
+    at most ``max_delay``, give or take ``jitter_ratio``. After ``max_attempts`` failures in
+    a row it gives up (``math.inf``: never).
+    """
+
+    initial_delay: float = 0.5
+    multiplier: float = 2.0
+    max_delay: float = 30.0
+    jitter_ratio: float = 0.2
+    max_attempts: float = 100
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("initial_delay", 0.0, float("inf")),
+            ("multiplier", 1.0, float("inf")),
+            ("max_delay", 0.0, float("inf")),
+            ("jitter_ratio", 0.0, 1.0),
+            ("max_attempts", 0.0, float("inf")),
+        ):
+            value = getattr(self, name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not low <= value <= high:
+                raise ValueError(f"{name} must be a number from {low:g} to {high:g}, not {value!r}")
+
+
+class Subscription(Reader[Message]):
+    """The messages of one channel, in order, for one reader.
+
+    Iterate over it or call :meth:`get`. ``maxsize`` messages may wait; then one is dropped,
+    by the subscription's ``overflow`` policy, and counted in ``dropped``.
+    """
+
+    def __init__(
+        self, channel: str, link: SignallingLink, *, maxsize: int, overflow: Overflow
+    ) -> None:
+        super().__init__(f"subscription to {channel!r}", maxsize=maxsize, overflow=overflow)
+        self.channel = channel
+        self._link = link
+
+    def close(self) -> None:
+        """Stop receiving; closing a channel's last reader unsubscribes from it.
+
+        Does not wait. What is queued can still be read; blocked readers wake.
+        """
+        super().close()
+        if self._link.remove_reader(self.channel, self):
+            _send_unsubscribe(self._link, self.channel)
+
+
+def _send_unsubscribe(link: SignallingLink, channel: str) -> Any:
+    try:
+        return link.request(
+            lambda request_id: frames.build_unsubscribe(channel, request_id),
+            f"unsubscribe from {channel!r}",
+        )
+    except (ClosedError, DisconnectedError):
+        return None  # the connection, and with it the subscription, is gone already
+
+
+class SignallingClient(Facade, Observable):
+    """A connection to Realtime Messaging: channels, direct messages, presence.
+
+    ``with`` connects and closes; so do :meth:`connect` and :meth:`close`. All methods may
+    be called from any thread and from callbacks. A lost connection is made again by itself,
+    and subscriptions with it; messages sent meanwhile are lost (the service keeps no
+    history), and an :class:`~metered_sync.Outage` event says for how long.
+
+    Args:
+        api_key: A publishable key (``pk_live_…``).
+        token_provider: Instead of a key: a callable that returns a token, called on a
+            worker thread before the first connect and each reconnect; or a fixed token.
+        url: The service's origin, ``wss://host`` (``ws://`` for loopback hosts only).
+            Without key and provider the environment is used: ``METERED_KEY``, and
+            ``METERED_URL`` for this.
+        timeout: Seconds that a call which acts may take, unless it says otherwise.
+        reconnect: ``False`` for never, or :class:`ReconnectOptions`.
+        inactivity_timeout: Seconds of silence after which the connection counts as lost.
+        token_provider_timeout: Seconds that one call of the provider may take.
+        auto_resubscribe: Whether subscriptions are repeated after a reconnect.
+        rate_limit: Frames per second and burst that the client keeps to; the service
+            closes a connection that sends more than 100 and 200. ``None``: no limit.
+
+    Raises:
+        ValueError: Both or neither of key and provider, or another bad argument.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        token_provider: Callable[[], str] | str | None = None,
+        url: str | None = None,
+        timeout: float = 15.0,
+        reconnect: bool | ReconnectOptions = True,
+        inactivity_timeout: float = 60.0,
+        token_provider_timeout: float = 10.0,
+        auto_resubscribe: bool = True,
+        rate_limit: tuple[float, float] | None = (90, 180),
+    ) -> None:
+        super().__init__("SignallingClient", timeout)
+        self._hub = EventHub(self._label)
+        if api_key is None and token_provider is None:
+            api_key = os.environ.get("METERED_KEY") or None
+            if api_key is None:
+                raise ValueError(
+                    "SignallingClient needs api_key=… (pk_live_…) or token_provider=…, "
+                    "or METERED_KEY in the environment"
+                )
+        if api_key is not None and token_provider is not None:
+            raise ValueError("SignallingClient takes api_key or token_provider, not both")
+        if api_key is not None and not (isinstance(api_key, str) and api_key):
+            raise ValueError("api_key must be a non-empty string (pk_live_…)")
+        if api_key is not None and api_key.startswith("sk_"):
+            raise ValueError(
+                "api_key is a secret key, which must not be sent to connect; "
+                "use a publishable key (pk_live_…), or mint_token() and token_provider"
+            )
+        self._options = SignallingOptions(
+            url=check_origin(
+                url if url is not None else os.environ.get("METERED_URL") or DEFAULT_URL,
+                secure="wss",
+            ),
+            api_key=api_key,
+            token_provider=_provider(token_provider),
+            renewable=callable(token_provider),
+            token_provider_timeout=_seconds("token_provider_timeout", token_provider_timeout),
+            reconnect=_backoff(reconnect),
+            inactivity_timeout=_seconds("inactivity_timeout", inactivity_timeout),
+            auto_resubscribe=bool(auto_resubscribe),
+            rate_limit=_rate_limit(rate_limit),
+        )
+        self._link: SignallingLink | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        peer = f", peer {self.peer_id!r}" if self.peer_id else ""
+        return f"<SignallingClient {self._options.url}: {self.state}{peer}>"
+
+    # --- life ---
+
+    def connect(self, *, timeout: float | None = None) -> None:
+        """Connect, and return when the server has sent its welcome.
+
+        Returns at once if connected. A first connect is not retried.
+
+        Raises:
+            SignallingConnectError: Refused, unreachable or not a messaging service.
+            MeteredTimeoutError: No welcome before the deadline.
+            ClosedError: The client was closed; make a new one.
+        """
+        deadline = self._deadline(timeout)
+        engine = self._start()
+        if self._closed:
+            raise ClosedError("SignallingClient is closed; make a new one")
+        if self._link is None:
+            self._link = SignallingLink(engine, self._hub, self._options, self._label)
+        self._opened(self._link)
+        self._call(self._link.connect, deadline=deadline, what="connect")
+
+    def close(self, *, timeout: float | None = None) -> None:
+        """Close the connection and wake everybody who waits. Repeatable, from any thread."""
+        self._closed = True
+        if self._link is not None:
+            self._close(self._link, timeout)
+        else:
+            self._hub.end()
+
+    # --- what the connection knows ---
+
+    @property
+    def state(self) -> State:
+        """``"idle"``, ``"connecting"``, ``"connected"``, ``"reconnecting"`` or ``"closed"``."""
+        if self._link is None:
+            return "closed" if self._closed else "idle"
+        return self._link.state
+
+    @property
+    def peer_id(self) -> str | None:
+        """Who this client is to others; ``None`` before the first welcome."""
+        return self._link.peer_id if self._link is not None else None
+
+    @property
+    def expires_at(self) -> float | None:
+        """When the token expires, unix seconds; ``None`` with a publishable key."""
+        return self._link.expires_at if self._link is not None else None
+
+    @property
+    def max_message_size(self) -> int | None:
+        """The largest frame the server accepts, in bytes; ``None`` before the first welcome."""
+        return self._link.max_message_size if self.peer_id is not None and self._link else None
+
+    @property
+    def ice_servers(self) -> tuple[IceServer, ...] | None:
+        """STUN and TURN servers from the welcome, where it had some."""
+        return self._link.ice_servers if self._link is not None else None
+
+    # --- channels ---
+
+    def subscribe(
+        self,
+        channel: str,
+        *,
+        include_sender_metadata: bool = False,
+        maxsize: int = 4096,
+        overflow: Overflow = "drop_oldest",
+        timeout: float | None = None,
+    ) -> Subscription:
+        """Subscribe to a channel, and return its messages once the server has acknowledged.
+
+        Again on the same channel it returns a further, independent reader.
+
+        Args:
+            channel: 1 to 256 bytes of UTF-8.
+            include_sender_metadata: Fill ``sender_metadata`` of messages. On for all readers
+                of the channel if one asks for it.
+            maxsize: How many messages may wait to be read.
+            overflow: What a full reader drops: ``"drop_oldest"`` or ``"drop_newest"``.
+
+        Raises:
+            ServerRequestError: Refused; ``code`` says why.
+            AckTimeoutError: No acknowledgement before the deadline.
+            NotConnectedError: Before :meth:`connect`.
+        """
+        deadline = self._deadline(timeout)
+        what = f"subscribe to {check_channel(channel)!r}"
+        link = self._connected(what)
+        reader = Subscription(channel, link, maxsize=maxsize, overflow=overflow)
+        if link.add_reader(channel, reader, include_sender_metadata):
+            try:
+                self._subscribe(link, channel, deadline, what)
+            except BaseException:
+                reader.close()
+                raise
+        return reader
+
+    def _subscribe(self, link: SignallingLink, channel: str, deadline: Deadline, what: str) -> None:
+        def build(request_id: str) -> str:
+            metadata = link.wants_metadata(channel)
+            return frames.build_subscribe(channel, request_id, include_sender_metadata=metadata)
+
+        while True:
+            try:
+                self._exchange(build, what, deadline, on_ack=lambda: link.subscribed(channel))
+                return
+            except DisconnectedError:
+                # Lost with the connection; asking again on the next one does no harm.
+                if link.error is not None:
+                    raise
+
+    def unsubscribe(self, channel: str, *, timeout: float | None = None) -> None:
+        """Close all readers of a channel and wait until the server knows.
+
+        Does nothing where the channel is not subscribed to.
+        """
+        deadline = self._deadline(timeout)
+        link = self._connected(f"unsubscribe from {check_channel(channel)!r}")
+        last = False
+        for reader in link.readers(channel):
+            reader.end()
+            last |= link.remove_reader(channel, reader)
+        if last:
+            request = _send_unsubscribe(link, channel)
+            if request is not None:
+                try:
+                    self._await_ack(link, request, deadline)
+                except DisconnectedError:
+                    pass  # the next connection will not repeat the subscription
+
+    def publish(
+        self,
+        channel: str,
+        data: Any,
+        *,
+        during_outage: During = "wait",
+        timeout: float | None = None,
+    ) -> None:
+        """Publish to a channel's subscribers; return when the server has acknowledged.
+
+        The publisher does not receive its own message.
+
+        Args:
+            channel: 1 to 256 bytes of UTF-8. Subscribing first is not needed.
+            data: Anything that JSON can carry. With everything around it, at most
+                :attr:`max_message_size` bytes.
+            during_outage: ``"wait"`` for the reconnect, within the deadline, or ``"fail"``
+                with :class:`NotConnectedError` at once.
+            timeout: Seconds until the acknowledgement; ``None`` is the client's default.
+
+        Raises:
+            ServerRequestError: Refused; ``code`` says why.
+            NotConnectedError: The frame never left: safe to repeat.
+            DisconnectedError: The connection was lost in between; it may have arrived.
+            AckTimeoutError: No acknowledgement in time; ``sent`` says whether it had left.
+            OversizedPayloadError: Larger than the server accepts; nothing was sent.
+            TypeError, ValueError: The data is not JSON.
+        """
+        deadline = self._deadline(timeout)
+        what = f"publish to {check_channel(channel)!r}"
+        self._check_outage(what, during_outage)
+        self._exchange(lambda rid: frames.build_publish(channel, data, rid), what, deadline)
+
+    def send(
+        self,
+        peer_id: str,
+        data: Any,
+        *,
+        during_outage: During = "wait",
+        timeout: float | None = None,
+    ) -> None:
+        """Send to one peer, which receives a :class:`~metered_sync.Direct` event.
+
+        Arguments and errors as :meth:`publish`; the key needs the Send permission.
+        """
+        deadline = self._deadline(timeout)
+        what = f"send to {check_peer_id(peer_id)!r}"
+        self._check_outage(what, during_outage)
+        self._exchange(lambda rid: frames.build_send(peer_id, data, rid), what, deadline)
+
+    # --- crossing ---
+
+    def _connected(self, what: str) -> SignallingLink:
+        """Return the link if :meth:`connect` has been called."""
+        self._start()
+        if self._link is not None:
+            return self._link
+        if self._closed:
+            raise ClosedError(f"{what}: SignallingClient is closed")
+        raise NotConnectedError(
+            f"{what}: SignallingClient is not connected; use `with`, or call connect() first"
+        )
+
+    def _check_outage(self, what: str, during_outage: During) -> None:
+        if during_outage not in ("wait", "fail"):
+            raise ValueError(f'during_outage must be "wait" or "fail", not {during_outage!r}')
+        if during_outage == "fail" and self.state == "reconnecting":
+            raise NotConnectedError(f"{what}: the connection is down and being made again")
+
+    def _exchange(
+        self,
+        build: Callable[[str], str],
+        what: str,
+        deadline: Deadline,
+        on_ack: Callable[[], None] | None = None,
+    ) -> None:
+        """Send a frame and wait for its acknowledgement."""
+        link = self._connected(what)
+        self._start().check(what)
+        self._await_ack(link, link.request(build, what, on_ack), deadline)
+
+    def _await_ack(self, link: SignallingLink, request: Any, deadline: Deadline) -> None:
+        try:
+            ended = request.ended.wait(deadline)
+        except BaseException:  # Ctrl-C
+            link.forget(request)
+            raise
+        if not ended:
+            link.forget(request)
+            left = "it was sent" if request.sent else f"it never left ({link.state})"
+            raise AckTimeoutError(
+                f"{request.what}: no acknowledgement within {deadline}; {left}",
+                request_id=request.id,
+                timeout=deadline.timeout,
+                sent=request.sent,
+            )
+        if request.error is not None:
+            raise fresh(request.error)
+
+
+def _seconds(name: str, value: float) -> float:
+    try:
+        seconds = Deadline(value).timeout
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if seconds == 0:
+        raise ValueError(f"{name} must be a positive number of seconds, not {value!r}")
+    return seconds
+
+
+def _provider(provider: Callable[[], str] | str | None) -> Callable[[], str] | None:
+    if provider is None:
+        return None
+    if isinstance(provider, str):
+        if not provider:
+            raise ValueError("token_provider is an empty string, not a token")
+        token = provider
+        return lambda: token
+    if not callable(provider):
+        raise TypeError("token_provider must be a callable that returns a token, or a token")
+    function, context = provider, contextvars.copy_context()
+    # A copy for each call: a context cannot be entered twice, and a call may be abandoned.
+    return lambda: context.copy().run(function)
+
+
+def _backoff(reconnect: bool | ReconnectOptions) -> Backoff | None:
+    if reconnect is False:
+        return None
+    if reconnect is True:
+        reconnect = ReconnectOptions()
+    if not isinstance(reconnect, ReconnectOptions):
+        raise TypeError("reconnect must be True, False or ReconnectOptions(…)")
+    return Backoff(**vars(reconnect))
+
+
+def _rate_limit(limit: tuple[float, float] | None) -> tuple[float, float] | None:
+    if limit is None:
+        return None
+    try:
+        rate, burst = (float(value) for value in limit)
+    except (TypeError, ValueError):
+        rate, burst = 0.0, 0.0
+    if not (rate > 0 and burst >= 1):
+        raise ValueError(f"rate_limit must be (frames per second, burst) or None, not {limit!r}")
+    return rate, burst

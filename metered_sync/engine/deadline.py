@@ -1,0 +1,95 @@
+"""Deadlines, and the one way in which this library waits.
+
+A public call turns its ``timeout`` into a :class:`Deadline` once and hands that
+to each of its steps, so that the steps share it. Every wait of a caller's
+thread goes through :func:`wait`, which Ctrl-C can interrupt on every platform.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from threading import TIMEOUT_MAX, Lock
+
+__all__ = ["SLICE", "Deadline", "Signal", "wait"]
+
+SLICE = 0.1 if sys.platform == "win32" else TIMEOUT_MAX
+"""The longest uninterrupted wait: Windows sees Ctrl-C only between two waits."""
+
+
+class Deadline:
+    """A moment by which something must have happened."""
+
+    __slots__ = ("_at", "timeout")
+
+    def __init__(self, timeout: float) -> None:
+        """Start the clock: ``timeout`` is in seconds, ``math.inf`` means never."""
+        if isinstance(timeout, bool):
+            raise ValueError("timeout must be a number of seconds, not a bool")
+        if not isinstance(timeout, (int, float)):
+            raise TypeError(
+                f"timeout must be a number of seconds or None, not {type(timeout).__name__}"
+            )
+        if math.isnan(timeout) or timeout < 0:
+            raise ValueError(f"timeout must not be negative or NaN, but is {timeout}")
+        self.timeout = float(timeout)
+        self._at = time.monotonic() + timeout
+
+    @classmethod
+    def of(cls, timeout: float | None, default: float = math.inf) -> Deadline:
+        """Return the deadline of a call whose ``timeout`` argument may be ``None``."""
+        return cls(default if timeout is None else timeout)
+
+    def left(self) -> float:
+        """Return the seconds that are left, at least 0."""
+        return max(0.0, self._at - time.monotonic())
+
+    def __repr__(self) -> str:
+        return f"Deadline({self.left():.3f} of {self.timeout} s left)"
+
+    def __str__(self) -> str:
+        return f"{self.timeout:g} s"
+
+
+def wait(lock: Lock, deadline: Deadline) -> bool:
+    """Acquire ``lock`` by the deadline; say whether that worked."""
+    while True:
+        left = deadline.left()
+        if lock.acquire(timeout=min(left, SLICE)):
+            return True
+        if left <= SLICE:
+            return False
+
+
+class Signal:
+    """Something that happens once, on any thread, and that threads may wait for.
+
+    A bare lock, released by the first :meth:`set`. ``threading.Event`` would do, but its
+    ``set`` takes a lock, which a finalizer that interrupts it would wait for for ever.
+    """
+
+    __slots__ = ("_lock", "is_set")
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._lock.acquire()
+        self.is_set = False
+
+    def set(self) -> None:
+        """Wake whoever waits. Further calls do nothing."""
+        if not self.is_set:
+            self.is_set = True
+            self._release()
+
+    def wait(self, deadline: Deadline) -> bool:
+        """Wait for :meth:`set`; say whether it came by the deadline."""
+        if not self.is_set and wait(self._lock, deadline):
+            self._release()  # let the next waiter through
+        return self.is_set
+
+    def _release(self) -> None:
+        try:
+            self._lock.release()
+        except RuntimeError:  # another thread was quicker
+            pass

@@ -1,0 +1,87 @@
+"""Who may wait here: checks made before any blocking call.
+
+Three situations turn a wait into a hang, and each is answered at once instead:
+an object inherited over ``os.fork()`` (its engine thread does not exist in the
+child), a wait on the engine's own thread (which would stop the loop that is to
+end the wait), and - legal, but seldom meant - a wait on a thread that runs
+somebody else's event loop.
+
+The process is identified by a counter that ``os.fork()`` raises in the child:
+comparing two integers costs nothing, ``os.getpid()`` is a system call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import warnings
+
+from metered_sync.errors import ForkedError, WrongThreadError
+
+__all__ = ["check_blocking", "check_process", "engine_threads", "generation"]
+
+_generation = 0
+_warned = False
+
+engine_threads: set[int] = set()
+"""Identifiers of threads that run one of our event loops."""
+
+
+def generation() -> int:
+    """Return the number of forks between the first process and this one."""
+    return _generation
+
+
+def check_process(born: int, what: object) -> None:
+    """Raise :class:`ForkedError` if ``what`` was made in a parent process."""
+    if born != _generation:
+        raise ForkedError(
+            f"{what} was opened before os.fork() and belongs to the parent process; "
+            "open a new one in the child (for instance in a post-fork hook, or on first use)"
+        )
+
+
+def check_blocking(born: int, what: object) -> None:
+    """Raise if a blocking call may not be made from here; warn if it is seldom meant."""
+    check_process(born, what)
+    if threading.get_ident() in engine_threads:
+        raise WrongThreadError(
+            f"{what}: a blocking call on the event-loop thread would wait for itself; "
+            "make it from a callback or from a thread of your own"
+        )
+    if not _warned:
+        _warn_on_foreign_loop(what)
+
+
+def _warn_on_foreign_loop(what: object) -> None:
+    """Warn, once per process, of a wait that holds up the caller's own event loop."""
+    global _warned
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    ipython = sys.modules.get("IPython")
+    if ipython is not None and ipython.get_ipython() is not None:
+        return  # Every notebook cell runs on a loop; there, blocking is what is meant.
+    _warned = True
+    level, frame = 1, sys._getframe(0)
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("metered_sync"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(
+        f"{what}: this blocking call holds up the event loop running in this thread; "
+        "call it through asyncio.to_thread(...) to keep that loop going",
+        RuntimeWarning,
+        stacklevel=level,
+    )
+
+
+def _in_child() -> None:
+    global _generation
+    _generation += 1
+    engine_threads.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

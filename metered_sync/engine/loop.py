@@ -1,0 +1,370 @@
+"""The bridge between blocking callers and the asynchronous engine.
+
+**Who owns what.** A process has one :class:`Engine`: a daemon thread that runs
+one event loop, started by the first object that needs it (:func:`current`) and
+never before, so that a server may fork first. Everything asynchronous happens
+on that thread. What stays open between calls - a connection, a session - is a
+:class:`Link`: an engine-side object, registered with the engine while it is
+open. The blocking object that a user holds owns a link and is never owned by
+it; so it can be garbage collected, and its finalizer then closes the link.
+
+**How a call crosses.** :meth:`Engine.call` hands a coroutine function to the
+loop and waits for its end, its deadline or Ctrl-C. The function runs as a task
+of the engine's task group, in a cancel scope of its own. On expiry the scope is
+cancelled, the clean-up gets a moment (``GRACE``) and the caller gets
+:class:`MeteredTimeoutError`; on Ctrl-C the clean-up gets ``INTERRUPT_GRACE``
+before ``KeyboardInterrupt`` goes on, and a second Ctrl-C ends that wait too. A
+result that arrives at the last moment is returned, not thrown away. (This is
+what anyio's ``BlockingPortal`` does with two differences that matter here: the
+portal makes its caller wait, without a deadline, until the loop has spawned the
+task; and ``start_blocking_portal`` joins its thread without a bound.)
+
+:meth:`Engine.post` runs a plain function on the loop and waits for nothing. It
+takes no lock, so finalizers use it, and so do senders: a burst of messages
+costs one call of it.
+
+**What comes back up** goes through :class:`~metered_sync.engine.reader.Reader`:
+the engine puts, callers take. Users' callbacks run on dispatcher threads
+(:mod:`metered_sync.dispatch`), never here.
+
+**Locks.** ``_lock`` (module) is held while the engine is chosen and started.
+Everything else that the engine owns is touched on the loop thread only;
+``Engine._calls`` is a set whose ``add`` and ``discard`` are atomic.
+
+**Fork.** The child forgets the engine without touching it: its sockets and its
+selector are the parent's. The engine object is kept in ``_graveyard``, lest
+somebody's finalizer closes what is inside. Objects of the parent know their
+process (:mod:`metered_sync.engine.guard`) and refuse.
+
+**Exit.** ``atexit`` is too late: by then the executors that aiortc's encoders
+use are shut, and with a non-daemon thread waiting on us it would never run at
+all. ``threading._register_atexit`` runs before both (it is private; where it is
+missing, ``atexit`` has to do). The hook closes all links at once, within
+``EXIT_GRACE``, so that servers see a proper close; then it lets the daemon
+threads be.
+
+**Death.** If the loop ends by an error of its own, every waiting caller and
+every link is woken with :class:`EngineError`, whose cause is that error; later
+calls on the same objects raise it again. New objects get a new engine.
+"""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures.thread
+import functools
+import importlib.util
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+import anyio
+import anyio.abc
+
+from metered_sync.engine import guard
+from metered_sync.engine.deadline import Deadline, Signal
+from metered_sync.errors import EngineError, MeteredTimeoutError, fresh
+
+__all__ = ["Engine", "Link", "current"]
+
+T = TypeVar("T")
+logger = logging.getLogger("metered_sync")
+
+GRACE = 0.02
+"""How long an expired call waits for its cancelled work, in seconds."""
+INTERRUPT_GRACE = 2.0
+"""How long Ctrl-C waits for the cancelled work, in seconds."""
+EXIT_GRACE = 2.0
+"""How long the interpreter's exit waits for links to close, in seconds."""
+START = 10.0
+"""How long the engine's thread may take to start, in seconds."""
+
+
+class Link:
+    """Something open on the engine. Its methods run on the loop thread."""
+
+    label = "link"
+
+    async def aclose(self) -> None:
+        """Close in good order. Must be repeatable."""
+        raise NotImplementedError
+
+    def abort(self, error: BaseException) -> None:
+        """Wake every waiter with ``error``: there is no loop any more to close on."""
+        raise NotImplementedError
+
+
+class _Call(Generic[T]):
+    """One structured call on its way: made on a caller's thread, run on the loop."""
+
+    def __init__(self, function: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> None:
+        self._function = function
+        self._args = args
+        self._scope: anyio.CancelScope | None = None
+        self._result: T
+        self._error: BaseException | None = None
+        self._returned = False
+        self._cancelled = False
+        self.ended = Signal()
+
+    async def run(self) -> None:
+        """Run the function to its end; on the loop."""
+        try:
+            with anyio.CancelScope() as self._scope:
+                if not self._cancelled:
+                    self._result = await self._function(*self._args)
+                    self._returned = True
+        except Exception as error:
+            self._error = error
+        finally:
+            self.ended.set()
+
+    def cancel(self) -> None:
+        """Cancel the function; on the loop."""
+        self._cancelled = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def fail(self, error: BaseException) -> None:
+        """End the wait of a call that will never finish."""
+        if not self.ended.is_set:
+            self._error = error
+            self.ended.set()
+
+    def outcome(self, expired: MeteredTimeoutError) -> T:
+        """Return the result or raise the error; ``expired`` where there is neither."""
+        try:
+            if self._error is not None:
+                raise self._error
+            if not self._returned:
+                raise expired
+            return self._result
+        finally:
+            del self  # the traceback of the error must not keep it in a cycle
+
+
+class Engine:
+    """An event loop on a daemon thread of its own."""
+
+    def __init__(self, name: str = "metered-sync") -> None:
+        self.name = name
+        self.links: set[Link] = set()
+        self.error: EngineError | None = None
+        self.born = guard.generation()
+        self._calls: set[_Call[Any]] = set()
+        self._started = Signal()
+        self._stopping: anyio.Event
+        self._loop: Any = None  # asyncio's or uvloop's
+        self._tasks: anyio.abc.TaskGroup
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def __repr__(self) -> str:
+        return f"<Engine on thread {self.name!r}, {len(self.links)} links open>"
+
+    # --- starting and stopping ---
+
+    def start(self) -> Engine:
+        """Start the thread and wait until its loop runs."""
+        try:
+            self._thread.start()
+            _engines.add(self)
+        except RuntimeError as error:
+            raise EngineError("the interpreter is shutting down: too late to connect") from error
+        if not self._started.wait(Deadline(START)):
+            raise EngineError(
+                f"the thread {self.name!r} did not start within {START:g} s; "
+                "under uWSGI, set enable-threads = true"
+            )
+        if self.error is not None:
+            raise fresh(self.error)
+        return self
+
+    def stop(self) -> None:
+        """End the loop and its thread, once what runs on it has been cancelled; on the loop."""
+        self.error = EngineError(f"the event loop of {self.name!r} has been stopped")
+        self._stopping.set()
+
+    def join(self, deadline: Deadline) -> None:
+        """Wait until the thread of a stopped loop has ended."""
+        self._thread.join(min(deadline.left(), START))
+
+    def _run(self) -> None:
+        guard.engine_threads.add(threading.get_ident())
+        cause: BaseException | None = None
+        try:
+            uvloop = (
+                importlib.util.find_spec("uvloop") is not None
+                and os.environ.get("METERED_SYNC_LOOP") != "asyncio"
+            )
+            anyio.run(self._serve, backend_options={"use_uvloop": uvloop})
+        except BaseException as error:
+            cause = error
+        finally:
+            guard.engine_threads.discard(threading.get_ident())
+            self._die(cause)
+
+    async def _serve(self) -> None:
+        self._stopping = anyio.Event()
+        async with anyio.create_task_group() as self._tasks:
+            # anyio knows the running loop as a "native token"; for asyncio it is the loop.
+            self._loop = anyio.lowlevel.current_token().native_token
+            self._started.set()
+            await self._stopping.wait()
+            self._tasks.cancel_scope.cancel()
+
+    def _die(self, cause: BaseException | None) -> None:
+        if self.error is None:
+            self.error = EngineError(f"the event loop on thread {self.name!r} has died: {cause!r}")
+            self.error.__cause__ = cause
+            logger.error("the event loop of %s has died", self.name, exc_info=cause)
+        for call in tuple(self._calls):
+            call.fail(fresh(self.error))
+        for link in tuple(self.links):
+            link.abort(fresh(self.error))
+        self.links.clear()
+        self._started.set()
+
+    # --- crossing ---
+
+    def call(
+        self, function: Callable[..., Awaitable[T]], *args: Any, deadline: Deadline, what: str
+    ) -> T:
+        """Run ``await function(*args)`` on the loop and wait for what it returns.
+
+        Args:
+            deadline: When to give up and cancel it.
+            what: What is being done, for the message of the timeout.
+
+        Raises:
+            MeteredTimeoutError: The deadline passed; the function has been cancelled.
+            EngineError: There is no loop any more.
+            ForkedError, WrongThreadError: See :mod:`metered_sync.engine.guard`.
+        """
+        self.check(what)
+        call = _Call(function, args)
+        self._calls.add(call)
+        try:
+            self._post(functools.partial(self._tasks.start_soon, call.run))
+            if self.error is not None:
+                call.fail(fresh(self.error))
+            if not call.ended.wait(deadline):
+                self._post(call.cancel)
+                call.ended.wait(Deadline(GRACE))
+        except BaseException:  # Ctrl-C
+            self._post(call.cancel)
+            call.ended.wait(Deadline(INTERRUPT_GRACE))
+            raise
+        finally:
+            self._calls.discard(call)
+        return call.outcome(MeteredTimeoutError(f"{what}: not finished within {deadline}"))
+
+    def check(self, what: str) -> None:
+        """Raise if a blocking call cannot be made from here and now."""
+        guard.check_blocking(self.born, what)
+        if self.error is not None:
+            raise fresh(self.error)
+
+    def post(self, function: Callable[..., object], *args: Any) -> None:
+        """Run ``function(*args)`` on the loop, soon. Takes no lock, waits for nothing.
+
+        Does nothing in a forked child and where the loop is gone.
+        """
+        if self.born == guard.generation():
+            self._post(functools.partial(function, *args))
+
+    def _post(self, function: Callable[[], object]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function)
+        except RuntimeError:  # the loop is closed; _die() has woken or will wake the waiters
+            pass
+
+    # --- on the loop ---
+
+    def spawn(self, link: Link, function: Callable[[], Awaitable[None]]) -> None:
+        """Run a task of a link in the background. An error in it aborts the link."""
+
+        async def run() -> None:
+            try:
+                await function()
+            except Exception as error:
+                logger.exception("%s failed", link.label)
+                failure = EngineError(f"{link.label} failed: {error!r}")
+                failure.__cause__ = error
+                link.abort(failure)
+
+        self._tasks.start_soon(run)
+
+    def abandon(self, link: Link) -> None:
+        """Close a link whose owner is gone."""
+        self.spawn(link, link.aclose)
+
+    async def close_links(self) -> None:
+        """Close all that is open, side by side."""
+
+        async def close(link: Link) -> None:
+            try:
+                await link.aclose()
+            except Exception:
+                logger.debug("closing %s failed", link.label, exc_info=True)
+
+        async with anyio.create_task_group() as group:
+            for link in tuple(self.links):
+                group.start_soon(close, link)
+
+
+# --- one engine per process -----------------------------------------------------------
+
+_lock = threading.Lock()
+_engine: Engine | None = None
+_graveyard: list[Engine] = []
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_at_exit: list[Callable[[Deadline], None]] = []
+
+
+def current() -> Engine:
+    """Return this process's engine; start it if it is not running."""
+    global _engine
+    engine = _engine
+    if engine is not None and engine.error is None and engine._started.is_set:
+        return engine
+    with _lock:
+        if _engine is None or _engine.error is not None:
+            _engine = Engine().start()
+        return _engine
+
+
+def at_exit(function: Callable[[Deadline], None]) -> None:
+    """Have ``function(deadline)`` run at the interpreter's exit, after links are closed."""
+    _at_exit.append(function)
+
+
+def _in_child() -> None:
+    global _lock, _engine
+    _lock = threading.Lock()
+    if _engine is not None:
+        _graveyard.append(_engine)
+    _engine = None
+
+
+def _exit() -> None:
+    deadline = Deadline(EXIT_GRACE)
+    alive = [e for e in tuple(_engines) if e.error is None and e.born == guard.generation()]
+    # The clients' engine first: a local cloud in this process then sees them close.
+    for engine in sorted(alive, key=lambda engine: engine is not _engine):
+        try:
+            if engine.links:
+                engine.call(engine.close_links, deadline=deadline, what="closing at exit")
+        except Exception:
+            logger.debug("closing at exit failed", exc_info=True)
+    for function in _at_exit:
+        function(deadline)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+# Hooks run last in, first out: concurrent.futures must have registered its own by now.
+assert concurrent.futures.thread
+getattr(threading, "_register_atexit", atexit.register)(_exit)

@@ -1,0 +1,181 @@
+"""The one reader: a bounded queue from the engine to blocking callers.
+
+Subscriptions, event queues and frame queues are this class with another name.
+The engine's side (:meth:`Reader.put`, :meth:`Reader.end`) never blocks: a full
+reader drops by its policy and counts. The caller's side blocks with a deadline,
+and is woken when somebody closes the reader or when its source ends.
+
+One condition guards a reader's items and its end. It is held for a few
+operations only, never while user code runs, and no finalizer takes it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Generic, Literal, TypeVar
+
+from metered_sync.engine import guard
+from metered_sync.engine.deadline import SLICE, Deadline
+from metered_sync.errors import ClosedError, MeteredTimeoutError, fresh
+
+__all__ = ["Overflow", "Reader"]
+
+T = TypeVar("T")
+Overflow = Literal["drop_oldest", "drop_newest"]
+
+
+class Reader(Generic[T]):
+    """A bounded queue to read from, by ``get()`` or by iterating.
+
+    Safe to use from many threads at once; each item goes to one of them.
+    """
+
+    def __init__(
+        self, label: str, *, maxsize: int = 4096, overflow: Overflow = "drop_oldest"
+    ) -> None:
+        if isinstance(maxsize, bool) or not isinstance(maxsize, int) or maxsize < 1:
+            raise ValueError(f"maxsize must be a positive whole number, not {maxsize!r}")
+        if overflow not in ("drop_oldest", "drop_newest"):
+            raise ValueError(f'overflow must be "drop_oldest" or "drop_newest", not {overflow!r}')
+        self._label = label
+        self._maxsize = maxsize
+        self._overflow = overflow
+        self._items: deque[T] = deque()
+        self._ready = threading.Condition(threading.Lock())
+        self._dropped = 0
+        self._ended = False
+        self._error: BaseException | None = None
+        self._born = guard.generation()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._ended else "open"
+        return f"<{self._label}: {state}, {len(self._items)} queued, {self._dropped} dropped>"
+
+    # --- the caller's side ---
+
+    @property
+    def dropped(self) -> int:
+        """How many items were dropped because this reader was full."""
+        return self._dropped
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def get(self, timeout: float | None = None) -> T:
+        """Wait for the next item and return it.
+
+        Args:
+            timeout: Seconds to wait; ``None`` waits for data, close or Ctrl-C; 0 polls.
+
+        Raises:
+            MeteredTimeoutError: Nothing came in time.
+            ClosedError: Closed, and everything queued has been read.
+            MeteredError: The source ended with this error (for instance
+                :class:`~metered_sync.DisconnectedError`), and everything queued has been read.
+        """
+        deadline = Deadline.of(timeout)
+        guard.check_blocking(self._born, self._label)
+        with self._ready:
+            while not self._items:
+                if self._ended:
+                    raise self._end_error()
+                left = deadline.left()
+                if left == 0:
+                    raise MeteredTimeoutError(f"{self._label}: nothing arrived within {deadline}")
+                try:
+                    self._ready.wait(min(left, SLICE))
+                except BaseException:
+                    # Ctrl-C may have taken a wake-up that was meant for an item.
+                    self._ready.notify()
+                    raise
+            return self._take()
+
+    def get_nowait(self) -> T:
+        """Return the next item if there is one.
+
+        Raises:
+            queue.Empty: There is none now.
+            ClosedError: There is none, and there will be none; or the error of :meth:`get`.
+        """
+        guard.check_process(self._born, self._label)
+        with self._ready:
+            if self._items:
+                return self._take()
+            if self._ended:
+                raise self._end_error()
+        raise queue.Empty
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        try:
+            return self.get()
+        except ClosedError:
+            raise StopIteration from None
+
+    def close(self) -> None:
+        """Stop receiving. What is queued can still be read; blocked readers wake."""
+        guard.check_process(self._born, self._label)
+        self.end()
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # --- the engine's side: any thread, never blocks ---
+
+    def put(self, item: T) -> None:
+        """Queue an item; a full reader drops one and counts it."""
+        with self._ready:
+            if self._ended:
+                return
+            if len(self._items) >= self._maxsize and not self._make_room(item):
+                return
+            self._items.append(item)
+            self._ready.notify()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Accept no more items: readers drain and then get ``error``, or ``ClosedError``."""
+        with self._ready:
+            if not self._ended:
+                self._ended = True
+                self._error = error
+                self._ready.notify_all()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will be queued."""
+        return self._ended
+
+    def _droppable(self, item: T) -> bool:
+        return True
+
+    def _take(self) -> T:
+        return self._items.popleft()
+
+    def _make_room(self, item: T) -> bool:
+        """Drop one item of a full reader; say whether ``item`` may enter. The lock is held."""
+        if self._overflow == "drop_newest" and self._droppable(item):
+            self._dropped += 1
+            return False
+        for index, old in enumerate(self._items):
+            if self._droppable(old):
+                del self._items[index]
+                self._dropped += 1
+                return True
+        # Nothing queued may be dropped: what must not be lost exceeds the bound instead.
+        if self._droppable(item):
+            self._dropped += 1
+            return False
+        return True
+
+    def _end_error(self) -> BaseException:
+        return (
+            ClosedError(f"{self._label} is closed") if self._error is None else fresh(self._error)
+        )

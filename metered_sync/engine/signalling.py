@@ -1,0 +1,783 @@
+"""The messaging connection: connect, keep alive, reconnect, and carry frames.
+
+States (the facade shows the same names)::
+
+    idle ──connect()──▶ connecting ──welcome──▶ connected ◀──welcome── reconnecting
+      ▲                     │ failed               │ lost                ▲   │
+      └─────────────────────┘                      ├────────────────────┘   │ budget spent,
+                                                   │ terminal code, close()  │ close()
+                                                   └───────────▶ closed ◀────┘
+
+Frames do not cross as tasks. A caller's thread puts a :class:`Request` into the
+outbox and wakes the loop at most once per burst; the writer task sends; the
+reader task releases the request's waiter when the acknowledgement comes.
+
+``_lock`` guards ``_outbox``, ``_pending`` and ``_channels``, which callers'
+threads share with the loop. It is held for a few dictionary operations only.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit
+
+import anyio
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as websocket_connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.version import version as websockets_version
+
+from metered_sync.engine.deadline import Signal
+from metered_sync.engine.logs import scrubbed_logger
+from metered_sync.engine.loop import Engine, Link
+from metered_sync.engine.reader import Reader
+from metered_sync.engine.workers import run_in_worker
+from metered_sync.errors import (
+    ClosedError,
+    DisconnectedError,
+    NotConnectedError,
+    OversizedPayloadError,
+    ServerRequestError,
+    SignallingConnectError,
+    fresh,
+)
+from metered_sync.events import (
+    Connected,
+    Direct,
+    Disconnected,
+    Event,
+    GoingAway,
+    IceServer,
+    Message,
+    Outage,
+    Presence,
+    ServerError,
+    StateChange,
+    TokenProviderError,
+)
+from metered_sync.wire import frames
+from metered_sync.wire.limits import (
+    CLOSE_INACTIVITY,
+    CLOSE_NORMAL,
+    CLOSE_OVER_LIMIT,
+    CLOSE_TOKEN_EXPIRED,
+    MAX_FRAME,
+    MAX_INBOUND_FRAME,
+    TERMINAL_CLOSES,
+)
+from metered_sync.wire.names import utf8_size
+from metered_sync.wire.timings import DEFAULT, Timings
+from metered_sync.wire.urls import is_loopback, scrub, signalling_url
+
+__all__ = ["Backoff", "EventSink", "Request", "SignallingLink", "SignallingOptions", "State"]
+
+State = Literal["idle", "connecting", "connected", "reconnecting", "closed"]
+logger = logging.getLogger("metered_sync")
+
+ABNORMAL = 1006
+REPLAY_ATTEMPTS = 4
+PROVIDER_FAILURES = 3
+"""Failures of the token provider in a row before an event says so."""
+
+
+class EventSink(Protocol):
+    """Where the engine's events go (:class:`metered_sync.dispatch.EventHub`)."""
+
+    def emit(self, event: Event) -> None:
+        """Take an event without blocking."""
+
+    def end(self, error: BaseException | None = None) -> None:
+        """There will be no more events."""
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How long to wait before which attempt."""
+
+    initial_delay: float
+    multiplier: float
+    max_delay: float
+    jitter_ratio: float
+    max_attempts: float
+
+    def delay(self, attempt: int, floor: float = 0.0) -> float:
+        """Return the seconds to wait before an attempt (the first is 1), with jitter."""
+        # The exponent is capped: a float overflows long before the attempts end.
+        delay = self.initial_delay * self.multiplier ** min(attempt - 1, 64)
+        delay = max(min(delay, self.max_delay), floor)
+        return delay * (1 + self.jitter_ratio * random.uniform(-1, 1))
+
+
+@dataclass(frozen=True)
+class SignallingOptions:
+    """What a connection is made with."""
+
+    url: str
+    """The origin."""
+    api_key: str | None = field(default=None, repr=False)
+    token_provider: Callable[[], str] | None = None
+    renewable: bool = True
+    """Whether the provider may return a new token the next time."""
+    token_provider_timeout: float = 10.0
+    reconnect: Backoff | None = None
+    inactivity_timeout: float = 60.0
+    auto_resubscribe: bool = True
+    rate_limit: tuple[float, float] | None = (90, 180)
+
+
+class Request:
+    """A frame on its way out, and the wait for its acknowledgement."""
+
+    __slots__ = ("ended", "error", "id", "on_ack", "sent", "text", "what")
+
+    def __init__(
+        self, request_id: str, text: str, what: str, on_ack: Callable[[], None] | None = None
+    ) -> None:
+        self.id = request_id
+        self.text = text
+        self.what = what
+        self.on_ack = on_ack
+        """Runs on the loop, before whoever waits is released."""
+        self.sent = False
+        self.error: BaseException | None = None
+        self.ended = Signal()
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """Release whoever waits. The first outcome counts."""
+        if not self.ended.is_set:
+            self.error = error
+            self.ended.set()
+
+
+@dataclass
+class _Channel:
+    """A channel that somebody here reads."""
+
+    readers: tuple[Reader[Message], ...] = ()
+    metadata: bool = False
+    acknowledged: bool = False
+
+
+class SignallingLink(Link):
+    """One client's connection over its whole life, reconnects included."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        sink: EventSink,
+        options: SignallingOptions,
+        label: str,
+        timings: Timings = DEFAULT,
+    ) -> None:
+        self.label = label
+        self.state: State = "idle"
+        self.peer_id: str | None = None
+        self.expires_at: float | None = None
+        self.max_message_size = MAX_FRAME
+        self.ice_servers: tuple[IceServer, ...] | None = None
+        self.error: BaseException | None = None
+        """Why the link is closed, once it is."""
+        self._engine = engine
+        self._sink = sink
+        self._options = options
+        self._timings = timings
+        self._lock = threading.Lock()
+        self._outbox: deque[Request] = deque()
+        self._pending: dict[str, Request] = {}
+        self._channels: dict[str, _Channel] = {}
+        self._woken = False
+        self._ids = (f"{secrets.token_hex(4)}-{n}" for n in itertools.count(1))
+        # From here on: the loop thread only.
+        self._connection: ClientConnection | None = None
+        self._wake: anyio.Event | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._finished: anyio.Event | None = None
+        self._last_text = 0.0
+        self._retry_after: float | None = None
+        self._provider_failures = 0
+        self._bucket = _Bucket(options.rate_limit)
+
+    # --- any thread ---
+
+    def request(
+        self, build: Callable[[str], str], what: str, on_ack: Callable[[], None] | None = None
+    ) -> Request:
+        """Queue a frame; ``build`` makes its text from the request's id.
+
+        Raises :class:`OversizedPayloadError`, and what ended the link if it is closed.
+        """
+        request_id = next(self._ids)
+        text = build(request_id)
+        size = utf8_size(text)
+        if size > self.max_message_size:
+            raise OversizedPayloadError(
+                f"{what}: the frame is {size} bytes, the server accepts {self.max_message_size}; "
+                "split the data or send a reference to it",
+                size=size,
+                cap=self.max_message_size,
+            )
+        request = Request(request_id, text, what, on_ack)
+        with self._lock:
+            self._check_open(what)
+            self._pending[request_id] = request
+            self._outbox.append(request)
+            wake, self._woken = not self._woken, True
+        if wake:
+            self._engine.post(self._on_wake)
+        return request
+
+    def forget(self, request: Request) -> None:
+        """Give up on a request: if it has not left, it never will."""
+        with self._lock:
+            self._pending.pop(request.id, None)
+            if not request.sent:
+                try:
+                    self._outbox.remove(request)
+                except ValueError:
+                    pass
+
+    def _check_open(self, what: str) -> None:
+        if self.error is not None:
+            raise fresh(self.error)
+        if self.state in ("idle", "connecting"):
+            raise NotConnectedError(
+                f"{what}: {self.label} is not connected yet; use `with`, or call connect() first"
+            )
+
+    def add_reader(self, name: str, reader: Reader[Message], metadata: bool) -> bool:
+        """Deliver a channel's messages to ``reader``; say whether the server must be asked."""
+        with self._lock:
+            self._check_open(f"subscribe to {name!r}")
+            channel = self._channels.setdefault(name, _Channel())
+            ask = not channel.acknowledged or (metadata and not channel.metadata)
+            channel.readers += (reader,)
+            channel.metadata |= metadata
+            return ask
+
+    def subscribed(self, name: str) -> None:
+        """Note that the server has acknowledged a channel; reconnects repeat it from now on."""
+        with self._lock:
+            if name in self._channels:
+                self._channels[name].acknowledged = True
+
+    def wants_metadata(self, name: str) -> bool:
+        """Whether any reader of the channel asked for its senders' metadata."""
+        with self._lock:
+            return name in self._channels and self._channels[name].metadata
+
+    def remove_reader(self, name: str, reader: Reader[Message]) -> bool:
+        """Stop delivering to a reader; say whether it was the channel's last."""
+        with self._lock:
+            channel = self._channels.get(name)
+            if channel is None or reader not in channel.readers:
+                return False
+            channel.readers = tuple(r for r in channel.readers if r is not reader)
+            if channel.readers:
+                return False
+            del self._channels[name]
+            return self.error is None
+
+    def readers(self, name: str) -> tuple[Reader[Message], ...]:
+        """Return a channel's readers."""
+        with self._lock:
+            channel = self._channels.get(name)
+            return channel.readers if channel is not None else ()
+
+    # --- life, on the loop ---
+
+    async def connect(self) -> None:
+        """Connect for the first time. Fails with the reason; is not retried."""
+        if self.error is not None:
+            raise fresh(self.error)
+        if self.state != "idle":
+            return
+        self._set_state("connecting")
+        self._engine.links.add(self)
+        welcome = None
+        try:
+            with anyio.CancelScope() as self._scope:
+                welcome = await self._open()
+        finally:
+            if welcome is None:
+                self._engine.links.discard(self)
+                self._set_state("idle")
+        if self.error is not None or welcome is None:  # closed meanwhile
+            raise fresh(self.error or ClosedError(f"{self.label} is closed"))
+        self._welcomed(welcome, is_reconnect=False)
+        self._finished = anyio.Event()
+        self._engine.spawn(self, self._run)
+
+    async def aclose(self) -> None:
+        """Close with the code that says so: 1000, "client requested close"."""
+        closed = ClosedError(f"{self.label} is closed")
+        self._finish(closed, CLOSE_NORMAL, "client requested close")
+        connection, finished = self._connection, self._finished
+        if connection is not None:
+            with anyio.move_on_after(self._timings.close):
+                await connection.close(CLOSE_NORMAL, "client requested close")
+        if self._scope is not None:
+            self._scope.cancel()
+        if finished is not None:
+            await finished.wait()
+
+    def abort(self, error: BaseException) -> None:
+        """Wake every waiter with an error."""
+        self._finish(error, ABNORMAL, str(error))
+        if self._connection is not None and self._engine.error is None:
+            self._connection.transport.abort()
+
+    async def _run(self) -> None:
+        """Serve one connection after the other until the link is closed."""
+        assert self._finished is not None
+        try:
+            with anyio.CancelScope() as self._scope:
+                replay = False
+                while self.error is None:
+                    code, reason = await self._serve(replay=replay)
+                    if self.error is None:
+                        await self._recover(code, reason)
+                        replay = self._options.auto_resubscribe
+        finally:
+            self._finished.set()
+
+    async def _recover(self, code: int, reason: str) -> None:
+        """Reconnect after a loss, or close the link for good."""
+        lost_at = time.monotonic()
+        backoff = self._options.reconnect
+        end = self._terminal(code)
+        if end is None and backoff is None:
+            end = "reconnect is off"
+        if end is not None or backoff is None:
+            self._give_up(code, reason, end or "")
+            return
+        self._fail_sent(code, reason)
+        self._sink.emit(Disconnected(code, reason, will_reconnect=True))
+        self._set_state("reconnecting")
+        attempt = 0
+        while True:
+            attempt += 1
+            if attempt > backoff.max_attempts:
+                self._give_up(code, reason, f"{attempt - 1} attempts to reconnect failed")
+                return
+            floor = self._timings.slow_floor if code == CLOSE_OVER_LIMIT else 0.0
+            floor = max(floor, self._retry_after or 0.0)
+            self._retry_after = None
+            await anyio.sleep(backoff.delay(attempt, floor))
+            try:
+                welcome = await self._open()
+            except SignallingConnectError as error:
+                code, reason = error.close_code, error.close_reason
+                logger.info("%s: attempt %d failed: %s", self.label, attempt, error)
+                end = self._terminal(code)
+                if end is not None:
+                    self._give_up(code, reason, end)
+                    return
+            else:
+                break
+        self._welcomed(welcome, is_reconnect=True)
+        self._sink.emit(Outage(time.monotonic() - lost_at))
+
+    def _terminal(self, code: int) -> str | None:
+        """Say why a connection that ended with ``code`` must not be made again."""
+        if code == CLOSE_TOKEN_EXPIRED and not self._options.renewable:
+            return "the token has expired; pass a token_provider to renew it"
+        if code in (401, 403) and not self._options.renewable:
+            return "the server refuses the key or token"
+        return TERMINAL_CLOSES.get(code)
+
+    def _give_up(self, code: int, reason: str, why: str) -> None:
+        message = f"{self.label}: the connection ended (code {code}, {scrub(reason)!r}): {why}"
+        self._finish(DisconnectedError(message, code=code, reason=reason), code, reason)
+
+    def _finish(self, error: BaseException, code: int, reason: str) -> None:
+        """Close for good: every waiter gets ``error``, readers drain first."""
+        with self._lock:
+            if self.error is not None:
+                return
+            was, self.state, self.error = self.state, "closed", error
+            requests, self._pending = self._pending, {}
+            channels, self._channels = self._channels, {}
+            self._outbox.clear()
+        self._engine.links.discard(self)
+        for request in requests.values():
+            request.finish(fresh(error))
+        end = None if isinstance(error, ClosedError) else error
+        for channel in channels.values():
+            for reader in channel.readers:
+                reader.end(end)
+        if was in ("connected", "reconnecting"):
+            self._sink.emit(Disconnected(code, reason, will_reconnect=False))
+        self._sink.emit(StateChange(was, "closed"))
+        self._sink.end(end)
+
+    def _set_state(self, state: State) -> None:
+        with self._lock:
+            if self.error is not None:
+                return
+            was, self.state = self.state, state
+        self._sink.emit(StateChange(was, state))
+
+    # --- one connection, on the loop ---
+
+    async def _open(self) -> frames.Welcome:
+        """Connect and wait for the welcome; ``SignallingConnectError`` where that fails."""
+        url = await self._url()
+        host = urlsplit(self._options.url).hostname
+        options: dict[str, Any] = {}
+        if is_loopback(host) and int(websockets_version.split(".")[0]) >= 15:
+            options["proxy"] = None  # an environment's proxy cannot reach our loopback
+        try:
+            connection = await websocket_connect(
+                url,
+                compression=None,
+                open_timeout=None,
+                close_timeout=self._timings.close,
+                ping_interval=None,  # the watchdog counts text frames, as the server expects
+                max_size=MAX_INBOUND_FRAME,
+                logger=scrubbed_logger("metered_sync.websocket"),
+                **options,
+            )
+        except InvalidStatus as error:
+            raise self._refused(error) from None
+        except (OSError, WebSocketException, EOFError) as error:
+            raise SignallingConnectError(
+                f"{self.label}: cannot connect to {self._options.url}: {scrub(str(error))}; "
+                "check the url and that the server runs",
+                close_code=ABNORMAL,
+                close_reason=type(error).__name__,
+            ) from None
+        try:
+            welcome = await self._await_welcome(connection)
+        except BaseException:
+            with anyio.move_on_after(self._timings.farewell, shield=True):
+                await connection.close(CLOSE_NORMAL, "no welcome")
+            connection.transport.abort()
+            raise
+        self._connection = connection
+        return welcome
+
+    async def _url(self) -> str:
+        """Return the address with its credential; a fresh token where there is a provider."""
+        provider = self._options.token_provider
+        if provider is None:
+            return signalling_url(self._options.url, key=self._options.api_key)
+        try:
+            with anyio.fail_after(self._options.token_provider_timeout):
+                token = await run_in_worker(provider)
+            if not isinstance(token, str) or not token:
+                raise TypeError(f"it returned {type(token).__name__}, not a non-empty str")
+        except Exception as error:
+            self._provider_failures += 1
+            if self._provider_failures >= PROVIDER_FAILURES:
+                self._sink.emit(TokenProviderError(self._provider_failures, error))
+            what = "took too long" if isinstance(error, TimeoutError) else scrub(repr(error))
+            raise SignallingConnectError(
+                f"{self.label}: the token_provider failed: {what}",
+                close_code=ABNORMAL,
+                close_reason="token_provider failed",
+            ) from error
+        self._provider_failures = 0
+        return signalling_url(self._options.url, token=token)
+
+    def _refused(self, error: InvalidStatus) -> SignallingConnectError:
+        status = error.response.status_code
+        body = scrub((error.response.body or b"")[:200].decode("utf-8", "replace"))
+        remedy = {
+            401: "check the key or token, and the key's allowed origins",
+            404: "check the url: it does not lead to a messaging service",
+            429: "too many connection attempts; wait a minute",
+        }.get(status, "check the url and the service's status")
+        return SignallingConnectError(
+            f"{self.label}: {self._options.url} refused the connection (HTTP {status}) "
+            f"{body}: {remedy}",
+            close_code=status,
+            close_reason="handshake rejected",
+        )
+
+    async def _await_welcome(self, connection: ClientConnection) -> frames.Welcome:
+        try:
+            with anyio.fail_after(self._timings.welcome):
+                while True:
+                    try:
+                        frame = frames.parse_server_frame(await connection.recv())
+                    except frames.FrameError:
+                        continue
+                    if isinstance(frame, frames.Welcome):
+                        return frame
+        except TimeoutError:
+            raise SignallingConnectError(
+                f"{self.label}: {self._options.url} accepted the connection but sent no welcome "
+                f"within {self._timings.welcome:g} s; is it a messaging service?",
+                close_code=ABNORMAL,
+                close_reason="no welcome",
+            ) from None
+        except ConnectionClosed:
+            code = connection.close_code or ABNORMAL
+            reason = scrub(connection.close_reason or "")
+            remedy = TERMINAL_CLOSES.get(code)
+            if code == CLOSE_TOKEN_EXPIRED:
+                remedy = "the token has expired: mint a new one"
+            elif code == CLOSE_OVER_LIMIT:
+                remedy = "the plan's limit of concurrent connections is reached"
+            raise SignallingConnectError(
+                f"{self.label}: {self._options.url} closed the connection at once (code {code}, "
+                f"{reason!r})" + (f": {remedy}" if remedy else ""),
+                close_code=code,
+                close_reason=reason,
+            ) from None
+
+    def _welcomed(self, welcome: frames.Welcome, *, is_reconnect: bool) -> None:
+        servers = frames.parse_ice_servers(welcome.metadata)
+        self.peer_id = welcome.peer_id
+        self.expires_at = welcome.expires_at
+        self.max_message_size = welcome.max_message_size
+        if servers is not None:  # a reconnect's welcome may leave them out
+            self.ice_servers = servers
+        self._last_text = time.monotonic()
+        self._set_state("connected")
+        self._sink.emit(
+            Connected(
+                welcome.peer_id,
+                welcome.server_time,
+                welcome.expires_at,
+                is_reconnect,
+                welcome.max_message_size,
+                self.ice_servers,
+            )
+        )
+
+    async def _serve(self, *, replay: bool) -> tuple[int, str]:
+        """Carry frames until the connection ends; return its close code and reason."""
+        connection, self._retry_after = self._connection, None
+        assert connection is not None
+        self._bucket.fill()
+        self._wake = anyio.Event()
+        try:
+            async with anyio.create_task_group() as group:
+                replayed = anyio.Event()
+                if replay:
+                    group.start_soon(self._replay, connection, replayed)
+                else:
+                    replayed.set()
+                group.start_soon(self._until_closed, self._write, connection, replayed)
+                group.start_soon(self._until_closed, self._watch, connection)
+                await self._until_closed(self._read, connection)
+                group.cancel_scope.cancel()
+        finally:
+            self._connection = None
+            connection.transport.abort()  # where the close handshake did not end it
+        return connection.close_code or ABNORMAL, connection.close_reason or ""
+
+    async def _until_closed(
+        self, task: Callable[..., Awaitable[None]], connection: ClientConnection, *args: Any
+    ) -> None:
+        try:
+            await task(connection, *args)
+        except ConnectionClosed:
+            pass  # the reader ends the connection's tasks
+
+    async def _read(self, connection: ClientConnection) -> None:
+        while True:
+            text = await connection.recv()
+            self._last_text = time.monotonic()
+            try:
+                frame = frames.parse_server_frame(text)
+            except frames.FrameError as error:
+                logger.warning("%s: ignored a frame: %s", self.label, error)
+                continue
+            if frame is not None:
+                self._handle(frame)
+
+    async def _write(self, connection: ClientConnection, replayed: anyio.Event) -> None:
+        await replayed.wait()
+        while self._wake is not None:
+            if self._outbox:
+                await self._bucket.take()
+            request = self._next()
+            if request is not None:
+                await connection.send(request.text)
+            else:
+                await self._wake.wait()
+                self._wake = anyio.Event()
+
+    def _next(self) -> Request | None:
+        with self._lock:
+            if self._outbox:
+                request = self._outbox.popleft()
+                request.sent = True
+                return request
+            self._woken = False
+            return None
+
+    def _on_wake(self) -> None:
+        if self._wake is not None:
+            self._wake.set()
+
+    async def _watch(self, connection: ClientConnection) -> None:
+        """Ping while nothing arrives; close a connection that stays silent."""
+        limit = self._options.inactivity_timeout
+        interval = max(self._timings.ping_floor, limit * self._timings.ping_fraction)
+        while True:
+            silence = time.monotonic() - self._last_text
+            if silence >= limit:
+                logger.info("%s: nothing arrived for %.0f s", self.label, silence)
+                await connection.close(CLOSE_INACTIVITY, "inactivity")
+                return
+            if silence >= interval:
+                await self._bucket.take()
+                await connection.send(frames.build_ping())
+            await anyio.sleep(min(interval, max(limit - silence, 0.01)))
+
+    async def _replay(self, connection: ClientConnection, replayed: anyio.Event) -> None:
+        """Repeat the subscriptions on a new connection, before anything else is sent."""
+        with self._lock:
+            open_ = {name for name, c in self._channels.items() if c.acknowledged}
+        for _ in range(REPLAY_ATTEMPTS):
+            requests = {}
+            for name in sorted(open_):
+                requests[name] = await self._repeat(connection, name)
+            replayed.set()
+            if not requests:
+                return
+            await anyio.sleep(self._timings.replay_retry)
+            open_ = {n for n, r in requests.items() if not r.ended.is_set or self._refusal(n, r)}
+            with self._lock:
+                open_ &= set(self._channels)
+                for request in requests.values():
+                    self._pending.pop(request.id, None)
+        if open_:
+            logger.error("%s: no acknowledgement for subscriptions %s", self.label, sorted(open_))
+
+    async def _repeat(self, connection: ClientConnection, name: str) -> Request:
+        request_id = next(self._ids)
+        text = frames.build_subscribe(
+            name, request_id, include_sender_metadata=self.wants_metadata(name)
+        )
+        request = Request(request_id, text, f"subscribe to {name!r}")
+        request.sent = True
+        with self._lock:
+            self._pending[request_id] = request
+        try:
+            await self._bucket.take()
+            await connection.send(text)
+        except ConnectionClosed:
+            pass
+        return request
+
+    def _refusal(self, name: str, request: Request) -> bool:
+        """End a channel's readers if it was refused for good; say whether to try again."""
+        error = request.error
+        if error is None:
+            return False
+        if not isinstance(error, ServerRequestError) or error.code in (
+            "backend_error",
+            "internal_error",
+        ):
+            return True
+        for reader in self.readers(name):
+            self.remove_reader(name, reader)
+            reader.end(error)
+        return False
+
+    def _fail_sent(self, code: int, reason: str) -> None:
+        """Fail what was in flight; what has not left waits for the next connection."""
+        with self._lock:
+            lost = [r for r in self._pending.values() if r.sent]
+            for request in lost:
+                del self._pending[request.id]
+        for request in lost:
+            request.finish(
+                DisconnectedError(
+                    f"{request.what}: the connection was lost (code {code}) before the "
+                    "acknowledgement; it may or may not have been delivered",
+                    code=code,
+                    reason=reason,
+                )
+            )
+
+    def _handle(self, frame: frames.ServerFrame) -> None:
+        if isinstance(frame, frames.Ack):
+            request = self._pending.pop(frame.request_id, None)
+            if request is not None:
+                if request.on_ack is not None:
+                    request.on_ack()
+                request.finish()
+        elif isinstance(frame, frames.MessageFrame):
+            message = Message(frame.channel, frame.sender, frame.data, frame.metadata)
+            channel = self._channels.get(frame.channel)
+            for reader in channel.readers if channel is not None else ():
+                reader.put(message)
+            self._sink.emit(message)
+        elif isinstance(frame, frames.DirectFrame):
+            self._sink.emit(Direct(frame.sender, frame.data, frame.metadata))
+        elif isinstance(frame, frames.PresenceFrame):
+            self._sink.emit(Presence(frame.channel, frame.joined, frame.left))
+        elif isinstance(frame, frames.ErrorFrame):
+            self._handle_error(frame)
+        elif isinstance(frame, frames.GoingAwayFrame):
+            delay = self._timings.going_away_default
+            if frame.retry_after_ms is not None:
+                delay = min(frame.retry_after_ms / 1000, self._timings.going_away_max)
+            self._retry_after = delay
+            self._sink.emit(GoingAway(round(delay * 1000)))
+
+    def _handle_error(self, frame: frames.ErrorFrame) -> None:
+        request = self._pending.pop(frame.request_id, None) if frame.request_id else None
+        if request is not None:
+            detail = f": {scrub(frame.message)}" if frame.message else ""
+            remedy = _REMEDIES.get(frame.code)
+            request.finish(
+                ServerRequestError(
+                    f"{request.what}: the server refused it ({frame.code}){detail}"
+                    + (f"; {remedy}" if remedy else ""),
+                    code=frame.code,
+                    request_id=frame.request_id,
+                )
+            )
+        elif not (frame.code == "unknown_type" and frame.request_id is None):
+            # (A server older than app-level pings answers them so.)
+            logger.warning("%s: the server reports %s: %s", self.label, frame.code, frame.message)
+            self._sink.emit(ServerError(frame.code, frame.message, frame.request_id))
+
+
+_REMEDIES = {
+    "action_not_permitted": "the key or token lacks that permission (publishable keys lack Send "
+    "unless it is switched on in the dashboard)",
+    "channel_not_authorized": "the key's or token's patterns do not cover the channel",
+    "channel_limit_exceeded": "unsubscribe from another channel first",
+    "peer_not_found": "no such peer is connected now",
+    "over_message_quota": "the plan's messages are used up",
+}
+
+
+class _Bucket:
+    """The client's side of the service's token bucket: frames per second, and a burst."""
+
+    def __init__(self, limit: tuple[float, float] | None) -> None:
+        self._rate, self._burst = limit or (0.0, 0.0)
+        self._tokens = self._burst
+        self._at = time.monotonic()
+
+    def fill(self) -> None:
+        """Start anew: the server's bucket is one per connection."""
+        self._tokens, self._at = self._burst, time.monotonic()
+
+    async def take(self) -> None:
+        """Wait until a frame may be sent."""
+        if not self._rate:
+            return
+        now = time.monotonic()
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        self._tokens -= 1
+        if self._tokens < 0:
+            await anyio.sleep(-self._tokens / self._rate)

@@ -1,0 +1,161 @@
+"""The events that clients emit: frozen values, one class for each kind.
+
+Register for a class with ``client.on(Message, fn)``, queue a class with
+``client.events(Message)``, or wait for one with ``client.wait_for(Message)``.
+Registering for :class:`Event` means all of them.
+
+:class:`Message`, :class:`Direct` and :class:`Presence` are *message-like*: a
+full queue may drop them, and counts what it dropped. All others are *lifecycle*
+events and are never dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+__all__ = [
+    "Connected",
+    "Direct",
+    "Disconnected",
+    "Event",
+    "GoingAway",
+    "IceServer",
+    "Message",
+    "Outage",
+    "Presence",
+    "PresencePeer",
+    "ServerError",
+    "StateChange",
+    "TokenProviderError",
+]
+
+
+@dataclass(frozen=True)
+class IceServer:
+    """A STUN or TURN server, as WebRTC's ``RTCIceServer``."""
+
+    urls: tuple[str, ...]
+    """One or more ``stun:``, ``stuns:``, ``turn:`` or ``turns:`` addresses."""
+    username: str | None = None
+    credential: str | None = None
+
+    def __repr__(self) -> str:
+        secret = ", username=…, credential=…" if self.username or self.credential else ""
+        return f"IceServer(urls={self.urls!r}{secret})"
+
+
+@dataclass(frozen=True)
+class PresencePeer:
+    """One member of a channel."""
+
+    peer_id: str
+    metadata: dict[str, Any] | None = None
+    """The ``peerMetadata`` of the member's token, where it has one."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """The base of all events."""
+
+    droppable: ClassVar[bool] = False
+    """Whether a full queue may drop events of this class."""
+
+
+@dataclass(frozen=True)
+class StateChange(Event):
+    """The object's ``state`` changed."""
+
+    from_: str
+    to: str
+
+
+@dataclass(frozen=True)
+class Connected(Event):
+    """The server's welcome has arrived: the first time, and after each reconnect."""
+
+    peer_id: str
+    server_time: float
+    """The server's clock, unix seconds."""
+    expires_at: float | None
+    """When the token expires, unix seconds; ``None`` for a publishable key."""
+    is_reconnect: bool
+    max_message_size: int
+    """The largest frame the server accepts, in bytes."""
+    ice_servers: tuple[IceServer, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Disconnected(Event):
+    """The connection is gone. Without ``will_reconnect`` this is for good."""
+
+    code: int
+    reason: str
+    will_reconnect: bool
+
+
+@dataclass(frozen=True)
+class Outage(Event):
+    """An outage is over: messages sent to this client meanwhile are lost."""
+
+    duration: float
+    """Seconds from the loss of the connection to the next welcome."""
+
+
+@dataclass(frozen=True)
+class Message(Event):
+    """A message published to a channel."""
+
+    droppable: ClassVar[bool] = True
+
+    channel: str
+    sender_peer_id: str
+    data: Any
+    sender_metadata: dict[str, Any] | None = None
+    """Only with ``include_sender_metadata``, and where the sender's token has some."""
+
+
+@dataclass(frozen=True)
+class Direct(Event):
+    """A message sent to this client alone."""
+
+    droppable: ClassVar[bool] = True
+
+    sender_peer_id: str
+    data: Any
+    sender_metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Presence(Event):
+    """Members joined or left a channel. The first one after subscribing lists who is there."""
+
+    droppable: ClassVar[bool] = True
+
+    channel: str
+    joined: tuple[PresencePeer, ...]
+    left: tuple[PresencePeer, ...]
+
+
+@dataclass(frozen=True)
+class ServerError(Event):
+    """The server reported an error that belongs to no request of ours."""
+
+    code: str
+    message: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True)
+class GoingAway(Event):
+    """The server is about to restart; the client reconnects after the delay."""
+
+    retry_after_ms: int
+
+
+@dataclass(frozen=True)
+class TokenProviderError(Event):
+    """The token provider failed three times or more in a row; attempts go on."""
+
+    consecutive_failures: int
+    err: Exception

@@ -1,0 +1,462 @@
+"""The frames of Realtime Messaging: JSON text in, frozen values out, and back.
+
+Each frame is one JSON object with a string ``type`` (service documentation,
+"protocol"). ``parse_server_frame`` is the client's side, ``parse_client_frame``
+the server's; the ``build_…`` functions make what the other side parses.
+
+What cannot be parsed raises :class:`FrameError` and nothing else. It carries
+the code that the server answers with, and the request's id where there is one.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from metered_sync.events import IceServer, PresencePeer
+from metered_sync.wire.limits import MAX_REQUEST_ID
+from metered_sync.wire.names import name_problem
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+__all__ = [
+    "MISSING",
+    "Ack",
+    "ClientFrame",
+    "DirectFrame",
+    "ErrorFrame",
+    "FrameError",
+    "GoingAwayFrame",
+    "MessageFrame",
+    "Pong",
+    "PresenceFrame",
+    "ServerFrame",
+    "Welcome",
+    "build_ack",
+    "build_direct",
+    "build_error",
+    "build_going_away",
+    "build_message",
+    "build_ping",
+    "build_pong",
+    "build_presence",
+    "build_publish",
+    "build_send",
+    "build_subscribe",
+    "build_unsubscribe",
+    "build_welcome",
+    "encode",
+    "parse_client_frame",
+    "parse_ice_servers",
+    "parse_server_frame",
+]
+
+
+class FrameError(ValueError):
+    """A frame that is not one: what is wrong, and the code the server answers with."""
+
+    def __init__(
+        self, message: str, code: str = "malformed_message", request_id: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.request_id = request_id
+
+
+MISSING: Final = object()
+"""Stands for a ``data`` key that is not there; ``null`` is a value."""
+
+# --- JSON -----------------------------------------------------------------------------
+
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def encode(value: Any) -> str:
+    """Return ``value`` as JSON text that can be sent as UTF-8.
+
+    Raises ``TypeError`` for what JSON has no form for, and ``ValueError`` for NaN
+    and infinities, circular or too deeply nested data and lone surrogates.
+    """
+    try:
+        text = _encoder.encode(value)
+        text.isascii() or text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("the data contains a lone surrogate, which UTF-8 cannot carry") from error
+    except RecursionError:
+        raise ValueError("the data is nested too deeply to be sent as JSON") from None
+    except TypeError as error:
+        raise TypeError(f"the data cannot be sent as JSON: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"the data cannot be sent as JSON: {error}") from error
+    return text
+
+
+def _object(text: str | bytes) -> tuple[str, dict[str, Any]]:
+    """Return the type and the fields of a frame."""
+    if not isinstance(text, str):
+        raise FrameError("a binary frame; only text frames are understood")
+    try:
+        value = _decoder.decode(text)
+    except (ValueError, RecursionError):
+        raise FrameError("not JSON") from None
+    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+        raise FrameError('not a JSON object with a string "type"')
+    return value["type"], value
+
+
+# --- server to client -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """The first frame of a connection."""
+
+    peer_id: str
+    expires_at: float | None
+    server_time: float
+    max_message_size: int
+    metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Ack:
+    """A request was carried out."""
+
+    request_id: str
+
+
+@dataclass(frozen=True)
+class ErrorFrame:
+    """A request was refused, or something else went wrong."""
+
+    code: str
+    message: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True)
+class MessageFrame:
+    """A message of a channel."""
+
+    channel: str
+    sender: str
+    data: Any
+    metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class DirectFrame:
+    """A message to this client alone."""
+
+    sender: str
+    data: Any
+    metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class PresenceFrame:
+    """Who joined and who left a channel."""
+
+    channel: str
+    joined: tuple[PresencePeer, ...]
+    left: tuple[PresencePeer, ...]
+
+
+@dataclass(frozen=True)
+class GoingAwayFrame:
+    """The server will close this connection."""
+
+    retry_after_ms: int | None
+
+
+@dataclass(frozen=True)
+class Pong:
+    """The answer to a ping."""
+
+    request_id: str | None = None
+
+
+ServerFrame = (
+    Welcome | Ack | ErrorFrame | MessageFrame | DirectFrame | PresenceFrame | GoingAwayFrame | Pong
+)
+
+
+def _number(value: Any) -> TypeIs[int | float]:
+    # The decoder refuses NaN and Infinity by name, but 1e999 is read as infinity.
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and abs(value) < float("inf")
+    )
+
+
+def _text(fields: dict[str, Any], name: str, kind: str) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str):
+        raise FrameError(f'{kind}: "{name}" is not a string')
+    return value
+
+
+def _optional_text(fields: dict[str, Any], name: str) -> str | None:
+    value = fields.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _metadata(fields: dict[str, Any], name: str) -> dict[str, Any] | None:
+    # Metadata that is not an object counts as absent (both published clients).
+    value = fields.get(name)
+    return value if isinstance(value, dict) else None
+
+
+def _peers(fields: dict[str, Any], name: str) -> tuple[PresencePeer, ...]:
+    entries = fields.get(name)
+    if not isinstance(entries, list):
+        raise FrameError(f'presence: "{name}" is not a list')
+    peers = []
+    for entry in entries:
+        if not isinstance(entry, dict) or not isinstance(entry.get("peerId"), str):
+            raise FrameError(f'presence: an entry of "{name}" has no "peerId"')
+        peers.append(PresencePeer(entry["peerId"], _metadata(entry, "metadata")))
+    return tuple(peers)
+
+
+def parse_server_frame(text: str | bytes) -> ServerFrame | None:
+    """Return the frame that a server sent; ``None`` for a type this library does not know."""
+    kind, fields = _object(text)
+    if kind == "ack":
+        return Ack(_text(fields, "requestId", kind))
+    if kind in ("message", "direct"):
+        if "data" not in fields:
+            raise FrameError(f'{kind}: "data" is missing')
+        sender = _text(fields, "from", kind)
+        metadata = _metadata(fields, "fromMetadata")
+        if kind == "direct":
+            return DirectFrame(sender, fields["data"], metadata)
+        return MessageFrame(_text(fields, "channel", kind), sender, fields["data"], metadata)
+    if kind == "presence":
+        channel = _text(fields, "channel", kind)
+        return PresenceFrame(channel, _peers(fields, "joined"), _peers(fields, "left"))
+    if kind == "error":
+        code = _text(fields, "code", kind)
+        if not code:
+            raise FrameError('error: "code" is empty')
+        return ErrorFrame(
+            code, _optional_text(fields, "message"), _optional_text(fields, "requestId")
+        )
+    if kind == "pong":
+        return Pong(_optional_text(fields, "requestId"))
+    if kind == "going_away":
+        delay = fields.get("retryAfterMs")
+        return GoingAwayFrame(int(delay) if _number(delay) and delay >= 0 else None)
+    if kind == "welcome":
+        return _welcome(fields)
+    return None
+
+
+def _welcome(fields: dict[str, Any]) -> Welcome:
+    peer_id = _text(fields, "peerId", "welcome")
+    expires_at, server_time = fields.get("expiresAt"), fields.get("serverTime")
+    size = fields.get("maxMessageSize")
+    if expires_at is not None and not _number(expires_at):
+        raise FrameError('welcome: "expiresAt" is neither a number nor null')
+    if not _number(server_time):
+        raise FrameError('welcome: "serverTime" is not a number')
+    if not _number(size) or size <= 0:
+        raise FrameError('welcome: "maxMessageSize" is not a positive number')
+    return Welcome(peer_id, expires_at, server_time, int(size), _metadata(fields, "metadata"))
+
+
+def parse_ice_servers(metadata: dict[str, Any] | None) -> tuple[IceServer, ...] | None:
+    """Return ``iceServers`` of a welcome's metadata; ``None`` where there is no valid list.
+
+    One bad entry drops the whole list (both published clients): at most 16 entries,
+    addresses of 1 to 512 characters, credentials of at most 1,024.
+    """
+    entries = (metadata or {}).get("iceServers")
+    if not isinstance(entries, list) or len(entries) > 16:
+        return None
+    servers = []
+    for entry in entries:
+        if not isinstance(entry, dict):
+            return None
+        urls = entry.get("urls")
+        urls = [urls] if isinstance(urls, str) else urls
+        username, credential = entry.get("username"), entry.get("credential")
+        if not isinstance(urls, list) or not urls:
+            return None
+        for url in urls:
+            schemes = ("stun:", "stuns:", "turn:", "turns:")
+            if not isinstance(url, str) or len(url) > 512 or not url.startswith(schemes):
+                return None
+        for secret in (username, credential):
+            if secret is not None and not (isinstance(secret, str) and len(secret) <= 1024):
+                return None
+        servers.append(IceServer(tuple(urls), username, credential))
+    return tuple(servers)
+
+
+def build_welcome(frame: Welcome) -> str:
+    """Return the text of a ``welcome``."""
+    fields: dict[str, Any] = {
+        "type": "welcome",
+        "peerId": frame.peer_id,
+        "expiresAt": frame.expires_at,
+        "serverTime": frame.server_time,
+        "maxMessageSize": frame.max_message_size,
+    }
+    if frame.metadata is not None:
+        fields["metadata"] = frame.metadata
+    return encode(fields)
+
+
+def build_ack(request_id: str) -> str:
+    """Return the text of an ``ack``."""
+    return encode({"type": "ack", "requestId": request_id})
+
+
+def build_error(code: str, message: str | None = None, request_id: str | None = None) -> str:
+    """Return the text of an ``error``."""
+    fields: dict[str, Any] = {"type": "error"}
+    if request_id is not None:
+        fields["requestId"] = request_id
+    fields["code"] = code
+    if message is not None:
+        fields["message"] = message
+    return encode(fields)
+
+
+def build_message(
+    channel: str, sender: str, data: Any, metadata: dict[str, Any] | None = None
+) -> str:
+    """Return the text of a ``message``."""
+    fields = {"type": "message", "channel": channel, "from": sender, "data": data}
+    if metadata is not None:
+        fields["fromMetadata"] = metadata
+    return encode(fields)
+
+
+def build_direct(sender: str, data: Any, metadata: dict[str, Any] | None = None) -> str:
+    """Return the text of a ``direct``."""
+    fields = {"type": "direct", "from": sender, "data": data}
+    if metadata is not None:
+        fields["fromMetadata"] = metadata
+    return encode(fields)
+
+
+def _entries(peers: tuple[PresencePeer, ...]) -> list[dict[str, Any]]:
+    return [
+        {"peerId": peer.peer_id}
+        if peer.metadata is None
+        else {"peerId": peer.peer_id, "metadata": peer.metadata}
+        for peer in peers
+    ]
+
+
+def build_presence(
+    channel: str, joined: tuple[PresencePeer, ...] = (), left: tuple[PresencePeer, ...] = ()
+) -> str:
+    """Return the text of a ``presence``; both lists are always there, clients insist on it."""
+    return encode(
+        {
+            "type": "presence",
+            "channel": channel,
+            "joined": _entries(joined),
+            "left": _entries(left),
+        }
+    )
+
+
+def build_going_away(retry_after_ms: int) -> str:
+    """Return the text of a ``going_away``."""
+    return encode({"type": "going_away", "retryAfterMs": retry_after_ms})
+
+
+def build_pong(request_id: str | None = None) -> str:
+    """Return the text of a ``pong``, with the ping's id where it had one."""
+    return encode({"type": "pong"} if request_id is None else _request("pong", request_id))
+
+
+# --- client to server -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ClientFrame:
+    """A client's request. Fields that its type does not have keep their defaults."""
+
+    type: str
+    request_id: str | None = None
+    channel: Any = MISSING
+    to: Any = MISSING
+    data: Any = MISSING
+    include_sender_metadata: bool = False
+
+
+_CLIENT_TYPES = frozenset(("subscribe", "unsubscribe", "publish", "send", "ping"))
+
+
+def parse_client_frame(text: str | bytes) -> ClientFrame:
+    """Return the request that a client sent.
+
+    Checks the JSON, the type and the request's id; what depends on the
+    connection's rights (channel, action, data) is the server's to check, in the
+    order that the protocol fixes.
+    """
+    kind, fields = _object(text)
+    request_id = fields.get("requestId")
+    problem = None if request_id is None else name_problem(request_id, MAX_REQUEST_ID)
+    if kind not in _CLIENT_TYPES:
+        request_id = request_id if problem is None else None
+        raise FrameError(f"unknown type {ascii(kind[:40])}", "unknown_type", request_id)
+    if problem is not None:
+        raise FrameError(f'"requestId" {problem}')
+    return ClientFrame(
+        kind,
+        request_id,
+        fields.get("channel", MISSING),
+        fields.get("to", MISSING),
+        fields.get("data", MISSING),
+        fields.get("includeSenderMetadata") is True,
+    )
+
+
+def _request(kind: str, request_id: str | None) -> dict[str, Any]:
+    return {"type": kind} if request_id is None else {"type": kind, "requestId": request_id}
+
+
+def build_subscribe(
+    channel: str, request_id: str | None = None, *, include_sender_metadata: bool = False
+) -> str:
+    """Return the text of a ``subscribe``."""
+    fields = _request("subscribe", request_id) | {"channel": channel}
+    if include_sender_metadata:
+        fields["includeSenderMetadata"] = True
+    return encode(fields)
+
+
+def build_unsubscribe(channel: str, request_id: str | None = None) -> str:
+    """Return the text of an ``unsubscribe``."""
+    return encode(_request("unsubscribe", request_id) | {"channel": channel})
+
+
+def build_publish(channel: str, data: Any, request_id: str | None = None) -> str:
+    """Return the text of a ``publish``."""
+    return encode(_request("publish", request_id) | {"channel": channel, "data": data})
+
+
+def build_send(to: str, data: Any, request_id: str | None = None) -> str:
+    """Return the text of a ``send``."""
+    return encode(_request("send", request_id) | {"to": to, "data": data})
+
+
+def build_ping(request_id: str | None = None) -> str:
+    """Return the text of a ``ping``."""
+    return encode(_request("ping", request_id))

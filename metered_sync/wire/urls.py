@@ -1,0 +1,72 @@
+"""Addresses: which origins are accepted, and how a connection's URL is made.
+
+A client takes an origin only, and adds the path itself. Plain ``ws://`` and
+``http://`` carry keys in the clear and are accepted for loopback hosts alone
+(the published clients' rule).
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote, urlsplit
+
+__all__ = ["check_origin", "is_loopback", "scrub", "signalling_url"]
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_SECRETS = re.compile(
+    r"""(?ix)
+    ( [?&](?:key|token|apiKey|secretKey|projectApiKey)= ) [^&\s"'\\]+      # query parameters
+  | ( \b(?:Bearer|Basic)\s+ ) [^\s"',}\\]+                                 # Authorization
+  | ( \b(?:pk_live_|sk_secret_|sk_live_) ) \w+                             # keys by their form
+  | ( \ba=ice-pwd: ) [^\s\\]+                                              # SDP
+    """
+)
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a host is this machine by name or address."""
+    return host in _LOOPBACK
+
+
+def check_origin(url: object, *, secure: str, name: str = "url") -> str:
+    """Return ``url`` as an origin without a trailing slash.
+
+    Args:
+        url: What the user gave.
+        secure: The scheme to insist on, ``"wss"`` or ``"https"``.
+        name: What to call it in the error.
+
+    Raises:
+        ValueError: It is not an origin, or would carry keys in the clear.
+    """
+    plain = secure[:-1]
+    wanted = f"{name} must be an origin like {secure}://host or {plain}://127.0.0.1:port"
+    if not isinstance(url, str):
+        raise TypeError(f"{wanted}, not {type(url).__name__}")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"{wanted}: {error}") from None
+    if not host or parts.scheme not in (secure, plain):
+        raise ValueError(f"{wanted}; got {scrub(url)!r}")
+    if parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ValueError(f"{wanted}, without path, query or user; got {scrub(url)!r}")
+    if parts.scheme == plain and not is_loopback(host):
+        raise ValueError(
+            f"{name}: {plain}:// would send keys in the clear to {host}; use {secure}://"
+        )
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def signalling_url(origin: str, *, key: str | None = None, token: str | None = None) -> str:
+    """Return the address that a client connects to. It contains a secret."""
+    query = (
+        f"key={quote(key, safe='')}" if key is not None else f"token={quote(token or '', safe='')}"
+    )
+    return f"{origin}/v1?{query}"
+
+
+def scrub(text: str) -> str:
+    """Return ``text`` with keys, tokens, passwords and Authorization values cut out."""
+    return _SECRETS.sub(lambda match: next(g for g in match.groups() if g is not None) + "…", text)
