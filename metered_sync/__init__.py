@@ -55,11 +55,16 @@ from metered_sync.events import (
 from metered_sync.tokens import mint_token
 
 if TYPE_CHECKING:
-    from metered_sync.media.files import FileSource, from_file
-    from metered_sync.media.track import FrameQueue, RemoteTrack
-    from metered_sync.sfu import Publication, SfuClient
-    from metered_sync.wire.sfu import SessionInfo, TrackInfo
+    from metered_sync.media.files import FileSource as FileSource
+    from metered_sync.media.files import from_file as from_file
+    from metered_sync.media.track import FrameQueue as FrameQueue
+    from metered_sync.media.track import RemoteTrack as RemoteTrack
+    from metered_sync.sfu import Publication as Publication
+    from metered_sync.sfu import SfuClient as SfuClient
+    from metered_sync.wire.sfu import SessionInfo as SessionInfo
+    from metered_sync.wire.sfu import TrackInfo as TrackInfo
 
+# ``import *`` must work without the extras, so names of _ON_FIRST_USE are not listed.
 __all__ = [
     "AckTimeoutError",
     "ClosedError",
@@ -70,9 +75,7 @@ __all__ = [
     "EngineError",
     "Event",
     "EventQueue",
-    "FileSource",
     "ForkedError",
-    "FrameQueue",
     "GoingAway",
     "IceServer",
     "MediaError",
@@ -88,14 +91,10 @@ __all__ = [
     "OversizedPayloadError",
     "Presence",
     "PresencePeer",
-    "Publication",
     "ReconnectOptions",
-    "RemoteTrack",
     "ServerError",
     "ServerRequestError",
-    "SessionInfo",
     "SfuAuthError",
-    "SfuClient",
     "SfuConflictError",
     "SfuError",
     "SfuNotFoundError",
@@ -105,10 +104,8 @@ __all__ = [
     "StateChange",
     "Subscription",
     "TokenProviderError",
-    "TrackInfo",
     "WrongThreadError",
     "__version__",
-    "from_file",
     "mint_token",
 ]
 
@@ -143,4 +140,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_ON_FIRST_USE})

@@ -47,9 +47,9 @@ class _Cloud(Link):
         app.add_routes(self.signalling.routes())
         app.add_routes(self.sfu.routes())
         # No access log: request lines carry keys and tokens.
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self.port, shutdown_timeout=1.0)
+        site = web.TCPSite(self._runner, self._host, self.port)
         try:
             await site.start()
         except OSError as error:
