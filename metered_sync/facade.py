@@ -48,10 +48,16 @@ class Facade:
             self._finalizer.atexit = False
 
     def _call(
-        self, function: Callable[..., Awaitable[T]], *args: Any, deadline: Deadline, what: str
+        self,
+        function: Callable[..., Awaitable[T]],
+        *args: Any,
+        deadline: Deadline,
+        what: str,
+        stage: Callable[[], str] | None = None,
     ) -> T:
         """Run an engine function and wait for it."""
-        return self._start().call(function, *args, deadline=deadline, what=f"{self._label}: {what}")
+        what = f"{self._label}: {what}"
+        return self._start().call(function, *args, deadline=deadline, what=what, stage=stage)
 
     def _close(self, link: loop.Link, timeout: float | None) -> None:
         """Close the link and wait for that. Calls on a closed object return at once."""

@@ -230,13 +230,19 @@ class Engine:
     # --- crossing ---
 
     def call(
-        self, function: Callable[..., Awaitable[T]], *args: Any, deadline: Deadline, what: str
+        self,
+        function: Callable[..., Awaitable[T]],
+        *args: Any,
+        deadline: Deadline,
+        what: str,
+        stage: Callable[[], str] | None = None,
     ) -> T:
         """Run ``await function(*args)`` on the loop and wait for what it returns.
 
         Args:
             deadline: When to give up and cancel it.
             what: What is being done, for the message of the timeout.
+            stage: Says how far it has come, for the same.
 
         Raises:
             MeteredTimeoutError: The deadline passed; the function has been cancelled.
@@ -259,7 +265,8 @@ class Engine:
             raise
         finally:
             self._calls.discard(call)
-        return call.outcome(MeteredTimeoutError(f"{what}: not finished within {deadline}"))
+        where = f" (it came to: {stage()})" if stage is not None else ""
+        return call.outcome(MeteredTimeoutError(f"{what}: not finished within {deadline}{where}"))
 
     def check(self, what: str) -> None:
         """Raise if a blocking call cannot be made from here and now."""

@@ -142,7 +142,9 @@ class LocalCloud(Facade):
     ) -> None:
         super().__init__("LocalCloud", timeout)
         if not is_loopback(host):
-            raise ValueError(f"host must be a loopback address, not {host!r}: it is for this machine")
+            raise ValueError(
+                f"host must be a loopback address, not {host!r}: it is for this machine"
+            )
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
             raise ValueError(f"port must be a number from 0 to 65535, not {port!r}")
         granted = frozenset(permissions)
@@ -268,5 +270,3 @@ class LocalCloud(Facade):
     def sfu_options(self) -> dict[str, Any]:
         """Return keyword arguments for :class:`~metered_sync.SfuClient`."""
         return {"app_id": self.sfu_app_id, "secret": self.sfu_secret, "url": self.http_url}
-
-

@@ -47,7 +47,7 @@ class PublishableKey:
     """A key that is its own credential."""
 
     id: str = field(repr=False)
-    grant: Grant = Grant()
+    grant: Grant = field(default_factory=Grant)
     allowed_origins: tuple[str, ...] = ()
     """Browser origins that may use it; none named: all."""
 
@@ -58,7 +58,7 @@ class SecretKey:
 
     id: str
     secret: str = field(repr=False)
-    grant: Grant = Grant()
+    grant: Grant = field(default_factory=Grant)
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class _Socket:
         return action in self.identity.grant.actions
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """A request that gets an error frame."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -248,9 +248,7 @@ class SignallingServer:
             delay = identity.expires_at - time.time() - self._timings.expiry_margin
 
             def expire() -> None:
-                expired.add(
-                    asyncio.create_task(socket.close(CLOSE_TOKEN_EXPIRED, "token expired"))
-                )
+                expired.add(asyncio.create_task(socket.close(CLOSE_TOKEN_EXPIRED, "token expired")))
 
             expiry = asyncio.get_running_loop().call_later(max(0.0, delay), expire)
         self._sockets.add(socket)
@@ -301,12 +299,12 @@ class SignallingServer:
                 "send": self._send,
             }[frame.type]
             handler(socket, frame)
-        except _Refused as refused:
+        except _RefusedError as refused:
             socket.send(frames.build_error(refused.code, str(refused), frame.request_id))
         except ValueError:
             # Lone surrogates (escaped) and 1e999 can be read, but not be passed on.
-            error = "the data cannot be passed on as JSON"
-            socket.send(frames.build_error("malformed_message", error, frame.request_id))
+            problem = "the data cannot be passed on as JSON"
+            socket.send(frames.build_error("malformed_message", problem, frame.request_id))
 
     def _channel(self, socket: _Socket, frame: frames.ClientFrame, action: str | None) -> str:
         """Check the channel that a request names, in the protocol's order."""
@@ -314,21 +312,21 @@ class SignallingServer:
             "is missing" if frame.channel is frames.MISSING else channel_problem(frame.channel)
         )
         if problem is not None:
-            raise _Refused("invalid_channel", f"the channel {problem}")
+            raise _RefusedError("invalid_channel", f"the channel {problem}")
         name: str = frame.channel
         if is_reserved(name):
-            raise _Refused("channel_reserved", "the channel has a reserved prefix")
+            raise _RefusedError("channel_reserved", "the channel has a reserved prefix")
         if action is not None:
             _permit(socket, action)
             if not socket.identity.grant.covers(name):
-                raise _Refused("channel_not_authorized", "no pattern covers the channel")
+                raise _RefusedError("channel_not_authorized", "no pattern covers the channel")
         return name
 
     def _subscribe(self, socket: _Socket, frame: frames.ClientFrame) -> None:
         name = self._channel(socket, frame, "subscribe")
         new = name not in socket.channels
         if new and self._limits and len(socket.channels) >= MAX_CHANNELS:
-            raise _Refused(
+            raise _RefusedError(
                 "channel_limit_exceeded", f"{MAX_CHANNELS} channels are subscribed already"
             )
         socket.channels[name] = frame.include_sender_metadata
@@ -338,7 +336,9 @@ class SignallingServer:
             members.setdefault(socket.peer_id, []).append(socket)
         _acknowledge(socket, frame)
         others = tuple(
-            sockets[0].presence() for peer_id, sockets in members.items() if peer_id != socket.peer_id
+            sockets[0].presence()
+            for peer_id, sockets in members.items()
+            if peer_id != socket.peer_id
         )
         if socket.may("presence"):
             socket.send(frames.build_presence(name, others))
@@ -387,12 +387,12 @@ class SignallingServer:
     def _send(self, socket: _Socket, frame: frames.ClientFrame) -> None:
         problem = "is missing" if frame.to is frames.MISSING else peer_id_problem(frame.to)
         if problem is not None:
-            raise _Refused("invalid_peer_id", f'"to" {problem}')
+            raise _RefusedError("invalid_peer_id", f'"to" {problem}')
         _permit(socket, "send")
         data = _data(frame)
         sockets = self._peers.get(frame.to)
         if not sockets:
-            raise _Refused("peer_not_found", "the peer is not connected")
+            raise _RefusedError("peer_not_found", "the peer is not connected")
         text = frames.build_direct(socket.peer_id, data, socket.identity.peer_metadata)
         for other in sockets:
             other.send(text)
@@ -438,12 +438,14 @@ def _acknowledge(socket: _Socket, frame: frames.ClientFrame) -> None:
 
 def _permit(socket: _Socket, action: str) -> None:
     if not socket.may(action):
-        raise _Refused("action_not_permitted", f"the key or token lacks the permission {action!r}")
+        raise _RefusedError(
+            "action_not_permitted", f"the key or token lacks the permission {action!r}"
+        )
 
 
 def _data(frame: frames.ClientFrame) -> Any:
     if frame.data is frames.MISSING:
-        raise _Refused("missing_data", f'a {frame.type} needs "data"; null is a value')
+        raise _RefusedError("missing_data", f'a {frame.type} needs "data"; null is a value')
     return frame.data
 
 

@@ -1,0 +1,157 @@
+"""WebRTC on the engine: peer connections, and frames on their way to readers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import aioice.ice
+import anyio
+from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from aiortc.rtcconfiguration import RTCBundlePolicy
+from av import AudioFrame, VideoFrame
+
+from metered_sync.engine.reader import Reader
+from metered_sync.errors import NegotiationFailedError
+from metered_sync.events import IceServer
+
+__all__ = [
+    "Frame",
+    "IncomingTrack",
+    "close_quietly",
+    "loopback_only",
+    "peer_connection",
+    "wait_connected",
+]
+
+logger = logging.getLogger("metered_sync")
+Frame = AudioFrame | VideoFrame
+
+loopback_only: contextvars.ContextVar[bool] = contextvars.ContextVar("loopback_only", default=False)
+"""Whether candidates are gathered on loopback alone, in the current task."""
+
+
+def _gather_on_loopback_too() -> None:
+    """Let aioice use loopback addresses where there are no others, or where we ask for them.
+
+    aioice (0.10 to 0.13) leaves 127.0.0.1 and ::1 out, so that a machine in flight mode
+    has no candidate at all. Ours stands in for its function; other users of aioice in
+    this process see a difference only where they would have had no address.
+    """
+    original: Callable[[bool, bool], list[str]] | None
+    original = getattr(aioice.ice, "get_host_addresses", None)
+    if original is None:
+        logger.warning(
+            "this version of aioice hides how it finds addresses: WebRTC will not work "
+            "on a machine without a network"
+        )
+        return
+    find = original
+
+    def get_host_addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:
+        loopback = ["127.0.0.1"] if use_ipv4 else ["::1"] if use_ipv6 else []
+        if loopback_only.get():
+            return loopback
+        return find(use_ipv4, use_ipv6) or loopback
+
+    aioice.ice.get_host_addresses = get_host_addresses
+
+
+_gather_on_loopback_too()
+
+
+def peer_connection(ice_servers: Iterable[IceServer]) -> RTCPeerConnection:
+    """Return a peer connection with one transport for everything."""
+    servers = [
+        RTCIceServer(urls=list(s.urls), username=s.username, credential=s.credential)
+        for s in ice_servers
+    ]
+    # An empty list, not None: None means a public STUN server to aiortc.
+    return RTCPeerConnection(RTCConfiguration(servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+
+
+async def wait_connected(pc: RTCPeerConnection, stage: Callable[[str], None]) -> None:
+    """Wait until ICE and DTLS are up.
+
+    ``stage`` is told how far it has come. Raises :class:`NegotiationFailedError`.
+    """
+    changed = asyncio.Event()
+
+    def note() -> None:
+        changed.set()
+
+    for event in ("connectionstatechange", "iceconnectionstatechange"):
+        pc.on(event, note)
+    try:
+        while pc.connectionState != "connected":
+            ice = pc.iceConnectionState == "completed"
+            stage("DTLS" if ice else "ICE")
+            if pc.connectionState in ("failed", "closed"):
+                what = (
+                    "the DTLS handshake failed"
+                    if ice
+                    else "no network path was found (ICE): a firewall may block UDP"
+                )
+                raise NegotiationFailedError(
+                    f"the media connection could not be made: {what}",
+                    stage="DTLS" if ice else "ICE",
+                )
+            await changed.wait()
+            changed.clear()
+    finally:
+        for event in ("connectionstatechange", "iceconnectionstatechange"):
+            pc.remove_listener(event, note)
+
+
+async def close_quietly(pc: RTCPeerConnection, within: float) -> None:
+    """Close a peer connection; log what goes wrong."""
+    try:
+        with anyio.move_on_after(within, shield=True):
+            await pc.close()
+    except Exception:
+        logger.debug("closing a peer connection failed", exc_info=True)
+
+
+class IncomingTrack:
+    """A remote track's frames, spread over its readers.
+
+    Frames are taken from aiortc as they come, whether somebody reads or not: its own
+    queue is unbounded. :attr:`readers` is replaced, not changed, so that other threads
+    may add to it without a lock on the loop's side.
+    """
+
+    def __init__(self, track: MediaStreamTrack) -> None:
+        self.kind: str = track.kind
+        self.frames = 0
+        """Frames decoded so far."""
+        self.ended = False
+        self.error: BaseException | None = None
+        self.readers: tuple[Reader[Any], ...] = ()
+        self._track = track
+
+    async def run(self) -> None:
+        """Take frames until the track ends."""
+        try:
+            while True:
+                frame = await self._track.recv()
+                self.frames += 1
+                for reader in self.readers:
+                    reader.put(frame)
+        except MediaStreamError:
+            self.end()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """End all readers: they drain, then get ``error`` or ``ClosedError``."""
+        if not self.ended:
+            self.ended, self.error = True, error
+            for reader in self.readers:
+                reader.end(error)
+
+    def stop(self) -> None:
+        """Stop receiving; on the loop."""
+        self._track.stop()
+        self.end()

@@ -1,0 +1,173 @@
+"""Tracks that arrive, and the frames in them."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+from metered_sync.engine.deadline import Deadline
+from metered_sync.engine.reader import Reader
+from metered_sync.engine.rtc import Frame, IncomingTrack
+from metered_sync.errors import MediaError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["FrameQueue", "RemoteTrack"]
+
+FIFO_SIZE = {"audio": 500, "video": 30}
+"""Frames that a first-in, first-out reader holds: ten seconds of sound, one of pictures."""
+
+
+class FrameQueue(Reader[Frame]):
+    """A track's frames, for one reader: ``av.VideoFrame`` or ``av.AudioFrame``.
+
+    In mode ``"latest"`` it holds the newest frame only, and never gives the same one
+    twice; in mode ``"fifo"`` it holds a bounded number and drops the oldest. ``dropped``
+    counts.
+    """
+
+    def __init__(self, label: str, *, maxsize: int) -> None:
+        super().__init__(label, maxsize=maxsize)
+        self._arrived = -math.inf
+
+    @property
+    def age(self) -> float:
+        """Seconds since the newest frame arrived here; ``inf`` before the first."""
+        return time.monotonic() - self._arrived
+
+    def put(self, item: Frame) -> None:
+        """Queue a frame."""
+        self._arrived = time.monotonic()
+        super().put(item)
+
+
+class RemoteTrack:
+    """A track that somebody else sends.
+
+    Any number of readers, on any threads, each see every frame (or the newest one).
+    Decoding happens in the background, whether anybody reads or not.
+    """
+
+    def __init__(
+        self,
+        incoming: IncomingTrack,
+        owner: object,
+        *,
+        id: str,
+        name: str | None = None,
+        stream_id: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self.id = id
+        """The track's id at its publisher."""
+        self.name = name
+        """The name it was published under, where it has one."""
+        self.stream_id = stream_id
+        """What groups it with other tracks: for the SFU, the publisher's session."""
+        self.metadata = metadata
+        self._incoming = incoming
+        self._owner = owner  # the client must not be collected while its track is in use
+        self._lock = threading.Lock()  # guards _newest and the tuple of readers
+        self._newest: FrameQueue | None = None
+
+    def __repr__(self) -> str:
+        name = f" {self.name!r}" if self.name else ""
+        state = "ended" if self.ended else "live"
+        return f"<RemoteTrack {self.kind}{name}: {state}, {self.frames_received} frames>"
+
+    @property
+    def kind(self) -> str:
+        """``"audio"`` or ``"video"``."""
+        return self._incoming.kind
+
+    @property
+    def ended(self) -> bool:
+        """Whether no more frames will come."""
+        return self._incoming.ended
+
+    @property
+    def restarts(self) -> int:
+        """How often the media connection under this track was rebuilt."""
+        return 0
+
+    @property
+    def frames_received(self) -> int:
+        """Frames decoded so far, read or not."""
+        return self._incoming.frames
+
+    def frames(
+        self, *, mode: Literal["latest", "fifo"] | None = None, maxsize: int | None = None
+    ) -> FrameQueue:
+        """Return a new, independent reader of the track's frames, from now on.
+
+        Args:
+            mode: ``"latest"`` (the newest frame only; the default for video) or ``"fifo"``
+                (every frame, the oldest dropped when full; the default for audio).
+            maxsize: How many frames a ``"fifo"`` reader holds; 30 pictures or 500 pieces
+                of sound (10 s) unless said otherwise.
+        """
+        if mode is None:
+            mode = "latest" if self.kind == "video" else "fifo"
+        if mode not in ("latest", "fifo"):
+            raise ValueError(f'mode must be "latest" or "fifo", not {mode!r}')
+        if mode == "latest" and maxsize not in (None, 1):
+            raise ValueError('maxsize goes with mode="fifo"; "latest" holds one frame')
+        size = 1 if mode == "latest" else FIFO_SIZE[self.kind] if maxsize is None else maxsize
+        queue = _TrackQueue(f"{mode} frames of {self._described()}", self, maxsize=size)
+        incoming = self._incoming
+        with self._lock:
+            incoming.readers = (*(r for r in incoming.readers if not r.ended), queue)
+        if incoming.ended:  # perhaps just now, without having seen this reader
+            queue.end(incoming.error)
+        return queue
+
+    def read(self, timeout: float | None = None, format: str = "bgr24") -> NDArray[Any]:
+        """Wait for the newest picture that this method has not returned yet.
+
+        Args:
+            timeout: Seconds to wait; ``None`` waits for a frame, the end or Ctrl-C.
+            format: The pixel format, as FFmpeg names it: ``"bgr24"``, ``"rgb24"``, ``"gray"``.
+
+        Returns:
+            An array of shape (height, width, 3), or (height, width) for ``"gray"``; uint8.
+
+        Raises:
+            MeteredTimeoutError: No new picture in time.
+            ClosedError: The track has ended.
+            MediaError: This is an audio track.
+        """
+        if self.kind != "video":
+            raise MediaError(
+                f"read() returns pictures, and {self._described()} has none: use frames()"
+            )
+        deadline = Deadline.of(timeout)
+        with self._lock:
+            newest = self._newest
+        if newest is None:
+            newest = self.frames(mode="latest")
+            with self._lock:
+                self._newest = newest
+        frame: Any = newest.get(timeout=deadline.left())
+        array: NDArray[Any] = frame.to_ndarray(format=format)
+        return array
+
+    def _described(self) -> str:
+        return f"{self.kind} track {self.name or self.id!r}"
+
+
+class _TrackQueue(FrameQueue):
+    """A reader that keeps its track, and with it its client, from being collected."""
+
+    def __init__(self, label: str, track: RemoteTrack, *, maxsize: int) -> None:
+        super().__init__(label, maxsize=maxsize)
+        self._track = track
+
+    def close(self) -> None:
+        """Stop receiving. What is queued can still be read; blocked readers wake."""
+        super().close()
+        incoming = self._track._incoming
+        with self._track._lock:
+            incoming.readers = tuple(r for r in incoming.readers if r is not self)
