@@ -56,6 +56,8 @@ class Timings:
     """At most one key-frame request per track in this interval."""
     report: float = 1.0
     """Interval of receiver reports and REMB towards publishers."""
+    source_silence: float = 1.0
+    """A track may go on under another SSRC once the old one was silent for this long."""
 
     # --- SFU, client side ---
     gather: float = 5.0

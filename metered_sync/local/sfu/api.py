@@ -1,0 +1,192 @@
+"""The seven HTTP calls of the SFU, on aiohttp.
+
+Protocol facts: protocol notes, "The Global Cloud SFU". All errors are JSON objects with
+``error`` (a word for programs) and ``message`` (for people). Pages of any origin may call:
+every answer carries the CORS headers, and preflights are answered.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from metered_sync.local.sfu.session import RefusedError, Session
+from metered_sync.wire import sfu as wire
+
+if TYPE_CHECKING:
+    from metered_sync.local.sfu.server import Sfu
+
+__all__ = ["Api"]
+
+logger = logging.getLogger(__name__)
+
+_MAX_BODY = 1 << 19
+"""Bytes; an offer of 200 sections fits."""
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "GET, POST, PUT, OPTIONS",
+    "Access-Control-Allow-Headers": "authorization, content-type",
+    "Access-Control-Allow-Private-Network": "true",
+    "Access-Control-Max-Age": "600",
+}
+
+Body = Any
+Call = Callable[[web.Request], Awaitable[Body]]
+
+
+class Api:
+    """The routes of one SFU."""
+
+    def __init__(self, sfu: Sfu, app_id: str, secret: str) -> None:
+        self._sfu = sfu
+        self._app_id = app_id
+        self._authorization = f"Bearer {secret}".encode()
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the seven routes, and a last one for whatever else is asked of the SFU."""
+        calls: list[tuple[wire.Call, Call]] = [
+            (wire.NEW, self._new),
+            (wire.PUBLISH, self._publish),
+            (wire.SUBSCRIBE, self._subscribe),
+            (wire.RENEGOTIATE, self._renegotiate),
+            (wire.CLOSE, self._close),
+            (wire.SESSIONS, self._sessions),
+            (wire.TRACKS, self._tracks),
+        ]
+        routes = [web.route(call.method, call.route, self._guard(run)) for call, run in calls]
+        routes.append(web.route("OPTIONS", "/api/sfu/{rest:.*}", self._preflight))
+        routes.append(web.route("*", "/api/sfu/{rest:.*}", self._guard(self._unknown)))
+        return routes
+
+    # --- common ---
+
+    def _guard(self, run: Call) -> Callable[[web.Request], Awaitable[web.Response]]:
+        """Check the caller, run the call, turn its result or refusal into JSON."""
+
+        async def handler(request: web.Request) -> web.Response:
+            try:
+                self._authorize(request)
+                return _json(200, await run(request))
+            except RefusedError as refused:
+                return _json(refused.status, wire.error_body(refused.code, str(refused)))
+            except wire.SfuBodyError as error:
+                return _json(400, wire.error_body("bad_request", str(error)))
+            except Exception:
+                logger.exception("The SFU failed in %s %s", request.method, request.path)
+                return _json(500, wire.error_body("internal", "the SFU failed; see its log"))
+
+        return handler
+
+    def _authorize(self, request: web.Request) -> None:
+        app_id = request.match_info.get("app_id")
+        if app_id is not None and app_id != self._app_id:
+            raise RefusedError(404, "not_found", "no such SFU app")
+        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        if not hmac.compare_digest(given, self._authorization):
+            raise RefusedError(401, "unauthorized", "the app's secret is wrong or missing")
+
+    async def _preflight(self, request: web.Request) -> web.Response:
+        return web.Response(status=204, headers=_CORS)
+
+    async def _unknown(self, request: web.Request) -> Body:
+        raise RefusedError(404, "not_found", f"no such call: {request.method} {request.path}")
+
+    def _session(self, request: web.Request) -> Session:
+        session = self._sfu.session(request.match_info["session_id"])
+        if session is None:
+            raise RefusedError(404, "not_found", "no such session; it may have ended")
+        return session
+
+    # --- the calls ---
+
+    async def _new(self, request: web.Request) -> Body:
+        wish = wire.NewRequest.parse(await _body(request))
+        session = self._sfu.new_session(wish.metadata)
+        try:
+            answer = session.connect(wish.description)
+        except BaseException:
+            session.end()
+            raise
+        return wire.Negotiated(session.id, answer).body()
+
+    async def _publish(self, request: web.Request) -> Body:
+        session = self._session(request)
+        wish = wire.PublishRequest.parse(await _body(request))
+        async with session.lock:
+            _check_alive(session)
+            answer = session.publish(wish.tracks, wish.description)
+        return wire.Negotiated(session.id, answer).body()
+
+    async def _subscribe(self, request: web.Request) -> Body:
+        session = self._session(request)
+        wish = wire.SubscribeRequest.parse(await _body(request))
+        if not wish.tracks:
+            raise RefusedError(400, "bad_request", "tracks: must not be empty")
+        async with session.lock:
+            _check_alive(session)
+            tracks = []
+            for reference in wish.tracks:
+                publisher = self._sfu.session(reference.session_id)
+                track = publisher.find_track(reference.track_id) if publisher else None
+                if track is None:
+                    message = f"session {reference.session_id!r} has no track "
+                    raise RefusedError(404, "not_found", message + repr(reference.track_id))
+                tracks.append(track)
+            offer = session.subscribe(tracks)
+        return wire.Subscribed(session.id, offer, renegotiation_required=True).body()
+
+    async def _renegotiate(self, request: web.Request) -> Body:
+        session = self._session(request)
+        wish = wire.RenegotiateRequest.parse(await _body(request))
+        async with session.lock:
+            _check_alive(session)
+            answer = session.renegotiate(wish.description)
+        if answer is not None:
+            return wire.Negotiated(session.id, answer).body()
+        return {"sessionId": session.id}
+
+    async def _close(self, request: web.Request) -> Body:
+        session = self._session(request)
+        wish = wire.CloseRequest.parse(await _body(request))
+        async with session.lock:
+            _check_alive(session)
+            answer = session.close_tracks(wish.track_ids, wish.description)
+        return wire.Closed(session.id, True, answer).body()
+
+    async def _sessions(self, request: web.Request) -> Body:
+        return wire.sessions_body(self._sfu.sessions(), self._app_id)
+
+    async def _tracks(self, request: web.Request) -> Body:
+        tracks = await self._session(request).settled_tracks()
+        return wire.tracks_body(tracks, self._app_id)
+
+
+def _check_alive(session: Session) -> None:
+    if session.ended:
+        raise RefusedError(404, "not_found", "the session has ended")
+
+
+async def _body(request: web.Request) -> object:
+    """Read and decode a request's JSON, within bounds."""
+    too_large = RefusedError(413, "too_large", f"a body has at most {_MAX_BODY} bytes")
+    if (request.content_length or 0) > _MAX_BODY:
+        raise too_large
+    try:
+        raw = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise too_large from None
+    if len(raw) > _MAX_BODY:
+        raise too_large
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        raise RefusedError(400, "bad_request", "body: must be JSON") from None
+
+
+def _json(status: int, body: Body) -> web.Response:
+    return web.json_response(body, status=status, headers=_CORS)

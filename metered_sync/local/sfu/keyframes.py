@@ -1,0 +1,77 @@
+"""Recognise the start of a key frame from the first bytes of an RTP payload.
+
+Sources: RFC 7741 (VP8), RFC 9628 (VP9), RFC 6184 (H.264), RFC 7798 (H.265) and the AV1 RTP
+specification, section 4.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+__all__ = ["detector"]
+
+
+def detector(codec_name: str) -> Callable[[bytes], bool] | None:
+    """Return the test for this codec; `None` if its key frames are not known here."""
+    return _DETECTORS.get(codec_name.lower())
+
+
+def _vp8(payload: bytes) -> bool:
+    first = payload[0]
+    if first & 0x17 != 0x10:  # Start of a partition, and the first one.
+        return False
+    position = 1
+    if first & 0x80:
+        extended = payload[1]
+        position = 2
+        if extended & 0x80:
+            position += 2 if payload[position] & 0x80 else 1
+        position += bool(extended & 0x40) + bool(extended & 0x30)
+    return not payload[position] & 0x01
+
+
+def _vp9(payload: bytes) -> bool:
+    # Not predicted from another picture, and the start of a frame.
+    return payload[0] & 0x48 == 0x08
+
+
+def _av1(payload: bytes) -> bool:
+    # N: the first packet of a coded video sequence.
+    return bool(payload[0] & 0x08)
+
+
+def _h264(payload: bytes) -> bool:
+    kind = payload[0] & 0x1F
+    if kind == 24:  # STAP-A: a size of two bytes, then the first unit.
+        kind = payload[3] & 0x1F
+    elif kind == 28:  # FU-A: only its first fragment starts anything.
+        kind = payload[1] & 0x1F if payload[1] & 0x80 else 0
+    return kind in (5, 7)
+
+
+def _h265(payload: bytes) -> bool:
+    kind = payload[0] >> 1 & 0x3F
+    if kind == 48:
+        kind = payload[4] >> 1 & 0x3F
+    elif kind == 49:
+        kind = payload[2] & 0x3F if payload[2] & 0x80 else 0
+    return 16 <= kind <= 21 or kind in (32, 33)
+
+
+def _guarded(test: Callable[[bytes], bool]) -> Callable[[bytes], bool]:
+    def guarded(payload: bytes) -> bool:
+        try:
+            return test(payload)
+        except IndexError:
+            return False  # Cut off, or nothing but padding.
+
+    return guarded
+
+
+_DETECTORS = {
+    "vp8": _guarded(_vp8),
+    "vp9": _guarded(_vp9),
+    "av1": _guarded(_av1),
+    "h264": _guarded(_h264),
+    "h265": _guarded(_h265),
+}
