@@ -1,0 +1,66 @@
+"""What all tests share: local clouds, waiting with a deadline, programs that may be missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from metered_sync.local import LocalCloud
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_cloud() -> Iterator[LocalCloud]:
+    """One local cloud for all tests that leave no trace in it."""
+    with LocalCloud(limits=False) as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def cloud() -> Iterator[LocalCloud]:
+    """A local cloud for one test."""
+    with LocalCloud() as cloud:
+        yield cloud
+
+
+def wait_until(condition: Callable[[], object], timeout: float = 10.0, what: str = "") -> None:
+    """Wait until a condition holds; fail if it does not by the deadline."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"did not happen within {timeout:g} s: {what or condition}")
+        time.sleep(0.005)
+
+
+def need(program: str, package: str) -> str:
+    """Return the path of a program; skip where it is missing, or fail where it must be there."""
+    path = shutil.which(program)
+    if path is None:
+        message = f"needs the program {program} (Debian package {package})"
+        if os.environ.get("METERED_SYNC_REQUIRE_ALL") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
+
+
+def run_script(
+    source: str, *args: str, timeout: float = 60.0, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Python source in a process of its own and return what it printed."""
+    return subprocess.run(
+        [sys.executable, "-c", source, *args],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=ROOT,
+        env={**os.environ, **env},
+        check=False,
+    )

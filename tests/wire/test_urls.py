@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+
+from metered_sync.wire.urls import check_origin, scrub, signalling_url
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("wss://rms.metered.ca", "wss://rms.metered.ca"),
+        ("wss://rms.metered.ca/", "wss://rms.metered.ca"),
+        ("ws://127.0.0.1:80", "ws://127.0.0.1:80"),
+        ("ws://localhost:9292", "ws://localhost:9292"),
+        ("ws://[::1]:1", "ws://[::1]:1"),
+    ],
+)
+def test_origins(url: str, expected: str) -> None:
+    assert check_origin(url, secure="wss") == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "rms.metered.ca", "https://rms.metered.ca", "wss://", "wss://host/v1", "wss://host?x=1",
+        "wss://host#x", "wss://user:pw@host", "ws://rms.metered.ca", "wss://host:port", "wss://[x",
+    ],
+)  # fmt: skip
+def test_what_is_no_origin(url: str) -> None:
+    with pytest.raises(ValueError, match="url"):
+        check_origin(url, secure="wss")
+
+
+def test_an_origin_must_be_text() -> None:
+    with pytest.raises(TypeError):
+        check_origin(7, secure="https")
+
+
+def test_credentials_are_percent_encoded() -> None:
+    assert signalling_url("wss://h", key="pk_live_a&b=c") == "wss://h/v1?key=pk_live_a%26b%3Dc"
+    assert signalling_url("wss://h", token="a+b") == "wss://h/v1?token=a%2Bb"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "GET /v1?token=HUSH HTTP/1.1",
+        "GET /v1?a=b&key=HUSH HTTP/1.1",
+        "https://x/api?secretKey=HUSH&label=x",
+        "Authorization: Bearer HUSH",
+        "{'Authorization': 'Bearer HUSH'}",
+        "the key pk_live_HUSH is wrong",
+        "sk_id_x:sk_secret_HUSH",
+        "a=ice-pwd:HUSH\r\n",
+    ],
+)
+def test_secrets_are_cut_out(text: str) -> None:
+    assert "HUSH" not in scrub(text)
+    assert "…" in scrub(text)
+
+
+def test_other_text_stays_as_it_is() -> None:
+    text = "the key of token=… in https://host/path?label=7"
+    assert scrub("nothing to hide, keys and tokens") == "nothing to hide, keys and tokens"
+    assert "label=7" in scrub(text)
