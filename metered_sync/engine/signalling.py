@@ -195,7 +195,8 @@ class SignallingLink(Link):
         self._pending: dict[str, Request] = {}
         self._channels: dict[str, _Channel] = {}
         self._woken = False
-        self._ids = (f"{secrets.token_hex(4)}-{n}" for n in itertools.count(1))
+        self._prefix = secrets.token_hex(4)
+        self._numbers = itertools.count(1)  # next() on it is atomic
         # From here on: the loop thread only.
         self._connection: ClientConnection | None = None
         self._wake: anyio.Event | None = None
@@ -215,7 +216,7 @@ class SignallingLink(Link):
 
         Raises :class:`OversizedPayloadError`, and what ended the link if it is closed.
         """
-        request_id = next(self._ids)
+        request_id = self._next_id()
         text = build(request_id)
         size = utf8_size(text)
         if size > self.max_message_size:
@@ -234,6 +235,9 @@ class SignallingLink(Link):
         if wake:
             self._engine.post(self._on_wake)
         return request
+
+    def _next_id(self) -> str:
+        return f"{self._prefix}-{next(self._numbers)}"
 
     def forget(self, request: Request) -> None:
         """Give up on a request: if it has not left, it never will."""
@@ -632,10 +636,12 @@ class SignallingLink(Link):
                 logger.info("%s: nothing arrived for %.0f s", self.label, silence)
                 await connection.close(CLOSE_INACTIVITY, "inactivity")
                 return
+            pause = interval - silence
             if silence >= interval:
                 await self._bucket.take()
                 await connection.send(frames.build_ping())
-            await anyio.sleep(min(interval, max(limit - silence, 0.01)))
+                pause = min(interval, limit - silence)
+            await anyio.sleep(max(pause, 0.01))
 
     async def _replay(self, connection: ClientConnection, replayed: anyio.Event) -> None:
         """Repeat the subscriptions on a new connection, before anything else is sent."""
@@ -658,7 +664,7 @@ class SignallingLink(Link):
             logger.error("%s: no acknowledgement for subscriptions %s", self.label, sorted(open_))
 
     async def _repeat(self, connection: ClientConnection, name: str) -> Request:
-        request_id = next(self._ids)
+        request_id = self._next_id()
         text = frames.build_subscribe(
             name, request_id, include_sender_metadata=self.wants_metadata(name)
         )

@@ -1,0 +1,662 @@
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import time
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import ServerConnection
+from websockets.sync.server import serve as websocket_serve
+
+from metered_sync import (
+    AckTimeoutError,
+    ClosedError,
+    Connected,
+    Direct,
+    Disconnected,
+    DisconnectedError,
+    Event,
+    Message,
+    MeteredError,
+    MeteredTimeoutError,
+    NotConnectedError,
+    Outage,
+    OversizedPayloadError,
+    Presence,
+    ReconnectOptions,
+    ServerRequestError,
+    SignallingClient,
+    SignallingConnectError,
+    StateChange,
+)
+from metered_sync.local import LocalCloud
+from metered_sync.wire.frames import Welcome, build_welcome
+from tests.conftest import wait_until
+
+FAST = ReconnectOptions(initial_delay=0.05, max_delay=0.2)
+
+
+def client(cloud: LocalCloud, **options: Any) -> SignallingClient:
+    return SignallingClient(**{**cloud.client_options(), "reconnect": FAST, **options})
+
+
+def peer(cloud: LocalCloud, peer_id: str, **claims: Any) -> SignallingClient:
+    return SignallingClient(**cloud.token_options(peer_id, **claims), reconnect=FAST)
+
+
+# --- messages -------------------------------------------------------------------------
+
+
+def test_publish_reaches_subscribers_but_not_the_publisher(shared_cloud: LocalCloud) -> None:
+    with client(shared_cloud) as alice, client(shared_cloud) as bob:
+        theirs, mine = alice.subscribe("room"), bob.subscribe("room")
+        assert bob.publish("room", {"hello": ["wörld", None, 1.5]}) is None
+        message = theirs.get(timeout=5)
+        assert message == Message("room", str(bob.peer_id), {"hello": ["wörld", None, 1.5]})
+        alice.publish("room", None)
+        assert mine.get(timeout=5).data is None
+        assert len(mine) == 0
+
+
+def test_messages_arrive_in_order(shared_cloud: LocalCloud) -> None:
+    with client(shared_cloud) as alice, client(shared_cloud, rate_limit=None) as bob:
+        inbox = alice.subscribe("order")
+        for number in range(500):
+            bob.publish("order", number)
+        assert [inbox.get(timeout=5).data for _ in range(500)] == list(range(500))
+
+
+def test_send_reaches_one_peer(shared_cloud: LocalCloud) -> None:
+    with client(shared_cloud) as alice, peer(shared_cloud, "bob", peer_metadata={"n": 1}) as bob:
+        with bob.events(Direct) as inbox:
+            alice.send("bob", "psst")
+            assert inbox.get(timeout=5) == Direct(str(alice.peer_id), "psst")
+        with alice.events(Direct) as inbox:
+            bob.send(str(alice.peer_id), 7)
+            assert inbox.get(timeout=5) == Direct("bob", 7, {"n": 1})
+        with pytest.raises(ServerRequestError) as caught:
+            alice.send("nobody", 1)
+        assert caught.value.code == "peer_not_found"
+
+
+def test_sender_metadata_is_there_for_those_who_ask(shared_cloud: LocalCloud) -> None:
+    with (
+        client(shared_cloud) as plain,
+        client(shared_cloud) as curious,
+        peer(shared_cloud, "eve", peer_metadata={"role": "host"}) as eve,
+    ):
+        without = plain.subscribe("meta")
+        with_ = curious.subscribe("meta", include_sender_metadata=True)
+        eve.publish("meta", 1)
+        assert without.get(timeout=5).sender_metadata is None
+        assert with_.get(timeout=5).sender_metadata == {"role": "host"}
+        # A later reader that asks turns it on for the channel.
+        plain.subscribe("meta", include_sender_metadata=True)
+        eve.publish("meta", 2)
+        assert without.get(timeout=5).sender_metadata == {"role": "host"}
+
+
+def test_readers_of_one_channel_are_independent(shared_cloud: LocalCloud) -> None:
+    with client(shared_cloud) as alice, client(shared_cloud) as bob:
+        first, second = alice.subscribe("twice"), alice.subscribe("twice")
+        bob.publish("twice", 1)
+        assert first.get(timeout=5).data == second.get(timeout=5).data == 1
+        first.close()
+        bob.publish("twice", 2)
+        assert second.get(timeout=5).data == 2
+        with pytest.raises(ClosedError):
+            first.get(timeout=5)
+
+
+def test_closing_the_last_reader_unsubscribes(shared_cloud: LocalCloud) -> None:
+    with client(shared_cloud) as alice, peer(shared_cloud, "watcher") as watcher:
+        presence = watcher.events(Presence)
+        watcher.subscribe("leave")
+        assert presence.get(timeout=5) == Presence("leave", (), ())
+        first, second = alice.subscribe("leave"), alice.subscribe("leave")
+        assert [p.peer_id for p in presence.get(timeout=5).joined] == [alice.peer_id]
+        first.close()
+        second.close()
+        assert [p.peer_id for p in presence.get(timeout=5).left] == [alice.peer_id]
+        alice.subscribe("leave")
+        assert presence.get(timeout=5).joined
+        alice.unsubscribe("leave")
+        assert presence.get(timeout=5).left
+        alice.unsubscribe("leave")  # again: nothing to do
+
+
+def test_subscription_ends_its_iteration_when_the_client_closes(shared_cloud: LocalCloud) -> None:
+    with client(shared_cloud) as alice, client(shared_cloud) as bob:
+        inbox = alice.subscribe("iter")
+        for number in range(3):
+            bob.publish("iter", number)
+        wait_until(lambda: len(inbox) == 3)
+        alice.close()
+        assert [message.data for message in inbox] == [0, 1, 2]
+        with pytest.raises(ClosedError):
+            inbox.get()
+        with pytest.raises(ClosedError):
+            inbox.get_nowait()
+
+
+def test_a_full_reader_drops_and_counts(shared_cloud: LocalCloud) -> None:
+    with client(shared_cloud) as alice, client(shared_cloud) as bob:
+        oldest = alice.subscribe("full", maxsize=2)
+        newest = alice.subscribe("full", maxsize=2, overflow="drop_newest")
+        for number in range(5):
+            bob.publish("full", number)
+        wait_until(lambda: oldest.dropped == newest.dropped == 3)
+        assert [oldest.get().data, oldest.get().data] == [3, 4]
+        assert [newest.get().data, newest.get().data] == [0, 1]
+        with pytest.raises(queue.Empty):
+            oldest.get_nowait()
+
+
+# --- errors of calls ------------------------------------------------------------------
+
+
+def test_before_connecting_every_call_says_so(shared_cloud: LocalCloud) -> None:
+    alice = client(shared_cloud)
+    assert (alice.state, alice.peer_id) == ("idle", None)
+    for call in (
+        lambda: alice.publish("c", 1),
+        lambda: alice.send("p", 1),
+        lambda: alice.subscribe("c"),
+        lambda: alice.unsubscribe("c"),
+    ):
+        with pytest.raises(NotConnectedError, match="connect"):
+            call()
+
+
+def test_after_closing_every_call_says_so(shared_cloud: LocalCloud) -> None:
+    alice = client(shared_cloud)
+    alice.connect()
+    assert alice.state == "connected"
+    alice.close()
+    alice.close()
+    assert alice.state == "closed"
+    for call in (
+        alice.connect,
+        lambda: alice.publish("c", 1),
+        lambda: alice.subscribe("c"),
+        lambda: alice.on(Message, print),
+        lambda: alice.wait_for(Message, timeout=5),
+        lambda: alice.events(Message).get(timeout=5),
+    ):
+        with pytest.raises(ClosedError):
+            call()
+    never = client(shared_cloud)
+    never.close()
+    with pytest.raises(ClosedError):
+        never.connect()
+
+
+def test_bad_arguments_are_told_at_the_call(shared_cloud: LocalCloud) -> None:
+    with client(shared_cloud) as alice:
+        for call, kind in (
+            (lambda: alice.publish("", 1), ValueError),
+            (lambda: alice.publish("_metered/x", 1), ValueError),
+            (lambda: alice.publish(7, 1), TypeError),
+            (lambda: alice.publish("c", math.nan), ValueError),
+            (lambda: alice.publish("c", b"x"), TypeError),
+            (lambda: alice.publish("c", 1, timeout=-1), ValueError),
+            (lambda: alice.publish("c", 1, timeout=math.nan), ValueError),
+            (lambda: alice.publish("c", 1, timeout=True), ValueError),
+            (lambda: alice.publish("c", 1, during_outage="maybe"), ValueError),
+            (lambda: alice.send("é", 1), ValueError),
+            (lambda: alice.subscribe("c", maxsize=0), ValueError),
+            (lambda: alice.subscribe("c", overflow="drop"), ValueError),
+            (lambda: alice.on(int, print), TypeError),
+            (lambda: alice.on(Message, 7), TypeError),
+            (lambda: alice.events(str), TypeError),
+        ):
+            with pytest.raises(kind):
+                call()
+        alice.publish("c", 1)  # and none of it harmed the connection
+
+
+def test_a_frame_too_large_is_measured_whole_and_in_bytes(shared_cloud: LocalCloud) -> None:
+    with client(shared_cloud) as alice, client(shared_cloud) as bob:
+        inbox = alice.subscribe("big")
+        with pytest.raises(OversizedPayloadError) as caught:
+            bob.publish("big", "é" * 32_760)
+        assert caught.value.cap == 65536 < caught.value.size
+        room = 65536 - (caught.value.size - 2 * 32_760)
+        bob.publish("big", "é" * (room // 2))  # fits to the last byte
+        assert len(inbox.get(timeout=5).data) == room // 2
+
+
+def test_permissions_and_patterns_are_told_by_code(shared_cloud: LocalCloud) -> None:
+    claims = {"channels": ["mine/*"], "permissions": ["publish"]}
+    with peer(shared_cloud, "limited", **claims) as limited:
+        limited.publish("mine/a", 1)
+        for call, code in (
+            (lambda: limited.publish("yours/a", 1), "channel_not_authorized"),
+            (lambda: limited.publish("mine/a/b", 1), "channel_not_authorized"),
+            (lambda: limited.subscribe("mine/a"), "action_not_permitted"),
+            (lambda: limited.send("x", 1), "action_not_permitted"),
+        ):
+            with pytest.raises(ServerRequestError) as caught:
+                call()
+            assert caught.value.code == code
+        assert limited.state == "connected"
+
+
+def test_a_timeout_of_zero_polls(shared_cloud: LocalCloud) -> None:
+    with client(shared_cloud) as alice:
+        inbox = alice.subscribe("poll")
+        started = time.monotonic()
+        with pytest.raises(MeteredTimeoutError):
+            inbox.get(timeout=0)
+        with pytest.raises(TimeoutError):
+            alice.wait_for(Message, timeout=0)
+        with pytest.raises(AckTimeoutError):
+            alice.publish("poll", 1, timeout=0)
+        assert time.monotonic() - started < 1
+        alice.publish("poll", 1)  # a forgotten request does no harm
+
+
+# --- connecting -----------------------------------------------------------------------
+
+
+def test_what_a_client_needs() -> None:
+    with pytest.raises(ValueError, match="not both"):
+        SignallingClient(api_key="pk_live_x", token_provider="t")
+    with pytest.raises(ValueError, match="METERED_KEY"):
+        SignallingClient()
+    with pytest.raises(ValueError, match="secret key"):
+        SignallingClient(api_key="sk_secret_x")
+    for bad in (
+        {"url": "http://x"},
+        {"url": "ws://example.com"},
+        {"timeout": -1},
+        {"reconnect": 3},
+        {"rate_limit": (0, 0)},
+        {"rate_limit": "fast"},
+        {"inactivity_timeout": 0},
+        {"token_provider_timeout": True},
+    ):
+        with pytest.raises((TypeError, ValueError)):
+            SignallingClient(api_key="pk_live_x", **bad)
+    for options in ({"max_attempts": -1}, {"jitter_ratio": 2}, {"multiplier": 0.5}):
+        with pytest.raises(ValueError):
+            ReconnectOptions(**options)
+
+
+def test_the_environment_says_where_to_connect(
+    shared_cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("METERED_KEY", shared_cloud.publishable_key)
+    monkeypatch.setenv("METERED_URL", shared_cloud.url)
+    with SignallingClient() as alice:
+        assert alice.state == "connected"
+
+
+def test_connect_tells_what_the_welcome_said(shared_cloud: LocalCloud) -> None:
+    with peer(
+        shared_cloud, "sensor-7", ttl=100, metadata={"iceServers": [{"urls": "stun:x"}]}
+    ) as it:
+        assert it.peer_id == "sensor-7"
+        assert it.max_message_size == 65536
+        assert it.expires_at is not None
+        assert 0 < it.expires_at - time.time() < 101
+        assert it.ice_servers is not None
+        assert it.ice_servers[0].urls == ("stun:x",)
+        it.connect()  # again: nothing to do
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"api_key": "pk_live_unknown"}, 4001),
+        ({"token_provider": "garbage"}, 401),
+        ({"api_key": "pk_live_x", "url": "ws://127.0.0.1:9"}, 1006),
+    ],
+)
+def test_a_refused_connection_says_why(
+    shared_cloud: LocalCloud, options: dict[str, Any], code: int
+) -> None:
+    alice = SignallingClient(**{"url": shared_cloud.url, **options})
+    started = time.monotonic()
+    with pytest.raises(SignallingConnectError) as caught:
+        alice.connect()
+    assert caught.value.close_code == code
+    assert "check" in str(caught.value)
+    assert "garbage" not in str(caught.value)
+    assert "unknown" not in str(caught.value)
+    assert time.monotonic() - started < 5
+    assert alice.state == "idle"
+    alice.close()
+
+
+def test_a_server_that_is_not_a_messaging_service(shared_cloud: LocalCloud) -> None:
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    class NotFound(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), NotFound)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(SignallingConnectError, match="404"):
+            SignallingClient(
+                api_key="pk_live_x", url=f"ws://127.0.0.1:{server.server_port}"
+            ).connect()
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_an_expired_and_a_forged_token(shared_cloud: LocalCloud) -> None:
+    import jwt
+
+    for secret, expiry, code in (
+        (shared_cloud.key_secret, time.time() - 10, 4002),
+        ("x" * 40, time.time() + 100, 4001),
+    ):
+        token = jwt.encode(
+            {"sub": "a", "exp": int(expiry)},
+            secret,
+            algorithm="HS256",
+            headers={"kid": shared_cloud.key_id},
+        )
+        with pytest.raises(SignallingConnectError) as caught:
+            SignallingClient(token_provider=token, url=shared_cloud.url).connect()
+        assert caught.value.close_code == code
+
+
+def test_a_token_provider_that_fails(shared_cloud: LocalCloud) -> None:
+    def broken() -> str:
+        raise RuntimeError("no database")
+
+    release = threading.Event()
+
+    def slow() -> str:
+        release.wait(20)
+        return "late"
+
+    def wrong() -> Any:
+        return None
+
+    def quits() -> str:
+        raise SystemExit(3)
+
+    for provider, words in ((broken, "no database"), (slow, "too long"), (wrong, "NoneType"),
+                            (quits, "SystemExit")):  # fmt: skip
+        with pytest.raises(SignallingConnectError, match=words):
+            SignallingClient(
+                token_provider=provider, url=shared_cloud.url, token_provider_timeout=0.3
+            ).connect()
+    release.set()
+    assert threading.active_count() < 50
+
+
+# --- events ---------------------------------------------------------------------------
+
+
+def test_presence_snapshot_comes_first_then_deltas(shared_cloud: LocalCloud) -> None:
+    with peer(shared_cloud, "a", peer_metadata={"x": 1}) as a, peer(shared_cloud, "b") as b:
+        a.subscribe("who")
+        with b.events(Presence) as seen_by_b, a.events(Presence) as seen_by_a:
+            b.subscribe("who")
+            (snapshot,) = seen_by_b.get(timeout=5).joined
+            assert (snapshot.peer_id, snapshot.metadata) == ("a", {"x": 1})
+            (joined,) = seen_by_a.get(timeout=5).joined
+            assert (joined.peer_id, joined.metadata) == ("b", None)
+            b.close()
+            (left,) = seen_by_a.get(timeout=5).left
+            assert left.peer_id == "b"
+
+
+def test_states_are_told_in_order(shared_cloud: LocalCloud) -> None:
+    alice = client(shared_cloud)
+    events = alice.events(StateChange, Connected, Disconnected)
+    with alice:
+        pass
+    seen = list(events)
+    assert [type(e).__name__ for e in seen] == [
+        "StateChange",
+        "StateChange",
+        "Connected",
+        "Disconnected",
+        "StateChange",
+    ]
+    assert [e.to for e in seen if isinstance(e, StateChange)] == [
+        "connecting",
+        "connected",
+        "closed",
+    ]
+    assert seen[3] == Disconnected(1000, "client requested close", False)
+
+
+def test_callbacks_see_events_in_order_and_may_publish(shared_cloud: LocalCloud) -> None:
+    with client(shared_cloud) as alice, client(shared_cloud) as bob:
+        echoes = bob.subscribe("echo")
+        alice.subscribe("call")
+
+        @alice.on(Message)
+        def answer(message: Message) -> None:
+            alice.publish("echo", message.data)
+
+        for number in range(50):
+            bob.publish("call", number)
+        assert [echoes.get(timeout=5).data for _ in range(50)] == list(range(50))
+        alice.off(Message, answer)
+        bob.publish("call", "unheard")
+        with pytest.raises(MeteredTimeoutError):
+            echoes.get(timeout=0.1)
+
+
+def test_once_and_every_event(shared_cloud: LocalCloud) -> None:
+    with client(shared_cloud) as alice, client(shared_cloud) as bob:
+        once: list[object] = []
+        everything: queue.Queue[Event] = queue.Queue()
+        alice.once(Message, once.append)
+        alice.on(Event, everything.put)
+        alice.subscribe("once")
+        bob.publish("once", 1)
+        bob.publish("once", 2)
+        while getattr(everything.get(timeout=5), "data", None) != 2:
+            pass
+        assert [m.data for m in once] == [1]
+
+
+def test_wait_for_takes_a_condition(shared_cloud: LocalCloud) -> None:
+    with client(shared_cloud) as alice, client(shared_cloud) as bob:
+        alice.subscribe("wait")
+        ready = threading.Event()
+
+        def publish() -> None:
+            ready.wait(5)
+            while not done.is_set():
+                for number in range(3):
+                    bob.publish("wait", number)
+
+        done = threading.Event()
+        thread = threading.Thread(target=publish)
+        thread.start()
+        ready.set()
+        try:
+            message = alice.wait_for(Message, where=lambda m: m.data == 2, timeout=5)
+        finally:
+            done.set()
+            thread.join()
+        assert message.data == 2
+
+
+# --- losing the connection ------------------------------------------------------------
+
+
+def test_a_lost_connection_comes_back_with_its_subscriptions(cloud: LocalCloud) -> None:
+    with client(cloud) as alice, client(cloud) as bob:
+        inbox = alice.subscribe("back")
+        with alice.events(Disconnected, Outage) as seen:
+            cloud.faults.drop_connections(alice.peer_id)
+            gone = seen.get(timeout=5)
+            assert isinstance(gone, Disconnected)
+            assert (gone.code, gone.will_reconnect) == (1006, True)
+            outage = seen.get(timeout=5)
+            assert isinstance(outage, Outage)
+            assert 0 < outage.duration < 5
+        assert alice.state == "connected"
+
+        def arrived() -> bool:
+            bob.publish("back", "again")
+            return len(inbox) > 0
+
+        wait_until(arrived)
+        assert inbox.get().data == "again"
+
+
+def test_a_publish_rides_through_an_outage(cloud: LocalCloud) -> None:
+    with client(cloud) as alice, client(cloud) as bob:
+        inbox = bob.subscribe("ride")
+        with alice.events(Disconnected) as seen:
+            cloud.faults.drop_connections(alice.peer_id)
+            seen.get(timeout=5)
+        with pytest.raises(NotConnectedError):
+            alice.publish("ride", 0, during_outage="fail")
+        alice.publish("ride", 1)
+        assert inbox.get(timeout=5).data == 1
+
+
+@pytest.mark.parametrize("code", [4001, 4003, 4012, 4020])
+def test_terminal_codes_end_everything_with_their_reason(cloud: LocalCloud, code: int) -> None:
+    with client(cloud) as alice:
+        inbox, events = alice.subscribe("end"), alice.events(Message)
+        cloud.faults.close(code)
+        for call in (
+            lambda: inbox.get(timeout=5),
+            lambda: events.get(timeout=5),
+            lambda: alice.publish("end", 1),
+            lambda: alice.subscribe("other"),
+        ):
+            with pytest.raises(DisconnectedError) as caught:
+                call()
+            assert (caught.value.code, caught.value.reason) == (code, "closed on request")
+        assert alice.state == "closed"
+
+
+def test_without_reconnect_a_loss_is_the_end(cloud: LocalCloud) -> None:
+    with client(cloud, reconnect=False) as alice:
+        inbox = alice.subscribe("end")
+        cloud.faults.drop_connections()
+        with pytest.raises(DisconnectedError):
+            inbox.get(timeout=5)
+
+
+def test_the_budget_of_attempts_is_kept(cloud: LocalCloud) -> None:
+    options = ReconnectOptions(initial_delay=0.01, max_delay=0.01, max_attempts=2)
+    with client(cloud, reconnect=options) as alice:
+        inbox = alice.subscribe("end")
+        cloud.close()
+        with pytest.raises(DisconnectedError, match="2 attempts"):
+            inbox.get(timeout=10)
+
+
+def test_a_fresh_token_for_each_connection(cloud: LocalCloud) -> None:
+    options = cloud.token_options("renewed", ttl=100)
+    calls: list[int] = []
+
+    def provide() -> str:
+        calls.append(1)
+        token: str = options["token_provider"]()
+        return token
+
+    with SignallingClient(token_provider=provide, url=cloud.url, reconnect=FAST) as alice:
+        with alice.events(Connected) as seen:
+            cloud.faults.close(4002)
+            assert seen.get(timeout=5).is_reconnect
+        assert len(calls) == 2
+    with SignallingClient(
+        token_provider=options["token_provider"](), url=cloud.url, reconnect=FAST
+    ) as fixed:
+        inbox = fixed.subscribe("x")
+        cloud.faults.close(4002)
+        with pytest.raises(DisconnectedError, match="token_provider"):
+            inbox.get(timeout=5)
+
+
+def test_a_token_that_expires_is_noticed(cloud: LocalCloud) -> None:
+    with peer(cloud, "brief", ttl=2) as brief, brief.events(Disconnected, Connected) as seen:
+        gone = seen.get(timeout=10)
+        assert isinstance(gone, Disconnected)
+        assert gone.code == 4002
+        assert isinstance(seen.get(timeout=5), Connected)
+
+
+def test_pacing_keeps_a_burst_below_the_services_limit(cloud: LocalCloud) -> None:
+    with client(cloud) as alice, client(cloud, rate_limit=None, reconnect=False) as hasty:
+        for number in range(260):
+            alice.publish("burst", number, timeout=20)
+        assert alice.state == "connected"
+        with pytest.raises((DisconnectedError, MeteredError)):
+            threads = [
+                threading.Thread(target=lambda: _swallow(lambda: hasty.publish("burst", 1)))
+                for _ in range(300)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            for _ in range(300):
+                hasty.publish("burst", 1)
+
+
+def _swallow(call: Any) -> None:
+    try:
+        call()
+    except MeteredError:
+        pass
+
+
+def test_an_idle_connection_is_kept_by_pings(cloud: LocalCloud) -> None:
+    with client(cloud, inactivity_timeout=1.2) as alice:
+        with pytest.raises(MeteredTimeoutError):
+            alice.wait_for(Disconnected, timeout=2.5)
+        assert alice.state == "connected"
+
+
+def test_a_silent_connection_is_replaced() -> None:
+    with _MuteServer() as server:
+        options = {"api_key": "pk_live_x", "url": server.url, "reconnect": FAST}
+        with SignallingClient(**options, inactivity_timeout=0.3) as alice:
+            gone = alice.wait_for(Disconnected, timeout=5)
+            assert gone.will_reconnect
+            alice.wait_for(Connected, timeout=5)
+        assert server.close_codes[0] == 4000
+
+
+class _MuteServer:
+    """A server that says welcome and nothing else."""
+
+    def __init__(self) -> None:
+        self.close_codes: list[int | None] = []
+
+    def __enter__(self) -> _MuteServer:
+        def serve(connection: ServerConnection) -> None:
+            connection.send(build_welcome(Welcome("me", None, 1, 65536)))
+            try:
+                while True:
+                    connection.recv()
+            except ConnectionClosed:
+                self.close_codes.append(connection.protocol.close_code)
+
+        self._server = websocket_serve(serve, "127.0.0.1", 0)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+        self.url = f"ws://127.0.0.1:{self._server.socket.getsockname()[1]}"
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
