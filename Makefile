@@ -1,0 +1,45 @@
+# make demo   a clip through a local SFU, from one process to another
+# make test   lint, types, tests
+# make clean  removes what these made
+#
+# Both set up their own virtual environment in .venv. PYTHON chooses the interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint types pytest clean
+
+demo: $(VENV)/.demo
+	@$(BIN)/metered-sync demo
+
+test: lint types pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+pytest: $(VENV)/.dev
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "Python 3.10 or newer is needed; try  make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+		|| { echo "no virtual environment could be made (Debian: apt install python3-venv)"; exit 1; }
+
+$(VENV)/.demo: $(VENV)/pyvenv.cfg setup.cfg pyproject.toml
+	@echo "setting up $(VENV) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[local,cli]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/pyvenv.cfg setup.cfg pyproject.toml
+	@echo "setting up $(VENV) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) build *.egg-info metered-sync-demo.png .mypy_cache .ruff_cache .pytest_cache .hypothesis
