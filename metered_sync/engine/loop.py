@@ -119,8 +119,8 @@ class _Call(Generic[T]):
                     self._returned = True
         except Exception as error:
             self._error = error
-        finally:
-            self.ended.set()
+        # Any other exception ends the loop, too: then _die() knows what to tell the caller.
+        self.ended.set()
 
     def cancel(self) -> None:
         """Cancel the function; on the loop."""
@@ -136,14 +136,16 @@ class _Call(Generic[T]):
 
     def outcome(self, expired: MeteredTimeoutError) -> T:
         """Return the result or raise the error; ``expired`` where there is neither."""
+        # Its traceback will hold the frames that hold this call: keep no way back to it.
+        error, self._error = self._error, None
         try:
-            if self._error is not None:
-                raise self._error
+            if error is not None:
+                raise error
             if not self._returned:
                 raise expired
             return self._result
         finally:
-            del self  # the traceback of the error must not keep it in a cycle
+            del error
 
 
 class Engine:

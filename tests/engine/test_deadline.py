@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import math
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from metered_sync.engine.deadline import Deadline, Signal, wait
+
+
+@pytest.mark.parametrize("bad", [-1, -0.001, math.nan, True, False])
+def test_what_is_no_number_of_seconds(bad: Any) -> None:
+    with pytest.raises(ValueError, match="timeout"):
+        Deadline(bad)
+
+
+@pytest.mark.parametrize("bad", ["1", [], None])
+def test_what_is_no_number(bad: Any) -> None:
+    with pytest.raises(TypeError, match="timeout"):
+        Deadline(bad)
+
+
+def test_none_is_the_default() -> None:
+    assert Deadline.of(None, 3).timeout == 3
+    assert Deadline.of(2, 3).timeout == 2
+    assert Deadline.of(None).left() == math.inf
+
+
+def test_time_runs_out() -> None:
+    deadline = Deadline(0.05)
+    assert 0 < deadline.left() <= 0.05
+    assert not wait(_locked(), deadline)
+    assert deadline.left() == 0
+    assert str(deadline) == "0.05 s"
+
+
+def test_an_infinite_wait_ends_when_the_lock_is_released() -> None:
+    lock = _locked()
+    threading.Timer(0.05, lock.release).start()
+    assert wait(lock, Deadline(math.inf))
+
+
+def test_a_signal_wakes_everybody_once_and_for_all() -> None:
+    signal = Signal()
+    assert not signal.wait(Deadline(0.01))
+    woken: list[bool] = []
+    threads = [
+        threading.Thread(target=lambda: woken.append(signal.wait(Deadline(10)))) for _ in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    setters = [threading.Thread(target=signal.set) for _ in range(20)]
+    for thread in setters:
+        thread.start()
+    for thread in threads + setters:
+        thread.join(10)
+    assert woken == [True] * 20
+    started = time.monotonic()
+    assert signal.wait(Deadline(10))
+    assert time.monotonic() - started < 1
+
+
+def _locked() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+import traceback
+from typing import Any
+
+import anyio
+import pytest
+
+from metered_sync import EngineError, MeteredTimeoutError, WrongThreadError
+from metered_sync.engine import loop
+from metered_sync.engine.deadline import Deadline
+from metered_sync.engine.loop import Engine, Link
+
+
+@pytest.fixture
+def engine() -> Any:
+    engine = Engine("engine under test").start()
+    yield engine
+    if engine.error is None:
+        engine.post(engine.stop)
+    engine.join(Deadline(5))
+    assert not engine._thread.is_alive()
+
+
+def call(engine: Engine, function: Any, *args: Any, timeout: float = 5) -> Any:
+    return engine.call(function, *args, deadline=Deadline(timeout), what="the call")
+
+
+def test_there_is_one_engine_for_the_process() -> None:
+    engines: list[Engine] = []
+    threads = [threading.Thread(target=lambda: engines.append(loop.current())) for _ in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(set(engines)) == 1
+    assert loop.current() is engines[0]
+
+
+def test_results_and_errors_come_back(engine: Engine) -> None:
+    async def double(x: int) -> int:
+        await anyio.sleep(0)
+        return 2 * x
+
+    async def fail() -> None:
+        raise LookupError("inner")
+
+    assert call(engine, double, 4) == 8
+    with pytest.raises(LookupError, match="inner"):
+        call(engine, fail)
+
+
+def test_a_deadline_cancels_the_work(engine: Engine) -> None:
+    cancelled = threading.Event()
+
+    async def work() -> None:
+        try:
+            await anyio.sleep(60)
+        finally:
+            cancelled.set()
+
+    started = time.monotonic()
+    with pytest.raises(MeteredTimeoutError, match=r"the call: not finished within 0\.05 s"):
+        call(engine, work, timeout=0.05)
+    assert time.monotonic() - started < 1.05
+    assert cancelled.wait(5)
+
+
+def test_a_deadline_of_zero_cancels_before_the_start(engine: Engine) -> None:
+    async def work() -> None:
+        await anyio.sleep(60)
+
+    for _ in range(50):
+        with pytest.raises(MeteredTimeoutError):
+            call(engine, work, timeout=0)
+
+    async def tasks() -> int:
+        await anyio.sleep(0.05)
+        return len(asyncio.all_tasks())
+
+    assert call(engine, tasks) == 2  # the engine's own, and the one that counts
+
+
+def test_a_clean_up_that_hangs_does_not_hold_the_caller(engine: Engine) -> None:
+    async def stubborn() -> None:
+        try:
+            await anyio.sleep(60)
+        finally:
+            with anyio.move_on_after(2, shield=True):
+                await anyio.sleep(60)
+
+    started = time.monotonic()
+    with pytest.raises(MeteredTimeoutError):
+        call(engine, stubborn, timeout=0.05)
+    assert time.monotonic() - started < 1.05
+
+
+def test_the_loop_may_be_busy_at_the_deadline(engine: Engine) -> None:
+    async def nothing() -> None:
+        pass
+
+    engine.post(time.sleep, 1.5)
+    started = time.monotonic()
+    with pytest.raises(MeteredTimeoutError):
+        call(engine, nothing, timeout=0.1)
+    assert time.monotonic() - started < 1.2
+
+
+def test_a_call_on_the_loop_thread_is_refused(engine: Engine) -> None:
+    async def nothing() -> None:
+        pass
+
+    async def call_itself() -> None:
+        call(engine, nothing)
+
+    with pytest.raises(WrongThreadError, match="callback"):
+        call(engine, call_itself)
+
+
+class _Open(Link):
+    label = "a test's link"
+
+    def __init__(self) -> None:
+        self.closed = 0
+        self.error: BaseException | None = None
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+    def abort(self, error: BaseException) -> None:
+        self.error = error
+
+
+def test_a_dead_loop_wakes_everybody_with_the_original_traceback(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = _Open()
+    engine.post(engine.links.add, link)
+    errors: list[BaseException] = []
+
+    async def forever() -> None:
+        await anyio.sleep_forever()
+
+    def wait() -> None:
+        try:
+            call(engine, forever, timeout=30)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while not engine._calls:
+        time.sleep(0.001)
+
+    def fatal_mistake() -> None:
+        raise SystemExit("the end")
+
+    engine.post(fatal_mistake)
+    thread.join(5)
+    engine.join(Deadline(5))
+    with pytest.raises(EngineError) as caught:
+        call(engine, forever)
+    for error in (*errors, link.error, caught.value):
+        assert isinstance(error, EngineError)
+        assert "fatal_mistake" in "".join(traceback.format_exception(error))
+    assert len(errors) == 1
+
+
+def test_a_failing_task_aborts_its_link_only(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    link, other = _Open(), _Open()
+    done = threading.Event()
+
+    async def fail() -> None:
+        try:
+            raise LookupError("inner")
+        finally:
+            done.set()
+
+    engine.post(engine.spawn, link, fail)
+    assert done.wait(5)
+
+    async def nothing() -> None:
+        await anyio.sleep(0)
+
+    call(engine, nothing)
+    assert isinstance(link.error, EngineError)
+    assert isinstance(link.error.__cause__, LookupError)
+    assert other.error is None
+    assert "inner" in caplog.text
+
+
+def test_a_call_leaves_no_cycle_behind(engine: Engine) -> None:
+    async def fail() -> None:
+        raise LookupError
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = len([o for o in gc.get_objects() if isinstance(o, loop._Call)])
+        for _ in range(10):
+            try:
+                call(engine, fail)
+            except LookupError:
+                pass
+        after = len([o for o in gc.get_objects() if isinstance(o, loop._Call)])
+    finally:
+        gc.enable()
+    assert after <= before + 1

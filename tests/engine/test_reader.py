@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from metered_sync import (
+    ClosedError,
+    Connected,
+    DisconnectedError,
+    Event,
+    Message,
+    MeteredTimeoutError,
+)
+from metered_sync.dispatch import EventQueue
+from metered_sync.engine.reader import Reader
+
+
+def reader(**options: Any) -> Reader[int]:
+    return Reader("a reader", **options)
+
+
+def test_first_in_first_out() -> None:
+    inbox = reader()
+    for number in range(3):
+        inbox.put(number)
+    assert len(inbox) == 3
+    assert (inbox.get(), inbox.get_nowait(), inbox.get(timeout=0)) == (0, 1, 2)
+    with pytest.raises(queue.Empty):
+        inbox.get_nowait()
+    with pytest.raises(MeteredTimeoutError, match="a reader"):
+        inbox.get(timeout=0.01)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, True, "9"])
+def test_sizes(bad: Any) -> None:
+    with pytest.raises(ValueError, match="maxsize"):
+        reader(maxsize=bad)
+
+
+def test_full_readers_drop_by_policy_and_count() -> None:
+    oldest, newest = reader(maxsize=2), reader(maxsize=2, overflow="drop_newest")
+    for number in range(5):
+        oldest.put(number)
+        newest.put(number)
+    assert (oldest.dropped, newest.dropped) == (3, 3)
+    assert [oldest.get(), oldest.get()] == [3, 4]
+    assert [newest.get(), newest.get()] == [0, 1]
+
+
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest"])
+def test_lifecycle_events_are_never_dropped(overflow: Any) -> None:
+    events = EventQueue("events", (Event,), maxsize=2, overflow=overflow)
+    message = Message("c", "p", 1)
+    connected = [Connected("p", 0, None, False, n) for n in range(4)]
+    for event in (
+        message,
+        connected[0],
+        message,
+        connected[1],
+        connected[2],
+        message,
+        connected[3],
+    ):
+        events.put(event)
+    events.end()
+    kept = list(events)
+    assert [e for e in kept if isinstance(e, Connected)] == connected
+    assert len(kept) + events.dropped == 7
+
+
+def test_closing_drains_then_ends() -> None:
+    inbox = reader()
+    inbox.put(1)
+    inbox.close()
+    inbox.close()
+    inbox.put(2)  # too late
+    assert list(inbox) == [1]
+    with pytest.raises(ClosedError):
+        inbox.get()
+    with pytest.raises(ClosedError):
+        inbox.get_nowait()
+    assert "closed" in repr(inbox)
+
+
+def test_an_error_at_the_end_reaches_every_call_as_its_own_object() -> None:
+    inbox = reader()
+    inbox.put(1)
+    error = DisconnectedError("gone", code=4001, reason="why")
+    inbox.end(error)
+    inbox.end()  # the first end counts
+    assert inbox.get() == 1
+    seen = []
+    for _ in range(2):
+        with pytest.raises(DisconnectedError) as caught:
+            next(inbox)
+        assert (caught.value.code, caught.value.reason, str(caught.value)) == (4001, "why", "gone")
+        seen.append(caught.value)
+    assert error not in seen
+    assert seen[0] is not seen[1]
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_closing_from_another_thread_wakes_a_reader(full: bool) -> None:
+    for _ in range(20):
+        inbox = reader(maxsize=1)
+        if full:
+            inbox.put(1)
+            inbox.get()
+        blocked = threading.Event()
+        took: list[float] = []
+
+        thread = threading.Thread(target=_read_to_the_end, args=(inbox, blocked, took))
+        thread.start()
+        blocked.wait(5)
+        closed = time.monotonic()
+        inbox.close()
+        thread.join(5)
+        assert took
+        assert took[0] - closed < 1
+
+
+def _read_to_the_end(inbox: Reader[int], blocked: threading.Event, took: list[float]) -> None:
+    blocked.set()
+    with pytest.raises(ClosedError):
+        inbox.get(timeout=math.inf)
+    took.append(time.monotonic())
+
+
+def test_many_readers_and_writers_lose_and_double_nothing() -> None:
+    inbox = reader(maxsize=1_000_000)
+    got: list[list[int]] = []
+
+    def read() -> None:
+        mine = list(inbox)
+        got.append(mine)
+
+    readers = [threading.Thread(target=read) for _ in range(8)]
+    writers = [
+        threading.Thread(target=lambda n=n: [inbox.put(n * 1000 + i) for i in range(1000)])
+        for n in range(8)
+    ]
+    for thread in readers + writers:
+        thread.start()
+    for thread in writers:
+        thread.join(30)
+    inbox.close()
+    for thread in readers:
+        thread.join(30)
+    assert sorted(x for mine in got for x in mine) == list(range(8000))
+    for mine in got:  # each writer's items stay in order
+        for n in range(8):
+            of_writer = [x for x in mine if x // 1000 == n]
+            assert of_writer == sorted(of_writer)
