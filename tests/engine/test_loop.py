@@ -142,7 +142,10 @@ def test_a_dead_loop_wakes_everybody_with_the_original_traceback(
     engine.post(engine.links.add, link)
     errors: list[BaseException] = []
 
+    started = threading.Event()
+
     async def forever() -> None:
+        started.set()
         await anyio.sleep_forever()
 
     def wait() -> None:
@@ -153,8 +156,7 @@ def test_a_dead_loop_wakes_everybody_with_the_original_traceback(
 
     thread = threading.Thread(target=wait)
     thread.start()
-    while not engine._calls:
-        time.sleep(0.001)
+    assert started.wait(5)
 
     def fatal_mistake() -> None:
         raise SystemExit("the end")
