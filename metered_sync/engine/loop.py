@@ -87,6 +87,13 @@ class Link:
     """Something open on the engine. Its methods run on the loop thread."""
 
     label = "link"
+    _opening: anyio.Lock | None = None
+
+    def opening(self) -> anyio.Lock:
+        """Return the lock to hold while opening: who comes second waits, and finds it open."""
+        if self._opening is None:
+            self._opening = anyio.Lock()
+        return self._opening
 
     async def aclose(self) -> None:
         """Close in good order. Must be repeatable."""

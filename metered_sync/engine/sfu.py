@@ -110,9 +110,12 @@ class SfuLink(Link):
 
     async def connect(self, deadline: Deadline) -> None:
         """Make the session, and return when media can flow."""
-        self._check()
-        if self.state != "idle":
-            return
+        async with self.opening():
+            self._check()
+            if self.state == "idle":
+                await self._connect(deadline)
+
+    async def _connect(self, deadline: Deadline) -> None:
         self._set_state("connecting")
         self._engine.links.add(self)
         self._lock = anyio.Lock()

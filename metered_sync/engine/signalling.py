@@ -300,10 +300,13 @@ class SignallingLink(Link):
 
     async def connect(self) -> None:
         """Connect for the first time. Fails with the reason; is not retried."""
-        if self.error is not None:
-            raise fresh(self.error)
-        if self.state != "idle":
-            return
+        async with self.opening():
+            if self.error is not None:
+                raise fresh(self.error)
+            if self.state == "idle":
+                await self._connect()
+
+    async def _connect(self) -> None:
         self._set_state("connecting")
         self._engine.links.add(self)
         welcome = None
