@@ -227,7 +227,7 @@ class SignallingServer:
             return _error(401, "unauthorized", "neither key nor token")
         # aiohttp refuses messages of max_msg_size bytes and more.
         ws = web.WebSocketResponse(
-            heartbeat=self._timings.server_ping,
+            heartbeat=None if identity is None else self._timings.server_ping,
             timeout=self._timings.close,
             max_msg_size=MAX_FRAME + 1,
             compress=False,

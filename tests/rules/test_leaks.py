@@ -1,0 +1,139 @@
+"""Rule 9: nothing leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from metered_sync import Message, MeteredError, SignallingClient
+from metered_sync.engine import loop
+from metered_sync.engine.deadline import Deadline
+from metered_sync.local import LocalCloud
+from tests.conftest import wait_until
+
+ROUNDS = 200
+
+
+def census() -> dict[str, int]:
+    """Count what an object that was closed must have given back."""
+
+    async def tasks() -> int:
+        return len(asyncio.all_tasks())
+
+    engine = loop.current()
+    ours = [t for t in threading.enumerate() if t.name != "metered-sync-worker"]  # they idle out
+    counted = {
+        "threads": len(ours),
+        "tasks": engine.call(tasks, deadline=Deadline(5), what="census"),
+        "links": len(engine.links),
+    }
+    if os.path.isdir("/proc/self/fd"):
+        counted["files"] = len(os.listdir("/proc/self/fd"))
+    return counted
+
+
+def check(round_: Callable[[], object], rounds: int = ROUNDS, per_round: int = 400) -> None:
+    """Run a function many times; afterwards everything must be as it was."""
+    for _ in range(5):
+        round_()
+    gc.collect()
+    before: dict[str, int] = {}
+
+    def settled() -> bool:
+        # What ends after close() - a dispatcher's thread, a socket's last task - gets a moment.
+        nonlocal before
+        last, before = before, census()
+        time.sleep(0.05)
+        return before == last
+
+    wait_until(settled, 10)
+    tracemalloc.start()
+    try:
+        memory = tracemalloc.get_traced_memory()[0]
+        for _ in range(rounds):
+            round_()
+
+        def back() -> bool:
+            gc.collect()
+            return all(census()[name] <= count for name, count in before.items())
+
+        wait_until(back, 20, f"was {before}, is {census()}")
+        grown = (tracemalloc.get_traced_memory()[0] - memory) / rounds
+    finally:
+        tracemalloc.stop()
+    assert grown < per_round, f"{grown:.0f} bytes stay behind in each round"
+
+
+def test_clients(shared_cloud: LocalCloud) -> None:
+    options = shared_cloud.client_options()
+
+    def round_() -> None:
+        with SignallingClient(**options, rate_limit=None) as client:
+            inbox = client.subscribe("leak")
+            client.on(Message, print)
+            with client.events(Message):
+                client.publish("leak", 1)
+            assert len(inbox) == 0
+
+    check(round_)
+
+
+def test_clients_that_fail_to_connect(shared_cloud: LocalCloud) -> None:
+    def round_() -> None:
+        client = SignallingClient(api_key="pk_live_wrong", url=shared_cloud.url)
+        with pytest.raises(MeteredError):
+            client.connect()
+        client.close()
+
+    check(round_)
+
+
+def test_clients_that_run_out_of_time(shared_cloud: LocalCloud) -> None:
+    def round_() -> None:
+        client = SignallingClient(**shared_cloud.client_options())
+        try:
+            client.connect(timeout=0.002)
+        except MeteredError:
+            pass
+        client.close()
+
+    check(round_)
+
+
+def test_subscriptions_and_queues_of_one_client(shared_cloud: LocalCloud) -> None:
+    with SignallingClient(**shared_cloud.client_options(), rate_limit=None) as client:
+
+        def round_() -> None:
+            client.subscribe("one").close()
+            client.subscribe("two")
+            client.unsubscribe("two")
+            client.events(Message)
+            client.on(Message, print)
+            client.off(Message, print)
+            with pytest.raises(MeteredError):
+                client.wait_for(Message, timeout=0)
+            with pytest.raises(MeteredError):
+                client.publish("one", 1, timeout=0)
+
+        check(round_)
+        client.publish("one", 1)  # all the forgotten requests have been dealt with
+        link: Any = client._link
+        assert not link._pending
+        assert not link._outbox
+        assert not link._channels
+
+
+def test_local_clouds() -> None:
+    def round_() -> None:
+        with LocalCloud() as cloud, SignallingClient(**cloud.client_options()) as client:
+            client.publish("x", 1)
+
+    check(round_, rounds=40, per_round=4000)
