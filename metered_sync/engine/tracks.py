@@ -52,6 +52,8 @@ GRACE = 0.1
 """Seconds by which a frame in a full lane may be overdue before it is dropped, at least."""
 BEHIND = 1.0
 """Seconds by which a producer may be behind before its timeline is moved."""
+LINGER = 0.5
+"""Seconds after its end for which a source waits for consumers that are late."""
 POLL = 0.5
 """Seconds between two looks of a waiting producer at whether it was abandoned."""
 
@@ -147,15 +149,15 @@ class Feed:
         late = self.clock() - due
         return late if late > BEHIND else 0.0
 
-    def finish(self, due: float) -> bool:
-        """End the lanes at ``due`` and wait until they have been played; or ``False``."""
+    def finish(self, due: float, position: float) -> bool:
+        """End the lanes at ``due``; wait until all is played. ``False``: go on, or stop."""
         for lane in self.lanes.values():
-            if not lane.put(None, due, self.position):
+            if not lane.put(None, due, position):
                 return False
         with self.lock:
             while not self.interrupted:
-                left = due + GRACE - self.clock()
-                if left <= 0 or all(lane.closed for lane in self.lanes.values() if lane.wanted):
+                left = due + LINGER - self.clock()
+                if left <= 0 or self._all_closed():
                     self._stop(None)
                     return True
                 self.moved.wait(min(left, POLL))
@@ -177,18 +179,17 @@ class Feed:
 
     # --- with the lock held ---
 
+    def _all_closed(self) -> bool:
+        return all(lane.closed for lane in self.lanes.values() if lane.wanted)
+
     def _stop(self, error: MediaError | None) -> None:
-        if not self.finished_already():
+        if not self.stopped:
             self.error = error
         self.stopped = self.interrupted = True
         for lane in self.lanes.values():
             lane._close()
         self.moved.notify_all()
         self.finished.notify_all()
-
-    def finished_already(self) -> bool:
-        """Whether nothing more will be handed out."""
-        return self.stopped and all(lane.closed for lane in self.lanes.values())
 
     def _start(self) -> None:
         if not self.started and not self.stopped:
@@ -278,7 +279,7 @@ class Lane:
         with self._feed.lock:
             if not self.closed:
                 self._close()
-                if all(lane.closed for lane in self._feed.lanes.values() if lane.wanted):
+                if self._feed._all_closed():
                     self._feed._stop(None)
 
     # --- with the lock held ---
@@ -337,15 +338,18 @@ class FedTrack(MediaStreamTrack):
         Raises:
             MediaStreamError: The track has ended.
         """
+        feed = self._lane._feed
+        guard.check_process(feed.born, feed.label)
         frame = await self._lane.take()
         if frame is None:
             self.stop()
-            raise MediaStreamError(f"the {self.kind} of {self._lane._feed.label} has ended")
+            raise MediaStreamError(f"the {self.kind} of {feed.label} has ended")
         return frame
 
     def stop(self) -> None:
         """End the track; with the last one of its source the source stops."""
-        self._lane.close()
+        if self._lane._feed.born == guard.generation():  # in a forked child its lock may be taken
+            self._lane.close()
         super().stop()
 
 

@@ -1,0 +1,1 @@
+"""Media on the blocking face: sources that send, tracks that arrive, and their frames."""

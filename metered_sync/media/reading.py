@@ -1,0 +1,221 @@
+"""Reading a media file once: from a position to its end, in the order of playing.
+
+The packets of the streams lie in the file in an order of its own, up to seconds
+apart. They are split by stream, decoded only when their turn comes, and the frames
+merged by time: so little is decoded ahead, whatever the file's order.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+from av import AudioFrame, AudioResampler, VideoFrame
+
+from metered_sync.errors import MediaError
+
+__all__ = ["AUDIO_RATE", "Reading", "probe"]
+
+AUDIO_RATE = 48000
+SAMPLES = 960
+"""Samples of a piece of sound: 20 ms, what Opus is sent in."""
+GAP = 0.1
+"""Seconds by which sound may stray from its timestamps before they are believed."""
+MAX_APART = 500
+MAX_BYTES_APART = 16 << 20
+"""How many packets, and bytes, of one stream are kept while looking for the other's."""
+
+Frame = AudioFrame | VideoFrame
+
+
+def _open(path: str) -> Any:
+    # With the protocol spelt out no path can be mistaken for another one.
+    return av.open("file:" + path, metadata_errors="ignore")
+
+
+def _streams(container: Any) -> dict[str, Any]:
+    """Return the first stream of each kind that can be decoded; cover pictures are none."""
+    found: dict[str, Any] = {}
+    for stream in container.streams:
+        usable = getattr(stream, "codec_context", None) is not None
+        cover = stream.type == "video" and "attached_pic" in str(stream.disposition)
+        if stream.type in ("video", "audio") and usable and not cover:
+            found.setdefault(stream.type, stream)
+    return found
+
+
+def probe(path: str) -> tuple[list[str], float | None]:
+    """Return which kinds a file has, and its duration in seconds where it says.
+
+    Raises:
+        MediaError: It cannot be read or decoded, or has neither sound nor pictures.
+    """
+    try:
+        with _open(path) as container:
+            kinds = list(_streams(container))
+            duration = container.duration
+            others = sorted({stream.type for stream in container.streams} - set(kinds))
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise MediaError(f"{path!r} cannot be opened as media: {why}") from error
+    if not kinds:
+        what = f" (only {', '.join(others)} that cannot be played)" if others else ""
+        raise MediaError(f"{path!r} has neither audio nor video{what}")
+    try:
+        with Reading(path, kinds, 0.0) as reading:
+            decodable = next(iter(reading), None) is not None
+    except (av.error.FFmpegError, OSError) as error:
+        raise MediaError(f"{path!r} cannot be decoded: {error}") from error
+    if not decodable:
+        raise MediaError(f"{path!r} cannot be decoded: there is not one frame in it")
+    return kinds, None if duration is None else duration / 1e6
+
+
+class Reading:
+    """The frames of a file from a position on, merged by time.
+
+    Iterating gives ``(seconds, kind, frame)``: pictures in yuv420p, sound in s16,
+    stereo, 48 kHz, 960 samples a frame. Use with ``with``.
+    """
+
+    def __init__(self, path: str, kinds: Collection[str], position: float) -> None:
+        self._container = _open(path)
+        try:
+            found = _streams(self._container)
+            self._streams = {kind: found[kind] for kind in kinds if kind in found}
+            if not self._streams:
+                raise MediaError(f"{path!r} has changed: its {' and '.join(kinds)} is gone")
+            self._base = (self._container.start_time or 0) / 1e6
+            self._position = position
+            if position > 0:
+                # Where a file cannot be searched, all of it up to there is decoded.
+                with suppress(av.error.FFmpegError, OSError):
+                    self._container.seek(int((self._base + position) * 1e6))
+        except BaseException:
+            self._container.close()
+            raise
+        self._packets: dict[int, deque[Any]] = {
+            stream.index: deque() for stream in self._streams.values()
+        }
+        self._demuxed: Iterator[Any] = self._container.demux(*self._streams.values())
+        self._ends = dict.fromkeys(self._streams, 0.0)
+
+    @property
+    def ends(self) -> Collection[float]:
+        """The end of each stream, in seconds, once all has been read."""
+        return self._ends.values()
+
+    def __enter__(self) -> Reading:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._container.close()
+
+    def __iter__(self) -> Iterator[tuple[float, str, Frame]]:
+        decoders = {"video": self._video, "audio": self._audio}
+        streams = [decoders[kind](stream) for kind, stream in self._streams.items()]
+        for time, kind, frame in heapq.merge(*streams, key=lambda item: item[0]):
+            if frame is not None:
+                yield time, kind, frame
+
+    def _of(self, stream: Any) -> Iterator[Any]:
+        """Yield a stream's packets; a time where there is none up to then."""
+        mine = self._packets[stream.index]
+        while True:
+            while not mine:
+                packet = next(self._demuxed, None)
+                if packet is None:
+                    return
+                theirs = self._packets[packet.stream.index]
+                theirs.append(packet)
+                if theirs is not mine and (
+                    len(theirs) > MAX_APART or sum(p.size for p in theirs) > MAX_BYTES_APART
+                ):
+                    at = packet.dts if packet.pts is None else packet.pts
+                    if at is not None and packet.time_base is not None:
+                        yield float(at * packet.time_base) - self._base
+            yield mine.popleft()
+
+    def _video(self, stream: Any) -> Iterator[tuple[float, str, Frame | None]]:
+        rate = stream.average_rate or stream.guessed_rate
+        interval = float(1 / rate) if rate and rate <= 1000 else 1 / 30
+        last: float | None = None
+        for packet in self._of(stream):
+            if isinstance(packet, float):
+                yield packet, "video", None
+                continue
+            for frame in _decoded(packet):
+                next_time = 0.0 if last is None else last + interval
+                time = next_time if frame.time is None else frame.time - self._base
+                if last is not None and time <= last:
+                    time = next_time
+                last = time
+                self._ends["video"] = time + interval
+                if time + interval > self._position:
+                    yield time, "video", _as_yuv(frame)
+
+    def _audio(self, stream: Any) -> Iterator[tuple[float, str, Frame | None]]:
+        resampler: AudioResampler | None = None
+        shape = None
+        count = 0  # the time of what comes out next, in samples
+        taken = 0.0  # the time of what goes in next, likewise
+        for packet in self._of(stream):
+            if isinstance(packet, float):
+                yield packet, "audio", None
+                continue
+            for frame in _decoded(packet):
+                at = taken if frame.time is None else (frame.time - self._base) * AUDIO_RATE
+                if resampler is None or at - taken > GAP * AUDIO_RATE:  # something is missing
+                    count += round(at - taken)
+                    taken = at
+                if shape != (frame.format.name, frame.layout.name, frame.sample_rate):
+                    shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+                    resampler = AudioResampler("s16", "stereo", AUDIO_RATE, SAMPLES)
+                    count = round(taken)
+                taken += frame.samples * AUDIO_RATE / frame.sample_rate
+                frame.pts = None
+                assert resampler is not None
+                for piece in resampler.resample(frame):
+                    if (count + SAMPLES // 2) / AUDIO_RATE > self._position:
+                        yield count / AUDIO_RATE, "audio", piece
+                    count += SAMPLES
+                    self._ends["audio"] = count / AUDIO_RATE
+        if resampler is not None:
+            for piece in resampler.resample(None):
+                self._ends["audio"] = (count + piece.samples) / AUDIO_RATE
+                yield count / AUDIO_RATE, "audio", _padded(piece)
+                count += SAMPLES
+
+
+def _decoded(packet: Any) -> list[Any]:
+    """Return the frames of a packet; none of one that is damaged."""
+    try:
+        return list(packet.decode())
+    except av.error.FFmpegError:
+        return []
+
+
+def _as_yuv(frame: VideoFrame) -> VideoFrame:
+    width, height = max(frame.width & ~1, 2), max(frame.height & ~1, 2)  # H.264 wants even sizes
+    if frame.format.name != "yuv420p" or (width, height) != (frame.width, frame.height):
+        frame = frame.reformat(width=width, height=height, format="yuv420p")
+    # The file's choice of key frames is not the encoder's.
+    frame.pict_type = 0
+    return frame
+
+
+def _padded(frame: AudioFrame) -> AudioFrame:
+    """Fill the last piece up with silence."""
+    if frame.samples == SAMPLES:
+        return frame
+    samples = np.zeros((1, SAMPLES * 2), np.int16)
+    samples[:, : frame.samples * 2] = frame.to_ndarray()
+    padded = AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
+    padded.sample_rate = AUDIO_RATE
+    return padded

@@ -1,0 +1,150 @@
+"""What all sources of media share."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from aiortc.mediastreams import MediaStreamTrack
+
+from metered_sync.engine import guard
+from metered_sync.engine.deadline import Deadline
+from metered_sync.engine.tracks import FedTrack, Feed, Lane
+from metered_sync.errors import MediaError, MeteredTimeoutError, fresh
+
+__all__ = ["Source", "as_tracks"]
+
+Self = TypeVar("Self", bound="Source")
+
+_lacking = threading.local()  # .what: the latest source found lacking in this thread
+
+
+class Source:
+    """Something that plays: tracks to pass on, all on one clock.
+
+    Playing starts when a track is first consumed (that is, once something that was
+    published is connected) and ends at the source's end, at :meth:`stop`, or when the
+    last of the tracks handed out is stopped. A source whose tracks are in use stays
+    alive; one that is forgotten stops. Safe to use from many threads at once.
+    """
+
+    def __init__(
+        self, label: str, lanes: Mapping[str, int], produce: Callable[[Feed], None]
+    ) -> None:
+        """Make the tracks.
+
+        Args:
+            label: What it is called in errors, for instance ``"from_file('clip.mp4')"``.
+            lanes: Which kinds it has, and how many frames of each are prepared ahead.
+            produce: Puts the frames, on a thread of its own; must not hold the source.
+        """
+        self._label = label
+        self._feed = Feed(label, produce)
+        self._tracks = {
+            kind: FedTrack(Lane(self._feed, kind, lanes[kind]), self)
+            for kind in ("video", "audio")
+            if kind in lanes
+        }
+        weakref.finalize(self, self._feed.abandon).atexit = False
+
+    def __repr__(self) -> str:
+        state = "stopped" if self._feed.stopped else "playing" if self._feed.started else "ready"
+        return f"<{type(self).__name__} {self._label}: {state}, {self.position:.2f} s>"
+
+    @property
+    def audio(self) -> MediaStreamTrack | None:
+        """The audio track, or ``None`` where the source has none."""
+        return self._hand_out("audio")
+
+    @property
+    def video(self) -> MediaStreamTrack | None:
+        """The video track, or ``None`` where the source has none."""
+        return self._hand_out("video")
+
+    @property
+    def tracks(self) -> list[MediaStreamTrack]:
+        """All tracks, video first."""
+        return [track for kind in self._tracks if (track := self._hand_out(kind)) is not None]
+
+    @property
+    def position(self) -> float:
+        """Where playing has come to, in seconds from the source's beginning."""
+        return self._feed.position
+
+    @property
+    def frames_sent(self) -> dict[str, int]:
+        """How many frames were handed out to be sent, by kind: ``{"video": 132, …}``."""
+        return {kind: track._lane.handed for kind, track in self._tracks.items()}
+
+    def wait(self, *, timeout: float | None = None) -> None:
+        """Wait until everything has been played, or the source is stopped.
+
+        Args:
+            timeout: Seconds to wait; ``None`` waits for the end or Ctrl-C; 0 polls.
+
+        Raises:
+            MeteredTimeoutError: It did not end in time. It goes on playing.
+            MediaError: Playing failed.
+        """
+        deadline = Deadline.of(timeout)
+        guard.check_blocking(self._feed.born, self._label)
+        if not self._feed.wait(deadline):
+            how = "" if self._feed.started else "; nobody consumes its tracks yet"
+            raise MeteredTimeoutError(
+                f"{self._label}: not played to the end within {deadline}{how}"
+            )
+        if self._feed.error is not None:
+            raise fresh(self._feed.error)
+
+    def stop(self) -> None:
+        """Stop playing and end the tracks, for good. Stopping again does nothing."""
+        guard.check_process(self._feed.born, self._label)
+        self._feed.stop()
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def _hand_out(self, kind: str) -> MediaStreamTrack | None:
+        track = self._tracks.get(kind)
+        if track is None:
+            (other,) = self._tracks
+            _lacking.what = f"{self._label} has no {kind}, only {other}: use .{other} or .tracks"
+            return None
+        if not track._lane.wanted:
+            track._lane.wanted = True
+            if self._feed.started:  # it has been left out so far
+                self._feed.seek(self._feed.position)
+        return track
+
+
+def as_tracks(value: object) -> tuple[list[MediaStreamTrack], bool]:
+    """Return the aiortc tracks that a publisher was given, and whether as a source.
+
+    Args:
+        value: A track, or anything that has ``.tracks``: a source, a stream.
+
+    Returns:
+        The tracks, and ``True`` where ``value`` was a source: publishers then answer with
+        a list, even of one.
+
+    Raises:
+        MediaError: ``None``, as a source's ``.video`` or ``.audio`` is where it lacks it.
+        TypeError: Anything else.
+    """
+    if isinstance(value, MediaStreamTrack):
+        return [value], False
+    tracks: Any = getattr(value, "tracks", None)
+    if isinstance(tracks, (list, tuple)) and all(isinstance(t, MediaStreamTrack) for t in tracks):
+        return list(tracks), True
+    what = getattr(_lacking, "what", None)
+    if value is None and what is not None:
+        raise MediaError(f"there is no track to send: {what}")
+    raise TypeError(
+        "a track or a source is needed (what from_file() returns, its .video or .audio, "
+        f"any aiortc track), not {value!r}"
+    )

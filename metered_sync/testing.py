@@ -1,0 +1,256 @@
+"""Sources for tests: pictures that can be counted, sound that can be recognised.
+
+>>> from metered_sync.testing import PatternSource, read_number
+>>> source = PatternSource(320, 240, fps=30)
+>>> # publish source.video; at the other end: read_number(track.read(timeout=10))
+"""
+
+from __future__ import annotations
+
+import binascii
+import itertools
+import math
+from collections import deque
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+try:
+    import numpy as np
+    from av import AudioFrame, VideoFrame
+
+    from metered_sync.engine.tracks import Feed
+    from metered_sync.media.sources import Source
+except ModuleNotFoundError as error:
+    if error.name is None or error.name.split(".")[0] not in ("aioice", "aiortc", "av", "numpy"):
+        raise
+    raise ImportError(
+        f"metered_sync.testing needs WebRTC ({error.name} is missing): "
+        "run  pip install 'metered_sync[webrtc]'"
+    ) from error
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["PatternSource", "ToneSource", "dominant_frequency", "read_number"]
+
+COLUMNS, ROWS = 8, 5
+"""The blocks of a number: 24 bits of it, and 16 of a checksum."""
+BITS = COLUMNS * ROWS
+BLACK, WHITE = 16, 235
+RATE = 48000
+SAMPLES = 960
+AHEAD = {"video": 3, "audio": 5}
+"""Frames prepared ahead: as few as keep the pace, for what is sent shall be new."""
+STAMPS = 1024
+"""Frames whose time of capture is remembered."""
+
+
+class PatternSource(Source):
+    """A video source whose frames carry their running number, from 0, in their pixels.
+
+    The upper half shows the number as black and white blocks, which survive lossy coding
+    and scaling: :func:`read_number` gets it back. The lower half is colourful and moves.
+    """
+
+    def __init__(
+        self,
+        width: int = 320,
+        height: int = 240,
+        fps: float = 30,
+        *,
+        duration: float | None = None,
+    ) -> None:
+        """Make the source.
+
+        Args:
+            width: In pixels, even, at least 32.
+            height: In pixels, even, at least 32.
+            fps: Frames per second, above 0 and at most 240.
+            duration: Seconds after which it ends; ``None``: it goes on until stopped.
+        """
+        for name, size in (("width", width), ("height", height)):
+            if isinstance(size, bool) or not isinstance(size, int) or size < 32 or size % 2:
+                raise ValueError(f"{name} must be an even number of pixels from 32, not {size!r}")
+        if not 0 < fps <= 240:
+            raise ValueError(f"fps must be above 0 and at most 240, not {fps!r}")
+        count = _count(duration, fps)
+        painter = _Painter(width, height)
+        self._fps = fps
+
+        def produce(feed: Feed) -> None:
+            _produce(feed, "video", painter.frame, 90000, 1 / fps, count)
+
+        super().__init__(
+            f"PatternSource({width}, {height}, {fps:g})", {"video": AHEAD["video"]}, produce
+        )
+        self._stamps = self._feed.lanes["video"].stamps = deque(maxlen=STAMPS)
+
+    def captured(self, number: int) -> float | None:
+        """Return the ``time.monotonic()`` at which a frame was handed to the encoder.
+
+        ``None`` where it was not, or is no longer among the latest 1,024.
+        """
+        for position, moment in tuple(self._stamps):
+            if round(position * self._fps) == number:
+                return moment
+        return None
+
+
+class ToneSource(Source):
+    """An audio source that plays a sine: 48 kHz, stereo, 20 ms a frame."""
+
+    def __init__(
+        self, frequency: float = 440.0, *, level: float = -12.0, duration: float | None = None
+    ) -> None:
+        """Make the source.
+
+        Args:
+            frequency: In Hz, above 0 and below 24,000.
+            level: The sine's peak in dB below full scale (dBFS), at most 0.
+            duration: Seconds after which it ends; ``None``: it goes on until stopped.
+        """
+        if not 0 < frequency < RATE / 2:
+            raise ValueError(f"frequency must be above 0 and below 24000 Hz, not {frequency!r}")
+        if not level <= 0:
+            raise ValueError(f"level must be at most 0 dBFS, not {level!r}")
+        count = _count(duration, RATE / SAMPLES)
+        peak = 32767 * 10 ** (level / 20)
+        step = 2 * math.pi * frequency / RATE
+
+        def tone(number: int) -> AudioFrame:
+            phase = math.fmod(step * SAMPLES * number, 2 * math.pi)
+            wave = (np.sin(phase + step * np.arange(SAMPLES)) * peak).astype(np.int16)
+            frame = AudioFrame.from_ndarray(np.repeat(wave, 2)[None], "s16", "stereo")
+            frame.sample_rate = RATE
+            return frame
+
+        def produce(feed: Feed) -> None:
+            _produce(feed, "audio", tone, RATE, SAMPLES / RATE, count)
+
+        super().__init__(f"ToneSource({frequency:g})", {"audio": AHEAD["audio"]}, produce)
+
+
+def read_number(image: NDArray[Any]) -> int | None:
+    """Return the frame number that :class:`PatternSource` painted.
+
+    Args:
+        image: Grey, BGR or RGB; uint8 of shape (height, width) or (height, width, 3), of
+            any size from 16 pixels.
+
+    Returns:
+        The number (modulo 2**24), or ``None`` where none can be read with certainty.
+    """
+    grey = np.asarray(image)
+    if grey.ndim not in (2, 3) or min(grey.shape[:2]) < 16:
+        return None
+    height, width = grey.shape[0] / 2 / ROWS, grey.shape[1] / COLUMNS
+    levels = np.array(
+        [
+            # The middle of a block: its edges blur.
+            grey[
+                int((row + 0.3) * height) : math.ceil((row + 0.7) * height),
+                int((column + 0.3) * width) : math.ceil((column + 0.7) * width),
+            ].mean()
+            for row in range(ROWS)
+            for column in range(COLUMNS)
+        ]
+    )
+    low, high = levels.min(), levels.max()
+    if high - low < 64:
+        return None
+    share = (levels - low) / (high - low)
+    if np.any(abs(share - 0.5) < 0.15):
+        return None
+    code = int("".join("1" if s > 0.5 else "0" for s in share), 2)
+    number = code >> 16
+    return number if code == _code(number) else None
+
+
+def dominant_frequency(samples: NDArray[Any], rate: float) -> float:
+    """Return the frequency of the loudest tone in Hz.
+
+    Args:
+        samples: Of shape (samples,) or (samples, channels); a second or so is precise to
+            a fraction of a Hz.
+        rate: Samples per second.
+    """
+    wave = np.asarray(samples, dtype=np.float64)
+    if wave.ndim == 2:
+        wave = wave.mean(axis=1)
+    if wave.ndim != 1 or len(wave) < 16:
+        raise ValueError(f"at least 16 samples are needed, not an array of shape {wave.shape}")
+    spectrum = np.abs(np.fft.rfft((wave - wave.mean()) * np.hanning(len(wave)))) + 1e-12
+    peak = int(spectrum[1:-1].argmax()) + 1
+    left, middle, right = np.log(spectrum[peak - 1 : peak + 2])
+    shift = (left - right) / (left - 2 * middle + right) / 2  # the parabola's top
+    return float((peak + shift) * rate / len(wave))
+
+
+def _count(duration: float | None, rate: float) -> int | None:
+    if duration is None:
+        return None
+    if not 0 < duration < math.inf:
+        raise ValueError(f"duration must be a number of seconds above 0, not {duration!r}")
+    return max(1, round(duration * rate))
+
+
+def _produce(
+    feed: Feed, kind: str, make: Any, clock_rate: int, interval: float, count: int | None
+) -> None:
+    """Put frames at a constant rate; on the producer's thread."""
+    lane = feed.lanes[kind]
+    offset = 0.0
+    going = feed.take_seek() is not None
+    for number in itertools.count():
+        due = number * interval + offset
+        if not going or number == count:
+            break
+        if late := feed.behind(due):
+            offset += late
+            due += late
+        frame = make(number)
+        frame.pts, frame.time_base = round(due * clock_rate), Fraction(1, clock_rate)
+        going = lane.put(frame, due, number * interval)
+    if going:
+        feed.finish(due, number * interval)
+
+
+def _code(number: int) -> int:
+    number &= 0xFFFFFF
+    return number << 16 | binascii.crc_hqx(number.to_bytes(3, "big"), 0xFFFF)
+
+
+class _Painter:
+    """Paints frames. Knows no source."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self._width, self._height = width, height
+        half = height // 2
+        # Which block each row and column of the upper half belongs to.
+        self._rows = np.minimum(np.arange(half) * ROWS * 2 // height, ROWS - 1)
+        self._columns = np.arange(width) * COLUMNS // width
+        # Waves to slide along: twice as wide as the picture.
+        x = np.arange(2 * width)
+        self._luma = (126 + 80 * np.sin(x * (8 * math.pi / width))).astype(np.uint8)
+        x = np.arange(width)
+        self._hue = (128 + 90 * np.sin(x * (4 * math.pi / width))).astype(np.uint8)
+
+    def frame(self, number: int) -> VideoFrame:
+        """Return a new frame, in yuv420p."""
+        width, height = self._width, self._height
+        half, quarter = height // 2, (height // 2 + 1) // 2
+        luma = np.empty((height, width), np.uint8)
+        bits = np.array(list(f"{_code(number):0{BITS}b}")).reshape(ROWS, COLUMNS) == "1"
+        blocks = np.where(bits, np.uint8(WHITE), np.uint8(BLACK))
+        luma[:half] = blocks[self._rows][:, self._columns]
+        shift = number * 3 % width
+        luma[half:] = self._luma[shift : shift + width]
+        size = half // 3
+        at = abs(number * 5 % (2 * (width - size)) - (width - size))  # to and fro
+        luma[half + size : half + 2 * size, at : at + size] = WHITE
+        chroma = np.full((2, height // 2, width // 2), 128, np.uint8)
+        shift = number * 2 % (width // 2)
+        chroma[0, quarter:] = self._hue[shift : shift + width // 2]
+        chroma[1, quarter:] = self._hue[width // 2 - shift : width - shift]
+        planar = np.concatenate((luma.ravel(), chroma.ravel())).reshape(height * 3 // 2, width)
+        return VideoFrame.from_ndarray(planar, format="yuv420p")
