@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -29,6 +30,24 @@ def cloud() -> Iterator[LocalCloud]:
     """A local cloud for one test."""
     with LocalCloud() as cloud:
         yield cloud
+
+
+@pytest.fixture(scope="session")
+def served_cloud() -> Iterator[dict[str, str]]:
+    """A local cloud in a process of its own, as ``metered-sync serve --json`` describes it."""
+    command = [sys.executable, "-m", "metered_sync.cli", "serve", "--json", "--no-limits"]
+    with subprocess.Popen(
+        [*command, "--exit-with-stdin"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        yield json.loads(process.stdout.readline())
+        process.stdin.close()
+        assert process.wait(10) == 0
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 10.0, what: str = "") -> None:

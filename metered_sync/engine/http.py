@@ -19,6 +19,7 @@ import requests
 import requests.auth
 
 from metered_sync.engine.deadline import Deadline
+from metered_sync.engine.logs import scrub_loggers
 from metered_sync.engine.workers import run_in_worker
 from metered_sync.wire.urls import is_loopback, scrub
 
@@ -33,6 +34,7 @@ FIRST_DELAY = 0.25
 RETRIED = (429, 500, 502, 503, 504)
 
 logger = logging.getLogger("metered_sync")
+scrub_loggers("urllib3", "requests")
 
 
 class HttpError(Exception):

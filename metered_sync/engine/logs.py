@@ -1,25 +1,41 @@
-"""Logging without secrets."""
+"""Logging without secrets, third parties' included.
+
+At DEBUG, ``websockets`` logs request lines (with ``?token=…``) and frames (a welcome
+carries TURN credentials), ``urllib3`` logs paths with their queries, ``aiortc`` session
+descriptions (with ``ice-pwd``). A filter on their loggers cuts that out.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 
 from metered_sync.wire.urls import scrub
 
-__all__ = ["scrubbed_logger"]
+__all__ = ["scrub_loggers", "scrubbed_logger"]
+
+# Frames are logged with their middle left out, so no pattern could find every secret in one.
+_FRAME = re.compile(r"\b(TEXT|BINARY|CONT) .*(?= \[\d+ bytes)", re.DOTALL)
 
 
 class _Scrubber(logging.Filter):
-    """Cuts secrets out of a record's text; a third party's code wrote it."""
+    """Cuts secrets out of a record's text."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = scrub(record.getMessage()), None
+        record.msg, record.args = _FRAME.sub(r"\1 …", scrub(record.getMessage())), None
         return True
 
 
 def scrubbed_logger(name: str) -> logging.Logger:
-    """Return a logger to hand to a library that logs what it sends."""
+    """Return a logger whose records have no secrets in them."""
     logger = logging.getLogger(name)
     if not any(isinstance(f, _Scrubber) for f in logger.filters):
         logger.addFilter(_Scrubber())
     return logger
+
+
+def scrub_loggers(*packages: str) -> None:
+    """Do so with every logger that these packages have made when they were imported."""
+    for name in tuple(logging.root.manager.loggerDict):
+        if name.split(".")[0] in packages:
+            scrubbed_logger(name)

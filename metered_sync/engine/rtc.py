@@ -15,6 +15,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from aiortc.rtcconfiguration import RTCBundlePolicy
 from av import AudioFrame, VideoFrame
 
+from metered_sync.engine.logs import scrub_loggers
 from metered_sync.engine.reader import Reader
 from metered_sync.errors import NegotiationFailedError
 from metered_sync.events import IceServer
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 logger = logging.getLogger("metered_sync")
+scrub_loggers("aiortc", "aioice")
 Frame = AudioFrame | VideoFrame
 
 loopback_only: contextvars.ContextVar[bool] = contextvars.ContextVar("loopback_only", default=False)

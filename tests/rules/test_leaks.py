@@ -9,6 +9,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -72,9 +73,13 @@ def check(round_: Callable[[], object], rounds: int = ROUNDS, per_round: int = 4
     assert grown < per_round, f"{grown:.0f} bytes stay behind in each round"
 
 
-def test_clients(shared_cloud: LocalCloud) -> None:
-    options = shared_cloud.client_options()
+@pytest.fixture
+def options(served_cloud: dict[str, str]) -> dict[str, Any]:
+    """A cloud in another process: what it holds is not ours."""
+    return {"api_key": served_cloud["publishable_key"], "url": served_cloud["url"]}
 
+
+def test_clients(options: dict[str, Any]) -> None:
     def round_() -> None:
         with SignallingClient(**options, rate_limit=None) as client:
             inbox = client.subscribe("leak")
@@ -86,9 +91,9 @@ def test_clients(shared_cloud: LocalCloud) -> None:
     check(round_)
 
 
-def test_clients_that_fail_to_connect(shared_cloud: LocalCloud) -> None:
+def test_clients_that_fail_to_connect(options: dict[str, Any]) -> None:
     def round_() -> None:
-        client = SignallingClient(api_key="pk_live_wrong", url=shared_cloud.url)
+        client = SignallingClient(api_key="pk_live_wrong", url=options["url"])
         with pytest.raises(MeteredError):
             client.connect()
         client.close()
@@ -96,20 +101,18 @@ def test_clients_that_fail_to_connect(shared_cloud: LocalCloud) -> None:
     check(round_)
 
 
-def test_clients_that_run_out_of_time(shared_cloud: LocalCloud) -> None:
+def test_clients_that_run_out_of_time(options: dict[str, Any]) -> None:
     def round_() -> None:
-        client = SignallingClient(**shared_cloud.client_options())
-        try:
+        client = SignallingClient(**options)
+        with suppress(MeteredError):
             client.connect(timeout=0.002)
-        except MeteredError:
-            pass
         client.close()
 
     check(round_)
 
 
-def test_subscriptions_and_queues_of_one_client(shared_cloud: LocalCloud) -> None:
-    with SignallingClient(**shared_cloud.client_options(), rate_limit=None) as client:
+def test_subscriptions_and_queues_of_one_client(options: dict[str, Any]) -> None:
+    with SignallingClient(**options, rate_limit=None) as client:
 
         def round_() -> None:
             client.subscribe("one").close()
@@ -120,7 +123,7 @@ def test_subscriptions_and_queues_of_one_client(shared_cloud: LocalCloud) -> Non
             client.off(Message, print)
             with pytest.raises(MeteredError):
                 client.wait_for(Message, timeout=0)
-            with pytest.raises(MeteredError):
+            with suppress(MeteredError):  # the acknowledgement may be that quick
                 client.publish("one", 1, timeout=0)
 
         check(round_)

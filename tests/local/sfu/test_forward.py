@@ -16,7 +16,7 @@ from tests.local.sfu.clients import until
 
 SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
 TIMINGS = dataclasses.replace(DEFAULT, renack=0.02, renack_give_up=0.1, pli_throttle=0.05)
-VP8 = Codec(96, "VP8", 90000)
+VP8 = Codec(96, "VP8", 90000, feedback=("nack", "nack pli"))
 KEY, DELTA = bytes((0x10, 0x00)), bytes((0x10, 0x01))
 
 
