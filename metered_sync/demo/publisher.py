@@ -5,26 +5,29 @@ Keys and addresses come from the environment (METERED_KEY, METERED_SFU_APP_ID, â
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from metered_sync import MeteredTimeoutError, SfuClient, SignallingClient, from_file
 
 CLIP = Path(__file__).parent / "bunny.mp4"
+PATIENCE = 60.0
+"""Seconds without a word from the viewer after which the publisher goes home."""
 
 
 def main() -> None:
-    """Publish until told to stop, and at most for five minutes."""
+    """Publish until the viewer says "enough", or nothing for a minute."""
     with SignallingClient() as client, SfuClient() as sfu, from_file(CLIP, loop=True) as clip:
         viewer = client.subscribe("demo/viewer")
         sfu.publish(clip, name="bunny")
-        for _ in range(5 * 60 * 4):
+        word, heard = None, time.monotonic()
+        while word != "enough" and time.monotonic() - heard < PATIENCE:
             client.publish("demo/publisher", {"session": sfu.session_id, "sent": clip.frames_sent})
             try:
-                news = viewer.get(timeout=0.25)
+                word, heard = viewer.get(timeout=0.5).data, time.monotonic()
             except MeteredTimeoutError:
-                continue
-            if news.data == "enough":
-                break
+                pass
+        client.publish("demo/publisher", {"sent": clip.frames_sent, "last": True})
 
 
 if __name__ == "__main__":

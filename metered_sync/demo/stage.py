@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -126,18 +127,23 @@ def _report(seen: Seen) -> Table:
     )
     table.add_row(
         "audio level",
-        f"{statistics.fmean(seen.levels):.1f} dBFS mean, {max(seen.levels):.1f} dBFS peak"
-        if seen.levels
+        f"{_dbfs(statistics.fmean(seen.energies)):.1f} dBFS mean, "
+        f"{_dbfs(max(seen.energies)):.1f} dBFS in the loudest 20 ms"
+        if seen.energies
         else "nothing was heard",
     )
     return table
+
+
+def _dbfs(energy: float) -> float:
+    return 10 * math.log10(max(energy, 1e-10))
 
 
 def contact_sheet(seen: Seen, *, columns: int = 4, width: int = 320) -> Image.Image:
     """Return the pictures that were kept, side by side, each with its moment."""
     gap, caption = 8, 20
     first = seen.pictures[0][1]
-    height = round(first.height * width / first.width)
+    height = round(first.shape[0] * width / first.shape[1])
     rows = -(-len(seen.pictures) // columns)
     sheet = Image.new(
         "RGB",
@@ -148,7 +154,7 @@ def contact_sheet(seen: Seen, *, columns: int = 4, width: int = 320) -> Image.Im
     for index, (moment, picture) in enumerate(seen.pictures):
         left = gap + index % columns * (width + gap)
         top = gap + index // columns * (height + caption + gap)
-        sheet.paste(picture.resize((width, height)), (left, top))
+        sheet.paste(Image.fromarray(picture).resize((width, height)), (left, top))
         draw.text((left + 2, top + height + 4), f"{moment:.2f} s", fill=(212, 212, 216))
     credit = "Big Buck Bunny, (c) 2008 Blender Foundation, www.bigbuckbunny.org, CC BY 3.0"
     draw.text((gap + 2, sheet.height - caption), credit, fill=(161, 161, 170))

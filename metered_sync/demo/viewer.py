@@ -23,14 +23,14 @@ class Seen:
 
     seconds: float = 0.0
     sent: dict[str, int] = field(default_factory=dict)
-    """Frames the publisher sent meanwhile, by kind."""
+    """Frames that the publisher sent meanwhile, by kind."""
     received: dict[str, int] = field(default_factory=dict)
     ages: list[float] = field(default_factory=list)
     """Seconds between a picture's arrival and its being read."""
-    levels: list[float] = field(default_factory=list)
-    """Loudness of each piece of sound, in dBFS."""
+    energies: list[float] = field(default_factory=list)
+    """Mean square of each piece of sound; 1 is full scale."""
     pictures: list[tuple[float, Any]] = field(default_factory=list)
-    """Pictures kept for the contact sheet, each with its moment in seconds."""
+    """Pictures kept for the contact sheet (RGB arrays), each with its moment in seconds."""
 
 
 def watch(seconds: float, progress: Callable[[float, int], None]) -> Seen:
@@ -38,32 +38,41 @@ def watch(seconds: float, progress: Callable[[float, int], None]) -> Seen:
     seen = Seen()
     with SignallingClient() as client, SfuClient() as sfu:
         publisher = client.subscribe("demo/publisher")
-        news = publisher.get(timeout=30).data
-        video, audio = sorted(
-            sfu.subscribe(sfu.tracks(news["session"])), key=lambda t: t.kind, reverse=True
-        )
-        pictures, sound = video.frames(), audio.frames()
+        session = publisher.get(timeout=30).data["session"]
+        tracks = {track.kind: track for track in sfu.subscribe(sfu.tracks(session))}
+        pictures, sound = tracks["video"].frames(), tracks["audio"].frames()
+
+        def count() -> dict[str, int]:
+            return {kind: track.frames_received for kind, track in tracks.items()}
 
         pictures.get(timeout=20)  # the first picture starts the clock
-        sent_before = publisher.get(timeout=5).data["sent"]
-        frames_before = {t.kind: t.frames_received for t in (video, audio)}
-        start = time.monotonic()
+        received = count()
+        while len(publisher):  # old news
+            publisher.get()
+        client.publish("demo/viewer", "ready")
+        sent = publisher.get(timeout=10).data["sent"]
+        start = told = time.monotonic()
         for frame in pictures:
-            moment = time.monotonic() - start
-            seen.ages.append(pictures.age)
-            if moment >= len(seen.pictures) * seconds / PICTURES:
-                seen.pictures.append((moment, frame.to_image()))
-            listen(sound, seen)
-            progress(min(moment / seconds, 1.0), len(seen.ages))
-            if moment >= seconds:
+            now = time.monotonic()
+            seen.seconds = now - start
+            if seen.seconds >= seconds:
                 break
+            seen.ages.append(pictures.age)
+            if seen.seconds >= len(seen.pictures) * seconds / PICTURES:
+                seen.pictures.append((seen.seconds, frame.to_ndarray(format="rgb24")))
+            listen(sound, seen)
+            progress(seen.seconds / seconds, len(seen.ages))
+            if now - told >= 1:
+                client.publish("demo/viewer", {"received": count()})
+                told = now
 
-        seen.seconds = time.monotonic() - start
-        while len(publisher):  # the newest news
-            news = publisher.get().data
+        seen.received = {kind: n - received[kind] for kind, n in count().items()}
         client.publish("demo/viewer", "enough")
-        seen.sent = {kind: news["sent"][kind] - sent_before[kind] for kind in sent_before}
-        seen.received = {t.kind: t.frames_received - frames_before[t.kind] for t in (video, audio)}
+        for news in publisher:
+            if news.data.get("last"):
+                seen.sent = {kind: n - sent[kind] for kind, n in news.data["sent"].items()}
+                break
+        progress(1.0, len(seen.ages))
     return seen
 
 
@@ -71,4 +80,4 @@ def listen(sound: FrameQueue, seen: Seen) -> None:
     """Measure how loud the sound is that has arrived."""
     while len(sound):
         samples = sound.get().to_ndarray().astype(np.float64) / 32768
-        seen.levels.append(10 * np.log10(max(float(np.mean(samples**2)), 1e-10)))
+        seen.energies.append(float(np.mean(samples**2)))

@@ -161,8 +161,7 @@ def _reason(error: BaseException) -> str:
     for _ in range(8):  # urllib3 wraps the system's error several times
         if isinstance(inner, OSError) and inner.strerror:
             return inner.strerror.lower()
-        nested = [a for a in getattr(inner, "args", ()) if isinstance(a, BaseException)]
-        inner = getattr(inner, "reason", None) or (nested[0] if nested else None)
-        if not isinstance(inner, BaseException):
-            break
+        nested: list[object] = [*getattr(inner, "args", ())]
+        nested += [getattr(inner, "reason", None), getattr(inner, "__context__", None)]
+        inner = next((e for e in nested if isinstance(e, BaseException)), None)
     return f"{type(error).__name__}: {scrub(str(error))[:200]}"

@@ -397,6 +397,6 @@ def _wire(description: Any) -> wire.SessionDescription:
 _STATUS: dict[int, tuple[type[SfuError], str]] = {
     401: (SfuAuthError, "check the app id and the secret"),
     403: (SfuAuthError, "check the app id and the secret"),
-    404: (SfuNotFoundError, "the session or track does not exist (any more)"),
+    404: (SfuNotFoundError, "no such app, session or track (any more)"),
     409: (SfuConflictError, "another negotiation of the session is under way; try again"),
 }

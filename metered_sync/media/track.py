@@ -21,8 +21,8 @@ FIFO_SIZE = {"audio": 500, "video": 30}
 """Frames that a first-in, first-out reader holds: ten seconds of sound, one of pictures."""
 
 
-class FrameQueue(Reader[Frame]):
-    """A track's frames, for one reader: ``av.VideoFrame`` or ``av.AudioFrame``.
+class FrameQueue(Reader[Any]):
+    """A track's frames, for one reader: ``av.VideoFrame`` or ``av.AudioFrame``, by its kind.
 
     In mode ``"latest"`` it holds the newest frame only, and never gives the same one
     twice; in mode ``"fifo"`` it holds a bounded number and drops the oldest. ``dropped``
@@ -150,7 +150,7 @@ class RemoteTrack:
             newest = self.frames(mode="latest")
             with self._lock:
                 self._newest = newest
-        frame: Any = newest.get(timeout=deadline.left())
+        frame = newest.get(timeout=deadline.left())
         array: NDArray[Any] = frame.to_ndarray(format=format)
         return array
 

@@ -415,7 +415,7 @@ def parse_client_frame(text: str | bytes) -> ClientFrame:
     problem = None if request_id is None else name_problem(request_id, MAX_REQUEST_ID)
     if kind not in _CLIENT_TYPES:
         request_id = request_id if problem is None else None
-        raise FrameError(f"unknown type {ascii(kind[:40])}", "unknown_type", request_id)
+        raise FrameError(f"unknown type {kind[:40]!a}", "unknown_type", request_id)
     if problem is not None:
         raise FrameError(f'"requestId" {problem}')
     return ClientFrame(
