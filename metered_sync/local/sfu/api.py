@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from metered_sync.local.sfu.session import RefusedError, Session
+from metered_sync.local.sfu.checks import RefusedError
+from metered_sync.local.sfu.session import Session
 from metered_sync.wire import sfu as wire
 
 if TYPE_CHECKING:
@@ -162,7 +163,9 @@ class Api:
         return wire.sessions_body(self._sfu.sessions(), self._app_id)
 
     async def _tracks(self, request: web.Request) -> Body:
-        tracks = await self._session(request).settled_tracks()
+        session = self._session(request)
+        tracks = await session.settled_tracks()
+        _check_alive(session)
         return wire.tracks_body(tracks, self._app_id)
 
 

@@ -74,6 +74,7 @@ class Track:
         self._subscriptions: list[Subscription] = []
         self._cache: list[Packet | None] = [None] * _CACHE
         self._detectors: dict[int, Callable[[bytes], bool] | None] = {}
+        self._answers_nacks = False
         self._key_tries = 0
         self._key_timer: asyncio.TimerHandle | None = None
         self._nack_timer: asyncio.TimerHandle | None = None
@@ -90,6 +91,7 @@ class Track:
             return
         self.codecs, self.extensions = merged, tuple(extensions)
         self._detectors = {codec.payload_type: detector(codec.name) for codec in self.codecs}
+        self._answers_nacks = any("nack" in codec.feedback for codec in self.codecs)
         for subscription in self._subscriptions:
             subscription.remap()
 
@@ -116,7 +118,7 @@ class Track:
             self._watch(packet)
         for subscription in self._subscriptions:
             subscription.forward(packet)
-        if gap and self._nack_timer is None:
+        if gap and self._answers_nacks and self._nack_timer is None:
             self._ask_again()
 
     def on_sender_report(self, message: rtcp.Message, ntp: int) -> None:
@@ -181,7 +183,10 @@ class Track:
 
     def attach(self, subscription: Subscription) -> None:
         """Begin to forward to *subscription*."""
-        if subscription not in self._subscriptions:
+        if self.ended:
+            subscription.path.send_rtcp(rtcp.bye(subscription.ssrc))
+        elif subscription not in self._subscriptions:
+            subscription.start_anew()
             self._subscriptions.append(subscription)
             self.request_key_frame()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 
 import ifaddr
 from aiohttp import web
@@ -116,16 +115,17 @@ class Sfu:
 def _candidates(host: str, port: int) -> tuple[str, ...]:
     """Return an ICE host candidate for each address under which the socket is reached."""
     address = ipaddress.ip_address(host.partition("%")[0])
-    hosts = [str(address)]
-    if address.is_unspecified:
-        hosts = [
-            item.ip
-            for adapter in ifaddr.get_adapters()
-            for item in adapter.ips
-            if isinstance(item.ip, str)
-        ] or [socket.gethostbyname("localhost")]
+    hosts = _own_addresses(address.version) if address.is_unspecified else [str(address)]
     # RFC 8445, section 5.1.2.1: type preference 126, then local preference, then component.
     return tuple(
         f"{index + 1} 1 udp {(126 << 24) | ((65535 - index) << 8) | 255} {item} {port} typ host"
         for index, item in enumerate(hosts)
     )
+
+
+def _own_addresses(version: int) -> list[str]:
+    """Return the machine's addresses, IPv6 ones without those of a single link."""
+    found = [item.ip for adapter in ifaddr.get_adapters() for item in adapter.ips]
+    if version == 4:
+        return [ip for ip in found if isinstance(ip, str)]
+    return [ip[0] for ip in found if not isinstance(ip, str) and not ip[2]]

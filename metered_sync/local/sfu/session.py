@@ -13,7 +13,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 
-from metered_sync.local.sfu.codecs import forwardable, with_formats
+from metered_sync.local.sfu.checks import (
+    RefusedError,
+    check_answer,
+    check_count,
+    check_offer,
+    check_publish,
+    first_active,
+    media_ssrcs,
+    parse_description,
+)
+from metered_sync.local.sfu.codecs import with_formats
 from metered_sync.local.sfu.dtls import DtlsIdentity
 from metered_sync.local.sfu.forward import Subscription, Track
 from metered_sync.local.sfu.routing import Router
@@ -23,24 +33,7 @@ from metered_sync.wire import sdp
 from metered_sync.wire.sfu import PublishTrack, SessionDescription, SessionInfo, TrackInfo
 from metered_sync.wire.timings import Timings
 
-__all__ = ["Host", "RefusedError", "Session"]
-
-_MAX_SECTIONS = 200
-"""Media sections of one session; a description of so many is some 300 kB long."""
-
-
-class RefusedError(Exception):
-    """A call that the SFU answers with an error.
-
-    Attributes:
-        status: The HTTP status.
-        code: A word for programs, e.g. ``"not_found"``.
-    """
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
+__all__ = ["Host", "Session"]
 
 
 @dataclass(frozen=True)
@@ -137,39 +130,22 @@ class Session:
 
     def connect(self, offer: SessionDescription) -> SessionDescription:
         """Answer the first offer."""
-        description = _parse(offer)
-        if not any(not section.rejected for section in description.sections):
-            raise RefusedError(400, "bad_description", "the offer needs a media section")
-        return self._answer(description)
+        return self._answer(parse_description(offer))
 
     def publish(
         self, tracks: Sequence[PublishTrack], offer: SessionDescription
     ) -> SessionDescription:
         """Answer an offer that carries new tracks, and list them."""
         self._refuse_while_pending()
-        description = _parse(offer)
-        sections = {section.mid: section for section in description.sections}
-        taken = {track.track_id: track.mid for track in self._tracks()}
-        for track in tracks:
-            section = sections.get(track.mid)
-            if section is None or section.kind not in ("audio", "video") or not section.sends:
-                message = f"the offer sends no media in a section with mid {track.mid!r}"
-                raise RefusedError(400, "bad_track", message)
-            if not forwardable(section.codecs):
-                message = f"none of the codecs of mid {track.mid!r} can be forwarded"
-                raise RefusedError(400, "bad_track", message)
-            if taken.setdefault(track.track_id, track.mid) != track.mid:
-                message = f"this session publishes another track {track.track_id!r}"
-                raise RefusedError(409, "track_exists", message)
+        description = parse_description(offer)
+        published = {track.track_id: track.mid for track in self._tracks()}
+        check_publish(tracks, description, published)
         return self._answer(description, publish=tracks)
 
     def subscribe(self, tracks: Sequence[Track]) -> SessionDescription:
         """Make an offer with a new section for each track, in their order."""
         self._refuse_while_pending()
-        if len(self._slots) + len(tracks) > _MAX_SECTIONS:
-            raise RefusedError(
-                413, "too_many_tracks", f"a session has at most {_MAX_SECTIONS} sections"
-            )
+        check_count(len(self._slots) + len(tracks))
         before = list(self._slots)
         for slot in self._slots:
             slot.release()
@@ -187,10 +163,10 @@ class Session:
         """Take the answer to the SFU's offer; or answer an offer, e.g. an ICE restart."""
         if description.type == "offer":
             self._refuse_while_pending()
-            return self._answer(_parse(description))
+            return self._answer(parse_description(description))
         if self._pending is None:
             raise RefusedError(409, "no_offer", "no offer of the SFU waits for an answer")
-        self._apply_answer(_parse(description))
+        self._apply_answer(parse_description(description))
         return None
 
     def close_tracks(
@@ -198,9 +174,9 @@ class Session:
     ) -> SessionDescription:
         """End tracks that the session publishes, or receives, and answer the offer."""
         self._refuse_while_pending()
-        description = _parse(offer)
+        description = parse_description(offer)
         for track_id in track_ids:
-            if not self._slots_of(track_id):
+            if not any(self._carriers(track_id)):
                 raise RefusedError(404, "not_found", f"this session has no track {track_id!r}")
         return self._answer(description, close=track_ids)
 
@@ -228,46 +204,27 @@ class Session:
         publish: Sequence[PublishTrack] = (),
         close: Sequence[str] = (),
     ) -> SessionDescription:
-        self._check_offer(description)
+        check_offer(description, self._slots)
         self._take_transport(description)
+        msids = {section.mid: section.msid for section in description.sections}
         for track_id in close:
-            for slot in self._slots_of(track_id):
-                self._close_slot(slot, track_id, description)
+            published, received = self._carriers(track_id)
+            for slot in published:
+                slot.close_track(msids.get(slot.mid))
+            for slot in received:
+                slot.close_subscription()
         for index, section in enumerate(description.sections):
             self._take_section(index, section)
         by_mid = {slot.mid: slot for slot in self._slots}
         for wish in publish:
-            self._publish_slot(by_mid[wish.mid], wish)
+            by_mid[wish.mid].publish(wish, self._new_track)
+            self._news.set()
         self._configure_router(description)
         transport = self._transport("passive")
         return self._describe("answer", [slot.answer_section(transport) for slot in self._slots])
 
-    def _check_offer(self, description: sdp.Description) -> None:
-        sections = description.sections
-        if len(sections) > _MAX_SECTIONS:
-            raise RefusedError(
-                413, "too_many_tracks", f"a session has at most {_MAX_SECTIONS} sections"
-            )
-        if not sections or len(sections) < len(self._slots):
-            raise RefusedError(400, "bad_description", "the offer lacks sections of the session")
-        mids = [section.mid for section in sections]
-        if not all(mids) or len(set(mids)) != len(mids):
-            raise RefusedError(400, "bad_description", "each section needs a mid of its own")
-        for slot, section in zip(self._slots, sections, strict=False):
-            if not slot.rejected and (slot.mid, slot.kind) != (section.mid, section.kind):
-                message = f"the section with mid {slot.mid!r} has moved or gone"
-                raise RefusedError(400, "bad_description", message)
-        first = _first_active(description)
-        if first is not None:
-            if not (first.ice_ufrag and first.ice_pwd and first.fingerprints):
-                message = "ICE credentials or the certificate's fingerprint are missing"
-                raise RefusedError(400, "bad_description", message)
-            if first.setup not in ("actpass", "active"):
-                message = 'setup must be "actpass" or "active": the SFU is the DTLS server'
-                raise RefusedError(400, "bad_description", message)
-
     def _take_transport(self, description: sdp.Description) -> None:
-        first = _first_active(description)
+        first = first_active(description)
         if first is None:
             return
         self._link.fingerprints = first.fingerprints
@@ -278,7 +235,7 @@ class Session:
     def _take_section(self, index: int, section: sdp.Section) -> None:
         if index == len(self._slots):
             self._slots.append(Slot(section))
-        elif self._slots[index].mid != section.mid or self._slots[index].rejected:
+        elif section.mid and (self._slots[index].rejected or self._slots[index].mid != section.mid):
             self._slots[index] = Slot(section)
         slot = self._slots[index]
         if not slot.take(section):
@@ -288,71 +245,30 @@ class Session:
         if not slot.is_media:
             return
         self._formats.learn(section.kind, section.codecs, section.extensions)
-        self._announce(slot, section)
+        taken = {item.track_id for item in self._tracks()}
+        slot.announce(section, taken, self._new_track)
         if slot.subscription is not None:
             self._switch(slot.subscription, slot.client_receives)
 
-    def _announce(self, slot: Slot, section: sdp.Section) -> None:
-        """Note the track that a section may carry; it is listed once a packet shows it.
-
-        An idle ``sendrecv`` section has an msid as well, so the msid alone proves nothing.
-        """
-        track = slot.track
-        if not section.sends:
-            slot.closed_msid = None
-            if track is not None and not track.listed:
-                slot.end_track()
-            return
-        announced = section.msid[1] if section.msid is not None else ""
-        if track is not None and slot.announced_id not in ("", announced) and not slot.named:
-            slot.end_track()  # Another track took the transceiver over.
-        if slot.track is None and (slot.closed_msid is None or slot.closed_msid != section.msid):
-            taken = {item.track_id for item in self._tracks()}
-            track_id = announced if announced and announced not in taken else uuid.uuid4().hex
-            slot.track = self._new_track(slot, track_id)
-            slot.named, slot.closed_msid = False, None
-        slot.announced_id = announced
-        if slot.track is not None:
-            slot.track.configure(slot.codecs, slot.extensions)
-
-    def _new_track(self, slot: Slot, track_id: str) -> Track:
+    def _new_track(self, kind: str, mid: str, track_id: str) -> Track:
         return Track(
             session_id=self.id,
             track_id=track_id,
-            kind=slot.kind,
-            mid=slot.mid,
+            kind=kind,
+            mid=mid,
             path=self._link,
             rtcp_ssrc=self._router.ssrc,
             timings=self._host.timings,
         )
 
-    def _publish_slot(self, slot: Slot, wish: PublishTrack) -> None:
-        if slot.track is not None and slot.named and slot.track.track_id != wish.track_id:
-            slot.end_track()
-        if slot.track is None:
-            slot.track = self._new_track(slot, wish.track_id)
-            slot.track.configure(slot.codecs, slot.extensions)
-        slot.track.track_id, slot.track.name = wish.track_id, wish.name
-        slot.track.listed, slot.named, slot.closed_msid = True, True, None
-        self._news.set()
+    def _carriers(self, track_id: str) -> tuple[list[Slot], list[Slot]]:
+        """Return the slots that publish a track of this id, or else those that receive one.
 
-    def _slots_of(self, track_id: str) -> list[Slot]:
-        """Return the slots that carry a track of this id, published or subscribed to."""
-        return [
-            slot
-            for slot in self._slots
-            if (slot.track is not None and slot.track.track_id == track_id)
-            or (slot.subscription is not None and slot.subscription.is_called(track_id))
-        ]
-
-    def _close_slot(self, slot: Slot, track_id: str, description: sdp.Description) -> None:
-        if slot.track is not None and slot.track.track_id == track_id:
-            slot.end_track()
-            msids = (item.msid for item in description.sections if item.mid == slot.mid)
-            slot.closed_msid = next(msids, None)
-        if slot.subscription is not None and slot.subscription.is_called(track_id):
-            slot.end_subscription()
-            slot.spent = slot.track is None
+        Ids are unique within a session only, so its own tracks come first.
+        """
+        published = [slot for slot in self._slots if slot.publishes(track_id)]
+        received = [slot for slot in self._slots if slot.receives(track_id)]
+        return published, [] if published else received
 
     # --- the SFU's offers ---
 
@@ -373,18 +289,11 @@ class Session:
         return slot
 
     def _apply_answer(self, description: sdp.Description) -> None:
-        sections = description.sections
-        if [section.mid for section in sections] != [slot.mid for slot in self._slots]:
-            raise RefusedError(400, "bad_description", "the answer's sections are not the offer's")
-        first = _first_active(description)
-        if first is not None and first.setup == "passive":
-            raise RefusedError(
-                400, "bad_description", "setup must be active: the SFU is the DTLS server"
-            )
+        check_answer(description, self._slots)
         assert self._pending is not None
         self._pending.timer.cancel()
         self._pending = None
-        for slot, section in zip(self._slots, sections, strict=True):
+        for slot, section in zip(self._slots, description.sections, strict=True):
             if section.rejected:
                 slot.reject()
                 continue
@@ -419,12 +328,7 @@ class Session:
             subscription.track.detach(subscription)
 
     def _configure_router(self, description: sdp.Description) -> None:
-        hints = {
-            _primary_ssrc(section): section.mid
-            for section in description.sections
-            if section.sends and section.ssrcs
-        }
-        self._router.configure(self._tracks(), hints, self._subscriptions())
+        self._router.configure(self._tracks(), media_ssrcs(description), self._subscriptions())
 
     def _transport(self, setup: str) -> LocalTransport:
         return LocalTransport(
@@ -456,8 +360,16 @@ class Session:
             for slot in self._slots:
                 if slot.subscription is not None:
                     self._switch(slot.subscription, slot.client_receives)
-        elif self._link.state in ("failed", "closed"):
+        elif self._link.state in ("failed", "closed") and not self._is_empty():
             self._loop.call_soon(self.end)
+
+    def _is_empty(self) -> bool:
+        """Tell whether all sections are given up.
+
+        A browser then closes its transport, but its page may well publish again. It has the
+        time of :attr:`Timings.stun_silence` to do so.
+        """
+        return all(slot.rejected for slot in self._slots)
 
     def _tick(self) -> None:
         timings = self._host.timings
@@ -471,22 +383,3 @@ class Session:
     def _report(self) -> None:
         if not self.ended:
             self._router.report(self._link)
-
-
-def _parse(description: SessionDescription) -> sdp.Description:
-    try:
-        return sdp.parse(description.sdp)
-    except sdp.SdpError as error:
-        raise RefusedError(400, "bad_description", f"sessionDescription.sdp: {error}") from None
-
-
-def _first_active(description: sdp.Description) -> sdp.Section | None:
-    return next((item for item in description.sections if not item.rejected), None)
-
-
-def _primary_ssrc(section: sdp.Section) -> int:
-    """Return the SSRC that carries the media itself, not its retransmission."""
-    for group in section.ssrc_groups:
-        if group.semantics in ("SIM", "FID") and group.ssrcs:
-            return group.ssrcs[0]
-    return section.ssrcs[0]

@@ -8,7 +8,8 @@ track when the page adds a track of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import uuid
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from metered_sync.local.sfu.codecs import (
@@ -20,8 +21,13 @@ from metered_sync.local.sfu.codecs import (
 )
 from metered_sync.local.sfu.forward import Subscription, Track
 from metered_sync.wire.sdp import Codec, Extension, Fingerprint, Section
+from metered_sync.wire.sfu import PublishTrack
 
 __all__ = ["Formats", "LocalTransport", "Slot"]
+
+
+MakeTrack = Callable[[str, str, str], Track]
+"""Makes a track of a session, from its kind, mid and id."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +98,9 @@ class Slot:
         self.client_sends = False
         self.client_receives = False
         self.track: Track | None = None
-        self.announced_id = ""
+        self._announced_id = ""
         """The track id of the msid that the client last showed."""
-        self.named = False
+        self._named = False
         """Whether the track was published by a call, under an id of the caller's choice."""
         self.subscription: Subscription | None = None
         self.closed_msid: tuple[str, str] | None = None
@@ -135,6 +141,62 @@ class Slot:
         self.formats = tuple(str(codec.payload_type) for codec in codecs)
         self.rtcp_rsize = True
 
+    # --- the client's track ---
+
+    def announce(self, section: Section, taken: Container[str], make: MakeTrack) -> None:
+        """Note the track that a client's section may carry; a packet will show whether it does.
+
+        An idle ``sendrecv`` section has an msid as well, so the msid alone proves nothing.
+
+        Args:
+            section: The section, already taken over.
+            taken: Track ids of the session.
+            make: Makes a track.
+        """
+        if not section.sends:
+            self.closed_msid = None
+            if self.track is not None and not self.track.listed:
+                self.end_track()
+            return
+        announced = section.msid[1] if section.msid is not None else ""
+        if self._announced_id not in ("", announced) and not self._named:
+            self.end_track()  # Another track took the transceiver over.
+        if self.track is None and (self.closed_msid is None or self.closed_msid != section.msid):
+            track_id = announced if announced and announced not in taken else uuid.uuid4().hex
+            self.track = make(self.kind, self.mid, track_id)
+            self._named, self.closed_msid = False, None
+        self._announced_id = announced
+        if self.track is not None:
+            self.track.configure(self.codecs, self.extensions)
+
+    def publish(self, wish: PublishTrack, make: MakeTrack) -> None:
+        """List the section's track under the id and name of a call."""
+        if self.track is not None and self._named and self.track.track_id != wish.track_id:
+            self.end_track()
+        if self.track is None:
+            self.track = make(self.kind, self.mid, wish.track_id)
+            self.track.configure(self.codecs, self.extensions)
+        self.track.track_id, self.track.name = wish.track_id, wish.name
+        self.track.listed = self._named = True
+        self.closed_msid = None
+
+    def publishes(self, track_id: str) -> bool:
+        """Tell whether the client's track is called that."""
+        return self.track is not None and self.track.track_id == track_id
+
+    def close_track(self, msid: tuple[str, str] | None) -> None:
+        """End the client's track, whether or not its section still sends, under this msid."""
+        self.end_track()
+        self.closed_msid = msid
+
+    def end_track(self) -> None:
+        """End the client's track, if there is one."""
+        if self.track is not None:
+            self.track.end()
+            self.track = None
+
+    # --- the subscription ---
+
     def release(self) -> None:
         """Drop a subscription whose track has ended."""
         if self.subscription is not None and self.subscription.track.ended:
@@ -148,11 +210,14 @@ class Slot:
         self.end_track()
         self.end_subscription()
 
-    def end_track(self) -> None:
-        """End the client's track, if there is one."""
-        if self.track is not None:
-            self.track.end()
-            self.track = None
+    def receives(self, track_id: str) -> bool:
+        """Tell whether the client may call its subscription that."""
+        return self.subscription is not None and self.subscription.is_called(track_id)
+
+    def close_subscription(self) -> None:
+        """End the subscription, and the section with it unless it carries more."""
+        self.end_subscription()
+        self.spent = self.track is None
 
     def end_subscription(self) -> None:
         """End the subscription, if there is one."""

@@ -177,6 +177,8 @@ class Link:
         as well, so that is allowed now.
         """
         self._may_shake_again = True
+        if self.state == "closed":
+            self.state = "new"
         if len(self._passwords) > 1:
             oldest = next(iter(self._passwords))
             del self._passwords[oldest]
@@ -228,7 +230,8 @@ class Link:
         self._dtls.feed(data)
         after = self._dtls.state
         if after != before:
-            self._rx, self._tx = self._dtls.rx, self._dtls.tx
+            is_up = after == "connected"
+            self._rx, self._tx = (self._dtls.rx, self._dtls.tx) if is_up else (None, None)
             self._enter(after)
 
     def on_media(self, data: bytes) -> None:

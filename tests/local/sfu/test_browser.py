@@ -212,6 +212,28 @@ def test_stopped_transceivers_free_their_sections():
     asyncio.run(main())
 
 
+def test_a_page_that_stops_its_only_transceiver_may_publish_again():
+    """The browser closes its transport with its last section, and begins anew."""
+
+    async def main():
+        async with serve() as server, browser(server) as (page,):
+            await page.run("""
+                const track = await camera();
+                const transceiver = pc.addTransceiver(track, {direction: 'sendonly'});
+                await connect();
+                transceiver.stop();
+                await closeTracks([track.id]);
+            """)
+            own = await page.run("return publish(await camera(), 'again')")
+            client = server.client()
+            await client.connect(channel=True)
+            (seen,) = await client.subscribe((own["sessionId"], own["trackId"]))
+            await seen.expect(10)
+            assert {item.state for item in server.sfu.sessions()} == {"connected"}
+
+    asyncio.run(main())
+
+
 def test_sections_of_ended_tracks_are_given_back():
     async def main():
         async with serve() as server, browser(server) as (page,):
@@ -232,7 +254,7 @@ def test_sections_of_ended_tracks_are_given_back():
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("codec", ["VP8", "VP9", "H264", "AV1"])
+@pytest.mark.parametrize("codec", ["VP9", "H264", "AV1"])
 def test_codecs(codec):
     async def main():
         async with serve() as server, browser(server, tabs=2) as (publisher, subscriber):

@@ -246,6 +246,58 @@ def test_unsubscribe():
     asyncio.run(main())
 
 
+def test_ids_belong_to_their_session():
+    """Closing a track of one's own leaves another session's of the same id alone."""
+
+    async def main():
+        async with serve() as server:
+            one, two = server.client(), server.client()
+            pictures = [Picture(), Picture(160, 120)]
+            for client, picture in zip((one, two), pictures, strict=True):
+                await client.connect(channel=True)
+                picture._id = "camera"
+                await client.publish(picture)
+            (received,) = await two.subscribe((one.id, "camera"))
+            await received.expect(3)
+            await close_track(two, "camera")
+            assert await two.tracks() == []
+            await received.expect(5)
+            await close_track(two, "camera")
+            frames, count = received.frames, pictures[0].count
+            await until(lambda: pictures[0].count > count + 5)
+            assert received.frames <= frames + 1
+
+    asyncio.run(main())
+
+
+def test_tracks_that_clash():
+    async def main():
+        async with serve() as server:
+            client = server.client()
+            first, second = Picture(), Picture()
+            await client.connect(first, second)
+            await client.tracks()
+            offer = {"sessionDescription": await client.offer()}
+            path = f"/session/{client.id}/track/publish"
+            for tracks, expected in (
+                ([("x", "0"), ("x", "1")], (409, "track_exists")),
+                ([(first.id, "1")], (409, "track_exists")),
+                ([("x", "0"), ("y", "0")], (400, "bad_track")),
+            ):
+                wishes = [{"trackId": name, "mid": mid} for name, mid in tracks]
+                status, answer = await server.call("POST", path, {"tracks": wishes, **offer})
+                assert (status, answer["error"]) == expected
+            # A track of the first offer may get another id, and a name, afterwards.
+            wish = {"trackId": "x", "mid": "0", "customTrackName": "late"}
+            await client.take(
+                await client.call("POST", "/track/publish", {"tracks": [wish], **offer})
+            )
+            names = [(item["trackId"], item["customTrackName"]) for item in await client.tracks()]
+            assert names == [("x", "late"), (second.id, None)]
+
+    asyncio.run(main())
+
+
 def test_pause_and_resume():
     async def main():
         async with serve() as server:
