@@ -17,6 +17,7 @@ import av
 import av.error
 import numpy as np
 from av import AudioFrame, AudioResampler, VideoFrame
+from av.stream import Disposition
 
 from metered_sync.errors import MediaError
 
@@ -44,7 +45,7 @@ def _streams(container: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for stream in container.streams:
         usable = getattr(stream, "codec_context", None) is not None
-        cover = stream.type == "video" and "attached_pic" in str(stream.disposition)
+        cover = bool(stream.disposition & Disposition.attached_pic)
         if stream.type in ("video", "audio") and usable and not cover:
             found.setdefault(stream.type, stream)
     return found

@@ -168,7 +168,7 @@ def test_a_producer_that_falls_behind_moves_its_timeline() -> None:
             dues.append(number * 0.01 + offset)
             feed.lanes["audio"].put(frame(number), dues[-1], 0.0)
 
-    feed, [track] = make(produce)
+    _, [track] = make(produce)
     run(consume(track))
     assert dues[:2] == [0.0, 0.01]
     assert 60 <= dues[2] < 65
@@ -229,7 +229,7 @@ def test_the_last_track_that_stops_ends_the_feed() -> None:
 
 
 def test_a_cancelled_recv_loses_no_frame() -> None:
-    feed, [track] = make(counting(0.02, 30, "audio"))
+    _, [track] = make(counting(0.02, 30, "audio"))
 
     async def main() -> list[int]:
         numbers = []
