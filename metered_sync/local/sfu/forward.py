@@ -278,6 +278,8 @@ class Subscription:
         if payload_type is None:
             return
         if not self._anchored:
+            if packet.is_padding:
+                return  # aiortc's decoders never recover from a first frame without data.
             self._anchored = True
             self._anchor = (self._highest + 1) & 0xFFFF
             self._offset = self._anchor - packet.seq

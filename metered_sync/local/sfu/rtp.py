@@ -63,6 +63,12 @@ class Packet:
         """Header extension elements, as ``(id, value)``."""
         self.payload = payload
 
+    @property
+    def is_padding(self) -> bool:
+        """Whether the packet carries nothing but padding, as browsers send to probe the path."""
+        payload = self.payload
+        return not payload or (self.flags & 0x20 != 0 and payload[-1] >= len(payload))
+
 
 def parse_packet(data: bytes) -> Packet | None:
     """Parse an unprotected RTP packet; `None` if it is cut off."""

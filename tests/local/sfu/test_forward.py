@@ -181,6 +181,19 @@ async def test_padding_goes_through(stack):
 
 
 @run
+async def test_a_subscription_does_not_begin_with_padding(stack):
+    out = Wire()
+    track = make_track(Wire(), "audio", Codec(96, "opus", 48000, 2))
+    stack.callback(track.end)
+    subscribe(track, out)
+    track.on_packet(packet(10, bytes((0, 0, 0, 4)), flags=0xA0), 1.0)
+    track.on_packet(packet(11, b""), 1.0)
+    assert not out.raw
+    track.on_packet(packet(12, b"x\0\0\3", flags=0xA0), 1.0)
+    assert [item.payload for item in out.packets] == [b"x"]
+
+
+@run
 async def test_unknown_payload_types_are_dropped(stack):
     out = Wire()
     track = make_track(Wire())
