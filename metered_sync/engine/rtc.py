@@ -136,7 +136,7 @@ class IncomingTrack:
         self._track = track
 
     async def run(self) -> None:
-        """Take frames until the track ends."""
+        """Take frames until no more come. Whoever runs this knows why, and calls :meth:`end`."""
         try:
             while True:
                 frame = await self._track.recv()
@@ -144,7 +144,7 @@ class IncomingTrack:
                 for reader in self.readers:
                     reader.put(frame)
         except MediaStreamError:
-            self.end()
+            pass
 
     def end(self, error: BaseException | None = None) -> None:
         """End all readers: they drain, then get ``error`` or ``ClosedError``."""
@@ -152,8 +152,3 @@ class IncomingTrack:
             self.ended, self.error = True, error
             for reader in self.readers:
                 reader.end(error)
-
-    def stop(self) -> None:
-        """Stop receiving; on the loop."""
-        self._track.stop()
-        self.end()

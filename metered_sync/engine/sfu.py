@@ -9,6 +9,7 @@ rather than left in between.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import anyio
-from aiortc import RTCPeerConnection, RTCRtpTransceiver, RTCSessionDescription
+from aiortc import RTCDtlsTransport, RTCPeerConnection, RTCRtpTransceiver, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync.engine.deadline import Deadline
@@ -159,12 +160,22 @@ class SfuLink(Link):
 
     def _on_state(self) -> None:
         if self._pc is not None and self._pc.connectionState in ("failed", "closed"):
-            self.abort(
-                NegotiationFailedError(
-                    f"{self.label}: the media connection of session {self.session_id} was lost",
-                    stage="ICE",
-                )
+            self._lost()
+
+    async def _receive(self, track: IncomingTrack, transport: RTCDtlsTransport) -> None:
+        await track.run()
+        # aiortc ends tracks before it says that their connection is gone.
+        if transport.state in ("failed", "closed"):
+            self._lost()
+        track.end()
+
+    def _lost(self) -> None:
+        self.abort(
+            NegotiationFailedError(
+                f"{self.label}: the media connection of session {self.session_id} was lost",
+                stage="ICE",
             )
+        )
 
     def _finish(self, error: BaseException) -> None:
         if self.error is not None:
@@ -248,12 +259,13 @@ class SfuLink(Link):
                 reply = wire.RenegotiateRequest(_wire(pc.localDescription))
                 await self._call(wire.RENEGOTIATE, reply.body(), deadline)
             self._between = False
-            by_mid = {t.mid: t for t in pc.getTransceivers()}
+            receivers = {t.mid: t.receiver for t in pc.getTransceivers()}
             tracks = []
             for mid in mids:
-                track = IncomingTrack(by_mid[mid].receiver.track)
+                track = IncomingTrack(receivers[mid].track)
+                transport = receivers[mid].transport
                 self._incoming[mid] = track
-                self._engine.spawn(self, track.run)
+                self._engine.spawn(self, functools.partial(self._receive, track, transport))
                 tracks.append(track)
             return tracks
 
@@ -316,6 +328,7 @@ class SfuLink(Link):
         safe: bool = False,
         session_id: str | None = None,
     ) -> Answer:
+        self._check()
         path = call.path(self._options.app_id, session_id or self.session_id or "")
         endpoint = f"{call.method} {path}"
         try:
