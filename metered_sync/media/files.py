@@ -113,26 +113,33 @@ class _Playback:
         self._path = path
         self._label = label
         self._loop = loop
-        self._offset = 0.0  # from the file's time to the feed's clock
+        self._offset: float | None = None  # from the file's time to the feed's clock
         self._newest = 0.0  # the file's time, of what was put latest
         self._audio_end: int | None = None  # of what was put, in samples
         self._video_pts = -1
 
     def run(self, feed: Feed) -> None:
         """Play until the end or the stop; on the producer's thread."""
-        start, at = feed.take_seek(), 0.0
+        start = feed.take_seek()
+        self._offset = None if start is None else -start
         while start is not None:
-            self._offset = at - start
             end = self._play(feed, start)
             if end is not None and self._loop:
                 if end == 0:
                     raise MediaError(f"{self._label}: nothing in it could be decoded")
-                start, at = 0.0, end + self._offset
-            elif end is not None and feed.finish(end + self._offset, end):
+                start, self._offset = 0.0, end + self._placed(feed, end)
+            elif end is not None and feed.finish(end + self._placed(feed, end), end):
                 return
             else:
-                start, at = feed.take_seek(), feed.clock() + SEEK
-                self._audio_end, self._video_pts = None, -1
+                start = feed.take_seek()
+                self._offset = self._audio_end = None
+                self._video_pts = -1
+
+    def _placed(self, feed: Feed, time: float) -> float:
+        """Return the offset; after a seek, what comes first is due at once."""
+        if self._offset is None:
+            self._offset = feed.clock() + SEEK - time
+        return self._offset
 
     def _play(self, feed: Feed, start: float) -> float | None:
         """Play from a position; return the file's end, or ``None`` when interrupted."""
@@ -149,13 +156,13 @@ class _Playback:
         return max(shortest if self._loop and longest - shortest < SKEW else longest, start)
 
     def _put(self, feed: Feed, kind: str, frame: AudioFrame | VideoFrame, time: float) -> bool:
-        due = time + self._offset
+        due = time + self._placed(feed, time)
         behind = feed.behind(due)
         if behind:
             if time < self._newest - APART:
                 return not feed.interrupted
-            self._offset += behind
             due += behind
+            self._offset = due - time
         self._newest = max(self._newest, time)
         if isinstance(frame, AudioFrame):
             return self._put_audio(feed, frame, due, time)
