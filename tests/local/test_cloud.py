@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from metered_sync import ClosedError, MeteredError, SfuClient, SignallingClient
+from metered_sync.local import LocalCloud
+from metered_sync.testing import ToneSource
+
+
+def test_its_values_are_what_clients_take() -> None:
+    with LocalCloud() as cloud:
+        assert cloud.url.startswith("ws://127.0.0.1:")
+        assert cloud.http_url.replace("http", "ws") == cloud.url
+        with SignallingClient(**cloud.client_options()) as client:
+            assert client.state == "connected"
+        with SignallingClient(**cloud.token_options("me", ttl=60)) as client:
+            assert client.peer_id == "me"
+        with SfuClient(**cloud.sfu_options()) as sfu:
+            assert sfu.session_id
+
+
+def test_permissions_of_the_publishable_key() -> None:
+    with (
+        LocalCloud(permissions=["subscribe", "publish"]) as cloud,
+        SignallingClient(**cloud.client_options()) as client,
+    ):
+        client.publish("x", 1)
+        with pytest.raises(MeteredError, match="Send"):
+            client.send("x", 1)
+    with pytest.raises(ValueError, match="permissions"):
+        LocalCloud(permissions=["fly"])
+
+
+@pytest.mark.parametrize("options", [{"host": "0.0.0.0"}, {"port": -1}, {"port": "80"}])
+def test_bad_arguments(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        LocalCloud(**options)
+
+
+def test_a_bad_claim_is_told_before_connecting() -> None:
+    with LocalCloud() as cloud:
+        with pytest.raises(ValueError):
+            cloud.token_options("")
+        with pytest.raises(TypeError):
+            cloud.token_options("me", no_such_claim=1)
+
+
+def test_it_says_when_it_does_not_serve() -> None:
+    cloud = LocalCloud()
+    with pytest.raises(ClosedError, match="start"):
+        cloud.client_options()
+    assert "not serving" in repr(cloud)
+    cloud.start()
+    cloud.start()
+    port = cloud.port
+    cloud.close()
+    cloud.close()
+    with pytest.raises(ClosedError):
+        cloud.start()
+    with pytest.raises(ClosedError):
+        cloud.faults.drop_connections()
+    with socket.create_server(("127.0.0.1", port)):
+        pass  # the port is free again
+
+
+def test_a_port_that_is_taken() -> None:
+    with LocalCloud() as cloud:
+        other = LocalCloud(port=cloud.port)
+        with pytest.raises(MeteredError, match="another port"):
+            other.start()
+        other.close()
+        with LocalCloud(host="localhost") as third:
+            assert third.url.startswith("ws://localhost:")
+            with SignallingClient(**third.client_options()) as client:
+                client.publish("x", 1)
+
+
+def test_two_clouds_do_not_know_each_other() -> None:
+    with LocalCloud() as one, LocalCloud() as two:
+        assert one.publishable_key != two.publishable_key
+        with pytest.raises(MeteredError, match="4001"):
+            SignallingClient(api_key=one.publishable_key, url=two.url).connect()
+
+
+def test_faults_check_their_arguments() -> None:
+    with LocalCloud() as cloud:
+        for fraction in (-0.1, 1.1):
+            with pytest.raises(ValueError, match="fraction"):
+                cloud.faults.lose_media(fraction)
+        cloud.faults.lose_media(0)
+
+
+def test_closing_while_media_flows() -> None:
+    with (
+        LocalCloud() as cloud,
+        ToneSource(frequency=440) as tone,
+        SfuClient(**cloud.sfu_options()) as a,
+        SfuClient(**cloud.sfu_options()) as b,
+    ):
+        frames = b.subscribe(a.publish(tone.audio)).frames()
+        frames.get(timeout=10)
+        cloud.close()
+        with pytest.raises(MeteredError):
+            while True:
+                frames.get(timeout=60)
