@@ -227,7 +227,7 @@ def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
     with av.open(str(path), "w") as container:
         cover: Any = container.add_stream("mjpeg", rate=1)
         cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = av.stream.Disposition.attached_pic.value
         sound: Any = container.add_stream("aac", rate=48000)
         image = picture(1).reformat(format="yuvj420p")
         container.mux(cover.encode(image))
