@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
+from metered_sync.engine import guard
 from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.reader import Reader
 from metered_sync.engine.rtc import Frame, IncomingTrack
@@ -72,6 +73,7 @@ class RemoteTrack:
         self._owner = owner  # the client must not be collected while its track is in use
         self._lock = threading.Lock()  # guards _newest and the tuple of readers
         self._newest: FrameQueue | None = None
+        self._born = guard.generation()
 
     def __repr__(self) -> str:
         name = f" {self.name!r}" if self.name else ""
@@ -109,6 +111,7 @@ class RemoteTrack:
             maxsize: How many frames a ``"fifo"`` reader holds; 30 pictures or 500 pieces
                 of sound (10 s) unless said otherwise.
         """
+        guard.check_process(self._born, self._described())
         if mode is None:
             mode = "latest" if self.kind == "video" else "fifo"
         if mode not in ("latest", "fifo"):
