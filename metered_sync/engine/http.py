@@ -31,6 +31,8 @@ EXCERPT = 500
 """Characters of an answer that is not JSON which an error shows."""
 ATTEMPTS = 4
 FIRST_DELAY = 0.25
+AFTER = 1.0
+"""Seconds after its caller's deadline at which an abandoned request gives up, too."""
 RETRIED = (429, 500, 502, 503, 504)
 
 logger = logging.getLogger("metered_sync")
@@ -115,7 +117,7 @@ class Http:
         raise AssertionError("unreachable")
 
     def _send(self, method: str, path: str, json: Any, deadline: Deadline) -> Answer:
-        left = max(deadline.left(), 0.001)
+        left = deadline.left() + AFTER
         data = None if json is None else json_module.dumps(json).encode()
         try:
             with self._session.request(

@@ -291,7 +291,9 @@ class SfuLink(Link):
 
     async def _offer(self, pc: RTCPeerConnection) -> wire.SessionDescription:
         self.stage, self._between = "offer", True
-        await pc.setLocalDescription(await pc.createOffer())
+        # Shielded: aioice leaves a socket open where its gathering is cancelled.
+        with anyio.CancelScope(shield=True):
+            await pc.setLocalDescription(await pc.createOffer())
         self.stage = "HTTP"
         return _wire(pc.localDescription)
 

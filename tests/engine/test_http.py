@@ -140,7 +140,10 @@ def test_why_no_answer_came(origin: str, words: str) -> None:
     assert caught.value.__cause__ is None
 
 
-def test_a_server_that_does_not_answer_in_time(server: Any) -> None:
+def test_a_server_that_does_not_answer_in_time(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_module, "AFTER", 0.1)
     server.wait = threading.Event()
     with pytest.raises(HttpError, match="too long"):
         fetch(server, "GET", "/", timeout=0.2)
