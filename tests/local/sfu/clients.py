@@ -99,14 +99,24 @@ async def serve(timings: Timings = FAST) -> AsyncIterator[Server]:
 
 
 class Picture(MediaStreamTrack):
-    """Video of moving noise-free bars, paced in real time."""
+    """Video of a moving bar, paced in real time.
+
+    Args:
+        width: In pixels.
+        height: In pixels.
+        fps: Frames a second.
+        noise: Add a patch that is hard to compress, for many packets a frame.
+    """
 
     kind = "video"
 
-    def __init__(self, width: int = 320, height: int = 240, fps: int = 30) -> None:
+    def __init__(
+        self, width: int = 320, height: int = 240, fps: int = 30, noise: bool = False
+    ) -> None:
         super().__init__()
         self._size = (width, height)
         self._fps = fps
+        self._noise = np.random.default_rng(1) if noise else None
         self._start: float | None = None
         self.count = 0
 
@@ -119,6 +129,8 @@ class Picture(MediaStreamTrack):
         image = np.full((height, width, 3), 40, np.uint8)
         left = self.count * 4 % (width - 40)
         image[:, left : left + 40] = 220
+        if self._noise is not None:
+            image[:96, :96] = self._noise.integers(0, 255, (96, 96, 3), np.uint8)
         frame = VideoFrame.from_ndarray(image, "bgr24")
         frame.pts = self.count * 90000 // self._fps
         frame.time_base = fractions.Fraction(1, 90000)

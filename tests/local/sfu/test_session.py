@@ -346,7 +346,7 @@ def test_loss():
     async def main():
         async with serve() as server:
             publisher, subscriber = server.client(), server.client()
-            picture = Picture(640, 480)
+            picture = Picture(640, 480, noise=True)
             await publisher.connect(picture)
             await subscriber.connect()
             (received,) = await subscriber.subscribe((publisher.id, picture.id))
