@@ -17,11 +17,19 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpReceiver
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from metered_sync import MeteredTimeoutError, from_file
+from metered_sync.engine import tracks as tracks_module
 from metered_sync.media.sources import Source
 from metered_sync.testing import PatternSource, ToneSource, dominant_frequency, read_number
 from tests.conftest import run_script
 
 BUNNY = Path(__file__).parents[1] / "metered_sync" / "demo" / "bunny.mp4"
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be dropped because this machine is busy."""
+    monkeypatch.setattr(tracks_module, "GRACE", 60.0)
+    monkeypatch.setattr(tracks_module, "BEHIND", 60.0)
 
 
 async def consume(track: MediaStreamTrack | None) -> list[Any]:
@@ -51,6 +59,7 @@ def painted(number: int, width: int = 320, height: int = 240) -> Any:
 # --- the pattern ----------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("patient")
 def test_the_pattern_counts_in_real_time() -> None:
     source = PatternSource(64, 48, fps=50, duration=0.5)
     assert source.captured(0) is None
@@ -136,6 +145,7 @@ def test_the_pattern_gives_an_encoder_work() -> None:
 # --- the tone -------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("patient")
 def test_the_tone_has_its_frequency_and_level() -> None:
     source = ToneSource(1234.5, level=-6, duration=0.5)
     frames = run(consume(source.audio))

@@ -53,7 +53,6 @@ from __future__ import annotations
 import atexit
 import concurrent.futures.thread
 import functools
-import importlib.util
 import logging
 import os
 import threading
@@ -204,11 +203,7 @@ class Engine:
         guard.engine_threads.add(threading.get_ident())
         cause: BaseException | None = None
         try:
-            uvloop = (
-                importlib.util.find_spec("uvloop") is not None
-                and os.environ.get("METERED_SYNC_LOOP") != "asyncio"
-            )
-            anyio.run(self._serve, backend_options={"use_uvloop": uvloop})
+            anyio.run(self._serve, backend_options={"use_uvloop": _uvloop_wanted()})
         except BaseException as error:
             cause = error
         finally:
@@ -329,6 +324,16 @@ class Engine:
         async with anyio.create_task_group() as group:
             for link in tuple(self.links):
                 group.start_soon(close, link)
+
+
+def _uvloop_wanted() -> bool:
+    if os.environ.get("METERED_SYNC_LOOP") == "asyncio":
+        return False
+    try:
+        import uvloop  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 # --- one engine per process -----------------------------------------------------------

@@ -1,0 +1,158 @@
+"""Rules 4 and 7 in the servers people use: gunicorn with forked workers, Django's async views."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from metered_sync import SignallingClient
+from tests.conftest import ROOT, run_script, wait_until
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs POSIX")
+
+APP = """
+import os, threading
+from flask import Flask, jsonify, request
+from metered_sync import ForkedError, SignallingClient
+
+app = Flask(__name__)
+lock = threading.Lock()
+client = None
+made_before_the_fork = SignallingClient()    # the mistake to be told of, not to hang on
+
+def get_client():
+    "One client per worker, opened on first use."
+    global client
+    with lock:
+        if client is None:
+            client = SignallingClient()
+            client.connect()
+        return client
+
+@app.post("/publish/<channel>")
+def publish(channel):
+    get_client().publish(channel, request.get_json())
+    return jsonify(worker=os.getpid(), peer=get_client().peer_id)
+
+@app.get("/mistake")
+def mistake():
+    try:
+        made_before_the_fork.connect()
+    except ForkedError as error:
+        return str(error), 500
+    return "no error"
+"""
+
+
+@contextmanager
+def gunicorn(directory: Path, environment: dict[str, str], *options: str) -> Iterator[str]:
+    (directory / "app.py").write_text(APP)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", *options]
+    with (
+        open(directory / "log", "w") as log,
+        subprocess.Popen(
+            [*command, "--chdir", str(directory), "app:app"],
+            env={**os.environ, **environment, "PYTHONPATH": str(ROOT)},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        try:
+
+            def answers() -> bool:
+                try:
+                    return requests.get(f"http://127.0.0.1:{port}/", timeout=5).status_code == 404
+                except requests.ConnectionError:
+                    return False
+
+            wait_until(answers, 30)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+    assert process.returncode == 0
+    assert "Traceback" not in (directory / "log").read_text()
+
+
+@pytest.fixture
+def environment(served_cloud: dict[str, str]) -> dict[str, str]:
+    return {"METERED_URL": served_cloud["url"], "METERED_KEY": served_cloud["publishable_key"]}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--workers", "3", "--preload"), ("--workers", "2", "--threads", "4"), ("--workers", "2")],
+    ids=["preload", "threads", "sync"],
+)
+def test_gunicorn(tmp_path: Path, environment: dict[str, str], options: tuple[str, ...]) -> None:
+    workers, peers = set(), set()
+    with (
+        SignallingClient(
+            url=environment["METERED_URL"], api_key=environment["METERED_KEY"]
+        ) as listener,
+        gunicorn(tmp_path, environment, *options) as url,
+    ):
+        inbox = listener.subscribe("from-gunicorn")
+
+        def ask(number: int) -> None:
+            answer = requests.post(f"{url}/publish/from-gunicorn", json=number, timeout=20)
+            assert answer.status_code == 200
+            workers.add(answer.json()["worker"])
+            peers.add(answer.json()["peer"])
+            assert inbox.get(timeout=5).data == number
+
+        for number in range(60):
+            ask(number)
+            if len(workers) > 1 and number > 20:
+                break
+        assert len(peers) == len(workers) >= 1  # each worker has a client of its own
+        if "--preload" in options:
+            told = requests.get(f"{url}/mistake", timeout=20)
+            assert told.status_code == 500
+            assert "os.fork()" in told.text
+
+
+def test_an_async_view_of_django(environment: dict[str, str]) -> None:
+    source = """
+import asyncio, warnings
+import django
+from django.conf import settings
+from django.http import JsonResponse
+from django.urls import path
+settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="x")
+django.setup()
+from metered_sync import SignallingClient
+
+async def view(request):
+    # A mistake, for it holds up the loop; but it works, and it is told.
+    with SignallingClient() as one, SignallingClient() as two:
+        inbox = one.subscribe("django")
+        two.publish("django", 7)
+        return JsonResponse({"data": inbox.get(timeout=5).data})
+
+urlpatterns = [path("", view)]
+
+from django.test import AsyncClient
+async def main():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        answer = await AsyncClient().get("/")
+    print(answer.json(), sum(w.category is RuntimeWarning for w in caught))
+asyncio.run(main())
+"""
+    done = run_script(source, **environment)
+    assert (done.returncode, done.stdout) == (0, "{'data': 7} 1\n"), done.stderr
