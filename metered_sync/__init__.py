@@ -1,8 +1,8 @@
 """Realtime messaging, WebRTC and SFU media for people who do not write asyncio.
 
 Everything public is imported from here. Importing starts no thread, and loads
-neither ``aiortc``, ``av`` nor ``numpy``: names that need them are loaded on first
-use, and say what to install where they are missing.
+neither ``aiortc``, ``av`` nor ``numpy``: names that need them, or anything else that
+is slow to load, are loaded on first use, and say what to install where it is missing.
 """
 
 from __future__ import annotations
@@ -52,7 +52,6 @@ from metered_sync.events import (
     StateChange,
     TokenProviderError,
 )
-from metered_sync.tokens import mint_token
 
 if TYPE_CHECKING:
     from metered_sync.media.files import FileSource as FileSource
@@ -61,10 +60,11 @@ if TYPE_CHECKING:
     from metered_sync.media.track import RemoteTrack as RemoteTrack
     from metered_sync.sfu import Publication as Publication
     from metered_sync.sfu import SfuClient as SfuClient
+    from metered_sync.tokens import mint_token as mint_token
     from metered_sync.wire.sfu import SessionInfo as SessionInfo
     from metered_sync.wire.sfu import TrackInfo as TrackInfo
 
-# ``import *`` must work without the extras, so names of _ON_FIRST_USE are not listed.
+# ``import *`` must work without the extras, so names that need them are not listed.
 __all__ = [
     "AckTimeoutError",
     "ClosedError",
@@ -118,6 +118,7 @@ _ON_FIRST_USE = {
     "SfuClient": "metered_sync.sfu",
     "TrackInfo": "metered_sync.wire.sfu",
     "from_file": "metered_sync.media.files",
+    "mint_token": "metered_sync.tokens",
 }
 _WEBRTC = ("aioice", "aiortc", "av", "numpy")
 

@@ -286,7 +286,7 @@ def test_importing_starts_nothing() -> None:
 import sys, threading
 before = threading.active_count()
 import metered_sync
-for name in ("aiortc", "aioice", "av", "numpy", "aiohttp", "PIL", "rich"):
+for name in ("aiortc", "aioice", "av", "numpy", "aiohttp", "PIL", "rich", "requests", "jwt"):
     assert name not in sys.modules, name
 assert threading.active_count() == before
 assert not hasattr(metered_sync, "no_such_name")

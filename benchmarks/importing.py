@@ -1,0 +1,44 @@
+"""How long `import metered_sync` takes beyond what asyncio takes by itself.
+
+Each figure is the median over fresh interpreters; the ratio is to `import asyncio`.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+
+ROUNDS = 15
+MODULES = ("asyncio", "requests", "websockets.asyncio.client", "metered_sync", "aiortc")
+
+
+def measure(module: str) -> float:
+    """Return the milliseconds that importing a module takes after asyncio (or at all)."""
+    before = "" if module == "asyncio" else "import asyncio; "
+    code = (
+        f"import time; {before}start = time.perf_counter(); import {module}; "
+        "print((time.perf_counter() - start) * 1000)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def main() -> None:
+    """Measure in turn, so that a drifting machine hurts all alike."""
+    times: dict[str, list[float]] = {module: [] for module in MODULES}
+    for module in MODULES:
+        measure(module)  # fills the disk's cache
+    for _ in range(ROUNDS):
+        for module in MODULES:
+            times[module].append(measure(module))
+    base = statistics.median(times["asyncio"])
+    print(f"{'import':<28}{'median':>10}{'ratio to asyncio':>20}")
+    for module in MODULES:
+        median = statistics.median(times[module])
+        print(f"{module:<28}{median:>7.1f} ms{median / base:>20.2f}")
+    print("\ngoal for metered_sync: below 100 ms on top of asyncio; aiortc is loaded on first use")
+
+
+if __name__ == "__main__":
+    main()
