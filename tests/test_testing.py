@@ -28,8 +28,8 @@ BUNNY = Path(__file__).parents[1] / "metered_sync" / "demo" / "bunny.mp4"
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing be dropped because this machine is busy."""
-    monkeypatch.setattr(tracks_module, "GRACE", 60.0)
-    monkeypatch.setattr(tracks_module, "BEHIND", 60.0)
+    for bound in ("GRACE", "BEHIND", "LINGER"):
+        monkeypatch.setattr(tracks_module, bound, 60.0)
 
 
 async def consume(track: MediaStreamTrack | None) -> list[Any]:

@@ -25,8 +25,8 @@ from tests.conftest import run_script, wait_until
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing be dropped because this machine is busy."""
-    monkeypatch.setattr(tracks_module, "GRACE", 60.0)
-    monkeypatch.setattr(tracks_module, "BEHIND", 60.0)
+    for bound in ("GRACE", "BEHIND", "LINGER"):
+        monkeypatch.setattr(tracks_module, bound, 60.0)
 
 
 def frame(number: int) -> AudioFrame:
@@ -295,7 +295,7 @@ def test_a_frame_costs_one_wake_up_at_most() -> None:
             return original(*args, **kwargs)
 
         loop.call_soon_threadsafe = counted  # type: ignore[method-assign]
-        return len(await consume(track, 50))
+        return len(await consume(track))
 
     assert run(main()) == 50
     assert 0 < len(woken) <= 51
