@@ -33,7 +33,7 @@ $(VENV)/pyvenv.cfg:
 
 $(VENV)/.demo: $(VENV)/pyvenv.cfg setup.cfg pyproject.toml
 	@echo "setting up $(VENV) ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[local,cli]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[webrtc,local,cli]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/pyvenv.cfg setup.cfg pyproject.toml

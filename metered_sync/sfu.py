@@ -283,6 +283,27 @@ class SfuClient(Facade, Observable):
         ]
         return tracks if many else tracks[0]
 
+    def unsubscribe(self, track: RemoteTrack, *, timeout: float | None = None) -> None:
+        """Stop receiving a track; its readers drain and end. Repeatable.
+
+        Raises:
+            SfuError: The SFU refuses. The session is closed then.
+            MeteredTimeoutError: Not done before the deadline; the session is closed.
+        """
+        deadline = self._deadline(timeout)
+        if not isinstance(track, RemoteTrack) or track._owner is not self:
+            raise ValueError(f"{track!r} is not a track that this SfuClient subscribed to")
+        link = self._connected("unsubscribe")
+        if not track.ended:
+            self._call(
+                link.unsubscribe,
+                track._incoming,
+                deadline,
+                deadline=deadline,
+                what=f"unsubscribe from {track!r}",
+                stage=lambda: link.stage,
+            )
+
     # --- looking around ---
 
     def sessions(self, *, timeout: float | None = None) -> list[SessionInfo]:

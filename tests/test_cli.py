@@ -151,5 +151,5 @@ sys.exit(main(["demo"]))
         [sys.executable, "-c", source], capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert done.returncode == 1
-    assert "pip install 'metered_sync[local,cli]'" in done.stderr
+    assert "pip install 'metered_sync[webrtc,local,cli]'" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -149,6 +149,26 @@ def test_a_closed_publication_is_gone_and_others_go_on(pair: Any) -> None:
             assert receiver.subscribe(sender.publish(three.video)).read(timeout=10) is not None
 
 
+def test_an_unsubscribed_track_ends_and_others_go_on(pair: Any) -> None:
+    sender, receiver = pair
+    with PatternSource(160, 120, 15) as one, ToneSource(frequency=440) as two:
+        published = [sender.publish(one.video), sender.publish(two.audio)]
+        picture, sound = receiver.subscribe(published)
+        picture.read(timeout=10)
+        frames = picture.frames()
+        receiver.unsubscribe(picture)
+        receiver.unsubscribe(picture)
+        assert picture.ended
+        list(frames)
+        assert sound.frames().get(timeout=10) is not None
+        # And again: a new track, for the old one has ended for good.
+        again = receiver.subscribe(published[0])
+        assert again.read(timeout=10) is not None
+        assert again.kind == "video"
+        with pytest.raises(ValueError, match="subscribed"):
+            sender.unsubscribe(again)
+
+
 def test_many_threads_negotiate_on_one_session(pair: Any) -> None:
     sender, receiver = pair
     sources = [ToneSource(frequency=300 + 50 * n) for n in range(6)]

@@ -21,7 +21,7 @@ try:
 except ImportError as error:
     raise ImportError(
         f"the demo needs more packages ({error.name} is missing): "
-        "run  pip install 'metered_sync[local,cli]'"
+        "run  pip install 'metered_sync[webrtc,local,cli]'"
     ) from error
 
 from metered_sync.cli import _environment

@@ -65,6 +65,16 @@ class SfuOptions:
 
 
 @dataclass
+class Incoming:
+    """A subscribed track."""
+
+    track_id: str
+    """The id at its publisher."""
+    frames: IncomingTrack
+    transceiver: RTCRtpTransceiver
+
+
+@dataclass
 class Outgoing:
     """A published track."""
 
@@ -104,7 +114,7 @@ class SfuLink(Link):
         self._lock: anyio.Lock | None = None
         self._between = False
         """Whether our description and the SFU's may differ, so that there is no way back."""
-        self._incoming: dict[str, IncomingTrack] = {}
+        self._incoming: dict[str, Incoming] = {}
         """Received tracks by the mid of their media section."""
 
     # --- life ---
@@ -184,8 +194,8 @@ class SfuLink(Link):
         self._engine.links.discard(self)
         self._http.close()
         end = None if isinstance(error, ClosedError) else error
-        for track in self._incoming.values():
-            track.end(end)
+        for incoming in self._incoming.values():
+            incoming.frames.end(end)
         was, self.state = self.state, "closed"
         self._sink.emit(StateChange(was, "closed"))
         self._sink.end(end)
@@ -227,14 +237,34 @@ class SfuLink(Link):
     async def unpublish(self, outgoing: Outgoing, deadline: Deadline) -> None:
         """End a published track."""
         async with _Negotiation(self) as pc:
-            outgoing.transceiver.sender.replaceTrack(None)
-            outgoing.transceiver.direction = "inactive"
-            description = await self._offer(pc)
-            request = wire.CloseRequest((outgoing.track_id,), description)
-            answer = await self._call(wire.CLOSE, request.body(), deadline)
-            closed = self._parsed(wire.Closed, answer, wire.CLOSE)
-            await self._apply(pc, closed.description)
-            outgoing.closed = True
+            if not outgoing.closed:
+                outgoing.transceiver.sender.replaceTrack(None)
+                await self._close_track(pc, outgoing.transceiver, outgoing.track_id, deadline)
+                outgoing.closed = True
+
+    async def unsubscribe(self, frames: IncomingTrack, deadline: Deadline) -> None:
+        """Stop receiving a track."""
+        async with _Negotiation(self) as pc:
+            for mid, incoming in self._incoming.items():
+                if incoming.frames is frames and not frames.ended:
+                    await self._close_track(pc, incoming.transceiver, incoming.track_id, deadline)
+                    frames.end()
+                    del self._incoming[mid]
+                    return
+
+    async def _close_track(
+        self,
+        pc: RTCPeerConnection,
+        transceiver: RTCRtpTransceiver,
+        track_id: str,
+        deadline: Deadline,
+    ) -> None:
+        transceiver.direction = "inactive"
+        description = await self._offer(pc)
+        request = wire.CloseRequest((track_id,), description)
+        answer = await self._call(wire.CLOSE, request.body(), deadline)
+        closed = self._parsed(wire.Closed, answer, wire.CLOSE)
+        await self._apply(pc, closed.description)
 
     async def subscribe(
         self, refs: Sequence[wire.RemoteTrackRef], deadline: Deadline
@@ -259,13 +289,14 @@ class SfuLink(Link):
                 reply = wire.RenegotiateRequest(_wire(pc.localDescription))
                 await self._call(wire.RENEGOTIATE, reply.body(), deadline)
             self._between = False
-            receivers = {t.mid: t.receiver for t in pc.getTransceivers()}
+            transceivers = {t.mid: t for t in pc.getTransceivers()}
             tracks = []
-            for mid in mids:
-                track = IncomingTrack(receivers[mid].track)
-                transport = receivers[mid].transport
-                self._incoming[mid] = track
-                self._engine.spawn(self, functools.partial(self._receive, track, transport))
+            for mid, ref in zip(mids, refs, strict=True):
+                receiver = transceivers[mid].receiver
+                track = IncomingTrack(receiver.track)
+                self._incoming[mid] = Incoming(ref.track_id, track, transceivers[mid])
+                receive = functools.partial(self._receive, track, receiver.transport)
+                self._engine.spawn(self, receive)
                 tracks.append(track)
             return tracks
 
@@ -273,7 +304,7 @@ class SfuLink(Link):
         self, offer: wire.SessionDescription, refs: Sequence[wire.RemoteTrackRef]
     ) -> list[str]:
         """Return the mids of an SFU offer's new sections, in the order of ``refs``."""
-        known = {mid for mid, track in self._incoming.items() if not track.ended}
+        known = {mid for mid, incoming in self._incoming.items() if not incoming.frames.ended}
         try:
             sections = sdp.parse(offer.sdp).sections
         except sdp.SdpError as error:

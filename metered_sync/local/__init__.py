@@ -7,7 +7,8 @@ from __future__ import annotations
 
 try:
     import aiohttp
-    import aiortc
+    import OpenSSL
+    import pylibsrtp
 except ImportError as error:
     raise ImportError(
         f"the local cloud needs more packages ({error.name} is missing): "
@@ -17,6 +18,7 @@ except ImportError as error:
 from metered_sync.local.cloud import LocalCloud
 
 assert aiohttp
-assert aiortc
+assert OpenSSL
+assert pylibsrtp
 
 __all__ = ["LocalCloud"]
