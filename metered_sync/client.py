@@ -10,8 +10,9 @@ from typing import Any, Literal, TypeVar
 
 from metered_sync.dispatch import EventHub, Observable
 from metered_sync.engine.deadline import Deadline
+from metered_sync.engine.dialling import Backoff, SignallingOptions
 from metered_sync.engine.reader import Overflow, Reader
-from metered_sync.engine.signalling import Backoff, SignallingLink, SignallingOptions, State
+from metered_sync.engine.signalling import Request, SignallingLink, State
 from metered_sync.errors import (
     AckTimeoutError,
     ClosedError,
@@ -85,7 +86,7 @@ class Subscription(Reader[Message]):
             _send_unsubscribe(self._link, self.channel)
 
 
-def _send_unsubscribe(link: SignallingLink, channel: str) -> Any:
+def _send_unsubscribe(link: SignallingLink, channel: str) -> Request | None:
     try:
         return link.request(
             lambda request_id: frames.build_unsubscribe(channel, request_id),
@@ -385,7 +386,7 @@ class SignallingClient(Facade, Observable):
         self._start().check(what)
         self._await_ack(link, link.request(build, what, on_ack), deadline)
 
-    def _await_ack(self, link: SignallingLink, request: Any, deadline: Deadline) -> None:
+    def _await_ack(self, link: SignallingLink, request: Request, deadline: Deadline) -> None:
         try:
             ended = request.ended.wait(deadline)
         except BaseException:  # Ctrl-C

@@ -58,7 +58,7 @@ import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
 import anyio.abc
@@ -66,8 +66,9 @@ import anyio.abc
 from metered_sync.engine import guard
 from metered_sync.engine.deadline import Deadline, Signal
 from metered_sync.errors import EngineError, MeteredTimeoutError, fresh
+from metered_sync.events import Event
 
-__all__ = ["Engine", "Link", "current"]
+__all__ = ["Engine", "EventSink", "Link", "at_exit", "current"]
 
 T = TypeVar("T")
 logger = logging.getLogger("metered_sync")
@@ -80,6 +81,16 @@ EXIT_GRACE = 2.0
 """How long the interpreter's exit waits for links to close, in seconds."""
 START = 10.0
 """How long the engine's thread may take to start, in seconds."""
+
+
+class EventSink(Protocol):
+    """Where the engine's events go (:class:`metered_sync.dispatch.EventHub`)."""
+
+    def emit(self, event: Event) -> None:
+        """Take an event without blocking."""
+
+    def end(self, error: BaseException | None = None) -> None:
+        """There will be no more events."""
 
 
 class Link:

@@ -22,7 +22,7 @@ from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.http import Answer, Http, HttpError
-from metered_sync.engine.loop import Engine, Link
+from metered_sync.engine.loop import Engine, EventSink, Link
 from metered_sync.engine.rtc import (
     IncomingTrack,
     close_quietly,
@@ -30,7 +30,6 @@ from metered_sync.engine.rtc import (
     peer_connection,
     wait_connected,
 )
-from metered_sync.engine.signalling import EventSink
 from metered_sync.errors import (
     ClosedError,
     MeteredError,

@@ -20,27 +20,22 @@ from __future__ import annotations
 
 import itertools
 import logging
-import random
 import secrets
 import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
-from urllib.parse import urlsplit
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import anyio
 from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as websocket_connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
-from websockets.version import version as websockets_version
+from websockets.exceptions import ConnectionClosed
 
 from metered_sync.engine.deadline import Signal
-from metered_sync.engine.logs import scrubbed_logger
-from metered_sync.engine.loop import Engine, Link
+from metered_sync.engine.dialling import ABNORMAL, Dialler, SignallingOptions
+from metered_sync.engine.loop import Engine, EventSink, Link
 from metered_sync.engine.reader import Reader
-from metered_sync.engine.workers import run_in_worker
 from metered_sync.errors import (
     ClosedError,
     DisconnectedError,
@@ -54,7 +49,6 @@ from metered_sync.events import (
     Connected,
     Direct,
     Disconnected,
-    Event,
     GoingAway,
     IceServer,
     Message,
@@ -62,7 +56,6 @@ from metered_sync.events import (
     Presence,
     ServerError,
     StateChange,
-    TokenProviderError,
 )
 from metered_sync.wire import frames
 from metered_sync.wire.limits import (
@@ -71,67 +64,18 @@ from metered_sync.wire.limits import (
     CLOSE_OVER_LIMIT,
     CLOSE_TOKEN_EXPIRED,
     MAX_FRAME,
-    MAX_INBOUND_FRAME,
     TERMINAL_CLOSES,
 )
 from metered_sync.wire.names import utf8_size
 from metered_sync.wire.timings import DEFAULT, Timings
-from metered_sync.wire.urls import is_loopback, scrub, signalling_url
+from metered_sync.wire.urls import scrub
 
-__all__ = ["Backoff", "EventSink", "Request", "SignallingLink", "SignallingOptions", "State"]
+__all__ = ["Request", "SignallingLink", "State"]
 
 State = Literal["idle", "connecting", "connected", "reconnecting", "closed"]
 logger = logging.getLogger("metered_sync")
 
-ABNORMAL = 1006
 REPLAY_ATTEMPTS = 4
-PROVIDER_FAILURES = 3
-"""Failures of the token provider in a row before an event says so."""
-
-
-class EventSink(Protocol):
-    """Where the engine's events go (:class:`metered_sync.dispatch.EventHub`)."""
-
-    def emit(self, event: Event) -> None:
-        """Take an event without blocking."""
-
-    def end(self, error: BaseException | None = None) -> None:
-        """There will be no more events."""
-
-
-@dataclass(frozen=True)
-class Backoff:
-    """How long to wait before which attempt."""
-
-    initial_delay: float
-    multiplier: float
-    max_delay: float
-    jitter_ratio: float
-    max_attempts: float
-
-    def delay(self, attempt: int, floor: float = 0.0) -> float:
-        """Return the seconds to wait before an attempt (the first is 1), with jitter."""
-        # The exponent is capped: a float overflows long before the attempts end.
-        delay = self.initial_delay * self.multiplier ** min(attempt - 1, 64)
-        delay = max(min(delay, self.max_delay), floor)
-        return delay * (1 + self.jitter_ratio * random.uniform(-1, 1))
-
-
-@dataclass(frozen=True)
-class SignallingOptions:
-    """What a connection is made with."""
-
-    url: str
-    """The origin."""
-    api_key: str | None = field(default=None, repr=False)
-    token_provider: Callable[[], str] | None = None
-    renewable: bool = True
-    """Whether the provider may return a new token the next time."""
-    token_provider_timeout: float = 10.0
-    reconnect: Backoff | None = None
-    inactivity_timeout: float = 60.0
-    auto_resubscribe: bool = True
-    rate_limit: tuple[float, float] | None = (90, 180)
 
 
 class Request:
@@ -204,7 +148,7 @@ class SignallingLink(Link):
         self._finished: anyio.Event | None = None
         self._last_text = 0.0
         self._retry_after: float | None = None
-        self._provider_failures = 0
+        self._dialler = Dialler(sink, options, label, timings)
         self._bucket = _Bucket(options.rate_limit)
 
     # --- any thread ---
@@ -312,7 +256,7 @@ class SignallingLink(Link):
         welcome = None
         try:
             with anyio.CancelScope() as self._scope:
-                welcome = await self._open()
+                self._connection, welcome = await self._dialler.open()
         finally:
             if welcome is None:
                 self._engine.links.discard(self)
@@ -380,7 +324,7 @@ class SignallingLink(Link):
             self._retry_after = None
             await anyio.sleep(backoff.delay(attempt, floor))
             try:
-                welcome = await self._open()
+                self._connection, welcome = await self._dialler.open()
             except SignallingConnectError as error:
                 code, reason = error.close_code, error.close_reason
                 logger.info("%s: attempt %d failed: %s", self.label, attempt, error)
@@ -434,113 +378,6 @@ class SignallingLink(Link):
         self._sink.emit(StateChange(was, state))
 
     # --- one connection, on the loop ---
-
-    async def _open(self) -> frames.Welcome:
-        """Connect and wait for the welcome; ``SignallingConnectError`` where that fails."""
-        url = await self._url()
-        host = urlsplit(self._options.url).hostname
-        options: dict[str, Any] = {}
-        if is_loopback(host) and int(websockets_version.split(".")[0]) >= 15:
-            options["proxy"] = None  # an environment's proxy cannot reach our loopback
-        try:
-            connection = await websocket_connect(
-                url,
-                compression=None,
-                open_timeout=None,
-                close_timeout=self._timings.close,
-                ping_interval=None,  # the watchdog counts text frames, as the server expects
-                max_size=MAX_INBOUND_FRAME,
-                logger=scrubbed_logger("metered_sync.websocket"),
-                **options,
-            )
-        except InvalidStatus as error:
-            raise self._refused(error) from None
-        except (OSError, WebSocketException, EOFError) as error:
-            raise SignallingConnectError(
-                f"{self.label}: cannot connect to {self._options.url}: {scrub(str(error))}; "
-                "check the url and that the server runs",
-                close_code=ABNORMAL,
-                close_reason=type(error).__name__,
-            ) from None
-        try:
-            welcome = await self._await_welcome(connection)
-        except BaseException:
-            with anyio.move_on_after(self._timings.farewell, shield=True):
-                await connection.close(CLOSE_NORMAL, "no welcome")
-            connection.transport.abort()
-            raise
-        self._connection = connection
-        return welcome
-
-    async def _url(self) -> str:
-        """Return the address with its credential; a fresh token where there is a provider."""
-        provider = self._options.token_provider
-        if provider is None:
-            return signalling_url(self._options.url, key=self._options.api_key)
-        try:
-            with anyio.fail_after(self._options.token_provider_timeout):
-                token = await run_in_worker(provider)
-            if not isinstance(token, str) or not token:
-                raise TypeError(f"it returned {type(token).__name__}, not a non-empty str")
-        except Exception as error:
-            self._provider_failures += 1
-            if self._provider_failures >= PROVIDER_FAILURES:
-                self._sink.emit(TokenProviderError(self._provider_failures, error))
-            what = "took too long" if isinstance(error, TimeoutError) else scrub(repr(error))
-            raise SignallingConnectError(
-                f"{self.label}: the token_provider failed: {what}",
-                close_code=ABNORMAL,
-                close_reason="token_provider failed",
-            ) from error
-        self._provider_failures = 0
-        return signalling_url(self._options.url, token=token)
-
-    def _refused(self, error: InvalidStatus) -> SignallingConnectError:
-        status = error.response.status_code
-        body = scrub((error.response.body or b"")[:200].decode("utf-8", "replace"))
-        remedy = {
-            401: "check the key or token, and the key's allowed origins",
-            404: "check the url: it does not lead to a messaging service",
-            429: "too many connection attempts; wait a minute",
-        }.get(status, "check the url and the service's status")
-        return SignallingConnectError(
-            f"{self.label}: {self._options.url} refused the connection (HTTP {status}) "
-            f"{body}: {remedy}",
-            close_code=status,
-            close_reason="handshake rejected",
-        )
-
-    async def _await_welcome(self, connection: ClientConnection) -> frames.Welcome:
-        try:
-            with anyio.fail_after(self._timings.welcome):
-                while True:
-                    try:
-                        frame = frames.parse_server_frame(await connection.recv())
-                    except frames.FrameError:
-                        continue
-                    if isinstance(frame, frames.Welcome):
-                        return frame
-        except TimeoutError:
-            raise SignallingConnectError(
-                f"{self.label}: {self._options.url} accepted the connection but sent no welcome "
-                f"within {self._timings.welcome:g} s; is it a messaging service?",
-                close_code=ABNORMAL,
-                close_reason="no welcome",
-            ) from None
-        except ConnectionClosed:
-            code = connection.close_code or ABNORMAL
-            reason = scrub(connection.close_reason or "")
-            remedy = TERMINAL_CLOSES.get(code)
-            if code == CLOSE_TOKEN_EXPIRED:
-                remedy = "the token has expired: mint a new one"
-            elif code == CLOSE_OVER_LIMIT:
-                remedy = "the plan's limit of concurrent connections is reached"
-            raise SignallingConnectError(
-                f"{self.label}: {self._options.url} closed the connection at once (code {code}, "
-                f"{reason!r})" + (f": {remedy}" if remedy else ""),
-                close_code=code,
-                close_reason=reason,
-            ) from None
 
     def _welcomed(self, welcome: frames.Welcome, *, is_reconnect: bool) -> None:
         servers = frames.parse_ice_servers(welcome.metadata)
