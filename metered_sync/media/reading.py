@@ -35,9 +35,16 @@ MAX_BYTES_APART = 16 << 20
 Frame = AudioFrame | VideoFrame
 
 
+# Text in a file that is not UTF-8 must not keep it from being played. PyAV 19 has no
+# such option any more.
+_OPTIONS: dict[str, Any] = (
+    {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
+
+
 def _open(path: str) -> Any:
     # With the protocol spelt out no path can be mistaken for another one.
-    return av.open("file:" + path, metadata_errors="ignore")
+    return av.open("file:" + path, **_OPTIONS)
 
 
 def _streams(container: Any) -> dict[str, Any]:
