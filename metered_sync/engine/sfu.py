@@ -9,6 +9,7 @@ rather than left in between.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 from collections.abc import Sequence
@@ -176,15 +177,17 @@ class SfuLink(Link):
         # aiortc ends tracks before it says that their connection is gone.
         if transport.state in ("failed", "closed"):
             self._lost()
-        track.end()
+        else:
+            track.end()
 
     def _lost(self) -> None:
-        self.abort(
-            NegotiationFailedError(
-                f"{self.label}: the media connection of session {self.session_id} was lost",
-                stage="ICE",
-            )
+        error = NegotiationFailedError(
+            f"{self.label}: the media connection of session {self.session_id} was lost",
+            stage="ICE",
         )
+        # Not at once: an event loop that dies loses its connections, too, and then the
+        # engine has to say why.
+        asyncio.get_running_loop().call_later(self._timings.lost, self.abort, error)
 
     def _finish(self, error: BaseException) -> None:
         if self.error is not None:

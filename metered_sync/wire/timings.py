@@ -60,6 +60,8 @@ class Timings:
     """A track may go on under another SSRC once the old one was silent for this long."""
 
     # --- SFU, client side ---
+    lost: float = 0.05
+    """How long after its loss a media connection is given up."""
     gather: float = 5.0
     """How long candidate gathering may take before the offer goes out as it is."""
 
