@@ -202,7 +202,7 @@ def test_sessions_are_listed_with_their_metadata(shared_cloud: LocalCloud) -> No
         assert b.tracks(str(a.session_id)) == []
         gone = str(a.session_id)
         a.close()
-        wait_until(lambda: gone not in [s.session_id for s in b.sessions()])
+        wait_until(lambda: gone not in [s.session_id for s in b.sessions()], 30)
         with pytest.raises(SfuNotFoundError):
             b.tracks(gone)
 

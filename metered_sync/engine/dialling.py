@@ -34,6 +34,8 @@ __all__ = ["ABNORMAL", "Backoff", "Dialler", "SignallingOptions"]
 
 ABNORMAL = 1006
 """The close code that stands for: no close frame was received (RFC 6455, 7.4.1)."""
+_random = random.Random()
+"""Not the module's own: a program that seeds that one wants its numbers to itself."""
 PROVIDER_FAILURES = 3
 """Failures of the token provider in a row before an event says so."""
 
@@ -53,7 +55,7 @@ class Backoff:
         # The exponent is capped: a float overflows long before the attempts end.
         delay = self.initial_delay * self.multiplier ** min(attempt - 1, 64)
         delay = max(min(delay, self.max_delay), floor)
-        return delay * (1 + self.jitter_ratio * random.uniform(-1, 1))
+        return delay * (1 + self.jitter_ratio * _random.uniform(-1, 1))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ sender reports stay true.
 from __future__ import annotations
 
 import asyncio
-import random
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Protocol
@@ -231,7 +231,7 @@ class Subscription:
         self._offset = 0
         # Far from the wrap-around at both ends: the receiver's SRTP guesses the rollover
         # counter from the first packet that it sees.
-        self._anchor = random.randrange(1000, 20000)
+        self._anchor = secrets.randbelow(19000) + 1000
         self._highest = self._anchor - 1
         self._sent = 0
 

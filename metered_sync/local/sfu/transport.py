@@ -25,6 +25,7 @@ __all__ = ["Address", "Link", "UdpPort"]
 Address = tuple[str, int]
 """Host and port; IPv6 has two more items, which are kept as they came."""
 
+_random = random.Random()
 _MAX_ADDRESSES = 8
 """Addresses of one client that are remembered: its interfaces, or a NAT that moves."""
 _RECEIVE_BUFFER = 1 << 22
@@ -99,7 +100,7 @@ class UdpPort(asyncio.DatagramProtocol):
 
     def is_lost(self) -> bool:
         """Decide by lot whether this media packet is dropped on purpose."""
-        return self.loss > 0 and random.random() < self.loss
+        return self.loss > 0 and _random.random() < self.loss
 
     def send(self, data: bytes, address: Address) -> None:
         """Send a datagram, or drop it when the system cannot take more."""
