@@ -29,7 +29,7 @@ $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "Python 3.10 or newer is needed; try  make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) \
-		|| { echo "no virtual environment could be made (Debian: apt install python3-venv)"; exit 1; }
+		|| { rm -rf $(VENV); echo "no virtual environment could be made (Debian: apt install python3-venv)"; exit 1; }
 
 $(VENV)/.demo: $(VENV)/pyvenv.cfg setup.cfg pyproject.toml
 	@echo "setting up $(VENV) ..."

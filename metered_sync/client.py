@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from metered_sync.dispatch import EventHub, Observable
+from metered_sync.engine import guard
 from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.dialling import Backoff, SignallingOptions
 from metered_sync.engine.reader import Overflow, Reader
@@ -66,14 +67,22 @@ class Subscription(Reader[Message]):
     """The messages of one channel, in order, for one reader.
 
     Iterate over it or call :meth:`get`. ``maxsize`` messages may wait; then one is dropped,
-    by the subscription's ``overflow`` policy, and counted in ``dropped``.
+    by the subscription's ``overflow`` policy, and counted in ``dropped``. A subscription that
+    is forgotten without being closed leaves its channel subscribed, for callbacks.
     """
 
     def __init__(
-        self, channel: str, link: SignallingLink, *, maxsize: int, overflow: Overflow
+        self,
+        channel: str,
+        client: SignallingClient,
+        link: SignallingLink,
+        *,
+        maxsize: int,
+        overflow: Overflow,
     ) -> None:
         super().__init__(f"subscription to {channel!r}", maxsize=maxsize, overflow=overflow)
         self.channel = channel
+        self._client = client  # must not be collected while somebody reads
         self._link = link
 
     def close(self) -> None:
@@ -82,18 +91,7 @@ class Subscription(Reader[Message]):
         Does not wait. What is queued can still be read; blocked readers wake.
         """
         super().close()
-        if self._link.remove_reader(self.channel, self):
-            _send_unsubscribe(self._link, self.channel)
-
-
-def _send_unsubscribe(link: SignallingLink, channel: str) -> Request | None:
-    try:
-        return link.request(
-            lambda request_id: frames.build_unsubscribe(channel, request_id),
-            f"unsubscribe from {channel!r}",
-        )
-    except (ClosedError, DisconnectedError):
-        return None  # the connection, and with it the subscription, is gone already
+        self._link.remove_reader(self.channel, self)
 
 
 class SignallingClient(Facade, Observable):
@@ -140,6 +138,7 @@ class SignallingClient(Facade, Observable):
         self._hub = EventHub(self._label)
         if api_key is None and token_provider is None:
             api_key = os.environ.get("METERED_KEY") or None
+            url = url if url is not None else os.environ.get("METERED_URL") or None
             if api_key is None:
                 raise ValueError(
                     "SignallingClient needs api_key=… (pk_live_…) or token_provider=…, "
@@ -155,10 +154,7 @@ class SignallingClient(Facade, Observable):
                 "use a publishable key (pk_live_…), or mint_token() and token_provider"
             )
         self._options = SignallingOptions(
-            url=check_origin(
-                url if url is not None else os.environ.get("METERED_URL") or DEFAULT_URL,
-                secure="wss",
-            ),
+            url=check_origin(url if url is not None else DEFAULT_URL, secure="wss"),
             api_key=api_key,
             token_provider=_provider(token_provider),
             renewable=callable(token_provider),
@@ -169,7 +165,6 @@ class SignallingClient(Facade, Observable):
             rate_limit=_rate_limit(rate_limit),
         )
         self._link: SignallingLink | None = None
-        self._closed = False
 
     def __repr__(self) -> str:
         peer = f", peer {self.peer_id!r}" if self.peer_id else ""
@@ -189,16 +184,19 @@ class SignallingClient(Facade, Observable):
         """
         deadline = self._deadline(timeout)
         engine = self._start()
-        if self._closed:
-            raise ClosedError("SignallingClient is closed; make a new one")
-        if self._link is None:
-            self._link = SignallingLink(engine, self._hub, self._options, self._label)
-        self._opened(self._link)
+        with self._life:
+            if self._closed:
+                raise ClosedError("SignallingClient is closed; make a new one")
+            if self._link is None:
+                self._link = SignallingLink(engine, self._hub, self._options, self._label)
+                self._opened(self._link)
         self._call(self._link.connect, deadline=deadline, what="connect")
 
     def close(self, *, timeout: float | None = None) -> None:
         """Close the connection and wake everybody who waits. Repeatable, from any thread."""
-        self._closed = True
+        guard.check_process(self._born, self._label)
+        with self._life:
+            self._closed = True
         if self._link is not None:
             self._close(self._link, timeout)
         else:
@@ -263,7 +261,7 @@ class SignallingClient(Facade, Observable):
         deadline = self._deadline(timeout)
         what = f"subscribe to {check_channel(channel)!r}"
         link = self._connected(what)
-        reader = Subscription(channel, link, maxsize=maxsize, overflow=overflow)
+        reader = Subscription(channel, self, link, maxsize=maxsize, overflow=overflow)
         if link.add_reader(channel, reader, include_sender_metadata):
             try:
                 self._subscribe(link, channel, deadline, what)
@@ -273,13 +271,17 @@ class SignallingClient(Facade, Observable):
         return reader
 
     def _subscribe(self, link: SignallingLink, channel: str, deadline: Deadline, what: str) -> None:
-        def build(request_id: str) -> str:
-            metadata = link.wants_metadata(channel)
-            return frames.build_subscribe(channel, request_id, include_sender_metadata=metadata)
-
         while True:
+            metadata = link.wants_metadata(channel)
+
+            def build(request_id: str, metadata: bool = metadata) -> str:
+                return frames.build_subscribe(channel, request_id, include_sender_metadata=metadata)
+
+            def on_ack(metadata: bool = metadata) -> None:
+                link.subscribed(channel, metadata)
+
             try:
-                self._exchange(build, what, deadline, on_ack=lambda: link.subscribed(channel))
+                self._exchange(build, what, deadline, on_ack=on_ack)
                 return
             except DisconnectedError:
                 # Lost with the connection; asking again on the next one does no harm.
@@ -293,17 +295,12 @@ class SignallingClient(Facade, Observable):
         """
         deadline = self._deadline(timeout)
         link = self._connected(f"unsubscribe from {check_channel(channel)!r}")
-        last = False
-        for reader in link.readers(channel):
-            reader.end()
-            last |= link.remove_reader(channel, reader)
-        if last:
-            request = _send_unsubscribe(link, channel)
-            if request is not None:
-                try:
-                    self._await_ack(link, request, deadline)
-                except DisconnectedError:
-                    pass  # the next connection will not repeat the subscription
+        request = link.remove_channel(channel)
+        if request is not None:
+            try:
+                self._await_ack(link, request, deadline)
+            except DisconnectedError:
+                pass  # the next connection will not repeat the subscription
 
     def publish(
         self,
@@ -335,8 +332,10 @@ class SignallingClient(Facade, Observable):
         """
         deadline = self._deadline(timeout)
         what = f"publish to {check_channel(channel)!r}"
-        self._check_outage(what, during_outage)
-        self._exchange(lambda rid: frames.build_publish(channel, data, rid), what, deadline)
+        wait = _waits(during_outage)
+        self._exchange(
+            lambda rid: frames.build_publish(channel, data, rid), what, deadline, wait=wait
+        )
 
     def send(
         self,
@@ -352,8 +351,8 @@ class SignallingClient(Facade, Observable):
         """
         deadline = self._deadline(timeout)
         what = f"send to {check_peer_id(peer_id)!r}"
-        self._check_outage(what, during_outage)
-        self._exchange(lambda rid: frames.build_send(peer_id, data, rid), what, deadline)
+        wait = _waits(during_outage)
+        self._exchange(lambda rid: frames.build_send(peer_id, data, rid), what, deadline, wait=wait)
 
     # --- crossing ---
 
@@ -368,23 +367,18 @@ class SignallingClient(Facade, Observable):
             f"{what}: SignallingClient is not connected; use `with`, or call connect() first"
         )
 
-    def _check_outage(self, what: str, during_outage: During) -> None:
-        if during_outage not in ("wait", "fail"):
-            raise ValueError(f'during_outage must be "wait" or "fail", not {during_outage!r}')
-        if during_outage == "fail" and self.state == "reconnecting":
-            raise NotConnectedError(f"{what}: the connection is down and being made again")
-
     def _exchange(
         self,
         build: Callable[[str], str],
         what: str,
         deadline: Deadline,
         on_ack: Callable[[], None] | None = None,
+        wait: bool = True,
     ) -> None:
         """Send a frame and wait for its acknowledgement."""
         link = self._connected(what)
         self._start().check(what)
-        self._await_ack(link, link.request(build, what, on_ack), deadline)
+        self._await_ack(link, link.request(build, what, on_ack, wait=wait), deadline)
 
     def _await_ack(self, link: SignallingLink, request: Request, deadline: Deadline) -> None:
         try:
@@ -403,6 +397,12 @@ class SignallingClient(Facade, Observable):
             )
         if request.error is not None:
             raise fresh(request.error)
+
+
+def _waits(during_outage: During) -> bool:
+    if during_outage not in ("wait", "fail"):
+        raise ValueError(f'during_outage must be "wait" or "fail", not {during_outage!r}')
+    return during_outage == "wait"
 
 
 def _seconds(name: str, value: float) -> float:

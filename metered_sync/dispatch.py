@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextvars
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
@@ -31,7 +32,8 @@ F = TypeVar("F", bound=Callable[[Any], object])
 ErrorHandler = Callable[[Event, BaseException], object]
 logger = logging.getLogger("metered_sync")
 
-_dispatchers: weakref.WeakSet[EventHub] = weakref.WeakSet()
+_dispatching: set[EventHub] = set()
+"""Hubs whose dispatcher has something to run; ``add`` and ``discard`` are atomic."""
 
 
 class EventQueue(Reader[Event]):
@@ -89,8 +91,6 @@ class EventHub:
         self._inbox: _Inbox | None = None
         self._ended = False
         self._error: BaseException | None = None
-        self._idle = threading.Event()
-        self._idle.set()
         self._born = guard.generation()
 
     # --- the engine's side ---
@@ -103,7 +103,7 @@ class EventHub:
                 queue.put(event)
         wanted = tuple(c for c in self._callbacks if isinstance(event, c.type))
         if wanted and self._inbox is not None:
-            self._idle.clear()
+            _dispatching.add(self)
             self._inbox.put((event, wanted))
 
     def end(self, error: BaseException | None = None) -> None:
@@ -131,20 +131,18 @@ class EventHub:
                 self._inbox = _Inbox(f"callbacks of {self.label}")
                 name = f"metered-sync-callbacks ({self.label})"
                 threading.Thread(target=self._dispatch, name=name, daemon=True).start()
-                _dispatchers.add(self)
             self._callbacks += (callback,)
             self.owner = owner
 
     def remove(self, type_: type[Event], function: Callable[[Any], object] | None) -> None:
         """Remove a class's registrations of a function, or all of them."""
+        guard.check_process(self._born, self.label)
         with self._lock:
             for callback in self._callbacks:
                 # Bound methods are equal, not identical.
                 if callback.type is type_ and function in (None, callback.function):
                     callback.active = False
-            self._callbacks = tuple(c for c in self._callbacks if c.active)
-            if not self._callbacks:
-                self.owner = None
+            self._prune()
 
     def queue(
         self,
@@ -175,20 +173,28 @@ class EventHub:
         inbox = self._inbox
         assert inbox is not None
         for event, callbacks in inbox:
+            _dispatching.add(self)
             for callback in callbacks:
                 if callback.active:
                     if callback.once:
                         self._retire(callback)
                     self._run(callback, event)
             if not len(inbox):
-                self._idle.set()
-        self._idle.set()
-        _dispatchers.discard(self)
+                _dispatching.discard(self)
+                if len(inbox):  # queued just now
+                    _dispatching.add(self)
+        _dispatching.discard(self)
 
     def _retire(self, callback: _Callback) -> None:
         callback.active = False
         with self._lock:
-            self._callbacks = tuple(c for c in self._callbacks if c.active)
+            self._prune()
+
+    def _prune(self) -> None:
+        """Forget callbacks that are not active; the lock is held."""
+        self._callbacks = tuple(c for c in self._callbacks if c.active)
+        if not self._callbacks:
+            self.owner = None
 
     def _run(self, callback: _Callback, event: Event) -> None:
         try:
@@ -205,10 +211,6 @@ class EventHub:
                 except BaseException:
                     logger.exception("on_error of %s raised an exception", self.label)
 
-    def drain(self, deadline: Deadline) -> None:
-        """Wait until the dispatcher has run what was queued."""
-        self._idle.wait(min(deadline.left(), 10.0))
-
 
 def _is_open(queue: EventQueue | None) -> bool:
     return queue is not None and not queue.ended
@@ -220,8 +222,9 @@ def _check_type(type_: object) -> None:
 
 
 def _drain_at_exit(deadline: Deadline) -> None:
-    for hub in tuple(_dispatchers):
-        hub.drain(deadline)
+    """Let callbacks run that are queued when the interpreter exits."""
+    while deadline.left() and any(h._born == guard.generation() for h in tuple(_dispatching)):
+        time.sleep(0.005)
 
 
 at_exit(_drain_at_exit)

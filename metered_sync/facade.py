@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable
@@ -29,6 +30,9 @@ class Facade:
         self._born = guard.generation()
         self._engine: loop.Engine | None = None
         self._finalizer: Any = None
+        self._closed = False
+        # Held while a link is made, and while this object is marked closed: not while waiting.
+        self._life = threading.Lock()
 
     def _deadline(self, timeout: float | None) -> Deadline:
         """Return the deadline of a call that acts."""
@@ -42,10 +46,9 @@ class Facade:
         return self._engine
 
     def _opened(self, link: loop.Link) -> None:
-        """Close ``link`` when this object is collected. It is open, or about to be."""
-        if self._finalizer is None:
-            self._finalizer = weakref.finalize(self, _forgotten, self._start(), link)
-            self._finalizer.atexit = False
+        """Close ``link`` when this object is collected. It is about to be opened."""
+        self._finalizer = weakref.finalize(self, _forgotten, self._start(), link)
+        self._finalizer.atexit = False
 
     def _call(
         self,
@@ -53,19 +56,17 @@ class Facade:
         *args: Any,
         deadline: Deadline,
         what: str,
-        stage: Callable[[], str] | None = None,
+        progress: Callable[[], tuple[str, bool]] | None = None,
     ) -> T:
         """Run an engine function and wait for it."""
         what = f"{self._label}: {what}"
-        return self._start().call(function, *args, deadline=deadline, what=what, stage=stage)
+        return self._start().call(function, *args, deadline=deadline, what=what, progress=progress)
 
     def _close(self, link: loop.Link, timeout: float | None) -> None:
         """Close the link and wait for that. Calls on a closed object return at once."""
-        guard.check_process(self._born, self._label)
         deadline = self._deadline(timeout)
         if self._finalizer is not None:
             self._finalizer.detach()
-            self._finalizer = None
         if self._engine is not None and self._engine.error is None:
             self._call(link.aclose, deadline=deadline, what="close")
 
@@ -76,7 +77,11 @@ class Facade:
         raise NotImplementedError
 
     def __enter__(self: Self) -> Self:
-        self.connect()
+        try:
+            self.connect()
+        except BaseException:
+            self.close()  # the block's end, which would do it, is never reached
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:

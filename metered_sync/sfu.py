@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from typing import Any, overload
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar, overload
 from urllib.parse import urlsplit
 
 from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync.dispatch import EventHub, Observable
+from metered_sync.engine import guard
+from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.sfu import Outgoing, SfuLink, SfuOptions, SfuState
-from metered_sync.errors import ClosedError
+from metered_sync.errors import ClosedError, NotConnectedError
 from metered_sync.events import IceServer
 from metered_sync.facade import Facade
 from metered_sync.media.sources import as_tracks
@@ -21,6 +23,7 @@ from metered_sync.wire.urls import check_origin, is_loopback
 
 __all__ = ["Publication", "SfuClient"]
 
+T = TypeVar("T")
 DEFAULT_URL = "https://global.sfu.metered.ca"
 DEFAULT_STUN = (IceServer(("stun:stun.metered.ca:80",)),)
 """The SFU is reached directly; no TURN is needed towards it."""
@@ -106,6 +109,11 @@ class SfuClient(Facade, Observable):
                     f"SfuClient needs {name}=… (from the service's dashboard), or "
                     f"METERED_SFU_{name.upper()} in the environment"
                 )
+        if not str(secret).isprintable() or " " in str(secret):
+            raise ValueError(
+                "SfuClient: the secret contains a space or a line break; was it copied whole, "
+                "and nothing but it?"
+            )
         if metadata is not None and not isinstance(metadata, str):
             raise TypeError(f"metadata must be a string, not {type(metadata).__name__}")
         if url is None:
@@ -117,7 +125,6 @@ class SfuClient(Facade, Observable):
         self._options = SfuOptions(origin, str(app_id), metadata, tuple(ice_servers))
         self._secret = str(secret)
         self._link: SfuLink | None = None
-        self._closed = False
 
     def __repr__(self) -> str:
         session = f", session {self.session_id}" if self.session_id else ""
@@ -137,19 +144,20 @@ class SfuClient(Facade, Observable):
         """
         deadline = self._deadline(timeout)
         engine = self._start()
-        if self._closed:
-            raise ClosedError("SfuClient is closed; make a new one")
-        if self._link is None:
-            self._link = SfuLink(engine, self._hub, self._options, self._secret, self._label)
-        link = self._link
-        self._opened(link)
-        self._call(
-            link.connect, deadline, deadline=deadline, what="connect", stage=lambda: link.stage
-        )
+        with self._life:
+            if self._closed:
+                raise ClosedError("SfuClient is closed; make a new one")
+            if self._link is None:
+                self._link = SfuLink(engine, self._hub, self._options, self._secret, self._label)
+                self._opened(self._link)
+            link = self._link
+        self._run(link, link.connect, deadline=deadline, what="connect")
 
     def close(self, *, timeout: float | None = None) -> None:
         """Close the session: what it publishes ends, what it receives ends. Repeatable."""
-        self._closed = True
+        guard.check_process(self._born, self._label)
+        with self._life:
+            self._closed = True
         if self._link is not None:
             self._close(self._link, timeout)
         else:
@@ -169,12 +177,33 @@ class SfuClient(Facade, Observable):
 
     def _connected(self, what: str) -> SfuLink:
         self._start()
-        if self._link is None:
-            raise ClosedError(
-                f"{what}: SfuClient is "
-                + ("closed" if self._closed else "not connected; use `with`, or call connect()")
-            )
-        return self._link
+        if self._link is not None:
+            return self._link
+        if self._closed:
+            raise ClosedError(f"{what}: SfuClient is closed")
+        raise NotConnectedError(
+            f"{what}: SfuClient is not connected; use `with`, or call connect() first"
+        )
+
+    def _run(
+        self,
+        link: SfuLink,
+        operation: Callable[..., Awaitable[T]],
+        *args: Any,
+        deadline: Deadline,
+        what: str,
+    ) -> T:
+        """Run one of the link's operations and wait for it."""
+        result: T = self._call(
+            link.run,
+            operation,
+            *args,
+            deadline,
+            deadline=deadline,
+            what=what,
+            progress=link.progress,
+        )
+        return result
 
     # --- publishing ---
 
@@ -202,14 +231,7 @@ class SfuClient(Facade, Observable):
         tracks, many = as_tracks(track)
         link = self._connected("publish")
         named = [(one, name) for one in tracks]
-        outgoing = self._call(
-            link.publish,
-            named,
-            deadline,
-            deadline=deadline,
-            what="publish",
-            stage=lambda: link.stage,
-        )
+        outgoing = self._run(link, link.publish, named, deadline=deadline, what="publish")
         publications = [
             Publication(self, out, one) for out, one in zip(outgoing, tracks, strict=True)
         ]
@@ -220,13 +242,12 @@ class SfuClient(Facade, Observable):
         link = self._link
         if link is None or link.error is not None or publication._outgoing.closed:
             return
-        self._call(
+        self._run(
+            link,
             link.unpublish,
             publication._outgoing,
-            deadline,
             deadline=deadline,
             what=f"close {publication!r}",
-            stage=lambda: link.stage,
         )
 
     # --- subscribing ---
@@ -269,14 +290,7 @@ class SfuClient(Facade, Observable):
             return []
         link = self._connected("subscribe")
         refs = [RemoteTrackRef(info.session_id, info.track_id) for info in wanted]
-        incoming = self._call(
-            link.subscribe,
-            refs,
-            deadline,
-            deadline=deadline,
-            what="subscribe",
-            stage=lambda: link.stage,
-        )
+        incoming = self._run(link, link.subscribe, refs, deadline=deadline, what="subscribe")
         tracks = [
             RemoteTrack(one, self, id=info.track_id, name=info.name, stream_id=info.session_id)
             for one, info in zip(incoming, wanted, strict=True)
@@ -295,13 +309,12 @@ class SfuClient(Facade, Observable):
             raise ValueError(f"{track!r} is not a track that this SfuClient subscribed to")
         link = self._connected("unsubscribe")
         if not track.ended:
-            self._call(
+            self._run(
+                link,
                 link.unsubscribe,
                 track._incoming,
-                deadline,
                 deadline=deadline,
                 what=f"unsubscribe from {track!r}",
-                stage=lambda: link.stage,
             )
 
     # --- looking around ---
@@ -310,7 +323,7 @@ class SfuClient(Facade, Observable):
         """List the app's sessions, this one included."""
         deadline = self._deadline(timeout)
         link = self._connected("sessions")
-        return self._call(link.sessions, deadline, deadline=deadline, what="sessions")
+        return self._run(link, link.sessions, deadline=deadline, what="sessions")
 
     def tracks(self, session_id: str, *, timeout: float | None = None) -> list[TrackInfo]:
         """List the tracks that a session publishes.
@@ -322,7 +335,7 @@ class SfuClient(Facade, Observable):
         if not isinstance(session_id, str) or not session_id:
             raise ValueError("session_id must be a non-empty string")
         link = self._connected("tracks")
-        return self._call(link.tracks, session_id, deadline, deadline=deadline, what="tracks")
+        return self._run(link, link.tracks, session_id, deadline=deadline, what="tracks")
 
 
 def _track_info(item: Any, track_id: str | None) -> TrackInfo:

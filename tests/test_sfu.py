@@ -17,6 +17,7 @@ from metered_sync import (
     MediaNotFoundError,
     MeteredError,
     MeteredTimeoutError,
+    NotConnectedError,
     SfuAuthError,
     SfuClient,
     SfuError,
@@ -260,7 +261,7 @@ def test_states_are_told(shared_cloud: LocalCloud) -> None:
     client = SfuClient(**shared_cloud.sfu_options())
     assert (client.state, client.session_id) == ("idle", None)
     events = client.events(StateChange)
-    with pytest.raises(ClosedError, match="connect"):
+    with pytest.raises(NotConnectedError, match="connect"):
         client.sessions()
     with client:
         assert client.state == "connected"

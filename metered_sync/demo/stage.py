@@ -24,7 +24,7 @@ except ImportError as error:
         "run  pip install 'metered_sync[webrtc,local,cli]'"
     ) from error
 
-from metered_sync.cli import _environment
+from metered_sync.cli import environment
 from metered_sync.demo.viewer import Seen, watch
 
 __all__ = ["contact_sheet", "run"]
@@ -39,12 +39,14 @@ def run(output: Path, *, seconds: float) -> None:
     """
     if not seconds > 0:
         raise ValueError("seconds must be a positive number")
+    if not output.resolve().parent.is_dir():
+        raise ValueError(f"there is no directory {output.resolve().parent} to put the picture in")
     console = Console()
     with ExitStack() as stack:
         cloud = stack.enter_context(
             _Child("metered_sync.cli", "serve", "--json", "--exit-with-stdin")
         )
-        os.environ.update(_environment(json.loads(cloud.first_line())))
+        os.environ.update(environment(json.loads(cloud.first_line())))
         console.print("local cloud: serving")
         publisher = stack.enter_context(_Child("metered_sync.demo.publisher"))
         console.print(f"publisher:   bunny.mp4, picture and sound (process {publisher.pid})")

@@ -52,26 +52,25 @@ def watch(seconds: float, progress: Callable[[float, int], None]) -> Seen:
         client.publish("demo/viewer", "ready")
         sent = publisher.get(timeout=10).data["sent"]
         start = told = time.monotonic()
-        for frame in pictures:
+        while seen.seconds < seconds:
+            frame = pictures.get(timeout=10)
             now = time.monotonic()
             seen.seconds = now - start
-            if seen.seconds >= seconds:
-                break
             seen.ages.append(pictures.age)
-            if seen.seconds >= len(seen.pictures) * seconds / PICTURES:
+            if len(seen.pictures) <= seen.seconds * PICTURES / seconds < PICTURES:
                 seen.pictures.append((seen.seconds, frame.to_ndarray(format="rgb24")))
             listen(sound, seen)
-            progress(seen.seconds / seconds, len(seen.ages))
+            progress(min(seen.seconds / seconds, 1.0), len(seen.ages))
             if now - told >= 1:
                 client.publish("demo/viewer", {"received": count()})
                 told = now
 
         seen.received = {kind: n - received[kind] for kind, n in count().items()}
         client.publish("demo/viewer", "enough")
-        for news in publisher:
-            if news.data.get("last"):
-                seen.sent = {kind: n - sent[kind] for kind, n in news.data["sent"].items()}
-                break
+        news: dict[str, Any] = {}
+        while not news.get("last"):
+            news = publisher.get(timeout=10).data
+        seen.sent = {kind: n - sent[kind] for kind, n in news["sent"].items()}
         progress(1.0, len(seen.ages))
     return seen
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 import anyio
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as websocket_connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.version import version as websockets_version
 
 from metered_sync.engine.logs import scrubbed_logger
@@ -54,8 +55,8 @@ class Backoff:
         """Return the seconds to wait before an attempt (the first is 1), with jitter."""
         # The exponent is capped: a float overflows long before the attempts end.
         delay = self.initial_delay * self.multiplier ** min(attempt - 1, 64)
-        delay = max(min(delay, self.max_delay), floor)
-        return delay * (1 + self.jitter_ratio * _random.uniform(-1, 1))
+        delay = min(delay, self.max_delay) * (1 + self.jitter_ratio * _random.uniform(-1, 1))
+        return max(delay, floor)
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,11 @@ class Dialler:
         self._timings = timings
         self._provider_failures = 0
 
-    async def open(self) -> tuple[ClientConnection, frames.Welcome]:
-        """Connect and wait for the welcome; ``SignallingConnectError`` where that fails."""
+    async def open(self, *, within: float) -> tuple[ClientConnection, frames.Welcome]:
+        """Connect and wait for the welcome; ``SignallingConnectError`` where that fails.
+
+        ``within`` bounds the upgrade, in seconds; a first connect is bounded by its caller.
+        """
         url = await self._url()
         host = urlsplit(self._options.url).hostname
         options: dict[str, Any] = {}
@@ -98,7 +102,7 @@ class Dialler:
             connection = await websocket_connect(
                 url,
                 compression=None,
-                open_timeout=None,
+                open_timeout=None if within == math.inf else within,
                 close_timeout=self._timings.close,
                 ping_interval=None,  # the watchdog counts text frames, as the server expects
                 max_size=MAX_INBOUND_FRAME,
@@ -107,7 +111,7 @@ class Dialler:
             )
         except InvalidStatus as error:
             raise self._refused(error) from None
-        except (OSError, WebSocketException, EOFError) as error:
+        except Exception as error:  # the system's, the library's, a codec's, a proxy's
             raise SignallingConnectError(
                 f"{self._label}: cannot connect to {self._options.url}: {scrub(str(error))}; "
                 "check the url and that the server runs",
@@ -179,8 +183,8 @@ class Dialler:
                 close_reason="no welcome",
             ) from None
         except ConnectionClosed:
-            code = connection.close_code or ABNORMAL
-            reason = scrub(connection.close_reason or "")
+            code = connection.protocol.close_code or ABNORMAL
+            reason = scrub(connection.protocol.close_reason or "")
             remedy = TERMINAL_CLOSES.get(code)
             if code == CLOSE_TOKEN_EXPIRED:
                 remedy = "the token has expired: mint a new one"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json as json_module
 import logging
 import math
+import time
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 import anyio
 import requests
 import requests.auth
+import urllib3.exceptions
 
 from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.logs import scrub_loggers
@@ -109,15 +111,16 @@ class Http:
                     raise
                 logger.debug("%s %s: %s; trying again", method, path, failure)
             else:
-                if last or answer.status not in RETRIED:
-                    return answer
                 delay = max(delay, answer.retry_after)
+                if last or answer.status not in RETRIED or delay >= deadline.left():
+                    return answer
             await anyio.sleep(delay)
             delay *= 2
         raise AssertionError("unreachable")
 
     def _send(self, method: str, path: str, json: Any, deadline: Deadline) -> Answer:
         left = deadline.left() + AFTER
+        give_up = time.monotonic() + left
         data = None if json is None else json_module.dumps(json).encode()
         try:
             with self._session.request(
@@ -130,10 +133,15 @@ class Http:
                 allow_redirects=False,  # an API has no reason to, and would be sent the secret
                 stream=True,
             ) as response:
-                raw = response.raw.read(MAX_BODY, decode_content=True)
-                return Answer(response.status_code, _body(raw), _retry_after(response))
-        except (requests.RequestException, OSError, ValueError) as error:
-            raise HttpError(_reason(error)) from None
+                raw = bytearray()
+                # (The timeout above is one of each read; a server may drip.)
+                for piece in response.iter_content(65536):
+                    raw += piece
+                    if len(raw) > MAX_BODY or time.monotonic() > give_up:
+                        raise HttpError("the answer is too long, or too slow")
+                return Answer(response.status_code, _body(bytes(raw)), _retry_after(response))
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise HttpError(_reason(error)) from None  # (requests' own are OSErrors)
 
 
 def _body(raw: bytes) -> Any:

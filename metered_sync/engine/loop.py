@@ -50,6 +50,7 @@ calls on the same objects raise it again. New objects get a new engine.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import concurrent.futures.thread
 import functools
@@ -224,8 +225,7 @@ class Engine:
     async def _serve(self) -> None:
         self._stopping = anyio.Event()
         async with anyio.create_task_group() as self._tasks:
-            # anyio knows the running loop as a "native token"; for asyncio it is the loop.
-            self._loop = anyio.lowlevel.current_token().native_token
+            self._loop = asyncio.get_running_loop()
             self._started.set()
             await self._stopping.wait()
             self._tasks.cancel_scope.cancel()
@@ -250,14 +250,14 @@ class Engine:
         *args: Any,
         deadline: Deadline,
         what: str,
-        stage: Callable[[], str] | None = None,
+        progress: Callable[[], tuple[str, bool]] | None = None,
     ) -> T:
         """Run ``await function(*args)`` on the loop and wait for what it returns.
 
         Args:
             deadline: When to give up and cancel it.
             what: What is being done, for the message of the timeout.
-            stage: Says how far it has come, for the same.
+            progress: Says how far it has come, and whether a request has left, for the same.
 
         Raises:
             MeteredTimeoutError: The deadline passed; the function has been cancelled.
@@ -280,8 +280,10 @@ class Engine:
             raise
         finally:
             self._calls.discard(call)
-        where = f" (it came to: {stage()})" if stage is not None else ""
-        return call.outcome(MeteredTimeoutError(f"{what}: not finished within {deadline}{where}"))
+        stage, sent = ("", False) if progress is None else progress()
+        where = f" (it came to: {stage})" if stage else ""
+        message = f"{what}: not finished within {deadline}{where}"
+        return call.outcome(MeteredTimeoutError(message, sent=sent))
 
     def check(self, what: str) -> None:
         """Raise if a blocking call cannot be made from here and now."""

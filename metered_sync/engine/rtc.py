@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import threading
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -122,8 +124,9 @@ class IncomingTrack:
     """A remote track's frames, spread over its readers.
 
     Frames are taken from aiortc as they come, whether somebody reads or not: its own
-    queue is unbounded. :attr:`readers` is replaced, not changed, so that other threads
-    may add to it without a lock on the loop's side.
+    queue is unbounded. Readers are held weakly, for they hold their client, which the
+    engine must not keep alive; the tuple is replaced, not changed, so that the loop reads
+    it without the lock that guards replacing it.
     """
 
     def __init__(self, track: MediaStreamTrack) -> None:
@@ -132,8 +135,27 @@ class IncomingTrack:
         """Frames decoded so far."""
         self.ended = False
         self.error: BaseException | None = None
-        self.readers: tuple[Reader[Any], ...] = ()
+        self._readers: tuple[weakref.ref[Reader[Any]], ...] = ()
+        self._lock = threading.Lock()
         self._track = track
+
+    @property
+    def readers(self) -> list[Reader[Any]]:
+        """Readers that somebody still holds."""
+        return [reader for ref in self._readers if (reader := ref()) is not None]
+
+    def add(self, reader: Reader[Any]) -> None:
+        """Spread frames to one more reader, from now on; any thread."""
+        with self._lock:
+            alive = [r for r in self.readers if not r.ended]
+            self._readers = tuple(weakref.ref(r) for r in (*alive, reader))
+        if self.ended:  # perhaps just now, without having seen this reader
+            reader.end(self.error)
+
+    def remove(self, reader: Reader[Any]) -> None:
+        """Leave a reader out; any thread."""
+        with self._lock:
+            self._readers = tuple(weakref.ref(r) for r in self.readers if r is not reader)
 
     async def run(self) -> None:
         """Take frames until no more come. Whoever runs this knows why, and calls :meth:`end`."""
@@ -141,8 +163,10 @@ class IncomingTrack:
             while True:
                 frame = await self._track.recv()
                 self.frames += 1
-                for reader in self.readers:
-                    reader.put(frame)
+                for ref in self._readers:
+                    reader = ref()
+                    if reader is not None:
+                        reader.put(frame)
         except MediaStreamError:
             pass
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Sequence
+import weakref
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
@@ -33,8 +34,10 @@ from metered_sync.engine.rtc import (
 )
 from metered_sync.errors import (
     ClosedError,
+    MediaError,
     MeteredError,
     NegotiationFailedError,
+    NotConnectedError,
     SfuAuthError,
     SfuConflictError,
     SfuError,
@@ -45,11 +48,15 @@ from metered_sync.events import IceServer, StateChange
 from metered_sync.wire import sdp
 from metered_sync.wire import sfu as wire
 from metered_sync.wire.timings import DEFAULT, Timings
-from metered_sync.wire.urls import is_loopback, scrub
+from metered_sync.wire.urls import is_loopback, scrub, scrubbed
 
 __all__ = ["Outgoing", "SfuLink", "SfuOptions", "SfuState"]
 
 logger = logging.getLogger("metered_sync")
+
+_published: weakref.WeakSet[MediaStreamTrack] = weakref.WeakSet()
+"""Tracks that some session publishes: two that share one would get half its frames each."""
+T = TypeVar("T")
 SfuState = Literal["idle", "connecting", "connected", "closed"]
 
 
@@ -103,6 +110,8 @@ class SfuLink(Link):
         self.state: SfuState = "idle"
         self.stage = "start"
         """How far the current call has come, for the message of its timeout."""
+        self.sent = False
+        """Whether the current call's request has left."""
         self.session_id: str | None = None
         self.error: BaseException | None = None
         self._engine = engine
@@ -114,15 +123,33 @@ class SfuLink(Link):
         self._lock: anyio.Lock | None = None
         self._between = False
         """Whether our description and the SFU's may differ, so that there is no way back."""
+        self._scopes: set[anyio.CancelScope] = set()
+        """Operations under way; closing cancels them."""
         self._incoming: dict[str, Incoming] = {}
         """Received tracks by the mid of their media section."""
+        self._outgoing: weakref.WeakSet[MediaStreamTrack] = weakref.WeakSet()
+
+    def progress(self) -> tuple[str, bool]:
+        """Say how far the current call has come, and whether its request has left."""
+        return self.stage, self.sent
+
+    async def run(self, operation: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Run one of the operations below; closing the link ends it with the link's error."""
+        self._check()
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            self.sent = False
+            try:
+                return await operation(*args)
+            finally:
+                self._scopes.discard(scope)
+        raise fresh(self.error or ClosedError(f"{self.label} is closed"))
 
     # --- life ---
 
     async def connect(self, deadline: Deadline) -> None:
         """Make the session, and return when media can flow."""
         async with self.opening():
-            self._check()
             if self.state == "idle":
                 await self._connect(deadline)
 
@@ -150,9 +177,6 @@ class SfuLink(Link):
             self._pc = None
             await close_quietly(pc, self._timings.close)
             raise
-        if self.error is not None:  # closed meanwhile
-            await close_quietly(pc, self._timings.close)
-            raise fresh(self.error)
         pc.on("connectionstatechange", self._on_state)
         self._set_state("connected")
 
@@ -181,9 +205,9 @@ class SfuLink(Link):
             track.end()
 
     def _lost(self) -> None:
-        error = NegotiationFailedError(
-            f"{self.label}: the media connection of session {self.session_id} was lost",
-            stage="ICE",
+        error = SfuError(
+            f"{self.label}: the media connection of session {self.session_id} was lost; "
+            "connect a new SfuClient"
         )
         # Not at once: an event loop that dies loses its connections, too, and then the
         # engine has to say why.
@@ -195,6 +219,10 @@ class SfuLink(Link):
         self.error = error
         self._engine.links.discard(self)
         self._http.close()
+        for scope in tuple(self._scopes):
+            scope.cancel()
+        for outgoing in tuple(self._outgoing):
+            _published.discard(outgoing)
         end = None if isinstance(error, ClosedError) else error
         for incoming in self._incoming.values():
             incoming.frames.end(end)
@@ -221,6 +249,7 @@ class SfuLink(Link):
     ) -> list[Outgoing]:
         """Publish tracks, each with a name or ``None``, in one round."""
         async with _Negotiation(self) as pc:
+            self._take([track for track, _ in tracks])
             transceivers = [pc.addTransceiver(track, direction="sendonly") for track, _ in tracks]
             description = await self._offer(pc)
             listed = tuple(
@@ -236,11 +265,28 @@ class SfuLink(Link):
                 for t, (track, _), transceiver in zip(listed, tracks, transceivers, strict=True)
             ]
 
+    def _take(self, tracks: list[MediaStreamTrack]) -> None:
+        """Check that these tracks can be published, before anything is changed."""
+        for index, track in enumerate(tracks):
+            if track in _published or track in tracks[:index]:
+                raise MediaError(
+                    f"{self.label}: {track!r} is published already; open its source a second "
+                    "time to publish it twice"
+                )
+            if track.readyState != "live":
+                raise MediaError(f"{self.label}: {track!r} has ended: there is nothing to publish")
+        for track in tracks:
+            _published.add(track)
+            self._outgoing.add(track)
+
     async def unpublish(self, outgoing: Outgoing, deadline: Deadline) -> None:
         """End a published track."""
         async with _Negotiation(self) as pc:
             if not outgoing.closed:
+                track = outgoing.transceiver.sender.track
                 outgoing.transceiver.sender.replaceTrack(None)
+                _published.discard(track)
+                self._outgoing.discard(track)
                 await self._close_track(pc, outgoing.transceiver, outgoing.track_id, deadline)
                 outgoing.closed = True
 
@@ -335,10 +381,11 @@ class SfuLink(Link):
         try:
             await pc.setRemoteDescription(RTCSessionDescription(description.sdp, description.type))
         except Exception as error:
+            text = scrub(str(error))
             raise NegotiationFailedError(
-                f"{self.label}: the SFU's {description.type} cannot be applied: {error}",
+                f"{self.label}: the SFU's {description.type} cannot be applied: {text}",
                 stage=description.type,
-            ) from error
+            ) from (error if text == str(error) else None)
         if description.type == "answer":
             self._between = False
 
@@ -364,6 +411,7 @@ class SfuLink(Link):
         session_id: str | None = None,
     ) -> Answer:
         self._check()
+        self.sent = True
         path = call.path(self._options.app_id, session_id or self.session_id or "")
         endpoint = f"{call.method} {path}"
         try:
@@ -389,7 +437,7 @@ class SfuLink(Link):
             + (f": {remedy}" if remedy else ""),
             status=answer.status,
             endpoint=endpoint,
-            body=answer.body,
+            body=scrubbed(answer.body),
         )
 
     def _parsed(self, kind: Any, answer: Answer, call: wire.Call) -> Any:
@@ -404,7 +452,7 @@ class SfuLink(Link):
                 f"sends ({error}); is the url right?",
                 status=answer.status,
                 endpoint=f"{call.method} {call.route}",
-                body=answer.body,
+                body=scrubbed(answer.body),
             ) from None
 
 
@@ -417,8 +465,8 @@ class _Negotiation:
     async def __aenter__(self) -> RTCPeerConnection:
         link = self._link
         link._check()
-        if link._lock is None or link._pc is None:
-            raise ClosedError(f"{link.label} is not connected")
+        if link.state != "connected" or link._lock is None or link._pc is None:
+            raise NotConnectedError(f"{link.label} is not connected yet; wait for connect()")
         await link._lock.acquire()
         if link.error is not None:
             link._lock.release()

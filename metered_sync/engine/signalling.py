@@ -20,9 +20,11 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import secrets
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -81,16 +83,23 @@ REPLAY_ATTEMPTS = 4
 class Request:
     """A frame on its way out, and the wait for its acknowledgement."""
 
-    __slots__ = ("ended", "error", "id", "on_ack", "sent", "text", "what")
+    __slots__ = ("ended", "error", "id", "on_ack", "sent", "text", "wait", "what")
 
     def __init__(
-        self, request_id: str, text: str, what: str, on_ack: Callable[[], None] | None = None
+        self,
+        request_id: str,
+        text: str,
+        what: str,
+        on_ack: Callable[[], None] | None = None,
+        wait: bool = True,
     ) -> None:
         self.id = request_id
         self.text = text
         self.what = what
         self.on_ack = on_ack
         """Runs on the loop, before whoever waits is released."""
+        self.wait = wait
+        """Whether an outage before it has left is waited out."""
         self.sent = False
         self.error: BaseException | None = None
         self.ended = Signal()
@@ -106,9 +115,22 @@ class Request:
 class _Channel:
     """A channel that somebody here reads."""
 
-    readers: tuple[Reader[Message], ...] = ()
+    readers: tuple[weakref.ref[Reader[Message]], ...] = ()
+    forgotten: bool = False
+    """Whether a reader was collected without being closed: callbacks may count on it."""
+    wanted_metadata: bool = False
     metadata: bool = False
+    """What the server has acknowledged."""
     acknowledged: bool = False
+
+    def alive(self) -> list[Reader[Message]]:
+        """Return the readers that somebody still holds."""
+        return [reader for ref in self.readers if (reader := ref()) is not None]
+
+    def keep(self, readers: list[Reader[Message]]) -> None:
+        """Replace the readers; note those that are gone."""
+        self.forgotten |= any(ref() is None for ref in self.readers)
+        self.readers = tuple(weakref.ref(reader) for reader in readers)
 
 
 class SignallingLink(Link):
@@ -154,7 +176,12 @@ class SignallingLink(Link):
     # --- any thread ---
 
     def request(
-        self, build: Callable[[str], str], what: str, on_ack: Callable[[], None] | None = None
+        self,
+        build: Callable[[str], str],
+        what: str,
+        on_ack: Callable[[], None] | None = None,
+        *,
+        wait: bool = True,
     ) -> Request:
         """Queue a frame; ``build`` makes its text from the request's id.
 
@@ -170,15 +197,21 @@ class SignallingLink(Link):
                 size=size,
                 cap=self.max_message_size,
             )
-        request = Request(request_id, text, what, on_ack)
+        request = Request(request_id, text, what, on_ack, wait)
         with self._lock:
             self._check_open(what)
-            self._pending[request_id] = request
-            self._outbox.append(request)
-            wake, self._woken = not self._woken, True
-        if wake:
-            self._engine.post(self._on_wake)
+            if not wait and self.state == "reconnecting":
+                raise _down(what)
+            self._queue(request)
         return request
+
+    def _queue(self, request: Request) -> None:
+        """Put a request into the outbox; the lock is held."""
+        self._pending[request.id] = request
+        self._outbox.append(request)
+        if not self._woken:
+            self._woken = True
+            self._engine.post(self._on_wake)
 
     def _next_id(self) -> str:
         return f"{self._prefix}-{next(self._numbers)}"
@@ -206,39 +239,51 @@ class SignallingLink(Link):
         with self._lock:
             self._check_open(f"subscribe to {name!r}")
             channel = self._channels.setdefault(name, _Channel())
-            ask = not channel.acknowledged or (metadata and not channel.metadata)
-            channel.readers += (reader,)
-            channel.metadata |= metadata
-            return ask
+            channel.wanted_metadata |= metadata
+            channel.keep([*channel.alive(), reader])
+            return not channel.acknowledged or channel.wanted_metadata > channel.metadata
 
-    def subscribed(self, name: str) -> None:
+    def subscribed(self, name: str, metadata: bool) -> None:
         """Note that the server has acknowledged a channel; reconnects repeat it from now on."""
         with self._lock:
             if name in self._channels:
                 self._channels[name].acknowledged = True
+                self._channels[name].metadata = metadata
 
     def wants_metadata(self, name: str) -> bool:
         """Whether any reader of the channel asked for its senders' metadata."""
         with self._lock:
-            return name in self._channels and self._channels[name].metadata
+            return name in self._channels and self._channels[name].wanted_metadata
 
-    def remove_reader(self, name: str, reader: Reader[Message]) -> bool:
-        """Stop delivering to a reader; say whether it was the channel's last."""
+    def remove_reader(self, name: str, reader: Reader[Message]) -> None:
+        """Stop delivering to a reader; the channel's last one takes the subscription along."""
         with self._lock:
             channel = self._channels.get(name)
-            if channel is None or reader not in channel.readers:
-                return False
-            channel.readers = tuple(r for r in channel.readers if r is not reader)
-            if channel.readers:
-                return False
-            del self._channels[name]
-            return self.error is None
+            if channel is not None and reader in (readers := channel.alive()):
+                readers.remove(reader)
+                channel.keep(readers)
+                if not readers and not channel.forgotten:
+                    self._unsubscribe(name)
 
-    def readers(self, name: str) -> tuple[Reader[Message], ...]:
-        """Return a channel's readers."""
+    def remove_channel(self, name: str) -> Request | None:
+        """End a channel's readers; return the request that tells the server, if it must."""
         with self._lock:
             channel = self._channels.get(name)
-            return channel.readers if channel is not None else ()
+            if channel is None:
+                return None
+            readers, request = channel.alive(), self._unsubscribe(name)
+        for reader in readers:
+            reader.end()
+        return request
+
+    def _unsubscribe(self, name: str) -> Request:
+        """Forget a channel and tell the server, in one step: no subscribe() comes between."""
+        del self._channels[name]
+        request_id = self._next_id()
+        text = frames.build_unsubscribe(name, request_id)
+        request = Request(request_id, text, f"unsubscribe from {name!r}")
+        self._queue(request)
+        return request
 
     # --- life, on the loop ---
 
@@ -256,7 +301,7 @@ class SignallingLink(Link):
         welcome = None
         try:
             with anyio.CancelScope() as self._scope:
-                self._connection, welcome = await self._dialler.open()
+                self._connection, welcome = await self._dialler.open(within=math.inf)
         finally:
             if welcome is None:
                 self._engine.links.discard(self)
@@ -272,11 +317,13 @@ class SignallingLink(Link):
         closed = ClosedError(f"{self.label} is closed")
         self._finish(closed, CLOSE_NORMAL, "client requested close")
         connection, finished = self._connection, self._finished
-        if connection is not None:
-            with anyio.move_on_after(self._timings.close):
-                await connection.close(CLOSE_NORMAL, "client requested close")
-        if self._scope is not None:
-            self._scope.cancel()
+        try:
+            if connection is not None:
+                with anyio.move_on_after(self._timings.close):
+                    await connection.close(CLOSE_NORMAL, "client requested close")
+        finally:
+            if self._scope is not None:
+                self._scope.cancel()
         if finished is not None:
             await finished.wait()
 
@@ -312,7 +359,7 @@ class SignallingLink(Link):
             return
         self._fail_sent(code, reason)
         self._sink.emit(Disconnected(code, reason, will_reconnect=True))
-        self._set_state("reconnecting")
+        self._sink.emit(StateChange("connected", "reconnecting"))
         attempt = 0
         while True:
             attempt += 1
@@ -324,7 +371,7 @@ class SignallingLink(Link):
             self._retry_after = None
             await anyio.sleep(backoff.delay(attempt, floor))
             try:
-                self._connection, welcome = await self._dialler.open()
+                self._connection, welcome = await self._dialler.open(within=self._timings.open)
             except SignallingConnectError as error:
                 code, reason = error.close_code, error.close_reason
                 logger.info("%s: attempt %d failed: %s", self.label, attempt, error)
@@ -363,7 +410,7 @@ class SignallingLink(Link):
             request.finish(fresh(error))
         end = None if isinstance(error, ClosedError) else error
         for channel in channels.values():
-            for reader in channel.readers:
+            for reader in channel.alive():
                 reader.end(end)
         if was in ("connected", "reconnecting"):
             self._sink.emit(Disconnected(code, reason, will_reconnect=False))
@@ -419,7 +466,9 @@ class SignallingLink(Link):
         finally:
             self._connection = None
             connection.transport.abort()  # where the close handshake did not end it
-        return connection.close_code or ABNORMAL, connection.close_reason or ""
+        # (On the connection itself these exist since websockets 14.1 only.)
+        protocol = connection.protocol
+        return protocol.close_code or ABNORMAL, scrub(protocol.close_reason or "")
 
     async def _until_closed(
         self, task: Callable[..., Awaitable[None]], connection: ClientConnection, *args: Any
@@ -478,9 +527,11 @@ class SignallingLink(Link):
                 return
             pause = interval - silence
             if silence >= interval:
-                await self._bucket.take()
-                await connection.send(frames.build_ping())
                 pause = min(interval, limit - silence)
+                # A peer that reads no more blocks sending, too.
+                with anyio.move_on_after(pause):
+                    await self._bucket.take()
+                    await connection.send(frames.build_ping())
             await anyio.sleep(max(pause, 0.01))
 
     async def _replay(self, connection: ClientConnection, replayed: anyio.Event) -> None:
@@ -529,17 +580,23 @@ class SignallingLink(Link):
             "internal_error",
         ):
             return True
-        for reader in self.readers(name):
-            self.remove_reader(name, reader)
+        with self._lock:
+            channel = self._channels.pop(name, None)
+        for reader in channel.alive() if channel is not None else ():
             reader.end(error)
         return False
 
     def _fail_sent(self, code: int, reason: str) -> None:
         """Fail what was in flight; what has not left waits for the next connection."""
         with self._lock:
-            lost = [r for r in self._pending.values() if r.sent]
+            self.state = "reconnecting"
+            lost = [r for r in self._pending.values() if r.sent or not r.wait]
             for request in lost:
                 del self._pending[request.id]
+            self._outbox = deque(r for r in self._outbox if r.wait)
+            if not self._options.auto_resubscribe:
+                for channel in self._channels.values():
+                    channel.acknowledged = channel.metadata = False
         for request in lost:
             request.finish(
                 DisconnectedError(
@@ -548,6 +605,8 @@ class SignallingLink(Link):
                     code=code,
                     reason=reason,
                 )
+                if request.sent
+                else _down(request.what)
             )
 
     def _handle(self, frame: frames.ServerFrame) -> None:
@@ -560,8 +619,10 @@ class SignallingLink(Link):
         elif isinstance(frame, frames.MessageFrame):
             message = Message(frame.channel, frame.sender, frame.data, frame.metadata)
             channel = self._channels.get(frame.channel)
-            for reader in channel.readers if channel is not None else ():
-                reader.put(message)
+            for ref in channel.readers if channel is not None else ():
+                reader = ref()
+                if reader is not None:
+                    reader.put(message)
             self._sink.emit(message)
         elif isinstance(frame, frames.DirectFrame):
             self._sink.emit(Direct(frame.sender, frame.data, frame.metadata))
@@ -591,8 +652,13 @@ class SignallingLink(Link):
             )
         elif not (frame.code == "unknown_type" and frame.request_id is None):
             # (A server older than app-level pings answers them so.)
-            logger.warning("%s: the server reports %s: %s", self.label, frame.code, frame.message)
-            self._sink.emit(ServerError(frame.code, frame.message, frame.request_id))
+            text = scrub(frame.message) if frame.message is not None else None
+            logger.warning("%s: the server reports %s: %s", self.label, frame.code, text)
+            self._sink.emit(ServerError(frame.code, text, frame.request_id))
+
+
+def _down(what: str) -> NotConnectedError:
+    return NotConnectedError(f"{what}: the connection is down and being made again")
 
 
 _REMEDIES = {

@@ -6,11 +6,13 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
+import anyio
 from aiohttp import web
 
+from metered_sync.engine import guard
 from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.loop import Engine, Link
-from metered_sync.errors import ClosedError, MeteredError
+from metered_sync.errors import ClosedError, MeteredError, SfuNotFoundError
 from metered_sync.facade import Facade
 from metered_sync.local.sfu import Sfu
 from metered_sync.local.signalling import PublishableKey, SecretKey, SignallingServer
@@ -42,16 +44,15 @@ class _Cloud(Link):
 
     async def open(self) -> None:
         self._engine.links.add(self)
-        await self.sfu.start()
         app = web.Application()
         app.add_routes(self.signalling.routes())
         app.add_routes(self.sfu.routes())
         # No access log: request lines carry keys and tokens.
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self.port)
         try:
-            await site.start()
+            await self.sfu.start()
+            await web.TCPSite(self._runner, self._host, self.port).start()
         except OSError as error:
             await self.aclose()
             raise MeteredError(
@@ -63,11 +64,16 @@ class _Cloud(Link):
     async def aclose(self) -> None:
         self._engine.links.discard(self)
         runner, self._runner = self._runner, None
-        await self.signalling.close()
-        await self.sfu.close()
-        if runner is not None:
-            await runner.cleanup()
-        self._engine.stop()
+        try:
+            await self.signalling.close()
+            await self.sfu.close()
+        finally:
+            try:
+                if runner is not None:
+                    with anyio.CancelScope(shield=True):
+                        await runner.cleanup()
+            finally:
+                self._engine.stop()
 
     def abort(self, error: BaseException) -> None:
         pass  # its clients notice by themselves
@@ -99,7 +105,10 @@ class Faults:
         """End an SFU session at once, as if the SFU had forgotten it."""
 
         async def kill(cloud: _Cloud) -> None:
-            cloud.sfu.kill_session(session_id)
+            try:
+                cloud.sfu.kill_session(session_id)
+            except LookupError:
+                raise SfuNotFoundError(f"there is no SFU session {session_id!r} to end") from None
 
         self._cloud._do(kill, "kill_sfu_session")
 
@@ -166,7 +175,6 @@ class LocalCloud(Facade):
         self._limits = limits
         self._timings = _timings
         self._cloud: _Cloud | None = None
-        self._closed = False
 
     def __repr__(self) -> str:
         return f"<LocalCloud {self.http_url if self._serving else 'not serving'}>"
@@ -180,13 +188,26 @@ class LocalCloud(Facade):
     def connect(self, *, timeout: float | None = None) -> None:
         """Start serving, and return when clients can connect. ``with`` does it."""
         deadline = self._deadline(timeout)
-        if self._closed:
-            raise ClosedError("LocalCloud is closed; make a new one")
-        if self._cloud is not None:
-            return
-        self._engine = Engine("metered-sync-cloud").start()
-        cloud = _Cloud(
-            self._engine,
+        guard.check_process(self._born, self._label)
+        with self._life:  # held to the end: a second caller waits until it serves
+            if self._closed:
+                raise ClosedError("LocalCloud is closed; make a new one")
+            if self._cloud is not None:
+                return
+            self._engine = engine = Engine("metered-sync-cloud").start()
+            cloud = self._make(engine)
+            try:
+                self._call(cloud.open, deadline=deadline, what="start")
+            except BaseException:
+                engine.post(engine.abandon, cloud)
+                self._engine = None
+                raise
+            self._cloud = cloud
+            self._opened(cloud)
+
+    def _make(self, engine: Engine) -> _Cloud:
+        return _Cloud(
+            engine,
             SignallingServer(
                 [PublishableKey(self.publishable_key, self._grant)],
                 [SecretKey(self.key_id, self.key_secret)],
@@ -202,20 +223,14 @@ class LocalCloud(Facade):
             self._host,
             self._port,
         )
-        try:
-            self._call(cloud.open, deadline=deadline, what="start")
-        except BaseException:
-            self._engine.post(self._engine.abandon, cloud)
-            self._engine = None
-            raise
-        self._cloud = cloud
-        self._opened(cloud)
 
     start = connect
 
     def close(self, *, timeout: float | None = None) -> None:
         """Tell the clients, close all connections and free the ports. Repeatable."""
-        self._closed = True
+        guard.check_process(self._born, self._label)
+        with self._life:
+            self._closed = True
         engine = self._engine
         if self._cloud is not None and engine is not None:
             self._close(self._cloud, timeout)
@@ -242,12 +257,16 @@ class LocalCloud(Facade):
     @property
     def url(self) -> str:
         """The WebSocket origin, for :class:`~metered_sync.SignallingClient`."""
-        return f"ws://{self._host}:{self.port}"
+        return f"ws://{self._authority}"
 
     @property
     def http_url(self) -> str:
         """The HTTP origin, for :class:`~metered_sync.SfuClient`."""
-        return f"http://{self._host}:{self.port}"
+        return f"http://{self._authority}"
+
+    @property
+    def _authority(self) -> str:
+        return f"[{self._host}]:{self.port}" if ":" in self._host else f"{self._host}:{self.port}"
 
     def client_options(self) -> dict[str, Any]:
         """Return keyword arguments for a client that uses the publishable key."""

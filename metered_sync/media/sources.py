@@ -110,6 +110,7 @@ class Source:
         self.stop()
 
     def _hand_out(self, kind: str) -> MediaStreamTrack | None:
+        guard.check_process(self._feed.born, self._label)
         track = self._tracks.get(kind)
         if track is None:
             (other,) = self._tracks

@@ -71,7 +71,7 @@ class RemoteTrack:
         self.metadata = metadata
         self._incoming = incoming
         self._owner = owner  # the client must not be collected while its track is in use
-        self._lock = threading.Lock()  # guards _newest and the tuple of readers
+        self._lock = threading.Lock()  # guards _newest
         self._newest: FrameQueue | None = None
         self._born = guard.generation()
 
@@ -120,11 +120,7 @@ class RemoteTrack:
             raise ValueError('maxsize goes with mode="fifo"; "latest" holds one frame')
         size = 1 if mode == "latest" else FIFO_SIZE[self.kind] if maxsize is None else maxsize
         queue = _TrackQueue(f"{mode} frames of {self._described()}", self, maxsize=size)
-        incoming = self._incoming
-        with self._lock:
-            incoming.readers = (*(r for r in incoming.readers if not r.ended), queue)
-        if incoming.ended:  # perhaps just now, without having seen this reader
-            queue.end(incoming.error)
+        self._incoming.add(queue)
         return queue
 
     def read(self, timeout: float | None = None, format: str = "bgr24") -> NDArray[Any]:
@@ -139,7 +135,7 @@ class RemoteTrack:
 
         Raises:
             MeteredTimeoutError: No new picture in time.
-            ClosedError: The track has ended.
+            ClosedError: The track has ended; the error that ended its connection, if one did.
             MediaError: This is an audio track.
         """
         if self.kind != "video":
@@ -147,12 +143,11 @@ class RemoteTrack:
                 f"read() returns pictures, and {self._described()} has none: use frames()"
             )
         deadline = Deadline.of(timeout)
+        guard.check_process(self._born, self._described())
         with self._lock:
+            if self._newest is None:
+                self._newest = self.frames(mode="latest")
             newest = self._newest
-        if newest is None:
-            newest = self.frames(mode="latest")
-            with self._lock:
-                self._newest = newest
         frame = newest.get(timeout=deadline.left())
         array: NDArray[Any] = frame.to_ndarray(format=format)
         return array
@@ -171,6 +166,4 @@ class _TrackQueue(FrameQueue):
     def close(self) -> None:
         """Stop receiving. What is queued can still be read; blocked readers wake."""
         super().close()
-        incoming = self._track._incoming
-        with self._track._lock:
-            incoming.readers = tuple(r for r in incoming.readers if r is not self)
+        self._track._incoming.remove(self)

@@ -19,6 +19,8 @@ class Timings:
     # --- signalling, client side ---
     welcome: float = 10.0
     """How long to wait for ``welcome`` after the upgrade before giving the socket up."""
+    open: float = 15.0
+    """How long an attempt to reconnect may take up to the upgrade."""
     close: float = 2.0
     """How long a close handshake may take."""
     farewell: float = 0.25

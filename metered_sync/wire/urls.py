@@ -8,9 +8,10 @@ A client takes an origin only, and adds the path itself. Plain ``ws://`` and
 from __future__ import annotations
 
 import re
+from typing import Any
 from urllib.parse import quote, urlsplit
 
-__all__ = ["check_origin", "is_loopback", "scrub", "signalling_url"]
+__all__ = ["check_origin", "is_loopback", "scrub", "scrubbed", "signalling_url"]
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _SECRETS = re.compile(
@@ -19,6 +20,7 @@ _SECRETS = re.compile(
   | ( \b(?:Bearer|Basic)\s+ ) [^\s"',}\\]+                                 # Authorization
   | ( \b(?:pk_live_|sk_secret_|sk_live_) ) \w+                             # keys by their form
   | ( \ba=ice-pwd: ) [^\s\\]+                                              # SDP
+  | ( :// ) [^/@\s]+ (?=@)                                                 # user:password@host
     """
 )
 
@@ -47,7 +49,7 @@ def check_origin(url: object, *, secure: str, name: str = "url") -> str:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise ValueError(f"{wanted}: {error}") from None
+        raise ValueError(f"{wanted}: {scrub(str(error))}") from None
     if not host or parts.scheme not in (secure, plain):
         raise ValueError(f"{wanted}; got {scrub(url)!r}")
     if parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
@@ -65,6 +67,17 @@ def signalling_url(origin: str, *, key: str | None = None, token: str | None = N
         f"key={quote(key, safe='')}" if key is not None else f"token={quote(token or '', safe='')}"
     )
     return f"{origin}/v1?{query}"
+
+
+def scrubbed(value: Any) -> Any:
+    """Return decoded JSON with :func:`scrub` applied to every text in it."""
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, list):
+        return [scrubbed(item) for item in value]
+    if isinstance(value, dict):
+        return {key: scrubbed(item) for key, item in value.items()}
+    return value
 
 
 def scrub(text: str) -> str:
