@@ -39,9 +39,10 @@ process (:mod:`metered_sync.engine.guard`) and refuse.
 **Exit.** ``atexit`` is too late: by then the executors that aiortc's encoders
 use are shut, and with a non-daemon thread waiting on us it would never run at
 all. ``threading._register_atexit`` runs before both (it is private; where it is
-missing, ``atexit`` has to do). The hook closes all links at once, within
-``EXIT_GRACE``, so that servers see a proper close; then it lets the daemon
-threads be.
+missing, ``atexit`` has to do). The hook closes all links at once, so that servers
+see a proper close, and stops the loops, all within ``EXIT_GRACE``: a timer of
+uvloop that fires in an interpreter which is gone would crash the process. It runs
+once more at ``atexit``, for what threads that outlive the main one have opened.
 
 **Death.** If the loop ends by an error of its own, every waiting caller and
 every link is woken with :class:`EngineError`, whose cause is that error; later
@@ -209,7 +210,8 @@ class Engine:
 
     def join(self, deadline: Deadline) -> None:
         """Wait until the thread of a stopped loop has ended."""
-        self._thread.join(min(deadline.left(), START))
+        if self._thread.is_alive():
+            self._thread.join(min(deadline.left(), START))
 
     def _run(self) -> None:
         guard.engine_threads.add(threading.get_ident())
@@ -395,10 +397,15 @@ def _exit() -> None:
             logger.debug("closing at exit failed", exc_info=True)
     for function in _at_exit:
         function(deadline)
+    for engine in alive:
+        engine.post(engine.stop)
+    for engine in alive:
+        engine.join(deadline)
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
 # Hooks run last in, first out: concurrent.futures must have registered its own by now.
 assert concurrent.futures.thread
+atexit.register(_exit)
 getattr(threading, "_register_atexit", atexit.register)(_exit)

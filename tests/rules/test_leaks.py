@@ -21,8 +21,8 @@ from metered_sync.local import LocalCloud
 from tests.conftest import wait_until
 
 ROUNDS = 200
-CACHES = 300_000
-"""Bytes for what fills up once and is bounded: caches of URLs and of regular expressions."""
+CACHES = 1_000_000
+"""Bytes for what fills up once and is bounded: caches of URLs, of regular expressions, of sizes."""
 
 
 def census() -> dict[str, int]:
