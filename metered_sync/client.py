@@ -25,6 +25,7 @@ from metered_sync.events import IceServer, Message
 from metered_sync.facade import Facade
 from metered_sync.wire import frames
 from metered_sync.wire.names import check_channel, check_peer_id
+from metered_sync.wire.timings import DEFAULT, Timings
 from metered_sync.wire.urls import check_origin
 
 __all__ = ["ReconnectOptions", "SignallingClient", "Subscription"]
@@ -133,6 +134,7 @@ class SignallingClient(Facade, Observable):
         token_provider_timeout: float = 10.0,
         auto_resubscribe: bool = True,
         rate_limit: tuple[float, float] | None = (90, 180),
+        _timings: Timings = DEFAULT,
     ) -> None:
         super().__init__("SignallingClient", timeout)
         self._hub = EventHub(self._label)
@@ -164,6 +166,7 @@ class SignallingClient(Facade, Observable):
             auto_resubscribe=bool(auto_resubscribe),
             rate_limit=_rate_limit(rate_limit),
         )
+        self._timings = _timings
         self._link: SignallingLink | None = None
 
     def __repr__(self) -> str:
@@ -188,7 +191,9 @@ class SignallingClient(Facade, Observable):
             if self._closed:
                 raise ClosedError("SignallingClient is closed; make a new one")
             if self._link is None:
-                self._link = SignallingLink(engine, self._hub, self._options, self._label)
+                self._link = SignallingLink(
+                    engine, self._hub, self._options, self._label, self._timings
+                )
                 self._opened(self._link)
         self._call(self._link.connect, deadline=deadline, what="connect")
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
+import gc
 import math
 import queue
+import socket
 import threading
 import time
 from typing import Any
@@ -31,9 +34,11 @@ from metered_sync import (
     SignallingClient,
     SignallingConnectError,
     StateChange,
+    Subscription,
 )
 from metered_sync.local import LocalCloud
 from metered_sync.wire.frames import Welcome, build_welcome
+from metered_sync.wire.timings import DEFAULT
 from tests.conftest import wait_until
 
 FAST = ReconnectOptions(initial_delay=0.05, max_delay=0.2)
@@ -293,6 +298,8 @@ def test_the_environment_says_where_to_connect(
     monkeypatch.setenv("METERED_URL", shared_cloud.url)
     with SignallingClient() as alice:
         assert alice.state == "connected"
+    # A key of one's own goes to the service, not to whatever the environment names.
+    assert "rms.metered.ca" in repr(SignallingClient(api_key="pk_live_x"))
 
 
 def test_connect_tells_what_the_welcome_said(shared_cloud: LocalCloud) -> None:
@@ -561,6 +568,59 @@ def test_the_budget_of_attempts_is_kept(cloud: LocalCloud) -> None:
         cloud.close()
         with pytest.raises(DisconnectedError, match="2 attempts"):
             inbox.get(timeout=10)
+
+
+def test_an_attempt_that_hangs_counts_as_one(cloud: LocalCloud) -> None:
+    options = ReconnectOptions(initial_delay=0.01, max_delay=0.01, max_attempts=2)
+    timings = dataclasses.replace(DEFAULT, open=0.2)
+    with client(cloud, reconnect=options, _timings=timings) as alice:
+        inbox, port = alice.subscribe("end"), cloud.port
+        cloud.close()
+        with (
+            socket.create_server(("127.0.0.1", port)),  # accepts, and never answers
+            pytest.raises(DisconnectedError, match="2 attempts"),
+        ):
+            inbox.get(timeout=10)
+
+
+def test_without_auto_resubscribe_subscribing_again_asks_again(cloud: LocalCloud) -> None:
+    with client(cloud, auto_resubscribe=False) as alice, client(cloud) as bob:
+        before = alice.subscribe("again")
+        with alice.events(Outage) as outages:
+            cloud.faults.drop_connections(alice.peer_id)
+            outages.get(timeout=5)
+        bob.publish("again", "unheard")
+        after = alice.subscribe("again")
+        bob.publish("again", "heard")
+        assert [r.get(timeout=5).data for r in (before, after)] == ["heard", "heard"]
+
+
+def test_a_reader_that_is_forgotten_leaves_the_channel_to_callbacks(
+    shared_cloud: LocalCloud,
+) -> None:
+    with client(shared_cloud) as alice, client(shared_cloud) as bob:
+        seen: queue.Queue[Any] = queue.Queue()
+        alice.on(Message, lambda message: seen.put(message.data))
+        alice.subscribe("forgotten")  # nobody keeps it
+        gc.collect()
+        second = alice.subscribe("forgotten")
+        second.close()
+        bob.publish("forgotten", 1)
+        assert seen.get(timeout=5) == 1
+
+
+def test_a_reader_keeps_its_client(shared_cloud: LocalCloud) -> None:
+    def listen() -> Subscription:
+        alice = client(shared_cloud)
+        alice.connect()
+        return alice.subscribe("kept")
+
+    inbox = listen()
+    gc.collect()
+    with client(shared_cloud) as bob:
+        bob.publish("kept", 1)
+    assert inbox.get(timeout=5).data == 1
+    inbox._client.close()
 
 
 def test_a_fresh_token_for_each_connection(cloud: LocalCloud) -> None:

@@ -193,6 +193,59 @@ def test_many_threads_negotiate_on_one_session(pair: Any) -> None:
         source.stop()
 
 
+def test_what_cannot_be_published_leaves_the_session_usable(
+    shared_cloud: LocalCloud, pair: Any
+) -> None:
+    sender, receiver = pair
+    with ToneSource(frequency=440) as tone, ToneSource(frequency=880) as over:
+        sender.publish(tone.audio)
+        over_track = over.audio
+        over.stop()
+        for track, words in ((tone.audio, "published already"), (over_track, "has ended")):
+            with pytest.raises(MediaError, match=words):
+                sender.publish(track)
+        with pytest.raises(MediaError, match="published already"):
+            receiver.publish(tone.audio)  # two sessions would get half its frames each
+        with ToneSource(frequency=660) as another:
+            track = receiver.subscribe(sender.publish(another.audio))
+            assert track.frames().get(timeout=10) is not None
+
+
+def test_calls_during_connect_and_close_are_told(shared_cloud: LocalCloud) -> None:
+    # Accepts, and says nothing: connect() goes on until close() ends it.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        client = SfuClient(app_id="a", secret="b", url=url, timeout=60)
+        outcome: queue.Queue[Any] = queue.Queue()
+
+        def connect() -> None:
+            try:
+                client.connect()
+            except BaseException as error:
+                outcome.put(error)
+
+        thread = threading.Thread(target=connect)
+        thread.start()
+        wait_until(lambda: client.state == "connecting")
+        with ToneSource(frequency=440) as tone, pytest.raises(NotConnectedError):
+            client.publish(tone.audio)
+        started = time.monotonic()
+        client.close()
+        assert isinstance(outcome.get(timeout=5), ClosedError)
+        assert time.monotonic() - started < 5
+        thread.join(5)
+
+
+def test_a_timeout_says_whether_the_request_had_left() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        client = SfuClient(app_id="a", secret="b", url=url)
+        with pytest.raises(MeteredTimeoutError) as caught:
+            client.connect(timeout=0.5)
+        assert caught.value.sent
+        client.close()
+
+
 def test_sessions_are_listed_with_their_metadata(shared_cloud: LocalCloud) -> None:
     options = shared_cloud.sfu_options()
     with SfuClient(**options, metadata="door camera") as a, SfuClient(**options) as b:
@@ -328,6 +381,9 @@ def test_what_a_client_needs(monkeypatch: pytest.MonkeyPatch, shared_cloud: Loca
         SfuClient()
     with pytest.raises(ValueError, match="METERED_SFU_SECRET"):
         SfuClient(app_id="x")
+    with pytest.raises(ValueError, match="copied whole") as caught:
+        SfuClient(app_id="x", secret="HUSH\n")
+    assert "HUSH" not in str(caught.value)
     for bad in ({"url": "http://example.com"}, {"url": "https://h/path"}, {"timeout": -1}):
         with pytest.raises(ValueError):
             SfuClient(app_id="x", secret="y", **bad)  # type: ignore[arg-type]

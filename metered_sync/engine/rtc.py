@@ -26,7 +26,7 @@ __all__ = [
     "Frame",
     "IncomingTrack",
     "close_quietly",
-    "loopback_only",
+    "gather_on",
     "peer_connection",
     "wait_connected",
 ]
@@ -35,8 +35,8 @@ logger = logging.getLogger("metered_sync")
 scrub_loggers("aiortc", "aioice")
 Frame = AudioFrame | VideoFrame
 
-loopback_only: contextvars.ContextVar[bool] = contextvars.ContextVar("loopback_only", default=False)
-"""Whether candidates are gathered on loopback alone, in the current task."""
+gather_on: contextvars.ContextVar[str | None] = contextvars.ContextVar("gather_on", default=None)
+"""The only address to gather candidates on, in the current task: a loopback one, or ``None``."""
 
 
 def _gather_on_loopback_too() -> None:
@@ -57,10 +57,10 @@ def _gather_on_loopback_too() -> None:
     find = original
 
     def get_host_addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:
-        loopback = ["127.0.0.1"] if use_ipv4 else ["::1"] if use_ipv6 else []
-        if loopback_only.get():
-            return loopback
-        return find(use_ipv4, use_ipv6) or loopback
+        address = gather_on.get()
+        if address is not None:
+            return [address]
+        return find(use_ipv4, use_ipv6) or (["127.0.0.1"] if use_ipv4 else [])
 
     aioice.ice.get_host_addresses = get_host_addresses
 
@@ -161,14 +161,16 @@ class IncomingTrack:
         """Take frames until no more come. Whoever runs this knows why, and calls :meth:`end`."""
         try:
             while True:
-                frame = await self._track.recv()
-                self.frames += 1
-                for ref in self._readers:
-                    reader = ref()
-                    if reader is not None:
-                        reader.put(frame)
+                frame: Any = await self._track.recv()
+                self._spread(frame)
         except MediaStreamError:
             pass
+
+    def _spread(self, frame: Frame) -> None:
+        # On its own, lest a name in run() holds a reader until the next frame comes.
+        self.frames += 1
+        for reader in self.readers:
+            reader.put(frame)
 
     def end(self, error: BaseException | None = None) -> None:
         """End all readers: they drain, then get ``error`` or ``ClosedError``."""

@@ -28,7 +28,7 @@ from metered_sync.engine.loop import Engine, EventSink, Link
 from metered_sync.engine.rtc import (
     IncomingTrack,
     close_quietly,
-    loopback_only,
+    gather_on,
     peer_connection,
     wait_connected,
 )
@@ -157,7 +157,9 @@ class SfuLink(Link):
         self._set_state("connecting")
         self._engine.links.add(self)
         self._lock = anyio.Lock()
-        loopback_only.set(is_loopback(urlsplit(self._options.url).hostname))
+        host = urlsplit(self._options.url).hostname
+        if is_loopback(host):
+            gather_on.set("::1" if host == "::1" else "127.0.0.1")
         pc = self._pc = peer_connection(self._options.ice_servers)
         # Idle sections: an offer needs one, and they tell the SFU this client's payload
         # types for what it will offer later.

@@ -78,6 +78,15 @@ def test_a_port_that_is_taken() -> None:
                 client.publish("x", 1)
 
 
+def test_ipv6() -> None:
+    with LocalCloud(host="::1") as cloud:
+        assert cloud.url.startswith("ws://[::1]:")
+        with SignallingClient(**cloud.client_options()) as client:
+            client.publish("x", 1)
+        with SfuClient(**cloud.sfu_options()) as sfu, ToneSource(frequency=440) as tone:
+            assert sfu.subscribe(sfu.publish(tone.audio)).frames().get(timeout=10)
+
+
 def test_two_clouds_do_not_know_each_other() -> None:
     with LocalCloud() as one, LocalCloud() as two:
         assert one.publishable_key != two.publishable_key
@@ -90,6 +99,8 @@ def test_faults_check_their_arguments() -> None:
         for fraction in (-0.1, 1.1):
             with pytest.raises(ValueError, match="fraction"):
                 cloud.faults.lose_media(fraction)
+        with pytest.raises(MeteredError, match="no SFU session"):
+            cloud.faults.kill_sfu_session("nobody")
         cloud.faults.lose_media(0)
 
 

@@ -103,6 +103,16 @@ def test_clients_that_fail_to_connect(options: dict[str, Any]) -> None:
     check(round_)
 
 
+def test_blocks_that_fail_to_connect_with_callbacks(options: dict[str, Any]) -> None:
+    def round_() -> None:
+        client = SignallingClient(api_key="pk_live_wrong", url=options["url"])
+        client.on(Message, print)
+        with pytest.raises(MeteredError), client:
+            pass
+
+    check(round_, rounds=50)
+
+
 def test_clients_that_run_out_of_time(options: dict[str, Any]) -> None:
     def round_() -> None:
         client = SignallingClient(**options)

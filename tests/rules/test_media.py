@@ -268,10 +268,19 @@ def test_a_forgotten_client_is_closed_and_says_so(options: dict[str, str]) -> No
     client = SfuClient(**options)
     client.connect()
     link = client._link
+    tone = ToneSource(frequency=440)
+    track = client.subscribe(client.publish(tone.audio))
+    frames = track.frames()
+    frames.get(timeout=10)
+    for _ in range(5):
+        track.frames()  # readers that nobody keeps do not pile up
+    gc.collect()
+    assert len(track._incoming.readers) == 1
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        del client
+        del client, track, frames
         gc.collect()
+    tone.stop()
     assert any("SfuClient was not closed" in str(w.message) for w in caught)
     assert link is not None
     wait_until(lambda: link.state == "closed")

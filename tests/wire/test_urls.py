@@ -31,6 +31,13 @@ def test_what_is_no_origin(url: str) -> None:
         check_origin(url, secure="wss")
 
 
+def test_a_password_is_not_repeated() -> None:
+    for url in ("wss://user:HUSH@host", "ws://user:HUSH@host:1/x", "wss://user:HUSH@host:x"):
+        with pytest.raises(ValueError) as caught:
+            check_origin(url, secure="wss")
+        assert "HUSH" not in str(caught.value)
+
+
 def test_an_origin_must_be_text() -> None:
     with pytest.raises(TypeError):
         check_origin(7, secure="https")
@@ -52,6 +59,7 @@ def test_credentials_are_percent_encoded() -> None:
         "the key pk_live_HUSH is wrong",
         "sk_id_x:sk_secret_HUSH",
         "a=ice-pwd:HUSH\r\n",
+        "connect to https://user:HUSH@host/x failed",
     ],
 )
 def test_secrets_are_cut_out(text: str) -> None:
