@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from metered_sync._version import __version__
 from metered_sync.errors import MeteredError
 
-__all__ = ["environment", "main"]
+__all__ = ["main"]
 
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it."""
@@ -105,7 +105,7 @@ def _serve(options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps(facts), flush=True)  # noqa: T201
         else:
-            for name, value in environment(facts).items():
+            for name, value in _environment(facts).items():
                 print(f"export {name}={value}")  # noqa: T201
             print("# serving; Ctrl-C ends it", flush=True)  # noqa: T201
         while not stop.wait(0.5):  # in slices: Windows sees Ctrl-C only between two waits
@@ -113,7 +113,7 @@ def _serve(options: argparse.Namespace) -> int:
     return 0
 
 
-def environment(facts: dict[str, str]) -> dict[str, str]:
+def _environment(facts: dict[str, str]) -> dict[str, str]:
     """Return the variables from which clients take their defaults, for what ``serve`` says."""
     return {
         "METERED_URL": facts["url"],

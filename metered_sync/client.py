@@ -8,21 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from metered_sync.dispatch import EventHub, Observable
-from metered_sync.engine import guard
 from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.dialling import Backoff, SignallingOptions
+from metered_sync.engine.loop import Engine
 from metered_sync.engine.reader import Overflow, Reader
 from metered_sync.engine.signalling import Request, SignallingLink, State
 from metered_sync.errors import (
     AckTimeoutError,
-    ClosedError,
     DisconnectedError,
-    NotConnectedError,
     fresh,
 )
 from metered_sync.events import IceServer, Message
-from metered_sync.facade import Facade
+from metered_sync.facade import Client
 from metered_sync.wire import frames
 from metered_sync.wire.names import check_channel, check_peer_id
 from metered_sync.wire.timings import DEFAULT, Timings
@@ -95,7 +92,7 @@ class Subscription(Reader[Message]):
         self._link.remove_reader(self.channel, self)
 
 
-class SignallingClient(Facade, Observable):
+class SignallingClient(Client[SignallingLink]):
     """A connection to Realtime Messaging: channels, direct messages, presence.
 
     ``with`` connects and closes; so do :meth:`connect` and :meth:`close`. All methods may
@@ -137,7 +134,6 @@ class SignallingClient(Facade, Observable):
         _timings: Timings = DEFAULT,
     ) -> None:
         super().__init__("SignallingClient", timeout)
-        self._hub = EventHub(self._label)
         if api_key is None and token_provider is None:
             api_key = os.environ.get("METERED_KEY") or None
             url = url if url is not None else os.environ.get("METERED_URL") or None
@@ -167,7 +163,6 @@ class SignallingClient(Facade, Observable):
             rate_limit=_rate_limit(rate_limit),
         )
         self._timings = _timings
-        self._link: SignallingLink | None = None
 
     def __repr__(self) -> str:
         peer = f", peer {self.peer_id!r}" if self.peer_id else ""
@@ -186,26 +181,10 @@ class SignallingClient(Facade, Observable):
             ClosedError: The client was closed; make a new one.
         """
         deadline = self._deadline(timeout)
-        engine = self._start()
-        with self._life:
-            if self._closed:
-                raise ClosedError("SignallingClient is closed; make a new one")
-            if self._link is None:
-                self._link = SignallingLink(
-                    engine, self._hub, self._options, self._label, self._timings
-                )
-                self._opened(self._link)
-        self._call(self._link.connect, deadline=deadline, what="connect")
+        self._call(self._link_to_open().connect, deadline=deadline, what="connect")
 
-    def close(self, *, timeout: float | None = None) -> None:
-        """Close the connection and wake everybody who waits. Repeatable, from any thread."""
-        guard.check_process(self._born, self._label)
-        with self._life:
-            self._closed = True
-        if self._link is not None:
-            self._close(self._link, timeout)
-        else:
-            self._hub.end()
+    def _make_link(self, engine: Engine) -> SignallingLink:
+        return SignallingLink(engine, self._hub, self._options, self._label, self._timings)
 
     # --- what the connection knows ---
 
@@ -360,17 +339,6 @@ class SignallingClient(Facade, Observable):
         self._exchange(lambda rid: frames.build_send(peer_id, data, rid), what, deadline, wait=wait)
 
     # --- crossing ---
-
-    def _connected(self, what: str) -> SignallingLink:
-        """Return the link if :meth:`connect` has been called."""
-        self._start()
-        if self._link is not None:
-            return self._link
-        if self._closed:
-            raise ClosedError(f"{what}: SignallingClient is closed")
-        raise NotConnectedError(
-            f"{what}: SignallingClient is not connected; use `with`, or call connect() first"
-        )
 
     def _exchange(
         self,

@@ -6,14 +6,17 @@ import threading
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
+from metered_sync.dispatch import EventHub, Observable
 from metered_sync.engine import guard, loop
 from metered_sync.engine.deadline import Deadline
+from metered_sync.errors import ClosedError, NotConnectedError
 
-__all__ = ["Facade"]
+__all__ = ["Client", "Facade"]
 
 T = TypeVar("T")
+L = TypeVar("L", bound=loop.Link)
 Self = TypeVar("Self", bound="Facade")
 
 
@@ -86,6 +89,50 @@ class Facade:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+class Client(Facade, Observable, Generic[L]):
+    """A facade with events, over one link that is made by its first ``connect()``."""
+
+    def __init__(self, label: str, timeout: float) -> None:
+        super().__init__(label, timeout)
+        self._hub = EventHub(label)
+        self._link: L | None = None
+
+    def _make_link(self, engine: loop.Engine) -> L:
+        raise NotImplementedError
+
+    def _link_to_open(self) -> L:
+        """Return the link, made if need be: by one thread, though several connect at once."""
+        engine = self._start()
+        with self._life:
+            if self._closed:
+                raise ClosedError(f"{self._label} is closed; make a new one")
+            if self._link is None:
+                self._link = self._make_link(engine)
+                self._opened(self._link)
+            return self._link
+
+    def _connected(self, what: str) -> L:
+        """Return the link if ``connect()`` has been called."""
+        self._start()
+        if self._link is not None:
+            return self._link
+        if self._closed:
+            raise ClosedError(f"{what}: {self._label} is closed")
+        raise NotConnectedError(
+            f"{what}: {self._label} is not connected; use `with`, or call connect() first"
+        )
+
+    def close(self, *, timeout: float | None = None) -> None:
+        """Close the connection and wake everybody who waits. Repeatable, from any thread."""
+        guard.check_process(self._born, self._label)
+        with self._life:
+            self._closed = True
+        if self._link is not None:
+            self._close(self._link, timeout)
+        else:
+            self._hub.end()
 
 
 def _forgotten(engine: loop.Engine, link: loop.Link) -> None:

@@ -9,13 +9,11 @@ from urllib.parse import urlsplit
 
 from aiortc.mediastreams import MediaStreamTrack
 
-from metered_sync.dispatch import EventHub, Observable
-from metered_sync.engine import guard
 from metered_sync.engine.deadline import Deadline
+from metered_sync.engine.loop import Engine
 from metered_sync.engine.sfu import Outgoing, SfuLink, SfuOptions, SfuState
-from metered_sync.errors import ClosedError, NotConnectedError
 from metered_sync.events import IceServer
-from metered_sync.facade import Facade
+from metered_sync.facade import Client
 from metered_sync.media.sources import as_tracks
 from metered_sync.media.track import RemoteTrack
 from metered_sync.wire.sfu import RemoteTrackRef, SessionInfo, TrackInfo
@@ -70,7 +68,7 @@ class Publication:
         self._client._unpublish(self, timeout)
 
 
-class SfuClient(Facade, Observable):
+class SfuClient(Client[SfuLink]):
     """A session with the SFU: publish tracks, and subscribe to those of others.
 
     ``with`` connects and closes; so do :meth:`connect` and :meth:`close`. Methods may be
@@ -121,10 +119,8 @@ class SfuClient(Facade, Observable):
         origin = check_origin(url, secure="https")
         if ice_servers is None:
             ice_servers = () if is_loopback(urlsplit(origin).hostname) else DEFAULT_STUN
-        self._hub = EventHub(self._label)
         self._options = SfuOptions(origin, str(app_id), metadata, tuple(ice_servers))
         self._secret = str(secret)
-        self._link: SfuLink | None = None
 
     def __repr__(self) -> str:
         session = f", session {self.session_id}" if self.session_id else ""
@@ -143,25 +139,11 @@ class SfuClient(Facade, Observable):
             ClosedError: The client was closed; make a new one.
         """
         deadline = self._deadline(timeout)
-        engine = self._start()
-        with self._life:
-            if self._closed:
-                raise ClosedError("SfuClient is closed; make a new one")
-            if self._link is None:
-                self._link = SfuLink(engine, self._hub, self._options, self._secret, self._label)
-                self._opened(self._link)
-            link = self._link
+        link = self._link_to_open()
         self._run(link, link.connect, deadline=deadline, what="connect")
 
-    def close(self, *, timeout: float | None = None) -> None:
-        """Close the session: what it publishes ends, what it receives ends. Repeatable."""
-        guard.check_process(self._born, self._label)
-        with self._life:
-            self._closed = True
-        if self._link is not None:
-            self._close(self._link, timeout)
-        else:
-            self._hub.end()
+    def _make_link(self, engine: Engine) -> SfuLink:
+        return SfuLink(engine, self._hub, self._options, self._secret, self._label)
 
     @property
     def state(self) -> SfuState:
@@ -174,16 +156,6 @@ class SfuClient(Facade, Observable):
     def session_id(self) -> str | None:
         """The session's id; ``None`` before :meth:`connect`."""
         return self._link.session_id if self._link is not None else None
-
-    def _connected(self, what: str) -> SfuLink:
-        self._start()
-        if self._link is not None:
-            return self._link
-        if self._closed:
-            raise ClosedError(f"{what}: SfuClient is closed")
-        raise NotConnectedError(
-            f"{what}: SfuClient is not connected; use `with`, or call connect() first"
-        )
 
     def _run(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import statistics
@@ -24,7 +23,6 @@ except ImportError as error:
         "run  pip install 'metered_sync[webrtc,local,cli]'"
     ) from error
 
-from metered_sync.cli import environment
 from metered_sync.demo.viewer import Seen, watch
 
 __all__ = ["contact_sheet", "run"]
@@ -43,10 +41,8 @@ def run(output: Path, *, seconds: float) -> None:
         raise ValueError(f"there is no directory {output.resolve().parent} to put the picture in")
     console = Console()
     with ExitStack() as stack:
-        cloud = stack.enter_context(
-            _Child("metered_sync.cli", "serve", "--json", "--exit-with-stdin")
-        )
-        os.environ.update(environment(json.loads(cloud.first_line())))
+        cloud = stack.enter_context(_Child("metered_sync.cli", "serve", "--exit-with-stdin"))
+        os.environ.update(cloud.exports())
         console.print("local cloud: serving")
         publisher = stack.enter_context(_Child("metered_sync.demo.publisher"))
         console.print(f"publisher:   bunny.mp4, picture and sound (process {publisher.pid})")
@@ -85,13 +81,16 @@ class _Child:
     def pid(self) -> int:
         return self._process.pid
 
-    def first_line(self) -> str:
-        """Return the first line that it prints; an error if it ends before."""
+    def exports(self) -> dict[str, str]:
+        """Return the variables that it prints for a shell, up to its first comment."""
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise MeteredError(f"{self._name} ended with status {self._process.wait(10)}")
-        return line
+        variables: dict[str, str] = {}
+        for line in self._process.stdout:
+            if line.startswith("#"):
+                return variables
+            name, _, value = line.removeprefix("export ").strip().partition("=")
+            variables[name] = value
+        raise MeteredError(f"{self._name} ended with status {self._process.wait(10)}")
 
     def finish(self) -> None:
         """Wait for the process to end by itself."""
