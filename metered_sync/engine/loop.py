@@ -33,7 +33,8 @@ Everything else that the engine owns is touched on the loop thread only;
 
 **Fork.** The child forgets the engine without touching it: its sockets and its
 selector are the parent's. The engine object is kept in ``_graveyard``, lest
-somebody's finalizer closes what is inside. Objects of the parent know their
+somebody's finalizer closes what is inside; where codecs are about, so is all that
+the parent had left for the collector. Objects of the parent know their
 process (:mod:`metered_sync.engine.guard`) and refuse.
 
 **Exit.** ``atexit`` is too late: by then the executors that aiortc's encoders
@@ -55,8 +56,10 @@ import asyncio
 import atexit
 import concurrent.futures.thread
 import functools
+import gc
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
@@ -81,6 +84,8 @@ INTERRUPT_GRACE = 2.0
 """How long Ctrl-C waits for the cancelled work, in seconds."""
 EXIT_GRACE = 2.0
 """How long the interpreter's exit waits for links to close, in seconds."""
+STOP_GRACE = 0.5
+"""How long the interpreter's exit waits for a loop to stop, in seconds."""
 START = 10.0
 """How long the engine's thread may take to start, in seconds."""
 
@@ -383,6 +388,10 @@ def _in_child() -> None:
     if _engine is not None:
         _graveyard.append(_engine)
     _engine = None
+    if "av" in sys.modules:
+        # A codec that the parent had dropped, collected here, would wait for ever for
+        # its threads, which exist in the parent only.
+        gc.freeze()
 
 
 def _exit() -> None:
@@ -400,7 +409,7 @@ def _exit() -> None:
     for engine in alive:
         engine.post(engine.stop)
     for engine in alive:
-        engine.join(deadline)
+        engine.join(Deadline(min(deadline.left(), STOP_GRACE)))
 
 
 if hasattr(os, "register_at_fork"):

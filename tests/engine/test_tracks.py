@@ -349,7 +349,8 @@ def test_a_consumer_whose_loop_has_died_is_no_trouble() -> None:
 def test_a_forked_child_gets_an_error() -> None:
     result = run_script(
         """
-import asyncio, os
+import asyncio, os, warnings
+warnings.simplefilter("ignore", DeprecationWarning)    # Python 3.12 warns of every such fork
 from metered_sync.errors import ForkedError
 from metered_sync.testing import ToneSource
 

@@ -13,7 +13,8 @@ from tests.conftest import run_script
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
 START = """
-import os, sys, threading, time, multiprocessing
+import os, sys, threading, time, multiprocessing, warnings
+warnings.simplefilter("ignore", DeprecationWarning)    # Python 3.12 warns of every such fork
 from metered_sync import *
 from metered_sync.engine import loop
 options = dict(url=sys.argv[1], api_key=sys.argv[2])
@@ -203,8 +204,6 @@ client.close()
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_multiprocessing(shared_cloud: LocalCloud, method: str, tmp_path: object) -> None:
-    if sys.version_info >= (3, 12) and method == "fork":
-        pytest.skip("Python 3.12 warns of fork with threads by itself")
     source = """
 def main():
     client = SignallingClient(**options)
