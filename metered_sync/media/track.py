@@ -30,8 +30,9 @@ class FrameQueue(Reader[Any]):
     counts.
     """
 
-    def __init__(self, label: str, *, maxsize: int) -> None:
+    def __init__(self, label: str, track: RemoteTrack, *, maxsize: int) -> None:
         super().__init__(label, maxsize=maxsize)
+        self._track = track  # it, and with it its client, must not be collected while read
         self._arrived = -math.inf
 
     @property
@@ -43,6 +44,11 @@ class FrameQueue(Reader[Any]):
         """Queue a frame."""
         self._arrived = time.monotonic()
         super().put(item)
+
+    def close(self) -> None:
+        """Stop receiving. What is queued can still be read; blocked readers wake."""
+        super().close()
+        self._track._incoming.remove(self)
 
 
 class RemoteTrack:
@@ -119,7 +125,7 @@ class RemoteTrack:
         if mode == "latest" and maxsize not in (None, 1):
             raise ValueError('maxsize goes with mode="fifo"; "latest" holds one frame')
         size = 1 if mode == "latest" else FIFO_SIZE[self.kind] if maxsize is None else maxsize
-        queue = _TrackQueue(f"{mode} frames of {self._described()}", self, maxsize=size)
+        queue = FrameQueue(f"{mode} frames of {self._described()}", self, maxsize=size)
         self._incoming.add(queue)
         return queue
 
@@ -154,16 +160,3 @@ class RemoteTrack:
 
     def _described(self) -> str:
         return f"{self.kind} track {self.name or self.id!r}"
-
-
-class _TrackQueue(FrameQueue):
-    """A reader that keeps its track, and with it its client, from being collected."""
-
-    def __init__(self, label: str, track: RemoteTrack, *, maxsize: int) -> None:
-        super().__init__(label, maxsize=maxsize)
-        self._track = track
-
-    def close(self) -> None:
-        """Stop receiving. What is queued can still be read; blocked readers wake."""
-        super().close()
-        self._track._incoming.remove(self)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import gc
 import io
-import logging
 import threading
 import time
 import warnings
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -287,19 +285,6 @@ def test_a_forgotten_client_is_closed_and_says_so(options: dict[str, str]) -> No
 
 
 # --- 10: secrets ----------------------------------------------------------------------
-
-
-@pytest.fixture
-def log() -> Iterator[io.StringIO]:
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    root = logging.getLogger()
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG)
-    yield stream
-    root.removeHandler(handler)
-    root.setLevel(level)
 
 
 def test_no_secret_is_shown(log: io.StringIO) -> None:

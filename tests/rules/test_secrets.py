@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 import io
-import logging
 import pickle
 import socket
 import threading
@@ -29,21 +28,6 @@ from tests.conftest import wait_until
 
 MARK = "HUSHHUSH"
 """Stands in every secret of these tests, and must stand in no output."""
-
-
-@pytest.fixture
-def log() -> Iterator[io.StringIO]:
-    """Everything that anybody logs, at DEBUG, third parties included."""
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(logging.Formatter("%(name)s %(message)s"))
-    root = logging.getLogger()
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG)
-    yield stream
-    root.removeHandler(handler)
-    root.setLevel(level)
 
 
 def shown(thing: Any) -> str:
