@@ -15,6 +15,7 @@ __all__ = [
     "CLOSE_SUSPENDED",
     "CLOSE_TOKEN_EXPIRED",
     "CLOSE_TOO_BIG",
+    "DEFAULT_TOKEN_TTL",
     "MAX_CHANNEL",
     "MAX_CHANNELS",
     "MAX_FRAME",
@@ -25,6 +26,7 @@ __all__ = [
     "MAX_PERMISSIONS",
     "MAX_REQUEST_ID",
     "MAX_REST_BODY",
+    "MAX_TOKEN_TTL",
     "MESSAGE_BURST",
     "MESSAGE_RATE",
     "RESERVED_PREFIXES",
@@ -46,6 +48,10 @@ MAX_PEER_METADATA = 4096
 MAX_CHANNELS = 100
 """Subscriptions of one connection, and entries of a token's ``channels``."""
 MAX_PERMISSIONS = 16
+
+# Lifetime of a token that the service signs, in seconds.
+DEFAULT_TOKEN_TTL = 3600
+MAX_TOKEN_TTL = 86400
 
 # The token bucket of one connection: frames per second, and the burst.
 MESSAGE_RATE = 100

@@ -22,7 +22,15 @@ from metered_sync.wire.limits import (
 )
 from metered_sync.wire.names import matches_any, peer_id_problem, utf8_size
 
-__all__ = ["Claims", "Grant", "key_id", "parse_claims", "sign_claims"]
+__all__ = [
+    "Claims",
+    "Grant",
+    "check_claims",
+    "key_id",
+    "object_problem",
+    "parse_claims",
+    "sign_claims",
+]
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,8 @@ class Grant:
         return Grant(patterns, actions)
 
 
-def _object_problem(name: str, value: object, cap: int) -> str | None:
+def object_problem(name: str, value: object, cap: int) -> str | None:
+    """Say what is wrong with metadata of at most ``cap`` bytes of JSON, or return ``None``."""
     if value is None:
         return None
     if not isinstance(value, dict):
@@ -80,13 +89,14 @@ def _texts_problem(name: str, value: object, cap: int) -> str | None:
     return f"{name} has {len(value)} entries; the limit is {cap}" if len(value) > cap else None
 
 
-def _check(claims: Claims) -> Claims:
+def check_claims(claims: Claims) -> Claims:
+    """Return the claims; ``ValueError`` where a cap of the service is exceeded."""
     problem = (
         (f"the peer id {p}" if (p := peer_id_problem(claims.peer_id)) else None)
         or _texts_problem("channels", claims.channels, MAX_CHANNELS)
         or _texts_problem("permissions", claims.permissions, MAX_PERMISSIONS)
-        or _object_problem("metadata", claims.metadata, MAX_METADATA)
-        or _object_problem("peer_metadata", claims.peer_metadata, MAX_PEER_METADATA)
+        or object_problem("metadata", claims.metadata, MAX_METADATA)
+        or object_problem("peer_metadata", claims.peer_metadata, MAX_PEER_METADATA)
     )
     unknown = set(claims.permissions or ()) - set(ACTIONS)
     if problem is None and unknown:
@@ -98,7 +108,7 @@ def _check(claims: Claims) -> Claims:
 
 def sign_claims(claims: Claims, key_id: str, secret: str, *, issued_at: float) -> str:
     """Return the signed token. ``ValueError`` where a cap of the service is exceeded."""
-    _check(claims)
+    check_claims(claims)
     payload: dict[str, Any] = {
         "sub": claims.peer_id,
         "iat": int(issued_at),
@@ -169,4 +179,4 @@ def parse_claims(token: str, secret: str) -> Claims:
         # Actions that a newer service knows are no reason to refuse the rest.
         known = tuple(p for p in claims.permissions if p in ACTIONS)
         claims = Claims(**(vars(claims) | {"permissions": known}))
-    return _check(claims)
+    return check_claims(claims)

@@ -1,0 +1,325 @@
+"""The bodies of the control plane's five calls, for the client and the local cloud.
+
+Facts: service documentation, "REST API". Each value has two directions:
+``Value.parse(body)`` takes decoded JSON and raises :class:`~metered_sync.wire.bodies.BodyError`,
+``value.body()`` gives what goes into JSON.
+
+=========================================  =======================  =======================
+call                                       request                  answer
+=========================================  =======================  =======================
+``POST /v1/tokens``                        :class:`TokenRequest`    :class:`Token`
+``GET /v1/channels/{channel}/peers``       none                     :func:`parse_peers`
+``POST /v1/channels/{channel}/publish``    :class:`PublishRequest`  not documented
+``DELETE /v1/peers/{peer}``                none                     :func:`parse_disconnected`
+``GET /v1/usage``                          none                     :class:`Usage`
+=========================================  =======================  =======================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from metered_sync.wire.bodies import (
+    BodyError,
+    JsonObject,
+    flag,
+    json_object,
+    optional_object,
+    optional_text,
+    optional_whole,
+    text,
+    whole,
+)
+from metered_sync.wire.frames import encode
+from metered_sync.wire.limits import DEFAULT_TOKEN_TTL, MAX_PEER_METADATA, MAX_TOKEN_TTL
+from metered_sync.wire.names import peer_id_problem
+from metered_sync.wire.tokens import Claims, check_claims, object_problem
+
+__all__ = [
+    "TOKENS",
+    "USAGE",
+    "Plan",
+    "PublishRequest",
+    "Token",
+    "TokenRequest",
+    "Usage",
+    "disconnected_body",
+    "parse_disconnected",
+    "parse_peers",
+    "peer_path",
+    "peers_body",
+    "peers_path",
+    "publish_path",
+]
+
+TOKENS = "/v1/tokens"
+USAGE = "/v1/usage"
+
+
+def peers_path(channel: str) -> str:
+    """Return the path that lists a channel's peers."""
+    return f"/v1/channels/{quote(channel, safe='')}/peers"
+
+
+def publish_path(channel: str) -> str:
+    """Return the path that publishes to a channel."""
+    return f"/v1/channels/{quote(channel, safe='')}/publish"
+
+
+def peer_path(peer_id: str) -> str:
+    """Return the path of a peer, which ``DELETE`` disconnects."""
+    return f"/v1/peers/{quote(peer_id, safe='')}"
+
+
+def _given(**fields: Any) -> JsonObject:
+    """Return the fields that are there."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class TokenRequest:
+    """What a token is to say."""
+
+    peer_id: str
+    channels: tuple[str, ...] | None = None
+    """Names and patterns; ``None`` inherits the key's, ``()`` grants none."""
+    permissions: tuple[str, ...] | None = None
+    expires_in: int = DEFAULT_TOKEN_TTL
+    """Seconds."""
+    metadata: JsonObject | None = None
+    peer_metadata: JsonObject | None = None
+
+    def claims(self, now: float) -> Claims:
+        """Return the claims of a token made now. ``ValueError`` where a cap is exceeded."""
+        if not 1 <= self.expires_in <= MAX_TOKEN_TTL:
+            raise ValueError(
+                f"a token of the service lives 1 to {MAX_TOKEN_TTL} s, not {self.expires_in}"
+            )
+        return check_claims(
+            Claims(
+                self.peer_id,
+                now + self.expires_in,
+                self.channels,
+                self.permissions,
+                self.metadata,
+                self.peer_metadata,
+            )
+        )
+
+    @classmethod
+    def parse(cls, body: object) -> TokenRequest:
+        """Check a decoded request, caps included."""
+        fields = json_object(body)
+        expires_in = optional_whole(fields, "expiresInSec")
+        request = cls(
+            text(fields, "peerId"),
+            _texts(fields, "channels"),
+            _texts(fields, "permissions"),
+            DEFAULT_TOKEN_TTL if expires_in is None else expires_in,
+            optional_object(fields, "metadata"),
+            optional_object(fields, "peerMetadata"),
+        )
+        try:
+            request.claims(0)
+        except ValueError as error:
+            raise BodyError(str(error)) from None
+        return request
+
+    def body(self) -> JsonObject:
+        """Return the object for JSON."""
+        return _given(
+            peerId=self.peer_id,
+            channels=None if self.channels is None else list(self.channels),
+            permissions=None if self.permissions is None else list(self.permissions),
+            expiresInSec=self.expires_in,
+            metadata=self.metadata,
+            peerMetadata=self.peer_metadata,
+        )
+
+
+def _texts(fields: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
+    values = fields.get(name)
+    if values is None:
+        return None
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise BodyError(f'"{name}" is not a list of strings')
+    return tuple(values)
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token that the service has signed. Its text is left out of ``repr``."""
+
+    token: str = field(repr=False)
+    """What a client connects with."""
+    expires_at: float
+    """Unix seconds."""
+
+    @classmethod
+    def parse(cls, body: object) -> Token:
+        """Check a decoded answer."""
+        fields = json_object(body)
+        return cls(text(fields, "token"), whole(fields, "expiresAt"))
+
+    def body(self) -> JsonObject:
+        """Return the object for JSON."""
+        return {"token": self.token, "expiresAt": int(self.expires_at)}
+
+
+@dataclass(frozen=True)
+class PublishRequest:
+    """A message to a channel, from outside of it."""
+
+    data: Any
+    sender: str = "system"
+    metadata: JsonObject | None = None
+
+    def check(self) -> PublishRequest:
+        """Return this if it may be sent; ``ValueError`` where a cap is exceeded."""
+        problem = peer_id_problem(self.sender)
+        if problem is not None:
+            raise ValueError(f"the sender {problem}")
+        problem = object_problem("metadata", self.metadata, MAX_PEER_METADATA)
+        if problem is not None:
+            raise ValueError(problem)
+        return self
+
+    @classmethod
+    def parse(cls, body: object) -> PublishRequest:
+        """Check a decoded request, caps included."""
+        fields = json_object(body)
+        if "data" not in fields:
+            raise BodyError('"data" is missing')
+        sender = optional_text(fields, "from")
+        metadata = optional_object(fields, "peerMetadata")
+        request = cls(fields["data"], "system" if sender is None else sender, metadata)
+        try:
+            return request.check()
+        except ValueError as error:
+            raise BodyError(str(error)) from None
+
+    def body(self) -> JsonObject:
+        """Return the object for JSON."""
+        return {"data": self.data, **_given(**{"from": self.sender, "peerMetadata": self.metadata})}
+
+    def encoded(self) -> str:
+        """Return the JSON text; ``TypeError`` or ``ValueError`` where JSON has no form for it."""
+        return encode(self.body())
+
+
+def parse_peers(body: object) -> dict[str, JsonObject | None]:
+    """Return peer ids and metadata of the decoded list of a channel's peers."""
+    entries = json_object(body).get("peers")
+    if not isinstance(entries, list):
+        raise BodyError('"peers" is not a list')
+    peers: dict[str, JsonObject | None] = {}
+    for entry in entries:
+        fields = json_object(entry, 'an entry of "peers"')
+        metadata = fields.get("metadata")
+        # As in presence, metadata that is not an object counts as absent.
+        peers[text(fields, "peerId")] = metadata if isinstance(metadata, dict) else None
+    return peers
+
+
+def peers_body(channel: str, peers: Mapping[str, JsonObject | None]) -> JsonObject:
+    """Return the list of a channel's peers for JSON."""
+    entries = [_given(peerId=peer_id, metadata=metadata) for peer_id, metadata in peers.items()]
+    return {"channel": channel, "peers": entries}
+
+
+def parse_disconnected(body: object) -> int:
+    """Return how many sockets a decoded answer says were closed."""
+    return whole(json_object(body), "closed")
+
+
+def disconnected_body(peer_id: str, closed: int) -> JsonObject:
+    """Return the answer to a disconnect for JSON."""
+    return {"peerId": peer_id, "closed": closed}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the app's plan includes."""
+
+    name: str | None
+    max_concurrent_connections: int
+    max_messages_per_period: int
+    overages_allowed: bool
+    """Whether the plan has overages."""
+    overages_enabled: bool
+    """Whether they are switched on."""
+
+    @classmethod
+    def parse(cls, body: object) -> Plan:
+        """Check the decoded ``plan`` of a usage report."""
+        fields = json_object(body, '"plan"')
+        return cls(
+            optional_text(fields, "name"),
+            whole(fields, "maxConcurrentConnections"),
+            whole(fields, "maxMessagesPerPeriod"),
+            flag(fields, "overagesAllowed"),
+            flag(fields, "overagesEnabled"),
+        )
+
+    def body(self) -> JsonObject:
+        """Return the object for JSON."""
+        return {
+            "name": self.name,
+            "maxConcurrentConnections": self.max_concurrent_connections,
+            "maxMessagesPerPeriod": self.max_messages_per_period,
+            "overagesAllowed": self.overages_allowed,
+            "overagesEnabled": self.overages_enabled,
+        }
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an app has used in the current period."""
+
+    app_id: str
+    period_start_unix: int | None
+    """When the period began, unix seconds; ``None`` where there is none."""
+    period_end_unix: int | None
+    concurrent_now: int
+    """Connections that are open."""
+    peak_concurrent: int
+    """The most that were open at once in the period."""
+    messages_used: int
+    """Publishes and sends, those refused for want of quota included."""
+    overage_messages: int
+    """Messages beyond the plan; this and the next lag by up to a minute."""
+    overage_connections: int
+    plan: Plan
+
+    @classmethod
+    def parse(cls, body: object) -> Usage:
+        """Check a decoded answer."""
+        fields = json_object(body)
+        return cls(
+            text(fields, "appId"),
+            optional_whole(fields, "periodStartUnix"),
+            optional_whole(fields, "periodEndUnix"),
+            whole(fields, "concurrentNow"),
+            whole(fields, "peakConcurrent"),
+            whole(fields, "messagesUsed"),
+            whole(fields, "overageMessages"),
+            whole(fields, "overageConnections"),
+            Plan.parse(fields.get("plan")),
+        )
+
+    def body(self) -> JsonObject:
+        """Return the object for JSON."""
+        return {
+            "appId": self.app_id,
+            "periodStartUnix": self.period_start_unix,
+            "periodEndUnix": self.period_end_unix,
+            "concurrentNow": self.concurrent_now,
+            "peakConcurrent": self.peak_concurrent,
+            "messagesUsed": self.messages_used,
+            "overageMessages": self.overage_messages,
+            "overageConnections": self.overage_connections,
+            "plan": self.plan.body(),
+        }
