@@ -616,18 +616,15 @@ class SignallingLink(Link):
                 if request.on_ack is not None:
                     request.on_ack()
                 request.finish()
-        elif isinstance(frame, frames.MessageFrame):
-            message = Message(frame.channel, frame.sender, frame.data, frame.metadata)
+        elif isinstance(frame, Message):
             channel = self._channels.get(frame.channel)
             for ref in channel.readers if channel is not None else ():
                 reader = ref()
                 if reader is not None:
-                    reader.put(message)
-            self._sink.emit(message)
-        elif isinstance(frame, frames.DirectFrame):
-            self._sink.emit(Direct(frame.sender, frame.data, frame.metadata))
-        elif isinstance(frame, frames.PresenceFrame):
-            self._sink.emit(Presence(frame.channel, frame.joined, frame.left))
+                    reader.put(frame)
+            self._sink.emit(frame)
+        elif isinstance(frame, (Direct, Presence)):
+            self._sink.emit(frame)
         elif isinstance(frame, frames.ErrorFrame):
             self._handle_error(frame)
         elif isinstance(frame, frames.GoingAwayFrame):
