@@ -42,4 +42,4 @@ $(VENV)/.dev: $(VENV)/pyvenv.cfg setup.cfg pyproject.toml
 	@touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) build *.egg-info metered-sync-demo.png .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info metered-sync-demo.png .mypy_cache .ruff_cache .pytest_cache .hypothesis .interop

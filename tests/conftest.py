@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -80,11 +81,15 @@ def need(program: str, package: str) -> str:
     """Return the path of a program; skip where it is missing, or fail where it must be there."""
     path = shutil.which(program)
     if path is None:
-        message = f"needs the program {program} (Debian package {package})"
-        if os.environ.get("METERED_SYNC_REQUIRE_ALL") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
+        missing(f"needs the program {program} (Debian package {package})")
     return path
+
+
+def missing(message: str) -> NoReturn:
+    """Skip a test for want of something, or fail where it must be there."""
+    if os.environ.get("METERED_SYNC_REQUIRE_ALL") == "1":
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 def run_script(
