@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
@@ -12,12 +13,17 @@ from aiohttp import web
 from metered_sync.engine import guard
 from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.loop import Engine, Link
-from metered_sync.errors import ClosedError, MeteredError, SfuNotFoundError
+from metered_sync.errors import ClosedError, MeteredError
 from metered_sync.facade import Facade
+from metered_sync.local.control import ControlApi
+from metered_sync.local.faults import Faults
+from metered_sync.local.keys import KeyRing, PublishableKey, SecretKey
+from metered_sync.local.meter import Meter
 from metered_sync.local.sfu import Sfu
-from metered_sync.local.signalling import PublishableKey, SecretKey, SignallingServer
+from metered_sync.local.signalling import SignallingServer
+from metered_sync.local.turn import DEFAULT_ICE_SERVERS, TurnService, check_ice_servers
 from metered_sync.tokens import mint_token
-from metered_sync.wire.limits import ACTIONS
+from metered_sync.wire.limits import ACTIONS, FREE_CONNECTIONS, FREE_MESSAGES
 from metered_sync.wire.timings import DEFAULT, Timings
 from metered_sync.wire.tokens import Grant
 from metered_sync.wire.urls import is_loopback
@@ -25,6 +31,9 @@ from metered_sync.wire.urls import is_loopback
 __all__ = ["LocalCloud"]
 
 T = TypeVar("T")
+TURN_APP = "local"
+BACKLOG = 1024
+"""Connections that may wait to be accepted: a thousand clients may come at once."""
 
 
 class _Cloud(Link):
@@ -33,9 +42,16 @@ class _Cloud(Link):
     label = "LocalCloud"
 
     def __init__(
-        self, engine: Engine, signalling: SignallingServer, sfu: Sfu, host: str, port: int
+        self,
+        engine: Engine,
+        signalling: SignallingServer,
+        turn: TurnService,
+        sfu: Sfu,
+        host: str,
+        port: int,
     ) -> None:
         self.signalling = signalling
+        self.turn = turn
         self.sfu = sfu
         self.port = port
         self._host = host
@@ -45,14 +61,18 @@ class _Cloud(Link):
     async def open(self) -> None:
         self._engine.links.add(self)
         app = web.Application()
-        app.add_routes(self.signalling.routes())
-        app.add_routes(self.sfu.routes())
-        # No access log: request lines carry keys and tokens.
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        for part in (self.signalling, ControlApi(self.signalling), self.turn, self.sfu):
+            app.add_routes(part.routes())
+        # No access log: request lines carry keys and tokens. No decompression: no client of
+        # these APIs compresses, and aiohttp answers a body that is badly compressed with 500.
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=1.0, auto_decompress=False
+        )
         await self._runner.setup()
         try:
             await self.sfu.start()
-            await web.TCPSite(self._runner, self._host, self.port).start()
+            self.signalling.start()
+            await web.TCPSite(self._runner, self._host, self.port, backlog=BACKLOG).start()
         except OSError as error:
             await self.aclose()
             raise MeteredError(
@@ -79,64 +99,32 @@ class _Cloud(Link):
         pass  # its clients notice by themselves
 
 
-class Faults:
-    """What can be made to go wrong in a local cloud, to test how a program takes it."""
-
-    def __init__(self, cloud: LocalCloud) -> None:
-        self._cloud = cloud
-
-    def drop_connections(self, peer_id: str | None = None) -> None:
-        """Cut the TCP connection of every messaging client, or of one peer's (close code 1006)."""
-
-        async def drop(cloud: _Cloud) -> None:
-            cloud.signalling.drop_connections(peer_id)
-
-        self._cloud._do(drop, "drop_connections")
-
-    def close(self, code: int, peer_id: str | None = None) -> None:
-        """Close the connection of every messaging client, or of one peer's, with a close code."""
-
-        async def close(cloud: _Cloud) -> None:
-            await cloud.signalling.close_connections(code, peer_id)
-
-        self._cloud._do(close, "close")
-
-    def kill_sfu_session(self, session_id: str) -> None:
-        """End an SFU session at once, as if the SFU had forgotten it."""
-
-        async def kill(cloud: _Cloud) -> None:
-            try:
-                cloud.sfu.kill_session(session_id)
-            except LookupError:
-                raise SfuNotFoundError(f"there is no SFU session {session_id!r} to end") from None
-
-        self._cloud._do(kill, "kill_sfu_session")
-
-    def lose_media(self, fraction: float) -> None:
-        """Lose that fraction (0 to 1) of media packets from now on; 0 ends it."""
-        if not 0 <= fraction <= 1:
-            raise ValueError(f"fraction must be a number from 0 to 1, not {fraction!r}")
-
-        async def lose(cloud: _Cloud) -> None:
-            cloud.sfu.lose_media(fraction)
-
-        self._cloud._do(lose, "lose_media")
-
-
 class LocalCloud(Facade):
     """A messaging service and an SFU on this machine, for as long as a ``with`` block lasts.
 
-    Ready when the block is entered. Its keys are made anew each time, and it forgets
+    Ready when the block is entered. It speaks the service's protocols: WebSocket, the control
+    plane's and TURN's REST calls, the SFU's. Its keys are made anew each time, and it forgets
     everything when it is closed. It runs on an event loop and a thread of its own.
 
     Args:
         host: A loopback address; it serves nobody else.
         port: The TCP port of HTTP and WebSocket; 0 takes a free one. (Media uses one
             UDP port besides, always a free one.)
-        limits: Whether the service's abuse limits hold (message rate, channels per
-            connection). Sizes are limited always.
+        limits: Whether the service's abuse and plan limits hold: 100 messages a second and
+            connection (close code 4011), 100 channels a connection, 60 attempts to connect a
+            minute (HTTP 429), and the two next. Sizes are limited always.
+        max_connections: Connections at once; more are closed with 4010. The free plan's 100.
+        max_messages: Messages until it is closed; more get the error ``over_message_quota``,
+            and new connections are closed with 4010. The free plan's 100,000.
         permissions: What its publishable key may do: out of ``publish``, ``subscribe``,
             ``presence`` and ``send``; all four unless said otherwise.
+        ice_servers: What clients are told to use for WebRTC, in their welcome and by
+            :class:`~metered_sync.TurnApi`: dicts as browsers take them, or addresses. TURN
+            servers that come without a name get credentials for ``turn_secret``. Without this,
+            welcomes carry none (no TURN server runs in here, and gathering from a dead one
+            takes seconds), and ``TurnApi`` gets a list with a server on port 3478.
+        turn_secret: The secret that you start a TURN server with (coturn:
+            ``use-auth-secret``, ``static-auth-secret=…``). Made anew unless given.
     """
 
     def __init__(
@@ -145,7 +133,11 @@ class LocalCloud(Facade):
         host: str = "127.0.0.1",
         port: int = 0,
         limits: bool = True,
+        max_connections: int = FREE_CONNECTIONS,
+        max_messages: int = FREE_MESSAGES,
         permissions: Iterable[str] = ACTIONS,
+        ice_servers: Iterable[str | dict[str, Any]] | None = None,
+        turn_secret: str | None = None,
         timeout: float = 15.0,
         _timings: Timings = DEFAULT,
     ) -> None:
@@ -154,8 +146,9 @@ class LocalCloud(Facade):
             raise ValueError(
                 f"host must be a loopback address, not {host!r}: it is for this machine"
             )
-        if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
-            raise ValueError(f"port must be a number from 0 to 65535, not {port!r}")
+        _check_whole("port", port, 65535)
+        _check_whole("max_connections", max_connections)
+        _check_whole("max_messages", max_messages)
         granted = frozenset(permissions)
         if not granted <= set(ACTIONS):
             raise ValueError(f"permissions must be out of {', '.join(ACTIONS)}; got {granted}")
@@ -167,10 +160,19 @@ class LocalCloud(Facade):
         """The secret of the pair, which signs tokens."""
         self.sfu_app_id = f"app_{secrets.token_hex(8)}"
         self.sfu_secret = f"sfu_secret_{secrets.token_hex(24)}"
+        self.turn_api_key = secrets.token_hex(20)
+        """What clients show to get the list of ICE servers."""
+        self.turn_secret_key = secrets.token_hex(24)
+        """What your own servers show to make TURN credentials."""
+        self.turn_secret = turn_secret or secrets.token_hex(24)
+        """What a TURN server is to be started with, so that it accepts these credentials."""
         self.faults = Faults(self)
         """Faults to inject."""
         self._host = host
         self._port = port
+        self._max_connections = max_connections
+        self._max_messages = max_messages
+        self._ice_servers = None if ice_servers is None else check_ice_servers(ice_servers)
         self._grant = Grant(actions=granted)
         self._limits = limits
         self._timings = _timings
@@ -206,23 +208,36 @@ class LocalCloud(Facade):
             self._opened(cloud)
 
     def _make(self, engine: Engine) -> _Cloud:
-        return _Cloud(
-            engine,
-            SignallingServer(
+        turn = TurnService(
+            TURN_APP,
+            self.turn_api_key,
+            self.turn_secret_key,
+            shared_secret=self.turn_secret,
+            servers=DEFAULT_ICE_SERVERS if self._ice_servers is None else self._ice_servers,
+        )
+        signalling = SignallingServer(
+            KeyRing(
                 [PublishableKey(self.publishable_key, self._grant)],
                 [SecretKey(self.key_id, self.key_secret)],
-                timings=self._timings,
+            ),
+            Meter(
+                self.sfu_app_id,
+                max_connections=self._max_connections,
+                max_messages=self._max_messages,
                 limits=self._limits,
-            ),
-            Sfu(
-                app_id=self.sfu_app_id,
-                secret=self.sfu_secret,
-                host="127.0.0.1" if self._host == "localhost" else self._host,
                 timings=self._timings,
             ),
-            self._host,
-            self._port,
+            timings=self._timings,
+            limits=self._limits,
+            ice_servers=None if self._ice_servers is None else turn.ice_servers,
         )
+        sfu = Sfu(
+            app_id=self.sfu_app_id,
+            secret=self.sfu_secret,
+            host="127.0.0.1" if self._host == "localhost" else self._host,
+            timings=self._timings,
+        )
+        return _Cloud(engine, signalling, turn, sfu, self._host, self._port)
 
     start = connect
 
@@ -289,3 +304,18 @@ class LocalCloud(Facade):
     def sfu_options(self) -> dict[str, Any]:
         """Return keyword arguments for :class:`~metered_sync.SfuClient`."""
         return {"app_id": self.sfu_app_id, "secret": self.sfu_secret, "url": self.http_url}
+
+    def turn_options(self) -> dict[str, Any]:
+        """Return keyword arguments for :class:`~metered_sync.TurnApi`."""
+        return {
+            "app": TURN_APP,
+            "api_key": self.turn_api_key,
+            "secret_key": self.turn_secret_key,
+            "url": self.http_url,
+        }
+
+
+def _check_whole(name: str, value: object, most: float = math.inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+        bounds = "0 up" if most == math.inf else f"0 to {most}"
+        raise ValueError(f"{name} must be a whole number from {bounds}, not {value!r}")

@@ -16,6 +16,9 @@ __all__ = [
     "CLOSE_TOKEN_EXPIRED",
     "CLOSE_TOO_BIG",
     "DEFAULT_TOKEN_TTL",
+    "FREE_CONNECTIONS",
+    "FREE_MESSAGES",
+    "MAX_ATTEMPTS",
     "MAX_CHANNEL",
     "MAX_CHANNELS",
     "MAX_FRAME",
@@ -56,6 +59,13 @@ MAX_TOKEN_TTL = 86400
 # The token bucket of one connection: frames per second, and the burst.
 MESSAGE_RATE = 100
 MESSAGE_BURST = 200
+
+MAX_ATTEMPTS = 60
+"""Attempts to connect that one address may make in ``Timings.attempt_window``."""
+
+# The free plan.
+FREE_CONNECTIONS = 100
+FREE_MESSAGES = 100_000
 
 ACTIONS = ("publish", "subscribe", "presence", "send")
 RESERVED_PREFIXES = ("_metered/", "_internal/", "_system/")

@@ -7,7 +7,7 @@ Sizes are counted in UTF-8 bytes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from metered_sync.wire.limits import MAX_CHANNEL, MAX_PEER_ID, RESERVED_PREFIXES
@@ -16,6 +16,9 @@ __all__ = [
     "channel_problem",
     "check_channel",
     "check_peer_id",
+    "covers",
+    "covers_any",
+    "is_pattern",
     "is_reserved",
     "matches",
     "matches_any",
@@ -26,6 +29,8 @@ __all__ = [
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _PRINTABLE_ASCII = re.compile("[\x20-\x7e]+")
+# The elements of patterns that are not characters (and so not equal to any).
+_RUN, _LONG_RUN = "*…", "**…"
 
 
 def utf8_size(text: str) -> int:
@@ -98,28 +103,98 @@ def _shown(name: object) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-@lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    parts = []
-    for token in re.findall(r"\\[\\*]|\*\*|\*|[^*\\]+|\\", pattern):
-        if token == "**":
-            parts.append(".*")
-        elif token == "*":
-            parts.append("[^/]*")
+class _Pattern:
+    """A pattern, as a machine that takes a channel's name one character after the other.
+
+    Its states are the places between the pattern's elements, kept as the bits of one
+    integer; so matching takes one step per character, whatever the pattern. (A regular
+    expression with many runs in it may take years over a name that nearly matches.)
+    """
+
+    def __init__(self, text: str) -> None:
+        self._literals: dict[str, int] = {}
+        self._runs = 0
+        """The places where a run is."""
+        self._long_runs = 0
+        """Those of them where it is ``**``."""
+        place = 1
+        previous = ""
+        for element in _elements(text):
+            if element in (_RUN, _LONG_RUN):
+                if previous in (_RUN, _LONG_RUN):  # two runs in a row are the longer one
+                    place >>= 1
+                self._runs |= place
+                if _LONG_RUN in (element, previous):
+                    self._long_runs |= place
+                    element = _LONG_RUN
+            else:
+                self._literals[element] = self._literals.get(element, 0) | place
+            place <<= 1
+            previous = element
+        self._end = place
+
+    def accepts(self, elements: Iterable[str]) -> bool:
+        """Whether the pattern covers a name - or everything that another pattern covers.
+
+        That one's runs are elements as well: only a run that is at least as long may
+        swallow them.
+        """
+        places = self._past_runs(1)
+        for element in elements:
+            stays = self._long_runs if element in ("/", _LONG_RUN) else self._runs
+            moves = (places & self._literals.get(element, 0)) << 1
+            places = self._past_runs(moves | places & stays)
+            if not places:
+                return False
+        return bool(places & self._end)
+
+    def _past_runs(self, places: int) -> int:
+        """Add what can be reached without a character: a run may be empty."""
+        return places | (places & self._runs) << 1
+
+
+def _elements(pattern: str) -> Iterator[str]:
+    """Split a pattern into single characters and runs."""
+    for element in re.findall(r"\\[\\*]|\*\*|\*|[^*]", pattern, re.DOTALL):
+        if element.startswith("*"):
+            yield _RUN if element == "*" else _LONG_RUN
         else:
-            parts.append(re.escape(token[1:] if token in (r"\*", r"\\") else token))
-    return re.compile("".join(parts), re.DOTALL)
+            yield element[-1]
 
 
+_compiled = lru_cache(maxsize=1024)(_Pattern)
+
+
+@lru_cache(maxsize=4096)
 def matches(pattern: str, channel: str) -> bool:
     r"""Whether a key's or token's pattern covers a channel.
 
     ``*`` is any run of characters without ``/``, ``**`` any run at all, both may
     be empty; ``\*`` and ``\\`` are the characters themselves.
     """
-    return _compiled(pattern).fullmatch(channel) is not None
+    return _compiled(pattern).accepts(channel)
+
+
+@lru_cache(maxsize=1024)
+def covers(pattern: str, other: str) -> bool:
+    """Whether a pattern covers each channel that another pattern covers.
+
+    A ``False`` is cautious: it may be that no single element of ``pattern`` takes in
+    a run of ``other``, and that there is another reason why it is covered.
+    """
+    return _compiled(pattern).accepts(_elements(other))
+
+
+def is_pattern(channel: str) -> bool:
+    """Whether a subscription to this name is one to a pattern of channels."""
+    return "*" in channel
 
 
 def matches_any(patterns: Iterable[str], channel: str) -> bool:
     """Whether one of the patterns covers the channel."""
     return any(matches(pattern, channel) for pattern in patterns)
+
+
+def covers_any(patterns: Iterable[str], other: str) -> bool:
+    """Whether one of the patterns covers all that another pattern covers."""
+    return any(covers(pattern, other) for pattern in patterns)

@@ -39,9 +39,11 @@ class Timings:
 
     # --- signalling, local cloud ---
     server_ping: float = 30.0
-    """WebSocket ping interval; a socket that misses one is gone after twice this."""
+    """WebSocket ping interval; a socket that is silent until the next one is cut off."""
     expiry_margin: float = 0.25
     """A token's connection is closed this long before its ``exp``."""
+    attempt_window: float = 60.0
+    """The time in which one address may make ``MAX_ATTEMPTS`` attempts to connect."""
 
     # --- SFU, local cloud ---
     stun_silence: float = 12.0

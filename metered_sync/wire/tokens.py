@@ -20,7 +20,7 @@ from metered_sync.wire.limits import (
     MAX_PEER_METADATA,
     MAX_PERMISSIONS,
 )
-from metered_sync.wire.names import matches_any, peer_id_problem, utf8_size
+from metered_sync.wire.names import covers_any, matches_any, peer_id_problem, utf8_size
 
 __all__ = [
     "Claims",
@@ -60,6 +60,10 @@ class Grant:
     def covers(self, channel: str) -> bool:
         """Whether the connection may use the channel."""
         return all(matches_any(group, channel) for group in self.patterns)
+
+    def covers_pattern(self, pattern: str) -> bool:
+        """Whether the connection may use every channel of a pattern."""
+        return all(covers_any(group, pattern) for group in self.patterns)
 
     def narrowed(self, claims: Claims) -> Grant:
         """Return what is left of a key's rights under a token's claims."""

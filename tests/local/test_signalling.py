@@ -4,62 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import pytest
 import requests
-import websockets
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
 
 from metered_sync import mint_token
 from metered_sync.local import LocalCloud
-from metered_sync.local.signalling import PublishableKey, SignallingServer
+from metered_sync.local.keys import PublishableKey
 from metered_sync.wire.limits import MAX_FRAME
-from metered_sync.wire.timings import Timings
-
-
-class Raw:
-    """A client that sends and receives JSON."""
-
-    def __init__(self, connection: ClientConnection) -> None:
-        self.connection = connection
-        self.welcome = self.receive()
-
-    def receive(self) -> dict[str, Any]:
-        value: dict[str, Any] = json.loads(self.connection.recv(timeout=5))
-        return value
-
-    def send(self, **fields: Any) -> None:
-        self.connection.send(json.dumps(fields))
-
-    def ask(self, **fields: Any) -> dict[str, Any]:
-        self.send(**fields)
-        return self.receive()
-
-    def silent(self) -> bool:
-        """Whether nothing was on its way: a ping's answer is the next frame."""
-        return self.ask(type="ping", requestId="silent?") == {
-            "type": "pong",
-            "requestId": "silent?",
-        }
-
-
-OPTIONS: dict[str, Any] = {"close_timeout": 0.5}
-if int(websockets.__version__.split(".")[0]) >= 15:
-    OPTIONS["proxy"] = None
-
-
-@contextmanager
-def raw(cloud: LocalCloud, peer_id: str | None = None, **claims: Any) -> Iterator[Raw]:
-    query = f"key={cloud.publishable_key}"
-    if peer_id is not None:
-        token = mint_token(cloud.key_id, cloud.key_secret, peer_id=peer_id, **claims)
-        query = f"token={token}"
-    with connect(f"{cloud.url}/v1?{query}", **OPTIONS) as connection:
-        yield Raw(connection)
+from tests.local.raw import OPTIONS, Raw, raw
 
 
 def test_welcome(shared_cloud: LocalCloud) -> None:
@@ -237,11 +192,10 @@ def test_a_token_wins_over_a_key(shared_cloud: LocalCloud) -> None:
 
 def test_origins() -> None:
     key = PublishableKey("pk_live_x", allowed_origins=("https://good",))
-    server = SignallingServer([key], [], timings=Timings())
     assert "pk_live_x" not in repr(key)
     with LocalCloud() as cloud:
         assert cloud._cloud is not None
-        cloud._cloud.signalling._publishable.update(server._publishable)
+        cloud._cloud.signalling.keys.add(key)
         url = f"{cloud.url}/v1?key=pk_live_x"
         for origin in (None, "https://good"):  # none at all: not a browser
             with connect(url, **OPTIONS, origin=origin) as connection:

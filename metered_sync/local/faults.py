@@ -1,0 +1,116 @@
+"""What can be made to go wrong in a local cloud, to test how a program takes it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from metered_sync.errors import SfuNotFoundError
+
+if TYPE_CHECKING:
+    from metered_sync.local.cloud import LocalCloud
+
+__all__ = ["Faults"]
+
+
+class Faults:
+    """Faults to inject into a local cloud. Each call returns once the fault is in effect.
+
+    Arguments that make no sense are ``ValueError``; a cloud that does not serve raises
+    :class:`~metered_sync.ClosedError`.
+    """
+
+    def __init__(self, cloud: LocalCloud) -> None:
+        self._cloud = cloud
+
+    def drop_connections(self, peer_id: str | None = None) -> None:
+        """Reset the TCP connection of every messaging client, or of one peer's.
+
+        They see close code 1006.
+        """
+        self._run("drop_connections", lambda cloud: cloud.signalling.drop_connections(peer_id))
+
+    def refuse_connections(self, seconds: float) -> None:
+        """Reset whoever tries to make a messaging connection, for so long; 0 ends it.
+
+        Connections that stand are left alone.
+        """
+        seconds = _seconds(seconds)
+        self._run("refuse_connections", lambda cloud: cloud.signalling.refuse_connections(seconds))
+
+    def going_away(self, retry_after_ms: int = 1000) -> None:
+        """Announce the server's end to all messaging clients, then close them (1001).
+
+        The announcement asks them to come back after ``retry_after_ms`` milliseconds. The
+        server stays, so that they can. Returns when all are closed.
+        """
+        if isinstance(retry_after_ms, bool) or not isinstance(retry_after_ms, int):
+            raise ValueError(f"retry_after_ms must be a whole number, not {retry_after_ms!r}")
+        if retry_after_ms < 0:
+            raise ValueError(f"retry_after_ms must not be negative; got {retry_after_ms}")
+        self._await("going_away", lambda cloud: cloud.signalling.go_away(retry_after_ms))
+
+    def close(self, code: int, peer_id: str | None = None) -> None:
+        """Close the connection of every messaging client, or of one peer's, with a close code.
+
+        Returns when they are closed. The code is one that a server may send: 1000 to 1003,
+        1007 to 1014, 3000 to 4999 (RFC 6455, section 7.4).
+        """
+        known = isinstance(code, int) and not isinstance(code, bool)
+        if not known or not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+            raise ValueError(f"code must be a close code that can be sent, not {code!r}")
+        self._await("close", lambda cloud: cloud.signalling.close_connections(code, peer_id))
+
+    def hold_acks(self, seconds: float) -> None:
+        """Hold back all acknowledgements for so long from now; then they go out, in order.
+
+        Requests are carried out, and messages arrive, all the same. Presence of a channel
+        waits for the acknowledgement of its subscription. 0 ends it.
+        """
+        seconds = _seconds(seconds)
+        self._run("hold_acks", lambda cloud: cloud.signalling.outlet.hold(seconds))
+
+    def delay(self, seconds: float) -> None:
+        """Delay each frame to messaging clients by so long, from now on; 0 ends it.
+
+        Their order stays as it is.
+        """
+        seconds = _seconds(seconds)
+        self._run("delay", lambda cloud: cloud.signalling.outlet.delay(seconds))
+
+    def kill_sfu_session(self, session_id: str) -> None:
+        """End an SFU session at once, as if the SFU had forgotten it."""
+
+        def kill(cloud: Any) -> None:
+            try:
+                cloud.sfu.kill_session(session_id)
+            except LookupError:
+                raise SfuNotFoundError(f"there is no SFU session {session_id!r} to end") from None
+
+        self._run("kill_sfu_session", kill)
+
+    def lose_media(self, fraction: float) -> None:
+        """Lose that fraction (0 to 1) of media packets from now on; 0 ends it."""
+        if not _is_number(fraction) or not 0 <= fraction <= 1:
+            raise ValueError(f"fraction must be a number from 0 to 1, not {fraction!r}")
+        self._run("lose_media", lambda cloud: cloud.sfu.lose_media(fraction))
+
+    def _run(self, what: str, function: Callable[[Any], object]) -> None:
+        async def run(cloud: Any) -> None:
+            function(cloud)
+
+        self._await(what, run)
+
+    def _await(self, what: str, function: Callable[[Any], Awaitable[None]]) -> None:
+        self._cloud._do(function, what)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _seconds(value: float) -> float:
+    if not _is_number(value) or not 0 <= value < math.inf:
+        raise ValueError(f"seconds must be a number from 0 up, not {value!r}")
+    return value

@@ -1,0 +1,131 @@
+"""The keys of the local cloud's app, and who comes with which."""
+
+from __future__ import annotations
+
+import hmac
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from metered_sync.local.rest import Refusal
+from metered_sync.wire.limits import CLOSE_INVALID_TOKEN, CLOSE_TOKEN_EXPIRED
+from metered_sync.wire.tokens import Claims, Grant, key_id, parse_claims
+
+__all__ = ["Identity", "KeyRing", "PublishableKey", "SecretKey", "TurnedAway"]
+
+
+@dataclass(frozen=True)
+class PublishableKey:
+    """A key that is its own credential."""
+
+    id: str = field(repr=False)
+    grant: Grant = field(default_factory=Grant)
+    allowed_origins: tuple[str, ...] = ()
+    """Browser origins that may use it; none named: all."""
+
+
+@dataclass(frozen=True)
+class SecretKey:
+    """A key pair that signs tokens, and opens the control plane."""
+
+    id: str
+    secret: str = field(repr=False)
+    grant: Grant = field(default_factory=Grant)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who connects, and what they may do."""
+
+    peer_id: str
+    grant: Grant
+    expires_at: float | None = None
+    metadata: dict[str, Any] | None = None
+    peer_metadata: dict[str, Any] | None = None
+
+
+class TurnedAway(Exception):  # noqa: N818 - it is an answer, not a failure
+    """A connection that is accepted only to be closed, with a code."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class KeyRing:
+    """All keys of one app."""
+
+    def __init__(
+        self, publishable: Iterable[PublishableKey] = (), secret: Iterable[SecretKey] = ()
+    ) -> None:
+        self._publishable = {key.id: key for key in publishable}
+        self._secret = {key.id: key for key in secret}
+
+    def add(self, key: PublishableKey | SecretKey) -> None:
+        """Accept one more key."""
+        if isinstance(key, PublishableKey):
+            self._publishable[key.id] = key
+        else:
+            self._secret[key.id] = key
+
+    def bearer(self, authorization: str) -> SecretKey:
+        """Return the pair that an ``Authorization`` header shows, ``Bearer id:secret``.
+
+        Whatever is wrong with it, the answer is the same: it tells nobody which ids exist.
+        """
+        scheme, _, credential = authorization.partition(" ")
+        pair_id, _, secret = credential.strip(" ").partition(":")
+        key = self._secret.get(pair_id)
+        # A header's bytes that are no UTF-8 were decoded with surrogates.
+        given = secret.encode("utf-8", "surrogatepass")
+        good = hmac.compare_digest(given, b"" if key is None else key.secret.encode())
+        if key is None or not good or scheme.lower() != "bearer":
+            raise Refusal(401, "unauthorized", "the key pair is missing, malformed or wrong")
+        return key
+
+    def identify(self, key: str | None, token: str | None, origin: str | None) -> Identity:
+        """Return who connects with a key, or with a token (which wins if there are both).
+
+        Raises:
+            Refusal: Not even the upgrade is granted: there is no credential, the token is
+                none, or the key is not for a page of this origin.
+            TurnedAway: The credential is unknown, forged, revoked or expired.
+        """
+        if token is not None:
+            return self._of_token(token)
+        if key is None:
+            raise Refusal(401, "unauthorized", "neither key nor token")
+        known = self._publishable.get(key)
+        if known is None:
+            raise TurnedAway(CLOSE_INVALID_TOKEN, "invalid key")
+        # Without the header it is not a browser; those are served whatever the list says.
+        if origin is not None and known.allowed_origins and origin not in known.allowed_origins:
+            raise Refusal(401, "origin_not_allowed", "the key is not for this origin")
+        return Identity(str(uuid.uuid4()), known.grant)
+
+    def _of_token(self, token: str) -> Identity:
+        try:
+            pair = self._secret.get(key_id(token))
+        except ValueError as error:
+            raise Refusal(401, "invalid_token", str(error)) from None
+        if pair is None:
+            raise TurnedAway(CLOSE_INVALID_TOKEN, "invalid token")
+        try:
+            claims = parse_claims(token, pair.secret)
+        except ValueError:
+            raise TurnedAway(CLOSE_INVALID_TOKEN, "invalid token") from None
+        if claims.expires_at <= time.time():
+            raise TurnedAway(CLOSE_TOKEN_EXPIRED, "token expired")
+        return _of_claims(claims, pair.grant)
+
+
+def _of_claims(claims: Claims, grant: Grant) -> Identity:
+    return Identity(
+        claims.peer_id,
+        grant.narrowed(claims),
+        claims.expires_at,
+        claims.metadata,
+        claims.peer_metadata,
+    )

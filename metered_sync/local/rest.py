@@ -1,0 +1,70 @@
+"""What the local cloud's HTTP calls share: reading a body, answering, refusing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from metered_sync.wire.bodies import error_body
+from metered_sync.wire.limits import MAX_REST_BODY
+
+__all__ = ["Call", "Refusal", "answer", "read_json", "refuse"]
+
+Call = Callable[[web.Request], Awaitable[web.Response]]
+
+
+class Refusal(Exception):  # noqa: N818 - it is an answer, not a failure
+    """A request that is not granted: the HTTP status, the service's word for it, a sentence."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+    def response(self) -> web.Response:
+        """Return the answer."""
+        return refuse(self.status, self.code, str(self))
+
+
+def answer(body: Any, status: int = 200, **headers: str) -> web.Response:
+    """Return an answer with JSON in it."""
+    return web.json_response(
+        body, status=status, headers={name.replace("_", "-"): v for name, v in headers.items()}
+    )
+
+
+def refuse(status: int, code: str, message: str) -> web.Response:
+    """Return an error as the service words it."""
+    return answer(error_body(code, message), status)
+
+
+async def read_json(request: web.Request) -> Any:
+    """Read and decode a body; ``None`` where there is none.
+
+    Raises:
+        Refusal: It is no JSON (400), or longer than the service takes (413).
+    """
+    too_large = Refusal(413, "invalid_request", f"a body has at most {MAX_REST_BODY} bytes")
+    if (request.content_length or 0) > MAX_REST_BODY:
+        raise too_large
+    try:
+        raw = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise too_large from None
+    except web.RequestPayloadError:  # e.g. a chunk that is none
+        raise Refusal(400, "invalid_request", "the body cannot be read") from None
+    if len(raw) > MAX_REST_BODY:
+        raise too_large
+    if not raw:
+        return None
+    try:
+        return json.loads(raw, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise Refusal(400, "invalid_request", "the body is not JSON") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
