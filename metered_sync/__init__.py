@@ -16,6 +16,7 @@ from metered_sync.dispatch import EventQueue
 from metered_sync.errors import (
     AckTimeoutError,
     ClosedError,
+    ControlPlaneError,
     DisconnectedError,
     EngineError,
     ForkedError,
@@ -28,6 +29,7 @@ from metered_sync.errors import (
     NegotiationFailedError,
     NotConnectedError,
     OversizedPayloadError,
+    RestError,
     ServerRequestError,
     SfuAuthError,
     SfuConflictError,
@@ -35,6 +37,7 @@ from metered_sync.errors import (
     SfuNotFoundError,
     SignallingConnectError,
     SignallingError,
+    TurnError,
     WrongThreadError,
 )
 from metered_sync.events import (
@@ -54,6 +57,7 @@ from metered_sync.events import (
 )
 
 if TYPE_CHECKING:
+    from metered_sync.control import ControlPlane as ControlPlane
     from metered_sync.media.files import FileSource as FileSource
     from metered_sync.media.files import from_file as from_file
     from metered_sync.media.track import FrameQueue as FrameQueue
@@ -61,14 +65,22 @@ if TYPE_CHECKING:
     from metered_sync.sfu import Publication as Publication
     from metered_sync.sfu import SfuClient as SfuClient
     from metered_sync.tokens import mint_token as mint_token
+    from metered_sync.turn import TurnApi as TurnApi
+    from metered_sync.wire.control import Plan as Plan
+    from metered_sync.wire.control import Token as Token
+    from metered_sync.wire.control import Usage as Usage
     from metered_sync.wire.sfu import SessionInfo as SessionInfo
     from metered_sync.wire.sfu import TrackInfo as TrackInfo
+    from metered_sync.wire.turn import TurnCredential as TurnCredential
+    from metered_sync.wire.turn import TurnCredentialPage as TurnCredentialPage
 
 # ``import *`` must work without the extras, so names that need them are not listed.
 __all__ = [
     "AckTimeoutError",
     "ClosedError",
     "Connected",
+    "ControlPlane",
+    "ControlPlaneError",
     "Direct",
     "Disconnected",
     "DisconnectedError",
@@ -89,9 +101,11 @@ __all__ = [
     "NotConnectedError",
     "Outage",
     "OversizedPayloadError",
+    "Plan",
     "Presence",
     "PresencePeer",
     "ReconnectOptions",
+    "RestError",
     "ServerError",
     "ServerRequestError",
     "SfuAuthError",
@@ -103,20 +117,33 @@ __all__ = [
     "SignallingError",
     "StateChange",
     "Subscription",
+    "Token",
     "TokenProviderError",
+    "TurnApi",
+    "TurnCredential",
+    "TurnCredentialPage",
+    "TurnError",
+    "Usage",
     "WrongThreadError",
     "__version__",
     "mint_token",
 ]
 
 _ON_FIRST_USE = {
+    "ControlPlane": "metered_sync.control",
     "FileSource": "metered_sync.media.files",
     "FrameQueue": "metered_sync.media.track",
+    "Plan": "metered_sync.wire.control",
     "Publication": "metered_sync.sfu",
     "RemoteTrack": "metered_sync.media.track",
     "SessionInfo": "metered_sync.wire.sfu",
     "SfuClient": "metered_sync.sfu",
+    "Token": "metered_sync.wire.control",
     "TrackInfo": "metered_sync.wire.sfu",
+    "TurnApi": "metered_sync.turn",
+    "TurnCredential": "metered_sync.wire.turn",
+    "TurnCredentialPage": "metered_sync.wire.turn",
+    "Usage": "metered_sync.wire.control",
     "from_file": "metered_sync.media.files",
     "mint_token": "metered_sync.tokens",
 }

@@ -19,6 +19,9 @@ One tree; catch :class:`MeteredError` for all of it::
     │   ├── SfuAuthError             401, 403: wrong app id or secret
     │   ├── SfuNotFoundError         404: unknown session or track
     │   └── SfuConflictError         409: another negotiation is under way
+    ├── RestError                    one REST call failed
+    │   ├── ControlPlaneError        to the control plane
+    │   └── TurnError                to the TURN service
     ├── NegotiationFailedError       WebRTC could not be set up; ``stage`` says how far it came
     └── MediaError                   a source or sink of media cannot be used
         └── MediaNotFoundError       no such file (also a built-in FileNotFoundError)
@@ -36,6 +39,7 @@ from typing import Any
 __all__ = [
     "AckTimeoutError",
     "ClosedError",
+    "ControlPlaneError",
     "DisconnectedError",
     "EngineError",
     "ForkedError",
@@ -48,6 +52,7 @@ __all__ = [
     "NegotiationFailedError",
     "NotConnectedError",
     "OversizedPayloadError",
+    "RestError",
     "ServerRequestError",
     "SfuAuthError",
     "SfuConflictError",
@@ -55,6 +60,7 @@ __all__ = [
     "SfuNotFoundError",
     "SignallingConnectError",
     "SignallingError",
+    "TurnError",
     "WrongThreadError",
     "fresh",
 ]
@@ -183,6 +189,40 @@ class OversizedPayloadError(SignallingError):
 
 MeteredPeerOversizedError = OversizedPayloadError
 """The same under the async client's name."""
+
+
+# --- REST -----------------------------------------------------------------------------
+
+
+class RestError(MeteredError):
+    """A REST call was refused, or not answered as it should be."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        sent: bool = True,
+        retry_after: float = 0.0,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        """The HTTP status, or ``None`` where no answer arrived."""
+        self.code = code
+        """The service's code, for instance ``"channel_not_authorized"``; an open set."""
+        self.sent = sent
+        """Whether the request may have reached the service; if not, it may be repeated."""
+        self.retry_after = retry_after
+        """Seconds that the service asks to wait before the next attempt, or 0."""
+
+
+class ControlPlaneError(RestError):
+    """A call to the control plane failed."""
+
+
+class TurnError(RestError):
+    """A call to the TURN service failed."""
 
 
 # --- SFU and media --------------------------------------------------------------------

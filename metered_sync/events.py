@@ -44,6 +44,12 @@ class IceServer:
         secret = ", username=…, credential=…" if self.username or self.credential else ""
         return f"IceServer(urls={self.urls!r}{secret})"
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the server as JSON has it: for a browser, or for a token's metadata."""
+        fields = {"username": self.username, "credential": self.credential}
+        urls = self.urls[0] if len(self.urls) == 1 else list(self.urls)
+        return {"urls": urls, **{name: text for name, text in fields.items() if text is not None}}
+
 
 @dataclass(frozen=True)
 class PresencePeer:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from typing import Any
 
+from metered_sync.wire.keys import check_key_pair
+from metered_sync.wire.names import is_reserved
 from metered_sync.wire.tokens import Claims, sign_claims
 
-__all__ = ["mint_token"]
+__all__ = ["as_patterns", "as_texts", "check_ttl", "mint_token"]
 
 
 def mint_token(
@@ -23,6 +26,9 @@ def mint_token(
     peer_metadata: dict[str, Any] | None = None,
 ) -> str:
     """Sign a token that lets one peer connect; nothing is sent anywhere.
+
+    The service signs the same kind of token: :meth:`~metered_sync.ControlPlane.mint_token`.
+    Whether the key covers what the token asks for is judged when the peer connects.
 
     Args:
         key_id: The pair's public id (``sk_id_…``).
@@ -42,21 +48,43 @@ def mint_token(
     Raises:
         ValueError: A cap of the service is exceeded; nothing has been signed.
     """
-    for name, value in (("key_id", key_id), ("secret", secret)):
-        if not isinstance(value, str) or not value:
-            raise ValueError(f"{name} must be a non-empty string (from the service's dashboard)")
-    for name, names in (("channels", channels), ("permissions", permissions)):
-        if isinstance(names, str):
-            raise TypeError(f"{name} must be a list of strings, not one string")
-    if isinstance(ttl, bool) or not isinstance(ttl, (int, float)) or not 0 < ttl < float("inf"):
-        raise ValueError("ttl must be a positive number of seconds")
+    check_key_pair("mint_token", key_id, secret)
     now = time.time()
     claims = Claims(
         peer_id,
-        now + ttl,
-        None if channels is None else tuple(channels),
-        None if permissions is None else tuple(permissions),
+        now + check_ttl(ttl),
+        as_patterns(channels),
+        as_texts("permissions", permissions),
         metadata,
         peer_metadata,
     )
     return sign_claims(claims, key_id, secret, issued_at=now)
+
+
+def check_ttl(ttl: float, low: float = 0.0, high: float = math.inf) -> float:
+    """Return a token's lifetime; ``ValueError`` where it is not a possible one."""
+    number = isinstance(ttl, (int, float)) and not isinstance(ttl, bool)
+    if not number or not 0 < ttl < math.inf or not low <= ttl <= high:
+        limits = f"of seconds from {low:g} to {high:g}" if low else "of seconds, above 0"
+        raise ValueError(f"ttl must be a number {limits}, not {ttl!r}")
+    return ttl
+
+
+def as_texts(name: str, values: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Return a list of strings as a tuple; one string would be taken for its letters."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, (Iterable, type(None))):
+        raise TypeError(f"{name} must be a list of strings, not {type(values).__name__}")
+    return None if values is None else tuple(values)
+
+
+def as_patterns(channels: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Return names and patterns as a tuple; ``ValueError`` for one that can grant nothing."""
+    patterns = as_texts("channels", channels)
+    for pattern in patterns or ():
+        if pattern == "":
+            raise ValueError("channels contains an empty string, which is no channel's name")
+        if isinstance(pattern, str) and is_reserved(pattern):
+            raise ValueError(
+                f"channels contains {pattern!r}, whose prefix the service reserves for itself"
+            )
+    return patterns

@@ -16,7 +16,9 @@ from typing import NoReturn
 
 import pytest
 
+from metered_sync.engine import http
 from metered_sync.local import LocalCloud
+from tests.scripted_http import ScriptedHttp, serving
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,6 +53,14 @@ def served_cloud() -> Iterator[dict[str, str]]:
         yield json.loads(process.stdout.readline())
         process.stdin.close()
         assert process.wait(10) == 0
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedHttp]:
+    """A scripted HTTP server; requests are tried again sooner than they would be."""
+    monkeypatch.setattr(http, "FIRST_DELAY", 0.01)
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture

@@ -1,8 +1,17 @@
 """The one HTTP call, over ``requests`` on our own daemon threads.
 
+The SFU, the control plane and TURN all go through :meth:`Http.fetch`. It is a
+coroutine, although what it does blocks: on the engine's loop, a call's deadline and
+Ctrl-C cancel it like anything else, and between two attempts no thread waits.
+
 A request that has been sent cannot be recalled: when its caller gives up, it is
-abandoned, and its late answer is discarded. Failures are told without secrets;
-what the third party raised would carry URLs and headers.
+abandoned, and its late answer is discarded. Failures are told without secrets: what
+the third party raised would carry URLs and headers, so it is neither cause nor
+context of what is raised here.
+
+``requests`` does not promise that threads may share a ``Session``. A request takes
+an idle one for itself, or makes one, and gives it back at its end: so each thread
+has its own, abandoned requests keep theirs, and connections are used again.
 """
 
 from __future__ import annotations
@@ -10,19 +19,27 @@ from __future__ import annotations
 import json as json_module
 import logging
 import math
+import ssl
 import time
+import weakref
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import anyio
 import requests
 import requests.auth
 import urllib3.exceptions
 
+from metered_sync.engine import guard
 from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.logs import scrub_loggers
 from metered_sync.engine.workers import run_in_worker
+from metered_sync.wire.frames import encode
 from metered_sync.wire.urls import is_loopback, scrub
 
 __all__ = ["Answer", "Http", "HttpError"]
@@ -33,9 +50,14 @@ EXCERPT = 500
 """Characters of an answer that is not JSON which an error shows."""
 ATTEMPTS = 4
 FIRST_DELAY = 0.25
+LONGEST_DELAY = 60.0
+"""Seconds; a server that asks for more is not waited for."""
 AFTER = 1.0
 """Seconds after its caller's deadline at which an abandoned request gives up, too."""
 RETRIED = (429, 500, 502, 503, 504)
+IDLE = 30.0
+"""Seconds that an idle connection is kept: less than firewalls and most servers allow."""
+IDLE_SESSIONS = 8
 
 logger = logging.getLogger("metered_sync")
 scrub_loggers("urllib3", "requests")
@@ -43,6 +65,11 @@ scrub_loggers("urllib3", "requests")
 
 class HttpError(Exception):
     """No answer arrived."""
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
+        """Whether the request may have reached the server."""
 
 
 @dataclass(frozen=True)
@@ -61,69 +88,125 @@ class Answer:
         return 200 <= self.status < 300
 
 
-class _Bearer(requests.auth.AuthBase):
-    """Authorization as an object: a header alone would give way to a ``.netrc`` entry."""
+class _Credential(requests.auth.AuthBase):
+    """The secret, put in at the last moment: no path, header or log before that has it.
 
-    def __init__(self, token: str) -> None:
-        self._token = token
+    (An Authorization header passed to ``requests`` would give way to a ``.netrc`` entry,
+    besides.)
+    """
+
+    def __init__(self, secret: str, parameter: str | None) -> None:
+        self._secret = secret
+        self._parameter = parameter
+        # A bearer may be a pair, of which the second half is the secret one.
+        forms = {secret, quote(secret), quote(secret, safe=""), secret.rpartition(":")[2]}
+        self._forms = [form.encode() for form in forms if len(form) >= 8]
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
+        if self._parameter is None:
+            request.headers["Authorization"] = f"Bearer {self._secret}"
+        else:
+            request.prepare_url(request.url, {self._parameter: self._secret})
         return request
+
+    def hide(self, raw: bytes) -> bytes:
+        """Cut the secret out of what a server says about it."""
+        for form in self._forms:
+            raw = raw.replace(form, "…".encode())
+        return raw
 
 
 class Http:
-    """Requests to one origin with one secret."""
+    """Requests to one origin with one secret, for any number of threads and forked children.
 
-    def __init__(self, origin: str, bearer: str) -> None:
+    Args:
+        origin: Scheme, host and port.
+        secret: Sent as a bearer token,
+        parameter: or as this parameter of the query.
+    """
+
+    def __init__(self, origin: str, secret: str, *, parameter: str | None = None) -> None:
         self._origin = origin
-        self._auth = _Bearer(bearer)
-        self._session = requests.Session()
+        self._auth = _Credential(secret, parameter)
         # An environment's proxy cannot reach our loopback.
-        self._session.trust_env = not is_loopback(urlsplit(origin).hostname)
+        self._trust_env = not is_loopback(urlsplit(origin).hostname)
+        self._closed = False
+        self._born = guard.generation()
+        # When each was last used, and the session: newest last. (A deque needs no lock.)
+        self._idle: deque[tuple[float, requests.Session]] = deque()
+        weakref.finalize(self, _close, self._idle).atexit = False
 
     def close(self) -> None:
         """Close idle connections. Those in use close with their request."""
-        self._session.close()
+        self._closed = True
+        _close(self._idle)
+
+    def _take(self) -> requests.Session:
+        if self._born != guard.generation():  # these connections are the parent's
+            _close(self._idle)
+            self._born = guard.generation()
+        try:
+            used, session = self._idle.pop()
+        except IndexError:
+            session = requests.Session()
+            session.trust_env = self._trust_env
+        else:
+            if time.monotonic() - used > IDLE:
+                session.close()  # its connection; the next request makes another
+                _close(self._idle)  # which were idle for longer
+        return session
+
+    def _give_back(self, session: requests.Session) -> None:
+        self._idle.append((time.monotonic(), session))
+        _close(self._idle, keep=0 if self._closed else IDLE_SESSIONS)
 
     async def fetch(
         self, method: str, path: str, *, json: Any = None, deadline: Deadline, safe: bool = False
     ) -> Answer:
         """Send a request and return its answer, whatever its status.
 
+        It is tried again, with backoff, where it never left; and after other failures,
+        429 and 5xx if it is ``safe``. The server's ``Retry-After`` is kept to. Where
+        the deadline leaves no time for that, the last answer or failure stands.
+
         Args:
-            path: The path, with a query where there is one.
+            path: The path, with a query where there is one, and without the secret.
             json: The body.
             deadline: Bounds the whole call; the caller cancels it, this bounds the thread.
-            safe: Whether it may be repeated: then 429, 5xx and connection failures are
-                tried again with backoff.
+            safe: Whether it may be carried out twice.
 
         Raises:
             HttpError: No answer arrived; the text says why, without secrets.
         """
+        data = None if json is None else encode(json).encode()
         delay = FIRST_DELAY
         for attempt in range(1, ATTEMPTS + 1):
-            last = not safe or attempt == ATTEMPTS
+            last = attempt == ATTEMPTS
+            wait = delay
             try:
-                answer = await run_in_worker(self._send, method, path, json, deadline)
+                answer = await run_in_worker(self._send, method, path, data, deadline)
             except HttpError as failure:
-                if last:
+                if last or (failure.sent and not safe) or wait >= deadline.left():
                     raise
-                logger.debug("%s %s: %s; trying again", method, path, failure)
+                problem = str(failure)
             else:
-                delay = max(delay, answer.retry_after)
-                if last or answer.status not in RETRIED or delay >= deadline.left():
+                wait = max(delay, answer.retry_after)
+                if last or not safe or answer.status not in RETRIED:
                     return answer
-            await anyio.sleep(delay)
+                if wait >= deadline.left() or wait > LONGEST_DELAY:
+                    return answer
+                problem = f"HTTP {answer.status}"
+            logger.debug("%s %s: %s; trying again in %.2f s", method, path, problem, wait)
+            await anyio.sleep(wait)
             delay *= 2
         raise AssertionError("unreachable")
 
-    def _send(self, method: str, path: str, json: Any, deadline: Deadline) -> Answer:
+    def _send(self, method: str, path: str, data: bytes | None, deadline: Deadline) -> Answer:
         left = deadline.left() + AFTER
         give_up = time.monotonic() + left
-        data = None if json is None else json_module.dumps(json).encode()
+        session = self._take()
         try:
-            with self._session.request(
+            with session.request(
                 method,
                 self._origin + path,
                 data=data,
@@ -139,9 +222,21 @@ class Http:
                     raw += piece
                     if len(raw) > MAX_BODY or time.monotonic() > give_up:
                         raise HttpError("the answer is too long, or too slow")
-                return Answer(response.status_code, _body(bytes(raw)), _retry_after(response))
+                body = bytes(raw) if response.ok else self._auth.hide(bytes(raw))
+                return Answer(response.status_code, _body(body), _retry_after(response))
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise HttpError(_reason(error)) from None  # (requests' own are OSErrors)
+            failure = HttpError(_reason(error), sent=_may_have_left(error))
+        finally:
+            self._give_back(session)
+        raise failure  # here, where what was caught does not become its context
+
+
+def _close(sessions: deque[tuple[float, requests.Session]], keep: int = 0) -> None:
+    try:
+        while len(sessions) > keep:
+            sessions.popleft()[1].close()
+    except IndexError:  # another thread was quicker
+        pass
 
 
 def _body(raw: bytes) -> Any:
@@ -153,10 +248,43 @@ def _body(raw: bytes) -> Any:
 
 
 def _retry_after(response: requests.Response) -> float:
+    """Return the header's seconds; a date counts from the server's own clock, if it shows one."""
+    value = response.headers.get("Retry-After", "")
     try:
-        return min(max(float(response.headers.get("Retry-After", 0)), 0.0), 60.0)
+        seconds = float(value)
     except ValueError:
-        return 0.0
+        try:
+            now = parsedate_to_datetime(response.headers["Date"])
+        except (KeyError, TypeError, ValueError):
+            now = datetime.now(timezone.utc)
+        try:
+            seconds = (parsedate_to_datetime(value) - now).total_seconds()
+        except (TypeError, ValueError):
+            return 0.0
+    return max(0.0, seconds) if math.isfinite(seconds) else 0.0
+
+
+def _nested(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and those inside it: urllib3 wraps the system's several times."""
+    inner: BaseException | None = error
+    for _ in range(8):
+        if inner is None:
+            return
+        yield inner
+        found: list[object] = [*inner.args]
+        found += [getattr(inner, "reason", None), inner.__context__]
+        inner = next((e for e in found if isinstance(e, BaseException)), None)
+
+
+_BEFORE_SENDING = (
+    urllib3.exceptions.NewConnectionError,
+    urllib3.exceptions.ConnectTimeoutError,
+    ssl.SSLCertVerificationError,
+)
+
+
+def _may_have_left(error: BaseException) -> bool:
+    return not any(isinstance(inner, _BEFORE_SENDING) for inner in _nested(error))
 
 
 def _reason(error: BaseException) -> str:
@@ -167,11 +295,7 @@ def _reason(error: BaseException) -> str:
         return "the answer took too long"
     if isinstance(error, requests.exceptions.SSLError):
         return "the TLS certificate or handshake was refused"
-    inner: BaseException | None = error
-    for _ in range(8):  # urllib3 wraps the system's error several times
+    for inner in _nested(error):
         if isinstance(inner, OSError) and inner.strerror:
             return inner.strerror.lower()
-        nested: list[object] = [*getattr(inner, "args", ())]
-        nested += [getattr(inner, "reason", None), getattr(inner, "__context__", None)]
-        inner = next((e for e in nested if isinstance(e, BaseException)), None)
     return f"{type(error).__name__}: {scrub(str(error))[:200]}"

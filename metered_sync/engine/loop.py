@@ -396,7 +396,9 @@ def _in_child() -> None:
 
 def _exit() -> None:
     deadline = Deadline(EXIT_GRACE)
-    alive = [e for e in tuple(_engines) if e.error is None and e.born == guard.generation()]
+    mine = [e for e in tuple(_engines) if e.born == guard.generation()]
+    # (A thread that outlives the main one may be starting one just now.)
+    alive = [e for e in mine if e._started.wait(deadline) and e.error is None]
     # The clients' engine first: a local cloud in this process then sees them close.
     for engine in sorted(alive, key=lambda engine: engine is not _engine):
         try:

@@ -54,16 +54,8 @@ def parse_ice_server_list(body: object) -> tuple[IceServer, ...]:
 
 
 def ice_server_list(servers: Iterable[IceServer]) -> list[JsonObject]:
-    """Return a list of servers for JSON, as browsers take it."""
-    entries: list[JsonObject] = []
-    for server in servers:
-        entry: JsonObject = {"urls": server.urls[0] if len(server.urls) == 1 else list(server.urls)}
-        if server.username is not None:
-            entry["username"] = server.username
-        if server.credential is not None:
-            entry["credential"] = server.credential
-        entries.append(entry)
-    return entries
+    """Return a list of servers for JSON."""
+    return [server.as_dict() for server in servers]
 
 
 @dataclass(frozen=True)

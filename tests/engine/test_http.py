@@ -1,10 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import io
+import logging
+import os
+import socket
 import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,106 +19,190 @@ import pytest
 from metered_sync.engine import http as http_module
 from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.http import Answer, Http, HttpError
+from tests.conftest import wait_until
+from tests.rules.test_secrets import shown
+from tests.scripted_http import ScriptedHttp, serving
+
+SECRET = "HUSH-hush/42+"
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    script: list[tuple[int, dict[str, str], bytes]]
-    seen: list[tuple[str, str, str | None, bytes]]
-    wait: threading.Event | None = None
-
-    def do_GET(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.seen.append((self.command, self.path, self.headers.get("Authorization"), body))
-        if self.wait is not None:
-            self.wait.wait(10)
-        status, headers, answer = self.script.pop(0)
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    do_POST = do_PUT = do_GET  # noqa: N815
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
-class _QuietServer(ThreadingHTTPServer):
-    def handle_error(self, *args: Any) -> None:
-        """Clients of these tests leave in the middle of an answer."""
+def fetch(http: Http, method: str, path: str, timeout: float = 5, **options: Any) -> Answer:
+    return asyncio.run(http.fetch(method, path, deadline=Deadline(timeout), **options))
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Handler]]:
-    """A scripted server; its handler's class holds what it saw."""
-    monkeypatch.setattr(http_module, "FIRST_DELAY", 0.01)
-    handler = type("Scripted", (Handler,), {"script": [], "seen": [], "wait": None})
-    httpd = _QuietServer(("127.0.0.1", 0), handler)
-    httpd.daemon_threads = True
-    thread = threading.Thread(target=httpd.serve_forever)
-    thread.start()
-    handler.origin = f"http://127.0.0.1:{httpd.server_port}"  # type: ignore[attr-defined]
-    yield handler
-    httpd.shutdown()
-    httpd.server_close()
-    thread.join()
+def http(scripted: ScriptedHttp) -> Any:
+    http = Http(scripted.origin, SECRET)
+    yield http
+    http.close()
 
 
-def fetch(server: Any, method: str, path: str, timeout: float = 5, **options: Any) -> Answer:
-    http = Http(server.origin, "secret")
-    try:
-        return asyncio.run(http.fetch(method, path, deadline=Deadline(timeout), **options))
-    finally:
-        http.close()
+# --- a request and its answer ---
 
 
-def test_a_request_and_its_answer(server: Any) -> None:
-    server.script = [(200, {}, b'{"a": [1]}'), (204, {}, b""), (404, {}, b"no such thing")]
-    assert fetch(server, "POST", "/p?q=1", json={"x": "é"}) == Answer(200, {"a": [1]})
-    assert fetch(server, "PUT", "/q") == Answer(204, None)
-    answer = fetch(server, "GET", "/r")
+def test_a_request_and_its_answer(scripted: ScriptedHttp, http: Http) -> None:
+    scripted.script = [(200, {}, b'{"a": [1]}'), (204, {}, b""), (404, {}, b"no such thing")]
+    assert fetch(http, "POST", "/p?q=1", json={"x": "é"}) == Answer(200, {"a": [1]})
+    assert fetch(http, "PUT", "/q") == Answer(204, None)
+    answer = fetch(http, "GET", "/r")
     assert (answer.status, answer.body, answer.ok) == (404, "no such thing", False)
-    assert server.seen[0] == ("POST", "/p?q=1", "Bearer secret", b'{"x": "\\u00e9"}')
+    first = scripted.asked[0]
+    assert (first.method, first.path) == ("POST", "/p?q=1")
+    assert first.headers["Authorization"] == f"Bearer {SECRET}"
+    assert first.body == '{"x":"é"}'.encode()
 
 
-def test_safe_requests_are_repeated_and_others_are_not(server: Any) -> None:
-    server.script = [(503, {}, b""), (429, {"Retry-After": "0.05"}, b""), (200, {}, b"1")]
-    assert fetch(server, "GET", "/", safe=True).body == 1
-    assert len(server.seen) == 3
-    server.script = [(503, {}, b"{}")]
-    assert fetch(server, "POST", "/").status == 503
-    server.script = [(500, {}, b"")] * http_module.ATTEMPTS
-    assert fetch(server, "GET", "/", safe=True).status == 500
-    server.script = [(404, {}, b"")]
-    assert fetch(server, "GET", "/", safe=True).status == 404
+def test_a_secret_that_goes_into_the_query(scripted: ScriptedHttp) -> None:
+    http = Http(scripted.origin, SECRET, parameter="apiKey")
+    scripted.script = [(200, {}, b"1"), (200, {}, b"2")]
+    fetch(http, "GET", "/list?page=2")
+    fetch(http, "GET", "/list")
+    http.close()
+    assert scripted.asked[0].path == "/list?page=2&apiKey=HUSH-hush%2F42%2B"
+    assert scripted.asked[1].path == "/list?apiKey=HUSH-hush%2F42%2B"
+    assert "Authorization" not in scripted.asked[0].headers
 
 
-def test_redirects_are_not_followed_with_the_secret(server: Any) -> None:
-    server.script = [(302, {"Location": "http://127.0.0.1:9/"}, b"")]
-    assert fetch(server, "GET", "/").status == 302
+def test_redirects_are_not_followed_with_the_secret(scripted: ScriptedHttp, http: Http) -> None:
+    scripted.script = [(302, {"Location": "http://127.0.0.1:9/"}, b"")]
+    assert fetch(http, "GET", "/").status == 302
 
 
+@pytest.mark.parametrize("parameter", [None, "apiKey"])
 def test_a_netrc_file_does_not_replace_the_secret(
-    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scripted: ScriptedHttp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parameter: str | None
 ) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login somebody password else\n")
     monkeypatch.setenv("NETRC", str(netrc))
-    http = Http(server.origin, "secret")
-    http._session.trust_env = True  # as it is for a host that is not loopback
-    server.script = [(200, {}, b"1")]
-    asyncio.run(http.fetch("GET", "/", deadline=Deadline(5)))
+    http = Http(scripted.origin, SECRET, parameter=parameter)
+    http._trust_env = True  # as it is for a host that is not loopback
+    scripted.script = [(200, {}, b"1")]
+    fetch(http, "GET", "/")
     http.close()
-    assert server.seen[0][2] == "Bearer secret"
+    sent = scripted.asked[0].headers.get("Authorization")
+    assert sent == (f"Bearer {SECRET}" if parameter is None else None)
 
 
-def test_an_abandoned_request_does_not_hold_anybody(server: Any) -> None:
-    server.wait = threading.Event()
-    server.script = [(200, {}, b"late")]
-    http = Http(server.origin, "secret")
+# --- trying again ---
+
+
+def test_safe_requests_are_repeated_and_others_are_not(scripted: ScriptedHttp, http: Http) -> None:
+    scripted.script = [(503, {}, b""), (429, {}, b""), (0, {}, b""), (200, {}, b"1")]
+    assert fetch(http, "GET", "/", safe=True).body == 1
+    assert len(scripted.asked) == 4
+    scripted.script = [(503, {}, b"{}")]
+    assert fetch(http, "POST", "/").status == 503
+    scripted.script = [(500, {}, b"")] * http_module.ATTEMPTS
+    assert fetch(http, "GET", "/", safe=True).status == 500
+    scripted.script = [(404, {}, b"")]
+    assert fetch(http, "GET", "/", safe=True).status == 404
+    assert scripted.script == []
+
+
+def test_what_may_have_arrived_is_not_sent_again(scripted: ScriptedHttp, http: Http) -> None:
+    scripted.script = [(0, {}, b""), (200, {}, b"")]
+    with pytest.raises(HttpError) as caught:
+        fetch(http, "POST", "/", json=1)
+    assert caught.value.sent
+    assert len(scripted.asked) == 1
+
+
+@contextmanager
+def at_first_retry(action: Any) -> Any:
+    """Call ``action`` when the first attempt has failed."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "trying again" in record.getMessage():
+                logger.removeHandler(self)
+                action()
+
+    logger, handler = logging.getLogger("metered_sync"), Handler()
+    logger.addHandler(handler)
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def test_what_never_left_is_sent_again(scripted: ScriptedHttp, monkeypatch: Any) -> None:
+    # A port that refuses connections until the first attempt has failed.
+    monkeypatch.setattr(http_module, "FIRST_DELAY", 0.2)
+    server = socket.socket()
+    server.bind(("127.0.0.1", 0))
+    seen = []
+
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection:
+            seen.append(connection.recv(65536))
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n7")
+
+    thread = threading.Thread(target=serve)
+
+    def listen() -> None:
+        server.listen()
+        thread.start()
+
+    http = Http(f"http://127.0.0.1:{server.getsockname()[1]}", SECRET)
+    with server, at_first_retry(listen):
+        assert fetch(http, "POST", "/", json=1, timeout=20) == Answer(200, 7)
+        thread.join(5)
+    http.close()
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("0.05", 0.05),
+        ("17", 17),
+        ("Fri, 20 Nov 2026 12:00:17 GMT", 17),  # by the server's own clock
+        ("Fri, 20 Nov 2026 11:00:00 GMT", 0),
+        ("Fri, 20 Nov 2026 12:00:17 -0000", 0),  # no zone: cannot be compared
+        ("-3", 0),
+        ("nan", 0),
+        ("inf", 0),
+        ("soon", 0),
+        ("", 0),
+    ],
+)
+def test_retry_after_is_read(
+    scripted: ScriptedHttp, http: Http, header: str, seconds: float
+) -> None:
+    scripted.script = [(429, {"Retry-After": header}, b"")]
+    assert fetch(http, "POST", "/").retry_after == seconds
+
+
+def test_retry_after_is_kept_to(scripted: ScriptedHttp, http: Http) -> None:
+    scripted.script = [(503, {"Retry-After": "0.5"}, b""), (200, {}, b"1")]
+    started = time.monotonic()
+    assert fetch(http, "GET", "/", safe=True).body == 1
+    assert time.monotonic() - started >= 0.5
+
+
+@pytest.mark.parametrize("wait", ["30", str(http_module.LONGEST_DELAY + 1)])
+def test_nobody_waits_for_what_comes_too_late(
+    scripted: ScriptedHttp, http: Http, wait: str
+) -> None:
+    scripted.script = [(503, {"Retry-After": wait}, b""), (200, {}, b"1")]
+    started = time.monotonic()
+    timeout = 5 if wait == "30" else 1000
+    answer = fetch(http, "GET", "/", safe=True, timeout=timeout)
+    assert (answer.status, answer.retry_after) == (503, float(wait))
+    assert time.monotonic() - started < 5
+
+
+# --- giving up ---
+
+
+def test_an_abandoned_request_does_not_hold_anybody(scripted: ScriptedHttp, http: Http) -> None:
+    scripted.wait = threading.Event()
+    scripted.script = [(200, {}, b"late")]
 
     async def main() -> None:
         await asyncio.wait_for(http.fetch("GET", "/", deadline=Deadline(60)), 0.2)
@@ -121,8 +211,17 @@ def test_an_abandoned_request_does_not_hold_anybody(server: Any) -> None:
     with pytest.raises(asyncio.TimeoutError):
         asyncio.run(main())
     assert time.monotonic() - started < 1.5
-    server.wait.set()
-    http.close()
+
+
+def test_a_server_that_does_not_answer_in_time(
+    scripted: ScriptedHttp, http: Http, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_module, "AFTER", 0.1)
+    scripted.wait = threading.Event()
+    scripted.script = [(200, {}, b"")]
+    with pytest.raises(HttpError, match="too long") as caught:
+        fetch(http, "GET", "/", timeout=0.2)
+    assert caught.value.sent
 
 
 @pytest.mark.parametrize(
@@ -133,19 +232,116 @@ def test_an_abandoned_request_does_not_hold_anybody(server: Any) -> None:
     ],
 )
 def test_why_no_answer_came(origin: str, words: str) -> None:
-    http = Http(origin, "secret")
+    http = Http(origin, SECRET, parameter="apiKey")
     with pytest.raises(HttpError, match=words) as caught:
-        asyncio.run(http.fetch("GET", "/", deadline=Deadline(20)))
+        fetch(http, "GET", "/", timeout=20)
     http.close()
-    assert caught.value.__cause__ is None
+    assert not caught.value.sent
+    # What requests raised names the address, with the secret in it.
+    assert caught.value.__cause__ is caught.value.__context__ is None
 
 
-def test_a_server_that_does_not_answer_in_time(
-    server: Any, monkeypatch: pytest.MonkeyPatch
+def test_neither_logs_nor_errors_show_the_secret(scripted: ScriptedHttp, log: io.StringIO) -> None:
+    output = []
+    for parameter in (None, "apiKey", "secretKey"):
+        http = Http(scripted.origin, SECRET, parameter=parameter)
+        echo = f'{{"error": "you sent {SECRET}, HUSH-hush%2F42%2B"}}'.encode()
+        scripted.script = [(200, {}, b"1"), (503, {}, echo), (401, {}, echo)]
+        fetch(http, "GET", "/a", safe=True)
+        output.append(shown(fetch(http, "GET", "/b", safe=True)))
+        scripted.script = [(0, {}, b"")]
+        with pytest.raises(HttpError) as caught:
+            fetch(http, "POST", "/c")
+        output.append(shown(caught.value))
+        output.append(shown(http))
+        http.close()
+    everything = "\n".join(output) + log.getvalue()
+    assert "GET /a" in everything  # urllib3's log is there ...
+    assert "trying again" in everything
+    assert "HUSH" not in everything  # ... without what was in it
+
+
+# --- sessions ---
+
+
+def test_one_connection_serves_requests_one_after_the_other(
+    scripted: ScriptedHttp, http: Http, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_module, "AFTER", 0.1)
-    server.wait = threading.Event()
-    with pytest.raises(HttpError, match="too long"):
-        fetch(server, "GET", "/", timeout=0.2)
-    server.script = [(200, {}, b"")]
-    server.wait.set()
+    scripted.script = [(200, {}, b"1")] * 6
+    for _ in range(3):
+        fetch(http, "GET", "/")
+    assert len({asked.port for asked in scripted.asked}) == 1
+    # One that has been idle for long may be dead without our knowing.
+    monkeypatch.setattr(http_module, "IDLE", 0.0)
+    for _ in range(3):
+        fetch(http, "GET", "/")
+    assert len({asked.port for asked in scripted.asked}) == 4
+
+
+def test_no_two_requests_share_a_session(scripted: ScriptedHttp, http: Http) -> None:
+    count = http_module.IDLE_SESSIONS + 4
+    scripted.wait = threading.Event()
+    scripted.script = [(200, {}, b"1")] * count
+    with ThreadPoolExecutor(count) as pool:
+        jobs = [pool.submit(fetch, http, "GET", "/", 20) for _ in range(count)]
+        wait_until(lambda: len(scripted.asked) == count)  # all at once
+        scripted.wait.set()
+        assert all(job.result(20).body == 1 for job in jobs)
+    assert len({asked.port for asked in scripted.asked}) == count
+    assert len({id(session) for _, session in http._idle}) <= http_module.IDLE_SESSIONS
+
+
+def open_sockets() -> int:
+    return sum(
+        os.readlink(f"/proc/self/fd/{fd}").startswith("socket:")
+        for fd in os.listdir("/proc/self/fd")
+        if os.path.islink(f"/proc/self/fd/{fd}")
+    )
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts sockets in /proc")
+@pytest.mark.parametrize("forget", [False, True], ids=["close", "forget"])
+def test_connections_are_given_back(forget: bool) -> None:
+    with serving() as scripted:
+        http = Http(scripted.origin, SECRET)
+        scripted.script = [(200, {}, b"1")]
+        before = open_sockets()
+        fetch(http, "GET", "/")
+        assert open_sockets() > before
+        if forget:
+            gone = weakref.ref(http)
+            del http
+            wait_until(lambda: gc.collect() is not None and gone() is None)
+        else:
+            http.close()
+        wait_until(lambda: open_sockets() <= before, what="the sockets are closed")
+
+
+def test_a_request_in_flight_outlives_closing(scripted: ScriptedHttp, http: Http) -> None:
+    scripted.wait = threading.Event()
+    scripted.script = [(200, {}, b"1")]
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(fetch, http, "GET", "/")
+        wait_until(lambda: scripted.asked)
+        http.close()
+        scripted.wait.set()
+        assert job.result(10).body == 1
+    wait_until(lambda: not http._idle)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_leaves_its_parents_connections_alone(
+    scripted: ScriptedHttp, http: Http
+) -> None:
+    scripted.script = [(200, {}, b"1")] * 3
+    fetch(http, "GET", "/parent")
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if fetch(http, "GET", "/child").body == 1 else 2)
+        except BaseException:
+            os._exit(3)
+    assert os.waitpid(child, 0)[1] == 0
+    fetch(http, "GET", "/parent")
+    first, second, third = (asked.port for asked in scripted.asked)
+    assert first == third != second

@@ -1,0 +1,183 @@
+"""The TURN service: servers and credentials for WebRTC, over REST."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlencode
+
+from metered_sync.engine.http import Http
+from metered_sync.errors import TurnError
+from metered_sync.events import IceServer
+from metered_sync.rest import RestClient
+from metered_sync.wire import turn as wire
+from metered_sync.wire.keys import check_secret
+from metered_sync.wire.turn import TurnCredential, TurnCredentialPage
+from metered_sync.wire.urls import check_origin
+
+__all__ = ["TurnApi", "TurnCredential", "TurnCredentialPage"]
+
+_APP = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+
+
+class TurnApi(RestClient):
+    """TURN servers for your clients, and credentials to use them with.
+
+    Clients that connect to Realtime Messaging are given servers in their welcome, unless
+    that is switched off in the dashboard; this is for everybody else. There is no connection
+    to open. One object serves all threads of a process, and may be made before it forks;
+    :meth:`close`, or ``with``, gives back its idle connections.
+
+    Args:
+        app: The app's name, as in ``<app>.metered.live``.
+        api_key: Asks for servers. Browsers may have it.
+        secret_key: Makes and lists credentials. It stays on your server.
+        url: Another origin, ``https://host`` (``http://`` for loopback hosts only).
+        timeout: Seconds that a call may take, unless it says otherwise.
+
+    Raises:
+        ValueError: No key, or another bad argument.
+    """
+
+    _error = TurnError
+
+    def __init__(
+        self,
+        app: str,
+        *,
+        api_key: str | None = None,
+        secret_key: str | None = None,
+        url: str | None = None,
+        timeout: float = 15.0,
+    ) -> None:
+        if not isinstance(app, str) or not _APP.fullmatch(app):
+            raise ValueError("app must be the app's name alone, as in <app>.metered.live")
+        if api_key is None and secret_key is None:
+            raise ValueError("TurnApi needs api_key=… for servers, secret_key=… for credentials")
+        if url is None:
+            url = f"https://{app}.metered.live"
+        super().__init__("TurnApi", check_origin(url, secure="https"), timeout)
+        self._app = app
+        self._api: Http | None = None
+        self._secret: Http | None = None
+        # The service takes its keys from the query and from nowhere else.
+        if api_key is not None:
+            api_key = check_secret("TurnApi", "api_key", api_key)
+            self._api = self._with_secret(api_key, parameter="apiKey")
+        if secret_key is not None:
+            secret_key = check_secret("TurnApi", "secret_key", secret_key)
+            self._secret = self._with_secret(secret_key, parameter="secretKey")
+
+    def __repr__(self) -> str:
+        return f"<TurnApi {self._app} at {self._origin}>"
+
+    def ice_servers(
+        self, *, region: str | None = None, timeout: float | None = None
+    ) -> tuple[IceServer, ...]:
+        """Return STUN and TURN servers, with a credential in them, to be given to a client.
+
+        This library's clients take them as they are (``ice_servers=…``); for a browser, or a
+        token's ``metadata={"iceServers": […]}``, each has ``as_dict()``. Needs ``api_key``.
+
+        Args:
+            region: Where the servers are to be, for instance ``"europe"`` or ``"global"``;
+                the nearest unless given.
+            timeout: Seconds; ``None`` is the object's default.
+
+        Raises:
+            ValueError: The object has no ``api_key``.
+            TurnError: Refused, or no answer; ``status`` says which.
+            MeteredTimeoutError: No answer before the deadline.
+        """
+        return self._ask(
+            _needed(self._api, "api_key"),
+            "GET",
+            _path(wire.ICE_SERVERS, region=_text("region", region)),
+            wire.parse_ice_server_list,
+            what="ice_servers",
+            timeout=timeout,
+            safe=True,
+        )
+
+    def create_credential(
+        self,
+        *,
+        expires_in: int | None = None,
+        label: str | None = None,
+        timeout: float | None = None,
+    ) -> TurnCredential:
+        """Make a credential, for instance one for each user. Needs ``secret_key``.
+
+        Args:
+            expires_in: Seconds until it expires, a whole number; never unless given.
+            label: A text to find it by.
+            timeout: Seconds; ``None`` is the object's default.
+
+        Returns:
+            User name and password, and an API key that asks for the servers with them.
+
+        Raises:
+            ValueError: The object has no ``secret_key``, or a bad argument.
+            TurnError: Refused, or no answer; unless ``sent``, it may be repeated.
+            MeteredTimeoutError: No answer before the deadline; it may have been made.
+        """
+        if expires_in is not None:
+            _whole("expires_in", expires_in)
+        return self._ask(
+            _needed(self._secret, "secret_key"),
+            "POST",
+            wire.CREATE_CREDENTIAL,
+            TurnCredential.parse,
+            what="create_credential",
+            timeout=timeout,
+            body=wire.CredentialRequest(expires_in, _text("label", label)).body(),
+        )
+
+    def credentials(
+        self, *, page: int = 1, label: str | None = None, timeout: float | None = None
+    ) -> TurnCredentialPage:
+        """Return one page of the app's credentials; iterate over it, and see ``next_page``.
+
+        Needs ``secret_key``, and a paid plan. Errors as :meth:`ice_servers`.
+
+        Args:
+            page: Which, from 1.
+            label: Only those with this label.
+            timeout: Seconds; ``None`` is the object's default.
+        """
+        return self._ask(
+            _needed(self._secret, "secret_key"),
+            "GET",
+            _path(wire.CREDENTIALS, page=str(_whole("page", page)), label=_text("label", label)),
+            TurnCredentialPage.parse,
+            what="credentials",
+            timeout=timeout,
+            safe=True,
+        )
+
+    def _remedy(self, status: int, code: str | None, needs: str) -> str:
+        if status in (401, 403):
+            return f"check that the key is one of the app {self._app!r}, and of the right kind"
+        return ""
+
+
+def _needed(http: Http | None, name: str) -> Http:
+    if http is None:
+        raise ValueError(f"this needs TurnApi(…, {name}=…), from the service's dashboard")
+    return http
+
+
+def _path(path: str, **query: str | None) -> str:
+    given = {name: value for name, value in query.items() if value is not None}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def _text(name: str, value: str | None) -> str | None:
+    if value is not None and not (isinstance(value, str) and value):
+        raise ValueError(f"{name} must be a non-empty string, not {value!r}")
+    return value
+
+
+def _whole(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number, at least 1, not {value!r}")
+    return value
