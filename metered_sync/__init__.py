@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from metered_sync._version import __version__
 from metered_sync.client import ReconnectOptions, SignallingClient, Subscription
+from metered_sync.delivery import Delivery
 from metered_sync.dispatch import EventQueue
 from metered_sync.errors import (
     AckTimeoutError,
+    CancelledError,
     ClosedError,
     ControlPlaneError,
     DisconnectedError,
@@ -77,10 +79,12 @@ if TYPE_CHECKING:
 # ``import *`` must work without the extras, so names that need them are not listed.
 __all__ = [
     "AckTimeoutError",
+    "CancelledError",
     "ClosedError",
     "Connected",
     "ControlPlane",
     "ControlPlaneError",
+    "Delivery",
     "Direct",
     "Disconnected",
     "DisconnectedError",

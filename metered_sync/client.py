@@ -8,16 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from metered_sync.delivery import Deliveries, Delivery
 from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.dialling import Backoff, SignallingOptions
 from metered_sync.engine.loop import Engine
+from metered_sync.engine.outbox import Request
 from metered_sync.engine.reader import Overflow, Reader
-from metered_sync.engine.signalling import Request, SignallingLink, State
-from metered_sync.errors import (
-    AckTimeoutError,
-    DisconnectedError,
-    fresh,
-)
+from metered_sync.engine.signalling import SignallingLink, State
+from metered_sync.errors import AckTimeoutError, DisconnectedError, MeteredTimeoutError, fresh
 from metered_sync.events import IceServer, Message
 from metered_sync.facade import Client
 from metered_sync.wire import frames
@@ -163,6 +161,7 @@ class SignallingClient(Client[SignallingLink]):
             rate_limit=_rate_limit(rate_limit),
         )
         self._timings = _timings
+        self._deliveries = Deliveries()
 
     def __repr__(self) -> str:
         peer = f", peer {self.peer_id!r}" if self.peer_id else ""
@@ -256,16 +255,13 @@ class SignallingClient(Client[SignallingLink]):
 
     def _subscribe(self, link: SignallingLink, channel: str, deadline: Deadline, what: str) -> None:
         while True:
-            metadata = link.wants_metadata(channel)
+            metadata = link.channels.wants_metadata(channel)
 
             def build(request_id: str, metadata: bool = metadata) -> str:
                 return frames.build_subscribe(channel, request_id, include_sender_metadata=metadata)
 
-            def on_ack(metadata: bool = metadata) -> None:
-                link.subscribed(channel, metadata)
-
             try:
-                self._exchange(build, what, deadline, on_ack=on_ack)
+                self._exchange(build, what, deadline, on_end=link.on_subscribed(channel, metadata))
                 return
             except DisconnectedError:
                 # Lost with the connection; asking again on the next one does no harm.
@@ -338,6 +334,70 @@ class SignallingClient(Client[SignallingLink]):
         wait = _waits(during_outage)
         self._exchange(lambda rid: frames.build_send(peer_id, data, rid), what, deadline, wait=wait)
 
+    def publish_nowait(self, channel: str, data: Any) -> Delivery:
+        """Publish without waiting; return what tells how it went.
+
+        Messages leave in the order of the calls, and are acknowledged behind your back; so
+        many of them take little more time than one. During an outage they queue.
+
+        Raises:
+            queue.Full: 4,096 messages or 16 MiB wait to be sent; call :meth:`flush`.
+            NotConnectedError, OversizedPayloadError, TypeError, ValueError: As :meth:`publish`.
+        """
+        what = f"publish to {check_channel(channel)!r}"
+        return self._deliver(lambda rid: frames.build_publish(channel, data, rid), what)
+
+    def send_nowait(self, peer_id: str, data: Any) -> Delivery:
+        """Send to one peer without waiting; otherwise as :meth:`publish_nowait`."""
+        what = f"send to {check_peer_id(peer_id)!r}"
+        return self._deliver(lambda rid: frames.build_send(peer_id, data, rid), what)
+
+    def flush(self, *, timeout: float | None = None) -> None:
+        """Wait until what was queued before is acknowledged or has failed.
+
+        Raises:
+            MeteredTimeoutError: Not in time. What is on its way stays so.
+            SignallingError: The first failure that nobody has fetched from its
+                :class:`Delivery`; the others are on theirs.
+        """
+        deadline = self._deadline(timeout)
+        self._connected("flush")
+        self._start().check("flush")
+        self._deliveries.flush(deadline)
+
+    # --- who is there ---
+
+    def roster(self, channel: str, *, timeout: float = 0.0) -> dict[str, dict[str, Any] | None]:
+        """Return who else is in a channel: peer id to metadata, ``None`` where it has none.
+
+        Kept current from presence events; after a reconnect it is the old one until the
+        server has listed the members anew. It stays empty where the key or token lacks the
+        presence permission, and for patterns.
+
+        Args:
+            channel: A channel that is subscribed to.
+            timeout: Seconds to wait for the first list of members, which follows a
+                subscription's acknowledgement; 0 returns what is known.
+
+        Raises:
+            KeyError: The channel is not subscribed to.
+            MeteredTimeoutError: No list came in time.
+        """
+        deadline = self._deadline(timeout)
+        what = f"roster of {check_channel(channel)!r}"
+        channels = self._connected(what).channels
+        try:
+            if timeout:
+                self._start().check(what)
+                if not channels.listed(channel).wait(deadline):
+                    raise MeteredTimeoutError(
+                        f"{what}: the server has listed no members within {deadline}; "
+                        "does the key or token have the presence permission?"
+                    )
+            return channels.members(channel)
+        except KeyError:
+            raise KeyError(f"{what}: the channel is not subscribed to") from None
+
     # --- crossing ---
 
     def _exchange(
@@ -345,13 +405,20 @@ class SignallingClient(Client[SignallingLink]):
         build: Callable[[str], str],
         what: str,
         deadline: Deadline,
-        on_ack: Callable[[], None] | None = None,
+        on_end: Callable[[Request], None] | None = None,
         wait: bool = True,
     ) -> None:
         """Send a frame and wait for its acknowledgement."""
         link = self._connected(what)
         self._start().check(what)
-        self._await_ack(link, link.request(build, what, on_ack, wait=wait), deadline)
+        self._await_ack(link, link.request(build, what, wait=wait, on_end=on_end), deadline)
+
+    def _deliver(self, build: Callable[[str], str], what: str) -> Delivery:
+        link = self._connected(what)
+        delivery = Delivery(link, self._hub)
+        delivery._request = link.request(build, what, on_end=delivery._ended, timeout=self._timeout)
+        self._deliveries.add(delivery._request)
+        return delivery
 
     def _await_ack(self, link: SignallingLink, request: Request, deadline: Deadline) -> None:
         try:

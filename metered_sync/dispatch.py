@@ -29,7 +29,7 @@ __all__ = ["EventHub", "EventQueue", "Observable"]
 
 E = TypeVar("E", bound=Event)
 F = TypeVar("F", bound=Callable[[Any], object])
-ErrorHandler = Callable[[Event, BaseException], object]
+ErrorHandler = Callable[[Any, BaseException], object]
 logger = logging.getLogger("metered_sync")
 
 _dispatching: set[EventHub] = set()
@@ -66,11 +66,11 @@ class _Callback:
         self.context = contextvars.copy_context()
 
 
-class _Inbox(Reader[tuple[Event, tuple[_Callback, ...]]]):
+class _Inbox(Reader[tuple[Any, tuple[_Callback, ...]]]):
     """What waits for the dispatcher: an event, and who was registered when it came."""
 
-    def _droppable(self, item: tuple[Event, tuple[_Callback, ...]]) -> bool:
-        return item[0].droppable
+    def _droppable(self, item: tuple[Any, tuple[_Callback, ...]]) -> bool:
+        return isinstance(item[0], Event) and item[0].droppable
 
 
 class EventHub:
@@ -101,10 +101,11 @@ class EventHub:
             queue = ref()
             if queue is not None and isinstance(event, queue.types):
                 queue.put(event)
-        wanted = tuple(c for c in self._callbacks if isinstance(event, c.type))
-        if wanted and self._inbox is not None:
-            _dispatching.add(self)
-            self._inbox.put((event, wanted))
+        if self._callbacks:
+            wanted = tuple(c for c in self._callbacks if isinstance(event, c.type))
+            if wanted and self._inbox is not None:
+                _dispatching.add(self)
+                self._inbox.put((event, wanted))
 
     def end(self, error: BaseException | None = None) -> None:
         """End all queues, and the dispatcher once it has run what is queued."""
@@ -127,12 +128,36 @@ class EventHub:
         with self._lock:
             if self._ended:
                 raise ClosedError(f"{self.label} is closed: it will emit no more events")
-            if self._inbox is None:
-                self._inbox = _Inbox(f"callbacks of {self.label}")
-                name = f"metered-sync-callbacks ({self.label})"
-                threading.Thread(target=self._dispatch, name=name, daemon=True).start()
+            self._start()
             self._callbacks += (callback,)
             self.owner = owner
+
+    def _start(self) -> _Inbox:
+        """Return the dispatcher's inbox, and start it if need be; the lock is held."""
+        if self._inbox is None:
+            self._inbox = _Inbox(f"callbacks of {self.label}")
+            name = f"metered-sync-callbacks ({self.label})"
+            threading.Thread(target=self._dispatch, name=name, daemon=True).start()
+        return self._inbox
+
+    def deferred(self, function: Callable[[Any], object]) -> Callable[[Any], None]:
+        """Return what has the dispatcher call ``function`` with an argument.
+
+        Once there is no dispatcher any more, it is called at once.
+        """
+        guard.check_process(self._born, self.label)
+        callback = _Callback(Event, function, once=False)
+        with self._lock:
+            inbox = None if self._ended else self._start()
+
+        def post(argument: Any) -> None:
+            if inbox is None or inbox.ended:
+                self._run(callback, argument)
+            else:
+                _dispatching.add(self)
+                inbox.put((argument, (callback,)))
+
+        return post
 
     def remove(self, type_: type[Event], function: Callable[[Any], object] | None) -> None:
         """Remove a class's registrations of a function, or all of them."""
@@ -196,7 +221,7 @@ class EventHub:
         if not self._callbacks:
             self.owner = None
 
-    def _run(self, callback: _Callback, event: Event) -> None:
+    def _run(self, callback: _Callback, event: Any) -> None:
         try:
             callback.context.run(callback.function, event)
         except SystemExit:

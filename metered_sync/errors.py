@@ -4,6 +4,7 @@ One tree; catch :class:`MeteredError` for all of it::
 
     MeteredError  (alias MeteredRealtimeError)
     ├── MeteredTimeoutError          a deadline passed (also a built-in TimeoutError)
+    ├── CancelledError               a delivery that you cancelled (also concurrent.futures')
     ├── ClosedError                  the object was closed, here, by you
     ├── ForkedError                  the object belongs to the parent process
     ├── WrongThreadError             a blocking call on the event-loop thread itself
@@ -33,11 +34,13 @@ or a secret. All of these can be pickled.
 
 from __future__ import annotations
 
+import concurrent.futures
 import copy
 from typing import Any
 
 __all__ = [
     "AckTimeoutError",
+    "CancelledError",
     "ClosedError",
     "ControlPlaneError",
     "DisconnectedError",
@@ -103,6 +106,10 @@ class MeteredTimeoutError(MeteredError, TimeoutError):
         super().__init__(message)
         self.sent = sent
         """Whether a frame or request had already left this machine's hands."""
+
+
+class CancelledError(MeteredError, concurrent.futures.CancelledError):
+    """You cancelled it before it left."""
 
 
 class ClosedError(MeteredError):

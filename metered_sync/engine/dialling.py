@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 from collections.abc import Callable
@@ -10,13 +11,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
-from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as websocket_connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 from websockets.version import version as websockets_version
 
 from metered_sync.engine.logs import scrubbed_logger
 from metered_sync.engine.loop import EventSink
+from metered_sync.engine.websocket import WebSocket
 from metered_sync.engine.workers import run_in_worker
 from metered_sync.errors import SignallingConnectError
 from metered_sync.events import TokenProviderError
@@ -87,8 +88,9 @@ class Dialler:
         self._label = label
         self._timings = timings
         self._provider_failures = 0
+        self._providing: asyncio.Task[str] | None = None
 
-    async def open(self, *, within: float) -> tuple[ClientConnection, frames.Welcome]:
+    async def open(self, *, within: float) -> tuple[WebSocket, frames.Welcome]:
         """Connect and wait for the welcome; ``SignallingConnectError`` where that fails.
 
         ``within`` bounds the upgrade, in seconds; a first connect is bounded by its caller.
@@ -98,9 +100,11 @@ class Dialler:
         options: dict[str, Any] = {}
         if is_loopback(host) and int(websockets_version.split(".")[0]) >= 15:
             options["proxy"] = None  # an environment's proxy cannot reach our loopback
+        connection: Any
         try:
             connection = await websocket_connect(
                 url,
+                create_connection=WebSocket,
                 compression=None,
                 open_timeout=None if within == math.inf else within,
                 close_timeout=self._timings.close,
@@ -133,8 +137,7 @@ class Dialler:
         if provider is None:
             return signalling_url(self._options.url, key=self._options.api_key)
         try:
-            with anyio.fail_after(self._options.token_provider_timeout):
-                token = await run_in_worker(provider)
+            token = await self._provided(provider)
             if not isinstance(token, str) or not token:
                 raise TypeError(f"it returned {type(token).__name__}, not a non-empty str")
         except Exception as error:
@@ -149,6 +152,27 @@ class Dialler:
             ) from error
         self._provider_failures = 0
         return signalling_url(self._options.url, token=token)
+
+    async def _provided(self, provider: Callable[[], str]) -> object:
+        """Await the provider's token. A call that hangs is not joined by a second one."""
+        if self._providing is None:
+            self._providing = asyncio.create_task(run_in_worker(provider))
+        task = self._providing
+        try:
+            done, _ = await asyncio.wait({task}, timeout=self._options.token_provider_timeout)
+        except BaseException:
+            self.stop()
+            raise
+        if not done:
+            raise TimeoutError
+        self._providing = None
+        return task.result()
+
+    def stop(self) -> None:
+        """Give up on a provider that is still being asked."""
+        if self._providing is not None:
+            self._providing.cancel()
+            self._providing = None
 
     def _refused(self, error: InvalidStatus) -> SignallingConnectError:
         status = error.response.status_code
@@ -165,34 +189,51 @@ class Dialler:
             close_reason="handshake rejected",
         )
 
-    async def _await_welcome(self, connection: ClientConnection) -> frames.Welcome:
+    async def _await_welcome(self, connection: WebSocket) -> frames.Welcome:
+        welcome: asyncio.Future[frames.Welcome] = asyncio.get_running_loop().create_future()
+
+        def receive(text: bytes | None) -> None:
+            try:
+                frame = frames.parse_server_frame(text or b"")
+            except frames.FrameError:
+                return
+            if isinstance(frame, frames.Welcome) and not welcome.done():
+                connection.listen(None)  # what follows is for whoever uses the connection
+                welcome.set_result(frame)
+
+        connection.listen(receive)
+        closed = asyncio.create_task(connection.wait_closed())
         try:
-            with anyio.fail_after(self._timings.welcome):
-                while True:
-                    try:
-                        frame = frames.parse_server_frame(await connection.recv())
-                    except frames.FrameError:
-                        continue
-                    if isinstance(frame, frames.Welcome):
-                        return frame
-        except TimeoutError:
-            raise SignallingConnectError(
-                f"{self._label}: {self._options.url} accepted the connection but sent no welcome "
-                f"within {self._timings.welcome:g} s; is it a messaging service?",
-                close_code=ABNORMAL,
-                close_reason="no welcome",
-            ) from None
-        except ConnectionClosed:
-            code = connection.protocol.close_code or ABNORMAL
-            reason = scrub(connection.protocol.close_reason or "")
-            remedy = TERMINAL_CLOSES.get(code)
-            if code == CLOSE_TOKEN_EXPIRED:
-                remedy = "the token has expired: mint a new one"
-            elif code == CLOSE_OVER_LIMIT:
-                remedy = "the plan's limit of concurrent connections is reached"
-            raise SignallingConnectError(
-                f"{self._label}: {self._options.url} closed the connection at once (code {code}, "
-                f"{reason!r})" + (f": {remedy}" if remedy else ""),
-                close_code=code,
-                close_reason=reason,
-            ) from None
+            either: set[asyncio.Future[Any]] = {welcome, closed}
+            await asyncio.wait(
+                either,
+                timeout=self._timings.welcome,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            closed.cancel()
+        if welcome.done():
+            return welcome.result()
+        if closed.done() and not closed.cancelled():
+            raise self._closed_at_once(connection)
+        raise SignallingConnectError(
+            f"{self._label}: {self._options.url} accepted the connection but sent no welcome "
+            f"within {self._timings.welcome:g} s; is it a messaging service?",
+            close_code=ABNORMAL,
+            close_reason="no welcome",
+        )
+
+    def _closed_at_once(self, connection: WebSocket) -> SignallingConnectError:
+        code = connection.protocol.close_code or ABNORMAL
+        reason = scrub(connection.protocol.close_reason or "")
+        remedy = TERMINAL_CLOSES.get(code)
+        if code == CLOSE_TOKEN_EXPIRED:
+            remedy = "the token has expired: mint a new one"
+        elif code == CLOSE_OVER_LIMIT:
+            remedy = "the plan's limit of concurrent connections is reached"
+        return SignallingConnectError(
+            f"{self._label}: {self._options.url} closed the connection at once (code {code}, "
+            f"{reason!r})" + (f": {remedy}" if remedy else ""),
+            close_code=code,
+            close_reason=reason,
+        )

@@ -5,8 +5,11 @@ The engine's side (:meth:`Reader.put`, :meth:`Reader.end`) never blocks: a full
 reader drops by its policy and counts. The caller's side blocks with a deadline,
 and is woken when somebody closes the reader or when its source ends.
 
-One condition guards a reader's items and its end. It is held for a few
-operations only, never while user code runs, and no finalizer takes it.
+Putting takes no lock unless the reader is full, and wakes somebody only if somebody
+sleeps: once per burst. A caller that finds nothing announces itself in ``_sleepers``, looks
+once more, and sleeps on a lock of its own; so either it sees the item, or whoever puts it
+sees the sleeper. ``_lock`` guards taking and dropping; it is held for a few operations
+only, never while user code runs, and no finalizer takes it.
 """
 
 from __future__ import annotations
@@ -44,7 +47,8 @@ class Reader(Generic[T]):
         self._maxsize = maxsize
         self._overflow = overflow
         self._items: deque[T] = deque()
-        self._ready = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._sleepers: deque[Any] = deque()  # locks, held by those who sleep on them
         self._dropped = 0
         self._ended = False
         self._error: BaseException | None = None
@@ -78,20 +82,47 @@ class Reader(Generic[T]):
         """
         deadline = Deadline.of(timeout)
         guard.check_blocking(self._born, self._label)
-        with self._ready:
-            while not self._items:
-                if self._ended:
-                    raise self._end_error()
+        while True:
+            with self._lock:
+                if self._items:
+                    return self._take()
+            if self._ended and not self._items:
+                raise self._end_error()
+            if deadline.left() == 0:
+                raise MeteredTimeoutError(f"{self._label}: nothing arrived within {deadline}")
+            self._sleep(deadline)
+
+    def _sleep(self, deadline: Deadline) -> None:
+        """Wait until something is put, the reader ends or the deadline passes."""
+        bed = threading.Lock()
+        bed.acquire()
+        try:
+            self._sleepers.append(bed)
+            while not self._items and not self._ended:
                 left = deadline.left()
-                if left == 0:
-                    raise MeteredTimeoutError(f"{self._label}: nothing arrived within {deadline}")
-                try:
-                    self._ready.wait(min(left, SLICE))
-                except BaseException:
-                    # Ctrl-C may have taken a wake-up that was meant for an item.
-                    self._ready.notify()
-                    raise
-            return self._take()
+                if bed.acquire(timeout=min(left, SLICE)) or left <= SLICE:
+                    break
+        except BaseException:
+            # Ctrl-C may have taken a wake-up that was meant for an item.
+            if not self._rise(bed):
+                self._wake()
+            raise
+        self._rise(bed)
+
+    def _rise(self, bed: Any) -> bool:
+        """Leave the sleepers; false for one that has been woken."""
+        try:
+            self._sleepers.remove(bed)
+        except ValueError:
+            return False
+        return True
+
+    def _wake(self) -> None:
+        """Wake one sleeper, if there is one."""
+        try:
+            self._sleepers.popleft().release()
+        except IndexError:
+            pass
 
     def get_nowait(self) -> T:
         """Return the next item if there is one.
@@ -101,17 +132,23 @@ class Reader(Generic[T]):
             ClosedError: There is none, and there will be none; or the error of :meth:`get`.
         """
         guard.check_process(self._born, self._label)
-        with self._ready:
+        with self._lock:
             if self._items:
                 return self._take()
-            if self._ended:
-                raise self._end_error()
+        if self._ended and not self._items:
+            raise self._end_error()
         raise queue.Empty
 
     def __iter__(self) -> Iterator[T]:
         return self
 
     def __next__(self) -> T:
+        if self._items and self._born == guard.generation():  # the usual case, quickly
+            try:
+                with self._lock:
+                    return self._take()
+            except IndexError:  # another thread was quicker
+                pass
         try:
             return self.get()
         except ClosedError:
@@ -132,21 +169,23 @@ class Reader(Generic[T]):
 
     def put(self, item: T) -> None:
         """Queue an item; a full reader drops one and counts it."""
-        with self._ready:
-            if self._ended:
-                return
-            if len(self._items) >= self._maxsize and not self._make_room(item):
-                return
-            self._items.append(item)
-            self._ready.notify()
+        if self._ended:
+            return
+        if len(self._items) >= self._maxsize:
+            with self._lock:
+                if len(self._items) >= self._maxsize and not self._make_room(item):
+                    return
+        self._items.append(item)
+        if self._sleepers:
+            self._wake()
 
     def end(self, error: BaseException | None = None) -> None:
         """Accept no more items: readers drain and then get ``error``, or ``ClosedError``."""
-        with self._ready:
-            if not self._ended:
-                self._ended = True
-                self._error = error
-                self._ready.notify_all()
+        if not self._ended:
+            self._error = error
+            self._ended = True
+            while self._sleepers:
+                self._wake()
 
     @property
     def ended(self) -> bool:

@@ -8,37 +8,31 @@ States (the facade shows the same names)::
                                                    │ terminal code, close()  │ close()
                                                    └───────────▶ closed ◀────┘
 
-Frames do not cross as tasks. A caller's thread puts a :class:`Request` into the
-outbox and wakes the loop at most once per burst; the writer task sends; the
-reader task releases the request's waiter when the acknowledgement comes.
-
-``_lock`` guards ``_outbox``, ``_pending`` and ``_channels``, which callers'
-threads share with the loop. It is held for a few dictionary operations only.
+Frames cross without tasks, through an :class:`~metered_sync.engine.outbox.Outbox`, and
+messages through the readers of :class:`~metered_sync.engine.channels.Channels`. What is
+here runs on the loop thread, except where it says otherwise.
 """
 
 from __future__ import annotations
 
-import itertools
+import asyncio
 import logging
 import math
-import secrets
 import threading
 import time
-import weakref
-from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import anyio
-from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed
 
-from metered_sync.engine.deadline import Signal
+from metered_sync.engine.channels import Channels
 from metered_sync.engine.dialling import ABNORMAL, Dialler, SignallingOptions
 from metered_sync.engine.loop import Engine, EventSink, Link
+from metered_sync.engine.outbox import Outbox, Request
 from metered_sync.engine.reader import Reader
+from metered_sync.engine.websocket import WebSocket
 from metered_sync.errors import (
+    AckTimeoutError,
     ClosedError,
     DisconnectedError,
     NotConnectedError,
@@ -68,69 +62,39 @@ from metered_sync.wire.limits import (
     MAX_FRAME,
     TERMINAL_CLOSES,
 )
-from metered_sync.wire.names import utf8_size
 from metered_sync.wire.timings import DEFAULT, Timings
 from metered_sync.wire.urls import scrub
 
-__all__ = ["Request", "SignallingLink", "State"]
+__all__ = ["SignallingLink", "State"]
 
 State = Literal["idle", "connecting", "connected", "reconnecting", "closed"]
 logger = logging.getLogger("metered_sync")
 
 REPLAY_ATTEMPTS = 4
+PASSING = ("backend_error", "internal_error")
+"""Codes of the server after which asking again makes sense."""
 
 
-class Request:
-    """A frame on its way out, and the wait for its acknowledgement."""
+class _Replay:
+    """Subscriptions that were asked for again after a reconnect; on the loop."""
 
-    __slots__ = ("ended", "error", "id", "on_ack", "sent", "text", "wait", "what")
+    def __init__(self) -> None:
+        self.requests: dict[str, Request] = {}
+        self.ended = anyio.Event()
+        """All of them have been answered."""
+        self._left = 0
+        self.ended.set()
 
-    def __init__(
-        self,
-        request_id: str,
-        text: str,
-        what: str,
-        on_ack: Callable[[], None] | None = None,
-        wait: bool = True,
-    ) -> None:
-        self.id = request_id
-        self.text = text
-        self.what = what
-        self.on_ack = on_ack
-        """Runs on the loop, before whoever waits is released."""
-        self.wait = wait
-        """Whether an outage before it has left is waited out."""
-        self.sent = False
-        self.error: BaseException | None = None
-        self.ended = Signal()
+    def add(self, name: str, request: Request) -> None:
+        if not self.requests:
+            self.ended = anyio.Event()
+        self.requests[name] = request
+        self._left += 1
 
-    def finish(self, error: BaseException | None = None) -> None:
-        """Release whoever waits. The first outcome counts."""
-        if not self.ended.is_set:
-            self.error = error
+    def note_end(self, _: Request) -> None:
+        self._left -= 1
+        if not self._left:
             self.ended.set()
-
-
-@dataclass
-class _Channel:
-    """A channel that somebody here reads."""
-
-    readers: tuple[weakref.ref[Reader[Message]], ...] = ()
-    forgotten: bool = False
-    """Whether a reader was collected without being closed: callbacks may count on it."""
-    wanted_metadata: bool = False
-    metadata: bool = False
-    """What the server has acknowledged."""
-    acknowledged: bool = False
-
-    def alive(self) -> list[Reader[Message]]:
-        """Return the readers that somebody still holds."""
-        return [reader for ref in self.readers if (reader := ref()) is not None]
-
-    def keep(self, readers: list[Reader[Message]]) -> None:
-        """Replace the readers; note those that are gone."""
-        self.forgotten |= any(ref() is None for ref in self.readers)
-        self.readers = tuple(weakref.ref(reader) for reader in readers)
 
 
 class SignallingLink(Link):
@@ -152,26 +116,23 @@ class SignallingLink(Link):
         self.ice_servers: tuple[IceServer, ...] | None = None
         self.error: BaseException | None = None
         """Why the link is closed, once it is."""
+        self.channels = Channels()
         self._engine = engine
         self._sink = sink
         self._options = options
         self._timings = timings
+        # Guards ``state`` and ``error``: an engine that dies closes the link from elsewhere.
         self._lock = threading.Lock()
-        self._outbox: deque[Request] = deque()
-        self._pending: dict[str, Request] = {}
-        self._channels: dict[str, _Channel] = {}
-        self._woken = False
-        self._prefix = secrets.token_hex(4)
-        self._numbers = itertools.count(1)  # next() on it is atomic
-        # From here on: the loop thread only.
-        self._connection: ClientConnection | None = None
-        self._wake: anyio.Event | None = None
+        self._outbox = Outbox(options.rate_limit, self._wake)
+        self._connection: WebSocket | None = None
+        self._sending = False  # whether the connection takes what is in the outbox
+        self._timer: asyncio.TimerHandle | None = None
+        self._expiry: asyncio.TimerHandle | None = None
         self._scope: anyio.CancelScope | None = None
         self._finished: anyio.Event | None = None
-        self._last_text = 0.0
         self._retry_after: float | None = None
+        self._lost_at: float | None = None
         self._dialler = Dialler(sink, options, label, timings)
-        self._bucket = _Bucket(options.rate_limit)
 
     # --- any thread ---
 
@@ -179,110 +140,75 @@ class SignallingLink(Link):
         self,
         build: Callable[[str], str],
         what: str,
-        on_ack: Callable[[], None] | None = None,
         *,
         wait: bool = True,
+        on_end: Callable[[Request], None] | None = None,
+        timeout: float | None = None,
     ) -> Request:
         """Queue a frame; ``build`` makes its text from the request's id.
 
-        Raises :class:`OversizedPayloadError`, and what ended the link if it is closed.
+        A request with a ``timeout`` is one that nobody waits for: it expires by itself, and
+        there is a limit to how many may be queued.
+
+        Raises :class:`OversizedPayloadError`, what ended the link if it is closed, and
+        ``queue.Full``.
         """
-        request_id = self._next_id()
-        text = build(request_id)
-        size = utf8_size(text)
-        if size > self.max_message_size:
-            raise OversizedPayloadError(
-                f"{what}: the frame is {size} bytes, the server accepts {self.max_message_size}; "
-                "split the data or send a reference to it",
-                size=size,
-                cap=self.max_message_size,
-            )
-        request = Request(request_id, text, what, on_ack, wait)
-        with self._lock:
-            self._check_open(what)
-            if not wait and self.state == "reconnecting":
-                raise _down(what)
-            self._queue(request)
-        return request
-
-    def _queue(self, request: Request) -> None:
-        """Put a request into the outbox; the lock is held."""
-        self._pending[request.id] = request
-        self._outbox.append(request)
-        if not self._woken:
-            self._woken = True
-            self._engine.post(self._on_wake)
-
-    def _next_id(self) -> str:
-        return f"{self._prefix}-{next(self._numbers)}"
-
-    def forget(self, request: Request) -> None:
-        """Give up on a request: if it has not left, it never will."""
-        with self._lock:
-            self._pending.pop(request.id, None)
-            if not request.sent:
-                try:
-                    self._outbox.remove(request)
-                except ValueError:
-                    pass
-
-    def _check_open(self, what: str) -> None:
         if self.error is not None:
             raise fresh(self.error)
         if self.state in ("idle", "connecting"):
-            raise NotConnectedError(
-                f"{what}: {self.label} is not connected yet; use `with`, or call connect() first"
+            raise self._not_connected(what)
+        request_id = self._outbox.new_id()
+        payload = build(request_id).encode()
+        if len(payload) > self.max_message_size:
+            raise OversizedPayloadError(
+                f"{what}: the frame is {len(payload)} bytes, the server accepts "
+                f"{self.max_message_size}; split the data or send a reference to it",
+                size=len(payload),
+                cap=self.max_message_size,
             )
+        request = Request(request_id, payload, what, wait=wait, on_end=on_end, timeout=timeout)
+        self._outbox.put(request, bounded=timeout is not None)
+        return request
+
+    def _wake(self) -> None:
+        self._engine.post(self._flush)
+
+    def forget(self, request: Request) -> bool:
+        """Give up on a request; say whether it had not left, and so never will."""
+        return self._outbox.forget(request)
+
+    def _not_connected(self, what: str) -> NotConnectedError:
+        return NotConnectedError(
+            f"{what}: {self.label} is not connected yet; use `with`, or call connect() first"
+        )
 
     def add_reader(self, name: str, reader: Reader[Message], metadata: bool) -> bool:
         """Deliver a channel's messages to ``reader``; say whether the server must be asked."""
         with self._lock:
-            self._check_open(f"subscribe to {name!r}")
-            channel = self._channels.setdefault(name, _Channel())
-            channel.wanted_metadata |= metadata
-            channel.keep([*channel.alive(), reader])
-            return not channel.acknowledged or channel.wanted_metadata > channel.metadata
-
-    def subscribed(self, name: str, metadata: bool) -> None:
-        """Note that the server has acknowledged a channel; reconnects repeat it from now on."""
-        with self._lock:
-            if name in self._channels:
-                self._channels[name].acknowledged = True
-                self._channels[name].metadata = metadata
-
-    def wants_metadata(self, name: str) -> bool:
-        """Whether any reader of the channel asked for its senders' metadata."""
-        with self._lock:
-            return name in self._channels and self._channels[name].wanted_metadata
+            if self.error is not None:
+                raise fresh(self.error)
+            if self.state in ("idle", "connecting"):
+                raise self._not_connected(f"subscribe to {name!r}")
+            return self.channels.add(name, reader, metadata)
 
     def remove_reader(self, name: str, reader: Reader[Message]) -> None:
         """Stop delivering to a reader; the channel's last one takes the subscription along."""
-        with self._lock:
-            channel = self._channels.get(name)
-            if channel is not None and reader in (readers := channel.alive()):
-                readers.remove(reader)
-                channel.keep(readers)
-                if not readers and not channel.forgotten:
-                    self._unsubscribe(name)
+        self.channels.remove(name, reader, lambda: self._unsubscribe(name))
 
     def remove_channel(self, name: str) -> Request | None:
         """End a channel's readers; return the request that tells the server, if it must."""
-        with self._lock:
-            channel = self._channels.get(name)
-            if channel is None:
-                return None
-            readers, request = channel.alive(), self._unsubscribe(name)
-        for reader in readers:
-            reader.end()
-        return request
+        requests: list[Request] = []
+        self.channels.remove_all(name, lambda: requests.append(self._unsubscribe(name)))
+        return requests[0] if requests else None
 
     def _unsubscribe(self, name: str) -> Request:
-        """Forget a channel and tell the server, in one step: no subscribe() comes between."""
-        del self._channels[name]
-        request_id = self._next_id()
-        text = frames.build_unsubscribe(name, request_id)
-        request = Request(request_id, text, f"unsubscribe from {name!r}")
-        self._queue(request)
+        request_id = self._outbox.new_id()
+        payload = frames.build_unsubscribe(name, request_id).encode()
+        request = Request(request_id, payload, f"unsubscribe from {name!r}")
+        try:
+            self._outbox.put(request)
+        except (ClosedError, DisconnectedError) as error:
+            request.finish(error)
         return request
 
     # --- life, on the loop ---
@@ -319,13 +245,19 @@ class SignallingLink(Link):
         connection, finished = self._connection, self._finished
         try:
             if connection is not None:
-                with anyio.move_on_after(self._timings.close):
-                    await connection.close(CLOSE_NORMAL, "client requested close")
+                await self._close(connection, CLOSE_NORMAL, "client requested close")
         finally:
+            self._dialler.stop()
             if self._scope is not None:
                 self._scope.cancel()
         if finished is not None:
             await finished.wait()
+
+    async def _close(self, connection: WebSocket, code: int, reason: str) -> None:
+        """Close a connection, in good order if the server plays along in time."""
+        with anyio.move_on_after(self._timings.close):
+            await connection.close(code, reason)
+        connection.transport.abort()
 
     def abort(self, error: BaseException) -> None:
         """Wake every waiter with an error."""
@@ -340,7 +272,7 @@ class SignallingLink(Link):
             with anyio.CancelScope() as self._scope:
                 replay = False
                 while self.error is None:
-                    code, reason = await self._serve(replay=replay)
+                    code, reason = await self._serve(replay)
                     if self.error is None:
                         await self._recover(code, reason)
                         replay = self._options.auto_resubscribe
@@ -349,7 +281,8 @@ class SignallingLink(Link):
 
     async def _recover(self, code: int, reason: str) -> None:
         """Reconnect after a loss, or close the link for good."""
-        lost_at = time.monotonic()
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
         backoff = self._options.reconnect
         end = self._terminal(code)
         if end is None and backoff is None:
@@ -357,7 +290,11 @@ class SignallingLink(Link):
         if end is not None or backoff is None:
             self._give_up(code, reason, end or "")
             return
-        self._fail_sent(code, reason)
+        with self._lock:
+            self.state = "reconnecting"
+        self._outbox.down(code, reason)
+        if not self._options.auto_resubscribe:
+            self.channels.lapse()
         self._sink.emit(Disconnected(code, reason, will_reconnect=True))
         self._sink.emit(StateChange("connected", "reconnecting"))
         attempt = 0
@@ -382,7 +319,6 @@ class SignallingLink(Link):
             else:
                 break
         self._welcomed(welcome, is_reconnect=True)
-        self._sink.emit(Outage(time.monotonic() - lost_at))
 
     def _terminal(self, code: int) -> str | None:
         """Say why a connection that ended with ``code`` must not be made again."""
@@ -402,16 +338,10 @@ class SignallingLink(Link):
             if self.error is not None:
                 return
             was, self.state, self.error = self.state, "closed", error
-            requests, self._pending = self._pending, {}
-            channels, self._channels = self._channels, {}
-            self._outbox.clear()
         self._engine.links.discard(self)
-        for request in requests.values():
-            request.finish(fresh(error))
+        self._outbox.close(error)
         end = None if isinstance(error, ClosedError) else error
-        for channel in channels.values():
-            for reader in channel.alive():
-                reader.end(end)
+        self.channels.close(end)
         if was in ("connected", "reconnecting"):
             self._sink.emit(Disconnected(code, reason, will_reconnect=False))
         self._sink.emit(StateChange(was, "closed"))
@@ -433,7 +363,6 @@ class SignallingLink(Link):
         self.max_message_size = welcome.max_message_size
         if servers is not None:  # a reconnect's welcome may leave them out
             self.ice_servers = servers
-        self._last_text = time.monotonic()
         self._set_state("connected")
         self._sink.emit(
             Connected(
@@ -446,185 +375,199 @@ class SignallingLink(Link):
             )
         )
 
-    async def _serve(self, *, replay: bool) -> tuple[int, str]:
+    async def _serve(self, replay: bool) -> tuple[int, str]:
         """Carry frames until the connection ends; return its close code and reason."""
         connection, self._retry_after = self._connection, None
         assert connection is not None
-        self._bucket.fill()
-        self._wake = anyio.Event()
+        self._outbox.up()
+        names = self.channels.to_repeat() if replay else []
+        repeated = self._repeat(names)  # before anything else is sent
+        self._sending, connection.on_room = True, self._flush
         try:
             async with anyio.create_task_group() as group:
-                replayed = anyio.Event()
-                if replay:
-                    group.start_soon(self._replay, connection, replayed)
-                else:
-                    replayed.set()
-                group.start_soon(self._until_closed, self._write, connection, replayed)
-                group.start_soon(self._until_closed, self._watch, connection)
-                await self._until_closed(self._read, connection)
+                group.start_soon(self._watch, connection)
+                group.start_soon(self._replay, repeated)
+                connection.listen(self._receive)
+                self._flush()
+                await connection.wait_closed()
                 group.cancel_scope.cancel()
         finally:
-            self._connection = None
+            self._connection, self._sending = None, False
             connection.transport.abort()  # where the close handshake did not end it
+            for timer in (self._timer, self._expiry):
+                if timer is not None:
+                    timer.cancel()
+            self._timer = self._expiry = None
         # (On the connection itself these exist since websockets 14.1 only.)
         protocol = connection.protocol
         return protocol.close_code or ABNORMAL, scrub(protocol.close_reason or "")
 
-    async def _until_closed(
-        self, task: Callable[..., Awaitable[None]], connection: ClientConnection, *args: Any
-    ) -> None:
-        try:
-            await task(connection, *args)
-        except ConnectionClosed:
-            pass  # the reader ends the connection's tasks
+    # --- sending ---
 
-    async def _read(self, connection: ClientConnection) -> None:
-        while True:
-            text = await connection.recv()
-            self._last_text = time.monotonic()
-            try:
-                frame = frames.parse_server_frame(text)
-            except frames.FrameError as error:
-                logger.warning("%s: ignored a frame: %s", self.label, error)
-                continue
-            if frame is not None:
-                self._handle(frame)
+    def _flush(self) -> None:
+        """Send what is queued, as far as the connection and the rate limit allow it now."""
+        connection = self._connection
+        if connection is None or not self._sending or not connection.is_open:
+            return  # the next connection begins with it
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while not connection.full:
+            requests, delay = self._outbox.batch()
+            if not requests:
+                if delay >= 0:
+                    self._timer = asyncio.get_running_loop().call_later(delay, self._flush)
+                break
+            connection.transport.write(b"".join([request.frame for request in requests]))
+            if self._expiry is None and requests[-1].timeout is not None:
+                self._expire()
 
-    async def _write(self, connection: ClientConnection, replayed: anyio.Event) -> None:
-        await replayed.wait()
-        while self._wake is not None:
-            if self._outbox:
-                await self._bucket.take()
-            request = self._next()
-            if request is not None:
-                await connection.send(request.text)
-            else:
-                await self._wake.wait()
-                self._wake = anyio.Event()
+    def _expire(self) -> None:
+        """Fail requests that nobody waits for and whose acknowledgement is overdue."""
+        now = time.monotonic()
+        expired, next_at = self._outbox.expired(now)
+        for request in expired:
+            request.finish(
+                AckTimeoutError(
+                    f"{request.what}: no acknowledgement within {request.timeout:g} s; it was sent",
+                    request_id=request.id,
+                    timeout=request.timeout or 0.0,
+                    sent=True,
+                )
+            )
+        loop = asyncio.get_running_loop()
+        self._expiry = loop.call_later(next_at - now, self._expire) if next_at else None
 
-    def _next(self) -> Request | None:
-        with self._lock:
-            if self._outbox:
-                request = self._outbox.popleft()
-                request.sent = True
-                return request
-            self._woken = False
-            return None
-
-    def _on_wake(self) -> None:
-        if self._wake is not None:
-            self._wake.set()
-
-    async def _watch(self, connection: ClientConnection) -> None:
+    async def _watch(self, connection: WebSocket) -> None:
         """Ping while nothing arrives; close a connection that stays silent."""
         limit = self._options.inactivity_timeout
         interval = max(self._timings.ping_floor, limit * self._timings.ping_fraction)
         while True:
-            silence = time.monotonic() - self._last_text
+            silence = time.monotonic() - connection.last_text
             if silence >= limit:
                 logger.info("%s: nothing arrived for %.0f s", self.label, silence)
-                await connection.close(CLOSE_INACTIVITY, "inactivity")
+                await self._close(connection, CLOSE_INACTIVITY, "inactivity")
                 return
             pause = interval - silence
             if silence >= interval:
                 pause = min(interval, limit - silence)
-                # A peer that reads no more blocks sending, too.
-                with anyio.move_on_after(pause):
-                    await self._bucket.take()
-                    await connection.send(frames.build_ping())
+                ping = Request("", frames.build_ping().encode(), "ping", wait=False)
+                self._outbox.urge([ping], expect_ack=False)
+                self._flush()
             await anyio.sleep(max(pause, 0.01))
 
-    async def _replay(self, connection: ClientConnection, replayed: anyio.Event) -> None:
-        """Repeat the subscriptions on a new connection, before anything else is sent."""
-        with self._lock:
-            open_ = {name for name, c in self._channels.items() if c.acknowledged}
-        for _ in range(REPLAY_ATTEMPTS):
-            requests = {}
-            for name in sorted(open_):
-                requests[name] = await self._repeat(connection, name)
-            replayed.set()
-            if not requests:
-                return
-            await anyio.sleep(self._timings.replay_retry)
-            open_ = {n for n, r in requests.items() if not r.ended.is_set or self._refusal(n, r)}
-            with self._lock:
-                open_ &= set(self._channels)
-                for request in requests.values():
-                    self._pending.pop(request.id, None)
-        if open_:
-            logger.error("%s: no acknowledgement for subscriptions %s", self.label, sorted(open_))
+    # --- subscriptions after a reconnect ---
 
-    async def _repeat(self, connection: ClientConnection, name: str) -> Request:
-        request_id = self._next_id()
-        text = frames.build_subscribe(
-            name, request_id, include_sender_metadata=self.wants_metadata(name)
-        )
-        request = Request(request_id, text, f"subscribe to {name!r}")
-        request.sent = True
-        with self._lock:
-            self._pending[request_id] = request
-        try:
-            await self._bucket.take()
-            await connection.send(text)
-        except ConnectionClosed:
-            pass
-        return request
+    def _repeat(self, names: list[str]) -> _Replay:
+        """Ask for subscriptions again, before anything else that is queued."""
+        replay = _Replay()
+        for name in names:
+            metadata = self.channels.wants_metadata(name)
+            request_id = self._outbox.new_id()
+            text = frames.build_subscribe(name, request_id, include_sender_metadata=metadata)
+            what = f"subscribe to {name!r}"
+            replay.add(
+                name,
+                Request(
+                    request_id,
+                    text.encode(),
+                    what,
+                    wait=False,
+                    on_end=self.on_subscribed(name, metadata, replay.note_end),
+                ),
+            )
+        self._outbox.urge(list(replay.requests.values()))
+        return replay
 
-    def _refusal(self, name: str, request: Request) -> bool:
-        """End a channel's readers if it was refused for good; say whether to try again."""
+    def on_subscribed(
+        self, name: str, metadata: bool, then: Callable[[Request], None] | None = None
+    ) -> Callable[[Request], None]:
+        """Return what is to happen when a subscription's request has ended."""
+
+        def on_end(request: Request) -> None:
+            if request.error is None:
+                self.channels.acknowledged(name, metadata)
+            if then is not None:
+                then(request)
+
+        return on_end
+
+    async def _replay(self, replay: _Replay) -> None:
+        """See to it that subscriptions are acknowledged; then the outage is over."""
+        for attempt in range(1, REPLAY_ATTEMPTS + 1):
+            with anyio.move_on_after(self._timings.replay_retry) as pause:
+                await replay.ended.wait()
+            names = [n for n, r in replay.requests.items() if not self._is_settled(n, r)]
+            if not names:
+                break
+            if attempt == REPLAY_ATTEMPTS:
+                self._lose(names)
+                break
+            if not pause.cancelled_caught:  # refused in passing: do not ask again at once
+                await anyio.sleep(self._timings.replay_retry)
+            replay = self._repeat(names)
+            self._flush()
+        if self._lost_at is not None:
+            lost_at, self._lost_at = self._lost_at, None
+            self._sink.emit(Outage(time.monotonic() - lost_at))
+
+    def _is_settled(self, name: str, request: Request) -> bool:
+        """Whether a subscription is back or refused for good; one that is neither is forgotten."""
         error = request.error
-        if error is None:
-            return False
-        if not isinstance(error, ServerRequestError) or error.code in (
-            "backend_error",
-            "internal_error",
-        ):
+        if request.ended.is_set and error is None:
             return True
-        with self._lock:
-            channel = self._channels.pop(name, None)
-        for reader in channel.alive() if channel is not None else ():
-            reader.end(error)
+        if isinstance(error, ServerRequestError) and error.code not in PASSING:
+            self.channels.refuse(name, error)
+            return True
+        self._outbox.forget(request)
         return False
 
-    def _fail_sent(self, code: int, reason: str) -> None:
-        """Fail what was in flight; what has not left waits for the next connection."""
-        with self._lock:
-            self.state = "reconnecting"
-            lost = [r for r in self._pending.values() if r.sent or not r.wait]
-            for request in lost:
-                del self._pending[request.id]
-            self._outbox = deque(r for r in self._outbox if r.wait)
-            if not self._options.auto_resubscribe:
-                for channel in self._channels.values():
-                    channel.acknowledged = channel.metadata = False
-        for request in lost:
-            request.finish(
-                DisconnectedError(
-                    f"{request.what}: the connection was lost (code {code}) before the "
-                    "acknowledgement; it may or may not have been delivered",
-                    code=code,
-                    reason=reason,
-                )
-                if request.sent
-                else _down(request.what)
+    def _lose(self, names: list[str]) -> None:
+        """Give up subscriptions that the server does not acknowledge; tell their readers."""
+        logger.error("%s: no acknowledgement for subscriptions %s", self.label, names)
+        for name in names:
+            self.channels.refuse(
+                name,
+                AckTimeoutError(
+                    f"subscription to {name!r}: after a reconnect the server did not "
+                    f"acknowledge it in {REPLAY_ATTEMPTS} attempts; subscribe again",
+                    request_id="",
+                    timeout=REPLAY_ATTEMPTS * self._timings.replay_retry,
+                    sent=True,
+                ),
             )
 
-    def _handle(self, frame: frames.ServerFrame) -> None:
-        if isinstance(frame, frames.Ack):
-            request = self._pending.pop(frame.request_id, None)
+    # --- receiving ---
+
+    def _receive(self, text: bytes | None) -> None:
+        """Take a message of the connection."""
+        if text is None:
+            logger.warning("%s: ignored a binary frame", self.label)
+            return
+        request = self._outbox.take(frames.acknowledged(text))
+        if request is not None:
+            request.finish()
+            return
+        try:
+            frame = frames.parse_server_frame(text)
+        except frames.FrameError as error:
+            logger.warning("%s: ignored a frame: %s", self.label, error)
+        else:
+            self._handle(frame)
+
+    def _handle(self, frame: frames.ServerFrame | None) -> None:
+        if isinstance(frame, Message):
+            self.channels.deliver(frame)
+            self._sink.emit(frame)
+        elif isinstance(frame, Direct):
+            self._sink.emit(frame)
+        elif isinstance(frame, Presence):
+            self.channels.note_presence(frame, self.peer_id)
+            self._sink.emit(frame)
+        elif isinstance(frame, frames.Ack):
+            request = self._outbox.take(frame.request_id)
             if request is not None:
-                if request.on_ack is not None:
-                    request.on_ack()
                 request.finish()
-        elif isinstance(frame, Message):
-            channel = self._channels.get(frame.channel)
-            for ref in channel.readers if channel is not None else ():
-                reader = ref()
-                if reader is not None:
-                    reader.put(frame)
-            self._sink.emit(frame)
-        elif isinstance(frame, (Direct, Presence)):
-            self._sink.emit(frame)
         elif isinstance(frame, frames.ErrorFrame):
             self._handle_error(frame)
         elif isinstance(frame, frames.GoingAwayFrame):
@@ -635,7 +578,7 @@ class SignallingLink(Link):
             self._sink.emit(GoingAway(round(delay * 1000)))
 
     def _handle_error(self, frame: frames.ErrorFrame) -> None:
-        request = self._pending.pop(frame.request_id, None) if frame.request_id else None
+        request = self._outbox.take(frame.request_id) if frame.request_id else None
         if request is not None:
             detail = f": {scrub(frame.message)}" if frame.message else ""
             remedy = _REMEDIES.get(frame.code)
@@ -654,10 +597,6 @@ class SignallingLink(Link):
             self._sink.emit(ServerError(frame.code, text, frame.request_id))
 
 
-def _down(what: str) -> NotConnectedError:
-    return NotConnectedError(f"{what}: the connection is down and being made again")
-
-
 _REMEDIES = {
     "action_not_permitted": "the key or token lacks that permission (publishable keys lack Send "
     "unless it is switched on in the dashboard)",
@@ -666,27 +605,3 @@ _REMEDIES = {
     "peer_not_found": "no such peer is connected now",
     "over_message_quota": "the plan's messages are used up",
 }
-
-
-class _Bucket:
-    """The client's side of the service's token bucket: frames per second, and a burst."""
-
-    def __init__(self, limit: tuple[float, float] | None) -> None:
-        self._rate, self._burst = limit or (0.0, 0.0)
-        self._tokens = self._burst
-        self._at = time.monotonic()
-
-    def fill(self) -> None:
-        """Start anew: the server's bucket is one per connection."""
-        self._tokens, self._at = self._burst, time.monotonic()
-
-    async def take(self) -> None:
-        """Wait until a frame may be sent."""
-        if not self._rate:
-            return
-        now = time.monotonic()
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
-        self._at = now
-        self._tokens -= 1
-        if self._tokens < 0:
-            await anyio.sleep(-self._tokens / self._rate)

@@ -1,0 +1,161 @@
+"""Messages that were sent without waiting, and what became of them."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from metered_sync.dispatch import EventHub
+from metered_sync.engine import guard
+from metered_sync.engine.deadline import Deadline
+from metered_sync.engine.outbox import Request
+from metered_sync.engine.signalling import SignallingLink
+from metered_sync.errors import CancelledError, MeteredTimeoutError, fresh
+
+__all__ = ["Deliveries", "Delivery"]
+
+
+class Delivery:
+    """A message on its way, as a future: what ``publish_nowait()`` and ``send_nowait()`` return.
+
+    As with :mod:`concurrent.futures`, a wait that times out only stops waiting. The
+    acknowledgement has a deadline of its own: the client's ``timeout``, from the moment at
+    which the message leaves; then the delivery fails with
+    :class:`~metered_sync.AckTimeoutError`.
+    """
+
+    def __init__(self, link: SignallingLink, hub: EventHub) -> None:
+        self._link = link
+        self._hub = hub
+        self._request: Request
+        self._lock = threading.Lock()  # guards _callbacks
+        self._callbacks: list[Callable[[Delivery], None]] | None = []
+        self._born = guard.generation()
+
+    def __repr__(self) -> str:
+        request = self._request
+        state = "on its way" if request.sent else "queued"
+        if request.ended.is_set:
+            state = "acknowledged" if request.error is None else "failed"
+        return f"<Delivery: {request.what}: {state}>"
+
+    def done(self) -> bool:
+        """Whether it has been acknowledged, has failed or was cancelled."""
+        return self._request.ended.is_set
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled before it left."""
+        return self.done() and isinstance(self._request.error, CancelledError)
+
+    def cancel(self) -> bool:
+        """Take it back if it has not left; say whether that worked."""
+        guard.check_process(self._born, self._request.what)
+        if self.cancelled():
+            return True
+        if not self._link.forget(self._request):
+            return False
+        self._request.finish(CancelledError(f"{self._request.what} was cancelled"))
+        return True
+
+    def result(self, timeout: float | None = None) -> None:
+        """Wait for the acknowledgement.
+
+        Args:
+            timeout: Seconds; ``None`` waits until it is acknowledged or has failed.
+
+        Raises:
+            MeteredTimeoutError: Neither in time; it is still on its way.
+            CancelledError: It was cancelled (also a ``concurrent.futures.CancelledError``).
+            SignallingError: It failed: the errors of ``publish()``.
+        """
+        error = self.exception(timeout)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait as :meth:`result` does, and return the error, or ``None``."""
+        deadline = Deadline.of(timeout)
+        request = self._request
+        guard.check_blocking(self._born, request.what)
+        if not request.ended.wait(deadline):
+            raise MeteredTimeoutError(
+                f"{request.what}: no acknowledgement within {deadline}; it is still waited for",
+                sent=request.sent,
+            )
+        request.fetched = True
+        return None if request.error is None else fresh(request.error)
+
+    def add_done_callback(self, fn: Callable[[Delivery], object]) -> None:
+        """Call ``fn(delivery)`` once it is done; at once if it is done already.
+
+        It runs on the client's dispatcher thread, as callbacks for events do (and on this one
+        where the client is closed already). What it raises is logged and goes to ``on_error``.
+        """
+        if not callable(fn):
+            raise TypeError(f"{fn!r} is not callable")
+        call = self._hub.deferred(fn)
+        with self._lock:
+            if self._callbacks is not None:
+                self._callbacks.append(call)
+                return
+        call(self)
+
+    def _ended(self, request: Request) -> None:
+        """Pass it to the callbacks; on the loop."""
+        with self._lock:
+            callbacks, self._callbacks = self._callbacks, None
+        for call in callbacks or ():
+            call(self)
+
+
+class Deliveries:
+    """A client's deliveries that nobody has waited for yet: what ``flush()`` is about.
+
+    ``_lock`` guards both attributes.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: deque[Request] = deque()
+        self._failed: deque[Request] = deque(maxlen=1024)
+
+    def add(self, request: Request) -> None:
+        """Note a delivery; forget those that have gone well."""
+        with self._lock:
+            self._open.append(request)
+            while self._open[0].ended.is_set:
+                self._settle(self._open.popleft())
+                if not self._open:
+                    break
+
+    def _settle(self, request: Request) -> None:
+        if request.error is not None:
+            self._failed.append(request)
+
+    def flush(self, deadline: Deadline) -> None:
+        """Wait for all that were noted so far; raise the first failure that nobody fetched."""
+        with self._lock:
+            waiting = tuple(self._open)
+        # Acknowledgements come in order, mostly: whoever waits for the last one wakes once.
+        for request in reversed(waiting):
+            if not request.ended.wait(deadline):
+                undone = sum(not request.ended.is_set for request in waiting)
+                raise MeteredTimeoutError(
+                    f"flush: {undone} of {len(waiting)} messages not acknowledged "
+                    f"within {deadline}; they are still waited for",
+                    sent=request.sent,
+                )
+        with self._lock:
+            while self._open and self._open[0].ended.is_set:
+                self._settle(self._open.popleft())
+            failed = [request for request in self._failed if not request.fetched]
+            self._failed.clear()
+        if failed:
+            for request in failed:
+                request.fetched = True
+            assert failed[0].error is not None
+            raise fresh(failed[0].error)

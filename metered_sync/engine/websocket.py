@@ -1,0 +1,174 @@
+"""The WebSocket of a messaging connection: ``websockets``, with a short way for text frames.
+
+``websockets`` does the handshake, TLS, control frames, fragments, limits and the close. What
+is nearly all of the traffic - text frames that come whole - is cut out of the stream here and
+handed on as bytes, without an object, a queue or a task for each; and frames go out as bytes
+that a caller's thread has built, many with one write. ``benchmarks/pubsub.py`` says what that
+is worth.
+
+The rule that keeps the two in step: the library's parser is given whole frames only, in the
+order in which they came, so it is always at the start of a frame when the next one comes.
+Whatever is not a plain text frame - control frames, binary, fragments, frames that are too
+long or otherwise against RFC 6455 - goes to it, and so does everything once the connection
+has begun to close.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN, Event
+
+from metered_sync.wire.limits import MAX_INBOUND_FRAME
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # a platform for which it is not built
+    from websockets.utils import apply_mask
+
+__all__ = ["Receiver", "WebSocket", "text_frame"]
+
+Receiver = Callable[["bytes | None"], None]
+"""Takes a message: the UTF-8 bytes of a text, or ``None`` for a binary one."""
+
+_DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
+_WHOLE_TEXT = 0x81
+_HEAD_END = b"\r\n\r\n"
+_MAX_HEAD = 1 << 16
+
+
+def text_frame(payload: bytes) -> bytes:
+    """Return a client's text frame: header, a fresh mask, the masked payload (RFC 6455, 5.2)."""
+    size = len(payload)
+    if size < 126:
+        head = bytes((_WHOLE_TEXT, 0x80 | size))
+    elif size < 65536:
+        head = b"\x81\xfe" + size.to_bytes(2, "big")
+    else:
+        head = b"\x81\xff" + size.to_bytes(8, "big")
+    mask = secrets.token_bytes(4)
+    return head + mask + apply_mask(payload, mask)
+
+
+class WebSocket(ClientConnection):
+    """A client's connection. Messages go to a receiver: neither ``recv()`` nor ``send()`` is used.
+
+    All of it runs on the loop thread.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.on_room: Callable[[], None] | None = None
+        """Called when the transport takes more again, after :attr:`full` was true."""
+        self.last_text = time.monotonic()
+        """When text came last: what tells a live connection."""
+        self._early: deque[bytes | None] = deque()
+        self._receiver: Receiver = self._early.append
+        # The head of the answer to the upgrade, as far as it has come; then None.
+        self._head: bytes | None = b""
+        self._short = False  # whether text frames take the short way
+        self._rest = b""  # the beginning of a frame
+        self._pieces: list[bytes] | None = None  # of a fragmented message
+        self._binary = False
+
+    def listen(self, receiver: Receiver | None) -> None:
+        """Hand messages to ``receiver``, first those held back; ``None`` holds them back."""
+        self._receiver = self._early.append if receiver is None else receiver
+        while self._early and receiver is not None and self._receiver == receiver:
+            receiver(self._early.popleft())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether frames can be sent."""
+        return self.protocol.state is OPEN and not self.transport.is_closing()
+
+    @property
+    def full(self) -> bool:
+        """Whether the transport's buffer is full."""
+        return self.paused
+
+    # --- incoming ---
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the transport."""
+        if self._short:
+            self._cut(data)
+        elif self._head is not None:
+            self._await_head(self._head + data)
+        else:
+            super().data_received(data)
+
+    def _await_head(self, data: bytes) -> None:
+        """Give the library the head of the answer, apart from the frames that follow it."""
+        head, end, frames = data.partition(_HEAD_END)
+        if not end and len(data) <= _MAX_HEAD:
+            self._head = data
+            return
+        self._head = None
+        super().data_received(head + end)
+        self._short = self.protocol.state is OPEN
+        if frames:
+            self.data_received(frames)
+
+    def _cut(self, data: bytes) -> None:
+        """Cut the stream into frames."""
+        if self._rest:
+            data = self._rest + data
+        at, end = 0, len(data)
+        now = time.monotonic()
+        while end - at >= 2:
+            size, start = data[at + 1], at + 2
+            if size > 125:  # a longer size follows
+                start += 2 if size == 126 else 8
+                if size < 128 and start <= end:
+                    size = int.from_bytes(data[at + 2 : start], "big")
+                elif size < 128:
+                    break
+                if size > MAX_INBOUND_FRAME or data[at + 1] > 127:
+                    # Too long, or masked, which a server's frames must not be.
+                    self._short = False
+                    break
+            stop = start + size
+            if stop > end:
+                break
+            if data[at] == _WHOLE_TEXT and self._pieces is None:
+                self.last_text = now
+                self._receiver(data[start:stop])
+                at = stop
+                continue
+            super().data_received(data[at:stop])
+            at = stop
+            if self.protocol.state is not OPEN:
+                self._short = False
+                break
+        self._rest = data[at:]
+        if not self._short and self._rest:  # the library's from here on
+            rest, self._rest = self._rest, b""
+            super().data_received(rest)
+
+    def process_event(self, event: Event) -> None:
+        """Take what the library has parsed."""
+        if not isinstance(event, Frame) or event.opcode not in _DATA:
+            super().process_event(event)
+            return
+        if event.opcode is not Opcode.CONT or self._pieces is None:
+            self._pieces, self._binary = [], event.opcode is Opcode.BINARY
+        self._pieces.append(bytes(event.data))
+        if event.fin:
+            pieces, self._pieces = self._pieces, None
+            if not self._binary:
+                self.last_text = time.monotonic()
+            self._receiver(None if self._binary else b"".join(pieces))
+
+    # --- outgoing ---
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.on_room is not None:
+            self.on_room()
