@@ -11,7 +11,7 @@ import pickle
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,9 +21,20 @@ from metered_sync import (
     ClosedError,
     ControlPlane,
     ControlPlaneError,
+    Direct,
+    Disconnected,
+    IceServer,
     MeteredTimeoutError,
     OversizedPayloadError,
+    Presence,
+    PresencePeer,
+    ServerRequestError,
+    SignallingClient,
+    SignallingConnectError,
+    mint_token,
 )
+from metered_sync.local import LocalCloud
+from metered_sync.wire.tokens import key_id, parse_claims
 from tests.conftest import run_script, wait_until
 from tests.rules.test_interrupt import interrupt
 from tests.rules.test_secrets import shown
@@ -41,9 +52,149 @@ CALLS: dict[str, Callable[[ControlPlane], Any]] = {
 
 
 @pytest.fixture
-def control(scripted: ScriptedHttp) -> Any:
+def control(scripted: ScriptedHttp) -> Iterator[ControlPlane]:
     with ControlPlane(KEY_ID, SECRET, url=scripted.origin) as control:
         yield control
+
+
+# --- with the local cloud ---------------------------------------------------------------
+
+
+@pytest.fixture
+def served(cloud: LocalCloud) -> Iterator[ControlPlane]:
+    with ControlPlane(cloud.key_id, cloud.key_secret, url=cloud.http_url) as control:
+        yield control
+
+
+def refusal(client: SignallingClient, act: Callable[[SignallingClient], Any]) -> str | None:
+    """Return the code with which the server refuses something, ``None`` if it does not."""
+    try:
+        act(client)
+    except ServerRequestError as error:
+        return error.code
+    return None
+
+
+def facts(cloud: LocalCloud, token: str) -> dict[str, Any]:
+    """Connect with a token, and return all that it brings about."""
+    with (
+        SignallingClient(**cloud.client_options()) as witness,
+        SignallingClient(token_provider=token, url=cloud.url) as client,
+        witness.events(Presence, Direct) as seen,
+    ):
+        witness.subscribe("rooms/1")
+        client.subscribe("rooms/1")
+        presence = seen.get(timeout=5)
+        while not presence.joined:  # the snapshot
+            presence = seen.get(timeout=5)
+        client.send(witness.peer_id or "", "hello")
+        direct = seen.get(timeout=5)
+        assert client.expires_at is not None
+        return {
+            "peer": client.peer_id,
+            "as long as asked": 540 < client.expires_at - time.time() <= 601,
+            "ice servers": client.ice_servers,
+            "as others see it": presence.joined,
+            "its direct message": direct,
+            "allowed": refusal(client, lambda c: c.subscribe("rooms/2")),
+            "another channel": refusal(client, lambda c: c.subscribe("halls/1")),
+            "a deeper channel": refusal(client, lambda c: c.subscribe("rooms/1/x")),
+            "not permitted": refusal(client, lambda c: c.publish("rooms/1", 1)),
+        }
+
+
+def test_both_ways_of_minting_give_the_same_token(cloud: LocalCloud, served: ControlPlane) -> None:
+    wish: dict[str, Any] = {
+        "peer_id": "alice",
+        "channels": ["rooms/*"],
+        "permissions": ["subscribe", "presence", "send"],
+        "ttl": 600,
+        "metadata": {"iceServers": [{"urls": "stun:stun.example:80"}]},
+        "peer_metadata": {"name": "Alice é"},
+    }
+    minted = served.mint_token(**wish)
+    signed = mint_token(cloud.key_id, cloud.key_secret, **wish)
+    assert facts(cloud, minted.token) == (found := facts(cloud, signed))
+    assert found == {
+        "peer": "alice",
+        "as long as asked": True,
+        "ice servers": (IceServer(("stun:stun.example:80",)),),
+        "as others see it": (PresencePeer("alice", {"name": "Alice é"}),),
+        "its direct message": Direct("alice", "hello", {"name": "Alice é"}),
+        "allowed": None,
+        "another channel": "channel_not_authorized",
+        "a deeper channel": "channel_not_authorized",
+        "not permitted": "action_not_permitted",
+    }
+    assert key_id(minted.token) == key_id(signed) == cloud.key_id
+    both = [parse_claims(token, cloud.key_secret) for token in (minted.token, signed)]
+    assert abs(both[0].expires_at - both[1].expires_at) <= 10
+    assert both[0].expires_at == minted.expires_at
+
+
+def test_a_token_that_asks_for_nothing_in_particular(
+    cloud: LocalCloud, served: ControlPlane
+) -> None:
+    token = served.mint_token(peer_id="bob").token
+    for text in (token, mint_token(cloud.key_id, cloud.key_secret, peer_id="bob")):
+        with SignallingClient(token_provider=text, url=cloud.url) as client:
+            client.publish("anywhere", 1)
+            assert client.expires_at == pytest.approx(time.time() + 3600, abs=60)
+
+
+def test_publishing_from_outside(cloud: LocalCloud, served: ControlPlane) -> None:
+    with SignallingClient(**cloud.client_options()) as client:
+        for channel in ("room", "app/room é?#%", "a//b", "~x y"):
+            inbox = client.subscribe(channel, include_sender_metadata=True)
+            served.publish(channel, {"text": "grüß"}, sender="bot", metadata={"name": "Bot"})
+            message = inbox.get(timeout=5)
+            assert (message.channel, message.data) == (channel, {"text": "grüß"})
+            assert (message.sender_peer_id, message.sender_metadata) == ("bot", {"name": "Bot"})
+            served.publish(channel, None)
+            message = inbox.get(timeout=5)
+            assert (message.data, message.sender_peer_id) == (None, "system")
+
+
+def test_who_is_there_and_sending_them_away(cloud: LocalCloud, served: ControlPlane) -> None:
+    assert served.peers("room") == {}
+    assert served.disconnect("alice") == 0
+    alice = cloud.token_options("alice", peer_metadata={"role": "guest"})
+    with (
+        SignallingClient(**alice) as one,
+        SignallingClient(**alice) as two,
+        SignallingClient(**cloud.token_options("bob")) as bob,
+    ):
+        for client in (one, two, bob):
+            client.subscribe("room")
+        assert served.peers("room") == {"alice": {"role": "guest"}, "bob": None}
+        with one.events(Disconnected) as gone:
+            assert served.disconnect("alice") == 2
+            event = gone.get(timeout=5)
+        assert (event.code, event.will_reconnect) == (4020, False)
+        wait_until(lambda: served.peers("room") == {"bob": None})
+
+
+def test_usage_counts(cloud: LocalCloud, served: ControlPlane) -> None:
+    before = served.usage()
+    with SignallingClient(**cloud.client_options()) as client:
+        client.publish("room", 1)
+        served.publish("room", 2)
+        during = served.usage()
+    assert during.concurrent_now == before.concurrent_now + 1
+    assert during.messages_used == before.messages_used + 2
+    assert during.plan.max_concurrent_connections == 100
+    assert during.app_id
+
+
+def test_another_services_keys(cloud: LocalCloud, served: ControlPlane) -> None:
+    with pytest.raises(ControlPlaneError, match=r"sk_id_1234.*one pair") as caught:
+        ControlPlane(KEY_ID, SECRET, url=cloud.http_url).usage()
+    assert (caught.value.status, caught.value.code) == (401, "unauthorized")
+    # A token of theirs is no use either; with mint_token this shows at connecting only.
+    token = mint_token(KEY_ID, SECRET * 2, peer_id="alice")
+    with pytest.raises(SignallingConnectError) as refused:
+        SignallingClient(token_provider=token, url=cloud.url).connect()
+    assert refused.value.close_code == 4001
 
 
 # --- what is sent -----------------------------------------------------------------------

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from metered_sync import ClosedError, IceServer, MeteredTimeoutError, TurnApi, TurnError
+from metered_sync.local import LocalCloud
 from tests.rules.test_secrets import shown
 from tests.scripted_http import ScriptedHttp
 
@@ -40,6 +41,33 @@ calls = pytest.mark.parametrize(("call", "answer"), CALLS.values(), ids=CALLS)
 def turn(scripted: ScriptedHttp) -> Any:
     with TurnApi("demo", api_key=API_KEY, secret_key=SECRET_KEY, url=scripted.origin) as turn:
         yield turn
+
+
+def test_with_the_local_cloud(cloud: LocalCloud) -> None:
+    with TurnApi(**cloud.turn_options()) as turn:
+        servers = turn.ice_servers(region="europe")
+        assert any(url.startswith("turn:") for server in servers for url in server.urls)
+        assert any(server.credential for server in servers)
+        made = [turn.create_credential(expires_in=60, label="guests") for _ in range(51)]
+        turn.create_credential()
+        # A credential's own key asks for the servers with it.
+        options = {**cloud.turn_options(), "api_key": made[0].api_key, "secret_key": None}
+        listed = TurnApi(**options).ice_servers()
+        assert {(s.username, s.credential) for s in listed if s.username} == {
+            (made[0].username, made[0].password)
+        }
+        pages = [turn.credentials(label="guests")]
+        while pages[-1].next_page is not None:
+            pages.append(turn.credentials(page=pages[-1].next_page, label="guests"))
+        assert [credential for page in pages for credential in page] == made
+        assert (len(pages), pages[1].prev_page, pages[0].total_records) == (2, 1, 51)
+        assert turn.credentials().total_records == 52
+    with pytest.raises(TurnError, match="Invalid API Key"):
+        TurnApi("local", api_key=API_KEY, url=cloud.http_url).ice_servers()
+    with pytest.raises(TurnError, match="401"):
+        TurnApi("local", secret_key=SECRET_KEY, url=cloud.http_url).create_credential()
+    with pytest.raises(TurnError, match="400"):
+        TurnApi(**cloud.turn_options()).ice_servers(region="moon")
 
 
 def test_servers_to_hand_out(scripted: ScriptedHttp, turn: TurnApi) -> None:

@@ -61,17 +61,23 @@ USAGE = "/v1/usage"
 
 def peers_path(channel: str) -> str:
     """Return the path that lists a channel's peers."""
-    return f"/v1/channels/{quote(channel, safe='')}/peers"
+    return f"/v1/channels/{_segment(channel)}/peers"
 
 
 def publish_path(channel: str) -> str:
     """Return the path that publishes to a channel."""
-    return f"/v1/channels/{quote(channel, safe='')}/publish"
+    return f"/v1/channels/{_segment(channel)}/publish"
 
 
 def peer_path(peer_id: str) -> str:
     """Return the path of a peer, which ``DELETE`` disconnects."""
-    return f"/v1/peers/{quote(peer_id, safe='')}"
+    return f"/v1/peers/{_segment(peer_id)}"
+
+
+def _segment(name: str) -> str:
+    if name in (".", ".."):  # RFC 3986, 5.2.4: taken out on the way, percent-encoded or not
+        raise ValueError(f"{name!r} is a name that no URL can carry; it cannot be used over REST")
+    return quote(name, safe="")
 
 
 def _given(**fields: Any) -> JsonObject:

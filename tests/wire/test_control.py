@@ -34,6 +34,14 @@ def test_paths_hold_names_percent_encoded() -> None:
     assert control.peer_path("../x") == "/v1/peers/..%2Fx"
 
 
+@pytest.mark.parametrize("path", [control.peers_path, control.publish_path, control.peer_path])
+@pytest.mark.parametrize("name", [".", ".."])
+def test_names_that_would_change_the_path(path: Callable[[str], str], name: str) -> None:
+    with pytest.raises(ValueError, match="URL"):
+        path(name)
+    assert path(name + ".x").count("/") == path("x").count("/")
+
+
 @pytest.mark.parametrize(
     "request_",
     [
