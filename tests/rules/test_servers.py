@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import requests
 
 from metered_sync import SignallingClient
-from tests.conftest import ROOT, run_script, wait_until
+from tests.conftest import run_script
+from tests.webservers import gunicorn
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs POSIX")
 
@@ -53,41 +48,6 @@ def mistake():
 """
 
 
-@contextmanager
-def gunicorn(directory: Path, environment: dict[str, str], *options: str) -> Iterator[str]:
-    (directory / "app.py").write_text(APP)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", *options]
-    with (
-        open(directory / "log", "w") as log,
-        subprocess.Popen(
-            [*command, "--chdir", str(directory), "app:app"],
-            env={**os.environ, **environment, "PYTHONPATH": str(ROOT)},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        ) as process,
-    ):
-        try:
-
-            def answers() -> bool:
-                try:
-                    return requests.get(f"http://127.0.0.1:{port}/", timeout=5).status_code == 404
-                except requests.ConnectionError:
-                    return False
-
-            wait_until(answers, 30)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-    assert process.returncode == 0
-    assert "Traceback" not in (directory / "log").read_text()
-
-
 @pytest.fixture
 def environment(served_cloud: dict[str, str]) -> dict[str, str]:
     return {"METERED_URL": served_cloud["url"], "METERED_KEY": served_cloud["publishable_key"]}
@@ -99,12 +59,13 @@ def environment(served_cloud: dict[str, str]) -> dict[str, str]:
     ids=["preload", "threads", "sync"],
 )
 def test_gunicorn(tmp_path: Path, environment: dict[str, str], options: tuple[str, ...]) -> None:
+    (tmp_path / "app.py").write_text(APP)
     workers, peers = set(), set()
     with (
         SignallingClient(
             url=environment["METERED_URL"], api_key=environment["METERED_KEY"]
         ) as listener,
-        gunicorn(tmp_path, environment, *options) as url,
+        gunicorn(tmp_path, "app:app", environment, tmp_path / "log", *options) as url,
     ):
         inbox = listener.subscribe("from-gunicorn")
 

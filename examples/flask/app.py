@@ -1,0 +1,76 @@
+"""A chat's backend: users listen by themselves, and speak through the server.
+
+POST /login                   {"name": …}      starts a session
+POST /token                                    a token for the user's own connection
+POST /rooms/<room>/messages   {"text": …}      publishes to everybody in the room
+GET  /rooms/<room>/members                     who is in the room
+"""
+
+import os
+import secrets
+
+from flask import Flask, abort, jsonify, request, session
+from messaging import KEY_ID, KEY_SECRET, get_client
+
+from metered_sync import ControlPlane, MeteredError, MeteredTimeoutError
+
+app = Flask(__name__)
+app.secret_key = os.environ.get("FLASK_SECRET_KEY") or secrets.token_hex()
+control = ControlPlane(KEY_ID, KEY_SECRET)  # opens nothing, so it may be made before a fork
+
+
+def current_user():
+    if "user" not in session:
+        abort(401)
+    return session["user"]
+
+
+def channel_of(room):
+    if not room.isalnum() or len(room) > 40:
+        abort(404)
+    return f"rooms/{room}"
+
+
+@app.post("/login")
+def login():
+    name = str(request.get_json().get("name", "")).strip()
+    if not 0 < len(name) <= 80:
+        abort(400)
+    session["user"] = {"id": f"user-{secrets.token_hex(8)}", "name": name}  # a database's job
+    return jsonify(session["user"])
+
+
+@app.post("/token")
+def token():
+    """Mint what the user's browser connects with: it may listen and be seen, in any room."""
+    user = current_user()
+    minted = control.mint_token(
+        peer_id=user["id"],
+        channels=["rooms/*"],
+        permissions=["subscribe", "presence"],
+        ttl=600,
+        peer_metadata={"name": user["name"]},
+    )
+    return jsonify(token=minted.token, expires_at=minted.expires_at)
+
+
+@app.post("/rooms/<room>/messages")
+def speak(room):
+    user = current_user()
+    text = str(request.get_json().get("text", ""))[:1000]
+    get_client().publish(channel_of(room), {"from": user["name"], "text": text})
+    return jsonify(worker=os.getpid())
+
+
+@app.get("/rooms/<room>/members")
+def members(room):
+    current_user()
+    peers = control.peers(channel_of(room))
+    return jsonify({peer_id: (metadata or {}).get("name") for peer_id, metadata in peers.items()})
+
+
+@app.errorhandler(MeteredError)
+def messaging_failed(error):
+    app.logger.warning("%s", error)  # no key or token is ever in there
+    late = isinstance(error, MeteredTimeoutError)
+    return jsonify(error="messaging is not available"), 504 if late else 503

@@ -1,0 +1,256 @@
+"""The examples of web applications, as they stand, under real servers."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from metered_sync import ControlPlane, Message, ServerRequestError, SignallingClient
+from tests.conftest import ROOT, wait_until
+from tests.webservers import gunicorn
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs POSIX")
+EXAMPLES = ROOT / "examples"
+FLASK, DJANGO = EXAMPLES / "flask", EXAMPLES / "django"
+SERVERS = {
+    "prefork": ("--workers", "2"),
+    "prefork, preload": ("--workers", "2", "--preload"),
+    "threads": ("--worker-class", "gthread", "--workers", "1", "--threads", "4"),
+    "threads, preload": ("--workers", "2", "--threads", "4", "--preload"),
+}
+servers = pytest.mark.parametrize("options", SERVERS.values(), ids=SERVERS)
+MESSAGES = 24
+
+
+@pytest.fixture
+def environment(served_cloud: dict[str, str]) -> dict[str, str]:
+    return {
+        "METERED_URL": served_cloud["url"],
+        "METERED_KEY_ID": served_cloud["key_id"],
+        "METERED_KEY_SECRET": served_cloud["key_secret"],
+        "FLASK_SECRET_KEY": "only for this test",
+        "DJANGO_SECRET_KEY": "only for this test",
+    }
+
+
+@pytest.fixture
+def control(served_cloud: dict[str, str]) -> Iterator[ControlPlane]:
+    with ControlPlane(
+        served_cloud["key_id"], served_cloud["key_secret"], url=served_cloud["http_url"]
+    ) as control:
+        yield control
+
+
+@contextmanager
+def nothing_left(control: ControlPlane) -> Iterator[None]:
+    """After the block, as many connections are open as before: workers have closed theirs."""
+    before = control.usage().concurrent_now
+    yield
+    wait_until(lambda: control.usage().concurrent_now == before, what="connections are closed")
+
+
+def ok(response: requests.Response) -> Any:
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def chat(
+    listener: SignallingClient,
+    speak: Callable[[int], requests.Response],
+    members: Callable[[], requests.Response],
+    *,
+    name: str,
+) -> None:
+    """Go through what both examples offer."""
+    inbox = listener.subscribe("rooms/lobby")
+    assert ok(members()) == {listener.peer_id: name}
+    with ThreadPoolExecutor(4) as pool:
+        workers = {ok(answer)["worker"] for answer in pool.map(speak, range(MESSAGES))}
+    messages: list[Message] = [inbox.get(timeout=10) for _ in range(MESSAGES)]
+    assert sorted(message.data["text"] for message in messages) == sorted(
+        f"text {number}" for number in range(MESSAGES)
+    )
+    assert {message.data["from"] for message in messages} == {name}
+    # Each worker has a connection of its own, and one only.
+    assert {message.sender_peer_id for message in messages} == {f"web-{pid}" for pid in workers}
+    with pytest.raises(ServerRequestError, match="action_not_permitted"):
+        listener.publish("rooms/lobby", "past the server")
+
+
+# --- Flask ------------------------------------------------------------------------------
+
+
+@servers
+def test_flask(
+    options: tuple[str, ...], environment: dict[str, str], control: ControlPlane, tmp_path: Path
+) -> None:
+    server = gunicorn(FLASK, "app:app", environment, tmp_path / "log", *options)
+    with nothing_left(control), server as url, requests.Session() as user:
+        room = f"{url}/rooms/lobby"
+        assert requests.post(f"{url}/token").status_code == 401
+        assert requests.post(f"{room}/messages", json={"text": "x"}).status_code == 401
+        assert user.post(f"{url}/login", json={"name": ""}).status_code == 400
+        ok(user.post(f"{url}/login", json={"name": "Ännchen"}))
+        assert user.post(f"{url}/rooms/no_such/messages", json={}).status_code == 404
+        assert user.post(f"{url}/rooms/{'x' * 41}/messages", json={}).status_code == 404
+
+        token = ok(user.post(f"{url}/token"))["token"]
+        cookies = user.cookies.get_dict()
+        with SignallingClient(token_provider=token, url=environment["METERED_URL"]) as listener:
+            chat(
+                listener,
+                lambda number: requests.post(
+                    f"{room}/messages", json={"text": f"text {number}"}, cookies=cookies
+                ),
+                lambda: user.get(f"{room}/members"),
+                name="Ännchen",
+            )
+
+
+@pytest.mark.parametrize("options", [(), ("--threads", "4")], ids=["sync", "gthread"])
+def test_a_worker_outlives_its_connection(
+    options: tuple[str, ...], environment: dict[str, str], control: ControlPlane, tmp_path: Path
+) -> None:
+    """Disconnected for good, a worker opens another connection for the next request."""
+    server = gunicorn(
+        FLASK,
+        "app:app",
+        environment,
+        tmp_path / "log",
+        *options,
+        expected="publish to 'rooms/lobby'",
+    )
+    with server as url, requests.Session() as user:
+        ok(user.post(f"{url}/login", json={"name": "Ann"}))
+
+        def speak() -> requests.Response:
+            return user.post(f"{url}/rooms/lobby/messages", json={"text": "x"})
+
+        worker = ok(speak())["worker"]
+        assert control.disconnect(f"web-{worker}") == 1
+        wait_until(lambda: speak().status_code == 200)
+        assert ok(speak())["worker"] == worker
+
+
+# --- Django -----------------------------------------------------------------------------
+
+
+def manage(environment: dict[str, str], *arguments: str, **more: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=DJANGO,
+        env={**os.environ, **environment, **more, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+MAKE_USER = """
+from django.contrib.auth.models import Group, User
+user = User.objects.create_user("ann", password="only for this test")
+user.groups.add(Group.objects.create(name="lobby"))
+"""
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with a user in it, made once."""
+    path = tmp_path_factory.mktemp("django") / "db.sqlite3"
+    keys = {"METERED_KEY_ID": "sk_id_x", "METERED_KEY_SECRET": "sk_secret_x", "DATABASE": str(path)}
+    manage(keys, "migrate", "--verbosity", "0")
+    manage(keys, "shell", "--command", MAKE_USER)
+    return path
+
+
+def log_in(url: str, user: requests.Session) -> dict[str, str]:
+    """Log in to the Django example; return the headers to post with."""
+    login = f"{url}/login/"
+    assert user.get(login).status_code == 200
+    form = {"username": "ann", "password": "only for this test"}
+    form["csrfmiddlewaretoken"] = user.cookies["csrftoken"]
+    page = user.post(f"{login}?next=/", data=form, headers={"Referer": login})
+    assert (page.status_code, page.url) == (200, f"{url}/")
+    assert "Hello ann." in page.text
+    return {"X-CSRFToken": user.cookies["csrftoken"]}
+
+
+@servers
+def test_django(
+    options: tuple[str, ...],
+    environment: dict[str, str],
+    control: ControlPlane,
+    tmp_path: Path,
+    database: Path,
+) -> None:
+    environment["DATABASE"] = str(database)
+    server = gunicorn(DJANGO, "chat.wsgi", environment, tmp_path / "log", *options)
+    with nothing_left(control), server as url, requests.Session() as user:
+        room = f"{url}/rooms/lobby"
+        stranger = requests.get(f"{room}/members/", allow_redirects=False)
+        assert (stranger.status_code, "/login/" in stranger.headers["Location"]) == (302, True)
+        headers = log_in(url, user)
+        cookies = user.cookies.get_dict()
+        assert user.post(f"{url}/token/").status_code == 403  # no CSRF token
+        assert user.post(f"{room}/messages/", data="no JSON", headers=headers).status_code == 400
+        assert user.post(f"{url}/rooms/a.b/messages/", headers=headers).status_code == 404
+
+        token = ok(user.post(f"{url}/token/", headers=headers))["token"]
+        with SignallingClient(token_provider=token, url=environment["METERED_URL"]) as listener:
+            with pytest.raises(ServerRequestError, match="channel_not_authorized"):
+                listener.subscribe("rooms/another")  # she is in no such group
+            chat(
+                listener,
+                lambda number: requests.post(
+                    f"{room}/messages/",
+                    json={"text": f"text {number}"},
+                    headers=headers,
+                    cookies=cookies,
+                ),
+                lambda: user.get(f"{room}/members/"),
+                name="ann",
+            )
+
+
+# --- both -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("example", [FLASK, DJANGO], ids=lambda example: example.name)
+def test_messaging_that_is_down(
+    example: Path, environment: dict[str, str], tmp_path: Path, database: Path
+) -> None:
+    """Users are told, the log says why, and neither shows a key."""
+    environment |= {"METERED_URL": "ws://127.0.0.1:9", "DATABASE": str(database)}
+    app, end = ("app:app", "") if example == FLASK else ("chat.wsgi", "/")
+    log = tmp_path / "log"
+    server = gunicorn(example, app, environment, log, expected="connect|ControlPlane|unavailable")
+    with server as url, requests.Session() as user:
+        if example == FLASK:
+            ok(user.post(f"{url}/login", json={"name": "Ann"}))
+            headers = {}
+        else:
+            headers = log_in(url, user)
+        told = user.post(f"{url}/rooms/lobby/messages{end}", json={"text": "x"}, headers=headers)
+        assert (told.status_code, told.json()) == (503, {"error": "messaging is not available"})
+        assert user.get(f"{url}/rooms/lobby/members{end}").status_code == 503
+    assert "refused" in log.read_text()
+    for name in ("METERED_KEY_SECRET", "FLASK_SECRET_KEY"):
+        assert environment[name] not in log.read_text()
+
+
+def test_readmes_show_what_is_there() -> None:
+    for readme in EXAMPLES.glob("*/README.md"):
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", readme.read_text()):
+            assert (readme.parent / target).exists(), target
