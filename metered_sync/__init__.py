@@ -53,6 +53,7 @@ from metered_sync.events import (
     Outage,
     Presence,
     PresencePeer,
+    Republished,
     ServerError,
     StateChange,
     TokenProviderError,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from metered_sync.media.track import RemoteTrack as RemoteTrack
     from metered_sync.sfu import Publication as Publication
     from metered_sync.sfu import SfuClient as SfuClient
+    from metered_sync.sfu_api import SfuApi as SfuApi
     from metered_sync.tokens import mint_token as mint_token
     from metered_sync.turn import TurnApi as TurnApi
     from metered_sync.wire.control import Plan as Plan
@@ -109,9 +111,11 @@ __all__ = [
     "Presence",
     "PresencePeer",
     "ReconnectOptions",
+    "Republished",
     "RestError",
     "ServerError",
     "ServerRequestError",
+    "SfuApi",
     "SfuAuthError",
     "SfuConflictError",
     "SfuError",
@@ -141,6 +145,7 @@ _ON_FIRST_USE = {
     "Publication": "metered_sync.sfu",
     "RemoteTrack": "metered_sync.media.track",
     "SessionInfo": "metered_sync.wire.sfu",
+    "SfuApi": "metered_sync.sfu_api",
     "SfuClient": "metered_sync.sfu",
     "Token": "metered_sync.wire.control",
     "TrackInfo": "metered_sync.wire.sfu",

@@ -25,6 +25,7 @@ __all__ = [
     "Outage",
     "Presence",
     "PresencePeer",
+    "Republished",
     "ServerError",
     "StateChange",
     "TokenProviderError",
@@ -165,3 +166,16 @@ class TokenProviderError(Event):
 
     consecutive_failures: int
     err: Exception
+
+
+# --- SFU --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Republished(Event):
+    """The session was lost, and a track is published again in the one that replaces it."""
+
+    publication: Any
+    """The :class:`~metered_sync.Publication`, with its new ``session_id`` and ``track_id``."""
+    old_session_id: str
+    old_track_id: str

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-import os
+import weakref
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar, overload
 from urllib.parse import urlsplit
 
-from aiortc.mediastreams import MediaStreamTrack
-
 from metered_sync.engine.deadline import Deadline
+from metered_sync.engine.encoding import check_encoding
 from metered_sync.engine.loop import Engine
-from metered_sync.engine.sfu import Outgoing, SfuLink, SfuOptions, SfuState
+from metered_sync.engine.sfu import Incoming, Outgoing, SfuLink, SfuOptions, SfuState
 from metered_sync.events import IceServer
 from metered_sync.facade import Client
 from metered_sync.media.sources import as_tracks
 from metered_sync.media.track import RemoteTrack
-from metered_sync.wire.sfu import RemoteTrackRef, SessionInfo, TrackInfo
-from metered_sync.wire.urls import check_origin, is_loopback
+from metered_sync.sfu_api import check_credentials
+from metered_sync.wire.sfu import SessionInfo, TrackInfo
+from metered_sync.wire.timings import DEFAULT, Timings
+from metered_sync.wire.urls import is_loopback
 
 __all__ = ["Publication", "SfuClient"]
 
 T = TypeVar("T")
-DEFAULT_URL = "https://global.sfu.metered.ca"
 DEFAULT_STUN = (IceServer(("stun:stun.metered.ca:80",)),)
 """The SFU is reached directly; no TURN is needed towards it."""
 
 
 class Publication:
-    """A track that this client publishes."""
+    """A track that this client publishes.
 
-    def __init__(self, client: SfuClient, outgoing: Outgoing, track: MediaStreamTrack) -> None:
+    After a recovery (see :class:`SfuClient`) it shows the ids of the new session, and a
+    :class:`~metered_sync.Republished` event has told the old ones.
+    """
+
+    def __init__(self, client: SfuClient, outgoing: Outgoing) -> None:
         self._client = client
         self._outgoing = outgoing
-        self._track = track  # keeps the source alive
+        outgoing.handle = weakref.ref(self)  # the engine must not keep the client alive
 
     def __repr__(self) -> str:
         return f"<Publication {self.kind} {self.name or self.track_id!r}>"
@@ -61,7 +65,7 @@ class Publication:
     @property
     def kind(self) -> str:
         """``"audio"`` or ``"video"``."""
-        return self._outgoing.kind
+        return self._outgoing.track.kind
 
     def close(self, *, timeout: float | None = None) -> None:
         """Stop publishing the track. Its source goes on until it is stopped. Repeatable."""
@@ -73,6 +77,14 @@ class SfuClient(Client[SfuLink]):
 
     ``with`` connects and closes; so do :meth:`connect` and :meth:`close`. Methods may be
     called from any thread; negotiations of one session take their turn.
+
+    **Recovery.** Where the connection fails, or the SFU forgets the session, a new one is
+    made: ``state`` is ``"reconnecting"`` meanwhile, and an :class:`~metered_sync.Outage`
+    event tells when it is over. What was published is published again, by new ids (a
+    :class:`~metered_sync.Republished` event each); what was subscribed to is subscribed to
+    again, by its name where its publisher has got new ids, too. Sources go on, readers see
+    a pause. Calls made meanwhile wait. After two minutes in vain everything ends with the
+    reason. ``recover=False``: it ends with the first loss.
 
     The secret belongs to the whole app and lets its holder use every session: keep it
     on servers.
@@ -86,6 +98,9 @@ class SfuClient(Client[SfuLink]):
         timeout: Seconds that a call which acts may take, unless it says otherwise.
         ice_servers: STUN servers to find this machine's public address by. Unless given,
             the service's, or none towards a loopback host.
+        gather_timeout: Seconds to wait for those servers' answers, in each negotiation
+            at most; what is known by then goes out.
+        recover: Whether a session that is lost is made again.
     """
 
     def __init__(
@@ -97,30 +112,23 @@ class SfuClient(Client[SfuLink]):
         metadata: str | None = None,
         timeout: float = 15.0,
         ice_servers: Iterable[IceServer] | None = None,
+        gather_timeout: float = DEFAULT.gather,
+        recover: bool = True,
+        _timings: Timings = DEFAULT,
     ) -> None:
         super().__init__("SfuClient", timeout)
-        app_id = app_id if app_id is not None else os.environ.get("METERED_SFU_APP_ID")
-        secret = secret if secret is not None else os.environ.get("METERED_SFU_SECRET")
-        for name, value in (("app_id", app_id), ("secret", secret)):
-            if not isinstance(value, str) or not value:
-                raise ValueError(
-                    f"SfuClient needs {name}=… (from the service's dashboard), or "
-                    f"METERED_SFU_{name.upper()} in the environment"
-                )
-        if not str(secret).isprintable() or " " in str(secret):
-            raise ValueError(
-                "SfuClient: the secret contains a space or a line break; was it copied whole, "
-                "and nothing but it?"
-            )
+        app_id, self._secret, origin = check_credentials("SfuClient", app_id, secret, url)
         if metadata is not None and not isinstance(metadata, str):
             raise TypeError(f"metadata must be a string, not {type(metadata).__name__}")
-        if url is None:
-            url = os.environ.get("METERED_SFU_URL") or DEFAULT_URL
-        origin = check_origin(url, secure="https")
+        if not isinstance(recover, bool):
+            raise TypeError(f"recover must be True or False, not {recover!r}")
         if ice_servers is None:
             ice_servers = () if is_loopback(urlsplit(origin).hostname) else DEFAULT_STUN
-        self._options = SfuOptions(origin, str(app_id), metadata, tuple(ice_servers))
-        self._secret = str(secret)
+        gather = Deadline(gather_timeout).timeout
+        self._options = SfuOptions(origin, app_id, metadata, tuple(ice_servers), gather, recover)
+        self._timings = _timings
+        self._publications: set[Publication] = set()
+        """Held for the events about them, as long as they are published."""
 
     def __repr__(self) -> str:
         session = f", session {self.session_id}" if self.session_id else ""
@@ -143,18 +151,18 @@ class SfuClient(Client[SfuLink]):
         self._run(link, link.connect, deadline=deadline, what="connect")
 
     def _make_link(self, engine: Engine) -> SfuLink:
-        return SfuLink(engine, self._hub, self._options, self._secret, self._label)
+        return SfuLink(engine, self._hub, self._options, self._secret, self._label, self._timings)
 
     @property
     def state(self) -> SfuState:
-        """``"idle"``, ``"connecting"``, ``"connected"`` or ``"closed"``."""
+        """``"idle"``, ``"connecting"``, ``"connected"``, ``"reconnecting"`` or ``"closed"``."""
         if self._link is None:
             return "closed" if self._closed else "idle"
         return self._link.state
 
     @property
     def session_id(self) -> str | None:
-        """The session's id; ``None`` before :meth:`connect`."""
+        """The session's id; ``None`` before :meth:`connect`, another one after a recovery."""
         return self._link.session_id if self._link is not None else None
 
     def _run(
@@ -179,39 +187,65 @@ class SfuClient(Client[SfuLink]):
 
     # --- publishing ---
 
-    def publish(self, track: Any, *, name: str | None = None, timeout: float | None = None) -> Any:
-        """Publish a track, or all tracks of a source, in one round.
+    def publish(
+        self,
+        track: Any,
+        *,
+        name: str | None = None,
+        video_bitrate: float | None = None,
+        max_framerate: float | None = None,
+        codec: str | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Publish a track, or several in one round.
 
         Args:
-            track: A track (``source.video``, or any aiortc track), or a source (an object
-                with ``.tracks``, such as :func:`~metered_sync.from_file` returns).
-            name: A name for subscribers to find it by. Tracks of one source share it;
+            track: A track (``source.video``, or any aiortc track), a source (an object
+                with ``.tracks``, such as :func:`~metered_sync.from_file` returns), or a
+                list of these.
+            name: A name for subscribers to find it by. Tracks of one call share it;
                 their kinds tell them apart.
+            video_bitrate: Bits per second to encode at, whatever the SFU reports. Unless
+                given, that follows its reports, between 250 and 1500 kbit/s for VP8.
+            max_framerate: Frames per second to send at most; others are left out.
+            codec: The codec to prefer: ``"vp8"`` or ``"h264"``; ``"opus"``, ``"g722"``,
+                ``"pcmu"`` or ``"pcma"``. Another one is used where the SFU lacks it.
 
         Returns:
-            A :class:`Publication`; for a source a list of them, even of one.
+            A :class:`Publication`; for a source or a list a list of them, even of one.
 
         Raises:
-            SfuError: The SFU refuses. The session is closed then: aiortc cannot take an
-                offer back.
+            SfuError: The SFU refuses. aiortc cannot take an offer back, so the session is
+                made anew (with ``recover=False``: closed).
             MediaError: The source has no such track.
-            MeteredTimeoutError: Not published before the deadline; the session is closed.
+            ValueError: An option makes no sense; an unknown codec's error names those
+                that are available.
+            MeteredTimeoutError: Not published before the deadline; as for ``SfuError``.
         """
         deadline = self._deadline(timeout)
         if name is not None and not (isinstance(name, str) and name):
             raise ValueError("name must be a non-empty string or None")
-        tracks, many = as_tracks(track)
+        many = isinstance(track, (list, tuple))
+        tracks = []
+        for one in track if many else [track]:
+            found, is_source = as_tracks(one)
+            tracks += found
+            many = many or is_source
+        encodings = check_encoding(
+            {one.kind for one in tracks}, video_bitrate, max_framerate, codec
+        )
         link = self._connected("publish")
-        named = [(one, name) for one in tracks]
-        outgoing = self._run(link, link.publish, named, deadline=deadline, what="publish")
-        publications = [
-            Publication(self, out, one) for out, one in zip(outgoing, tracks, strict=True)
-        ]
+        outgoing = [Outgoing(one, name, encodings[one.kind]) for one in tracks]
+        publications = [Publication(self, one) for one in outgoing]
+        if outgoing:
+            self._run(link, link.publish, outgoing, deadline=deadline, what="publish")
+        self._publications.update(publications)
         return publications if many else publications[0]
 
     def _unpublish(self, publication: Publication, timeout: float | None) -> None:
         deadline = self._deadline(timeout)
         link = self._link
+        self._publications.discard(publication)
         if link is None or link.error is not None or publication._outgoing.closed:
             return
         self._run(
@@ -253,6 +287,7 @@ class SfuClient(Client[SfuLink]):
         Raises:
             SfuNotFoundError: There is no such session or track.
             SfuError: The SFU refuses.
+            NegotiationFailedError: What the SFU offers cannot be used.
             MeteredTimeoutError: Not negotiated before the deadline.
         """
         deadline = self._deadline(timeout)
@@ -261,20 +296,19 @@ class SfuClient(Client[SfuLink]):
         if not wanted:
             return []
         link = self._connected("subscribe")
-        refs = [RemoteTrackRef(info.session_id, info.track_id) for info in wanted]
-        incoming = self._run(link, link.subscribe, refs, deadline=deadline, what="subscribe")
-        tracks = [
-            RemoteTrack(one, self, id=info.track_id, name=info.name, stream_id=info.session_id)
-            for one, info in zip(incoming, wanted, strict=True)
-        ]
+        incoming: list[Incoming] = self._run(
+            link, link.subscribe, wanted, deadline=deadline, what="subscribe"
+        )
+        tracks = [RemoteTrack(one, self) for one in incoming]
         return tracks if many else tracks[0]
 
     def unsubscribe(self, track: RemoteTrack, *, timeout: float | None = None) -> None:
         """Stop receiving a track; its readers drain and end. Repeatable.
 
         Raises:
-            SfuError: The SFU refuses. The session is closed then.
-            MeteredTimeoutError: Not done before the deadline; the session is closed.
+            SfuError: The SFU refuses. The session is made anew then, without the track
+                (with ``recover=False``: closed).
+            MeteredTimeoutError: Not done before the deadline; as for ``SfuError``.
         """
         deadline = self._deadline(timeout)
         if not isinstance(track, RemoteTrack) or track._owner is not self:
@@ -309,12 +343,72 @@ class SfuClient(Client[SfuLink]):
         link = self._connected("tracks")
         return self._run(link, link.tracks, session_id, deadline=deadline, what="tracks")
 
+    def wait_for_track(
+        self,
+        session_id: str | None = None,
+        *,
+        name: str | None = None,
+        kind: str | None = None,
+        timeout: float | None = None,
+    ) -> TrackInfo:
+        """Wait until a track is published, and return it, to be subscribed to.
+
+        Looks through the sessions, the newest first, again and again: 20 requests a second
+        at most. This client's own tracks come last, and only with a name or a session id.
+
+        Args:
+            session_id: The publisher's session; ``None``: any session of the app.
+            name: The name it must have.
+            kind: ``"audio"`` or ``"video"``, where it matters.
+            timeout: Seconds to wait; ``None`` waits for the track, close or Ctrl-C.
+
+        Raises:
+            SfuNotFoundError: There is no session ``session_id``.
+            SfuError: The SFU cannot be reached, or refuses.
+            MeteredTimeoutError: No such track came in time.
+        """
+        deadline = Deadline.of(timeout)
+        for what, value in (("session_id", session_id), ("name", name)):
+            if value is not None and not (isinstance(value, str) and value):
+                raise ValueError(f"{what} must be a non-empty string or None")
+        if kind not in (None, "audio", "video"):
+            raise ValueError(f'kind must be "audio", "video" or None, not {kind!r}')
+        link = self._connected("wait_for_track")
+        wanted = {"session_id": session_id, "name": name, "kind": kind}
+        given = ", ".join(f"{key}={value!r}" for key, value in wanted.items() if value)
+        found: TrackInfo = self._call(
+            link.run,
+            link.wait_for_track,
+            session_id,
+            name,
+            kind,
+            deadline,
+            deadline=deadline,
+            what=f"wait_for_track({given})",
+        )
+        return found
+
+    def stats(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """Return what was sent and received, over all sessions this client had.
+
+        Returns:
+            ``state``, ``session_id``, ``recoveries``, ``round_trip_time`` (seconds, to the
+            SFU and back; ``None`` until the SFU has reported on something published);
+            ``publications``, each with ``bytes_sent`` (payload), ``packets_sent``,
+            ``packets_lost`` and ``round_trip_time`` (as the SFU reports them),
+            ``frames_sent``, ``bitrate`` (bits per second of the last two seconds), ``kind``,
+            ``id``, ``name``; and ``subscriptions``, each as :meth:`RemoteTrack.stats`.
+        """
+        deadline = self._deadline(timeout)
+        link = self._connected("stats")
+        return self._run(link, link.stats, deadline=deadline, what="stats")
+
 
 def _track_info(item: Any, track_id: str | None) -> TrackInfo:
     if isinstance(item, TrackInfo):
         return item
     if isinstance(item, Publication):
-        return TrackInfo(item.session_id, item.track_id, item.name, item.kind, item.mid)
+        return item._outgoing.info()
     if isinstance(item, str) and isinstance(track_id, str) and item and track_id:
         return TrackInfo(item, track_id, None, "")
     raise TypeError(

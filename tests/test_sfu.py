@@ -327,7 +327,8 @@ def test_states_are_told(shared_cloud: LocalCloud) -> None:
 
 
 def test_a_session_that_the_sfu_ends_wakes_readers_with_the_reason(cloud: LocalCloud) -> None:
-    with SfuClient(**cloud.sfu_options()) as sender, SfuClient(**cloud.sfu_options()) as receiver:
+    options = cloud.sfu_options()
+    with SfuClient(**options) as sender, SfuClient(**options, recover=False) as receiver:
         track = receiver.subscribe(sender.publish(ToneSource(frequency=440).audio))
         frames = track.frames()
         frames.get(timeout=10)

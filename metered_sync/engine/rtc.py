@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import logging
+import math
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,12 +22,14 @@ from av import AudioFrame, VideoFrame
 
 from metered_sync.engine.logs import scrub_loggers
 from metered_sync.engine.reader import Reader
+from metered_sync.engine.rtc_stats import Received
 from metered_sync.errors import NegotiationFailedError
 from metered_sync.events import IceServer
 
 __all__ = [
     "Frame",
     "IncomingTrack",
+    "bound_gathering",
     "close_quietly",
     "gather_on",
     "peer_connection",
@@ -78,6 +83,22 @@ def peer_connection(ice_servers: Iterable[IceServer]) -> RTCPeerConnection:
     return RTCPeerConnection(RTCConfiguration(servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
 
 
+def bound_gathering(pc: RTCPeerConnection, seconds: float) -> None:
+    """Let a STUN or TURN server that does not answer cost at most ``seconds``.
+
+    What aioice has by then goes into the offer. It has a bound of its own, 5 s, as the
+    default of a parameter that nobody passes (0.10 to 0.13).
+    """
+    for transceiver in pc.getTransceivers():
+        gatherer = transceiver.receiver.transport.transport.iceGatherer
+        connection: Any = getattr(gatherer, "_connection", None)
+        find = getattr(type(connection), "get_component_candidates", None)
+        if find is not None and "timeout" in find.__code__.co_varnames:
+            connection.get_component_candidates = functools.partial(
+                find, connection, timeout=seconds
+            )
+
+
 async def wait_connected(pc: RTCPeerConnection, stage: Callable[[str], None]) -> None:
     """Wait until ICE and DTLS are up.
 
@@ -127,17 +148,33 @@ class IncomingTrack:
     queue is unbounded. Readers are held weakly, for they hold their client, which the
     engine must not keep alive; the tuple is replaced, not changed, so that the loop reads
     it without the lock that guards replacing it.
+
+    The media connection under it may be rebuilt: :meth:`run` then goes on with another
+    receiver. Readers see a pause, and timestamps that go on rising.
     """
 
-    def __init__(self, track: MediaStreamTrack) -> None:
-        self.kind: str = track.kind
+    def __init__(
+        self, kind: str, *, id: str, name: str | None = None, stream_id: str | None = None
+    ) -> None:
+        self.kind = kind
+        self.id = id
+        self.name = name
+        self.stream_id = stream_id
         self.frames = 0
         """Frames decoded so far."""
+        self.restarts = 0
+        """How often the connection under it was rebuilt."""
+        self.last = -math.inf
+        """When the latest frame came (``time.monotonic()``)."""
         self.ended = False
         self.error: BaseException | None = None
+        self.received = Received()
         self._readers: tuple[weakref.ref[Reader[Any]], ...] = ()
         self._lock = threading.Lock()
-        self._track = track
+        self._offset: int | None = 0
+        """What to add to timestamps; ``None``: find out with the next frame."""
+        self._time = 0.0
+        """The latest frame's timestamp, in seconds."""
 
     @property
     def readers(self) -> list[Reader[Any]]:
@@ -157,17 +194,28 @@ class IncomingTrack:
         with self._lock:
             self._readers = tuple(weakref.ref(r) for r in self.readers if r is not reader)
 
-    async def run(self) -> None:
-        """Take frames until no more come. Whoever runs this knows why, and calls :meth:`end`."""
+    async def run(self, track: MediaStreamTrack) -> None:
+        """Take frames until no more come. Whoever runs this knows why, and what to do then."""
+        if self.frames:
+            self._offset = None
         try:
-            while True:
-                frame: Any = await self._track.recv()
+            while not self.ended:
+                frame: Any = await track.recv()
                 self._spread(frame)
         except MediaStreamError:
             pass
 
     def _spread(self, frame: Frame) -> None:
         # On its own, lest a name in run() holds a reader until the next frame comes.
+        now = time.monotonic()
+        if frame.pts is not None and frame.time_base:
+            if self._offset is None:
+                # The new receiver's clock begins anew; the pause has passed on ours.
+                due = self._time + max(now - self.last, float(frame.time_base))
+                self._offset = math.ceil(due / frame.time_base) - frame.pts
+            frame.pts += self._offset
+            self._time = float(frame.pts * frame.time_base)
+        self.last = now
         self.frames += 1
         for reader in self.readers:
             reader.put(frame)
@@ -178,3 +226,14 @@ class IncomingTrack:
             self.ended, self.error = True, error
             for reader in self.readers:
                 reader.end(error)
+
+    def stats(self) -> dict[str, Any]:
+        """Return what was received so far; any thread."""
+        return {
+            "kind": self.kind,
+            "id": self.id,
+            "name": self.name,
+            **self.received.stats(),
+            "frames_decoded": self.frames,
+            "restarts": self.restarts,
+        }

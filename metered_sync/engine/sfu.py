@@ -1,101 +1,79 @@
-"""A session with the SFU: one peer connection, negotiated over HTTP.
+"""A client's link to the SFU: a session, and the next one when it is lost.
 
-Facts: protocol notes, "The Global Cloud SFU". Each negotiation builds on the
-last agreed description, so one lock lets one at a time happen. aiortc cannot
-roll back: a negotiation that is interrupted or refused after our offer was set
-leaves the two sides with different descriptions, and the session is closed
-rather than left in between.
+What a user holds - publications, received tracks - outlives the session that carries
+it. A :class:`~metered_sync.engine.sfu_session.Session` ends when its connection does,
+when the SFU forgets it, or when a negotiation breaks off half-way. Then, unless told
+not to, the link makes a new one, publishes what was published, and subscribes to what
+was subscribed to. Calls wait meanwhile, and are made again where they were cut off.
+
+============  ==========================================  =======================
+state         what ends it                                 next
+============  ==========================================  =======================
+idle          ``connect``                                  connecting
+connecting    media can flow; or it failed                 connected; idle
+connected     the session is lost                          reconnecting, or closed
+reconnecting  media can flow; the budget is spent          connected; closed
+closed
+============  ==========================================  =======================
+
+While connected, :meth:`SfuLink._watch` looks after tracks that have fallen silent
+(:mod:`metered_sync.engine.sfu_watch`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
+import random
+import time
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
-from urllib.parse import urlsplit
 
 import anyio
-from aiortc import RTCDtlsTransport, RTCPeerConnection, RTCRtpTransceiver, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync.engine.deadline import Deadline
-from metered_sync.engine.http import Answer, Http, HttpError
 from metered_sync.engine.loop import Engine, EventSink, Link
-from metered_sync.engine.rtc import (
-    IncomingTrack,
-    close_quietly,
-    gather_on,
-    peer_connection,
-    wait_connected,
+from metered_sync.engine.sfu_calls import SfuCalls
+from metered_sync.engine.sfu_directory import Directory
+from metered_sync.engine.sfu_session import (
+    Incoming,
+    Outgoing,
+    Progress,
+    Session,
+    SessionLostError,
+    SfuOptions,
 )
+from metered_sync.engine.sfu_watch import Watch
 from metered_sync.errors import (
     ClosedError,
     MediaError,
     MeteredError,
-    NegotiationFailedError,
     NotConnectedError,
     SfuAuthError,
-    SfuConflictError,
     SfuError,
-    SfuNotFoundError,
     fresh,
 )
-from metered_sync.events import IceServer, StateChange
-from metered_sync.wire import sdp
+from metered_sync.events import Outage, Republished, StateChange
 from metered_sync.wire import sfu as wire
 from metered_sync.wire.timings import DEFAULT, Timings
-from metered_sync.wire.urls import is_loopback, scrub, scrubbed
+from metered_sync.wire.urls import scrub
 
-__all__ = ["Outgoing", "SfuLink", "SfuOptions", "SfuState"]
+__all__ = ["Incoming", "Outgoing", "SfuLink", "SfuOptions", "SfuState"]
 
 logger = logging.getLogger("metered_sync")
 
 _published: weakref.WeakSet[MediaStreamTrack] = weakref.WeakSet()
 """Tracks that some session publishes: two that share one would get half its frames each."""
 T = TypeVar("T")
-SfuState = Literal["idle", "connecting", "connected", "closed"]
-
-
-@dataclass(frozen=True)
-class SfuOptions:
-    """What a session is made with."""
-
-    url: str
-    """The origin."""
-    app_id: str
-    metadata: str | None
-    ice_servers: tuple[IceServer, ...]
-
-
-@dataclass
-class Incoming:
-    """A subscribed track."""
-
-    track_id: str
-    """The id at its publisher."""
-    frames: IncomingTrack
-    transceiver: RTCRtpTransceiver
-
-
-@dataclass
-class Outgoing:
-    """A published track."""
-
-    session_id: str
-    track_id: str
-    mid: str
-    name: str | None
-    kind: str
-    transceiver: RTCRtpTransceiver
-    closed: bool = False
+SfuState = Literal["idle", "connecting", "connected", "reconnecting", "closed"]
+TRIES = 2
+"""How often a call is made that is cut off by the loss of its session."""
 
 
 class SfuLink(Link):
-    """One session, from its connection to its end."""
+    """One client's sessions, one after the other, from its connection to its end."""
 
     def __init__(
         self,
@@ -108,37 +86,47 @@ class SfuLink(Link):
     ) -> None:
         self.label = label
         self.state: SfuState = "idle"
-        self.stage = "start"
-        """How far the current call has come, for the message of its timeout."""
-        self.sent = False
-        """Whether the current call's request has left."""
-        self.session_id: str | None = None
         self.error: BaseException | None = None
+        self.outgoing: list[Outgoing] = []
+        self.incoming: list[Incoming] = []
+        self.recoveries = 0
+        self.session: Session | None = None
+        """The session in use; while reconnecting, the lost one."""
+        self.timings = timings
         self._engine = engine
         self._sink = sink
         self._options = options
-        self._timings = timings
-        self._http = Http(options.url, secret)
-        self._pc: RTCPeerConnection | None = None
-        self._lock: anyio.Lock | None = None
-        self._between = False
-        """Whether our description and the SFU's may differ, so that there is no way back."""
+        self._calls = SfuCalls(label, options.url, options.app_id, secret)
+        self.directory = Directory(self._calls, timings)
+        self._progress = Progress()
+        self._moved: dict[tuple[str, str], Outgoing] = {}
+        """What is published by other ids now: session and track id that it had."""
+        self._usable: anyio.Event
+        """Set while connected, and at the end."""
+        self._watch: Watch
         self._scopes: set[anyio.CancelScope] = set()
         """Operations under way; closing cancels them."""
-        self._incoming: dict[str, Incoming] = {}
-        """Received tracks by the mid of their media section."""
-        self._outgoing: weakref.WeakSet[MediaStreamTrack] = weakref.WeakSet()
+
+    @property
+    def recovers(self) -> bool:
+        """Whether a lost session is made again."""
+        return self._options.recover
+
+    @property
+    def session_id(self) -> str | None:
+        """The id of the session in use."""
+        return self.session.id if self.session is not None else None
 
     def progress(self) -> tuple[str, bool]:
         """Say how far the current call has come, and whether its request has left."""
-        return self.stage, self.sent
+        return self._progress.stage, self._progress.sent
 
     async def run(self, operation: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run one of the operations below; closing the link ends it with the link's error."""
         self._check()
         with anyio.CancelScope() as scope:
             self._scopes.add(scope)
-            self.sent = False
+            self._progress.sent = False
             try:
                 return await operation(*args)
             finally:
@@ -148,92 +136,98 @@ class SfuLink(Link):
     # --- life ---
 
     async def connect(self, deadline: Deadline) -> None:
-        """Make the session, and return when media can flow."""
+        """Make the first session, and return when media can flow."""
         async with self.opening():
             if self.state == "idle":
-                await self._connect(deadline)
+                self._set_state("connecting")
+                self._engine.links.add(self)
+                self._usable = anyio.Event()
+                try:
+                    session = await self._new_session(deadline)
+                except BaseException:
+                    self._engine.links.discard(self)
+                    self._set_state("idle")
+                    raise
+                self._watch = Watch(self)
+                self._use(session)
+                self._in_background(self._watch.run)
+            elif self.state == "reconnecting":
+                await self._usable.wait()
+                self._check()
 
-    async def _connect(self, deadline: Deadline) -> None:
-        self._set_state("connecting")
-        self._engine.links.add(self)
-        self._lock = anyio.Lock()
-        host = urlsplit(self._options.url).hostname
-        if is_loopback(host):
-            gather_on.set("::1" if host == "::1" else "127.0.0.1")
-        pc = self._pc = peer_connection(self._options.ice_servers)
-        # Idle sections: an offer needs one, and they tell the SFU this client's payload
-        # types for what it will offer later.
-        for kind in ("audio", "video"):
-            pc.addTransceiver(kind, direction="recvonly")
-        try:
-            description = await self._offer(pc)
-            request = wire.NewRequest(description, self._options.metadata)
-            answer = await self._call(wire.NEW, request.body(), deadline)
-            negotiated = self._parsed(wire.Negotiated, answer, wire.NEW)
-            await self._apply(pc, negotiated.description)
-            self.session_id = negotiated.session_id
-            await wait_connected(pc, self._at)
-        except BaseException:
-            self._engine.links.discard(self)
-            self._set_state("idle")
-            self._pc = None
-            await close_quietly(pc, self._timings.close)
-            raise
-        pc.on("connectionstatechange", self._on_state)
+    async def _new_session(self, deadline: Deadline) -> Session:
+        session = Session(
+            self.label,
+            self._calls,
+            self._options,
+            self.timings,
+            self._progress,
+            self._lost,
+            self.spawn,
+            self._on_ended,
+        )
+        await session.connect(deadline)
+        return session
+
+    def _use(self, session: Session) -> None:
+        self.session = session
+        if session.loss is not None:  # already
+            self._lost(session, session.loss)
+            return
+        self._usable.set()
         self._set_state("connected")
 
     async def aclose(self) -> None:
         """Close the session. The SFU notices by the DTLS close."""
         self._finish(ClosedError(f"{self.label} is closed"))
-        if self._pc is not None:
-            await close_quietly(self._pc, self._timings.close)
+        if self.session is not None:
+            await self.session.close()
 
     def abort(self, error: BaseException) -> None:
         """Wake every waiter with an error."""
         self._finish(error)
-        if self._pc is not None and self._engine.error is None:
-            self._engine.spawn(self, self.aclose)
+        if self.session is not None and self._engine.error is None:
+            self.spawn(self.aclose)
 
-    def _on_state(self) -> None:
-        if self._pc is not None and self._pc.connectionState in ("failed", "closed"):
-            self._lost()
+    def spawn(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Run a coroutine function in the background."""
+        self._engine.spawn(self, function)
 
-    async def _receive(self, track: IncomingTrack, transport: RTCDtlsTransport) -> None:
-        await track.run()
-        # aiortc ends tracks before it says that their connection is gone.
-        if transport.state in ("failed", "closed"):
-            self._lost()
-        else:
-            track.end()
+    def _in_background(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Do so, and cancel it when the link ends."""
 
-    def _lost(self) -> None:
-        error = SfuError(
-            f"{self.label}: the media connection of session {self.session_id} was lost; "
-            "connect a new SfuClient"
-        )
-        # Not at once: an event loop that dies loses its connections, too, and then the
-        # engine has to say why.
-        asyncio.get_running_loop().call_later(self._timings.lost, self.abort, error)
+        async def run() -> None:
+            with anyio.CancelScope() as scope:
+                self._scopes.add(scope)
+                try:
+                    await function()
+                finally:
+                    self._scopes.discard(scope)
+
+        if self.error is None:
+            self.spawn(run)
 
     def _finish(self, error: BaseException) -> None:
         if self.error is not None:
             return
         self.error = error
         self._engine.links.discard(self)
-        self._http.close()
+        self._calls.close()
         for scope in tuple(self._scopes):
             scope.cancel()
-        for outgoing in tuple(self._outgoing):
-            _published.discard(outgoing)
+        for outgoing in self.outgoing:
+            outgoing.closed = True
+            _published.discard(outgoing.track)
+            outgoing.track.stop()
         end = None if isinstance(error, ClosedError) else error
-        for incoming in self._incoming.values():
-            incoming.frames.end(end)
+        for incoming in self.incoming:
+            incoming.end(end)
         was, self.state = self.state, "closed"
         self._sink.emit(StateChange(was, "closed"))
         self._sink.end(end)
 
     def _set_state(self, state: SfuState) -> None:
-        if self.error is None:
+        if self.error is None and self.state != state:
             was, self.state = self.state, state
             self._sink.emit(StateChange(was, state))
 
@@ -241,31 +235,147 @@ class SfuLink(Link):
         if self.error is not None:
             raise fresh(self.error)
 
-    def _at(self, stage: str) -> None:
-        self.stage = stage
+    # --- recovery ---
+
+    def _lost(self, session: Session, reason: str) -> None:
+        """Do what is to be done about a session that was lost."""
+        if session is not self.session or self.error is not None:
+            return
+        if self.state == "connected":
+            logger.info("%s: session %s has ended: %s", self.label, session.id, reason)
+            self._usable = anyio.Event()
+        if self._options.recover:
+            self._set_state("reconnecting")
+            self._in_background(functools.partial(self._recover, session, reason))
+        else:
+            self._in_background(functools.partial(self._give_up, session, reason))
+
+    async def _give_up(self, session: Session, reason: str) -> None:
+        # Not at once: an event loop that dies loses its connections, too, and then the
+        # engine has to say why.
+        await anyio.sleep(self.timings.lost)
+        self.abort(
+            SfuError(
+                f"{self.label}: session {session.id} has ended: {reason}; connect a new "
+                "SfuClient, or leave recover=True"
+            )
+        )
+
+    async def _recover(self, old: Session, reason: str) -> None:
+        """Make a lost session again, or close the link for good."""
+        lost_at = time.monotonic()
+        await anyio.sleep(self.timings.lost)
+        for outgoing in self.outgoing:
+            if outgoing.transceiver is not None:
+                await outgoing.sent.keep(outgoing.transceiver.sender)
+                outgoing.release()
+        # Before the next one begins: two must not take frames from one source.
+        await old.close()
+        for incoming in self.incoming:
+            incoming.transceiver, incoming.live = None, False
+        delay = self.timings.recover_delay
+        while True:
+            try:
+                session = await self._next_session()
+                break
+            except Exception as error:  # aiortc's own, too, where an SFU sends what it dislikes
+                logger.info("%s: no new session yet: %s", self.label, scrub(str(error)))
+                spent = time.monotonic() - lost_at
+                if isinstance(error, SfuAuthError) or spent + delay > self.timings.recover_budget:
+                    failure = SfuError(
+                        f"{self.label}: session {old.id} was lost ({reason}), and none could be "
+                        f"made in {spent:.0f} s to replace it: {scrub(str(error))}; connect a new "
+                        "SfuClient",
+                        status=getattr(error, "status", None),
+                    )
+                    failure.__cause__ = error if isinstance(error, MeteredError) else None
+                    self.abort(failure)
+                    return
+            await anyio.sleep(delay * random.uniform(0.8, 1.2))
+            delay = min(delay * 2, self.timings.recover_delay_max)
+        self.recoveries += 1
+        self._use(session)
+        self._sink.emit(Outage(time.monotonic() - lost_at))
+
+    async def _next_session(self) -> Session:
+        """Make a session that does what the lost one did."""
+        session: Session | None = None
+        try:
+            with anyio.fail_after(self.timings.attempt):
+                deadline = Deadline(self.timings.attempt)
+                session = await self._new_session(deadline)
+                await self._publish_again(session, deadline)
+                await self._watch.resubscribe(session, deadline)
+                if session.loss is not None:
+                    raise SessionLostError(f"session {session.id} has ended: {session.loss}")
+                return session
+        except BaseException:
+            if session is not None:
+                await session.close()
+                for outgoing in self.outgoing:
+                    outgoing.release()
+            raise
+
+    async def _publish_again(self, session: Session, deadline: Deadline) -> None:
+        for outgoing in self.outgoing:
+            if outgoing.track.readyState != "live":
+                self._forget(outgoing)
+        again = [(o, o.session_id, o.track_id) for o in self.outgoing if not o.closed]
+        if again:
+            await session.publish([outgoing for outgoing, *_ in again], deadline)
+        for outgoing, session_id, track_id in again:
+            self._moved[session_id, track_id] = outgoing
+        self._follow(self.incoming)
+        for outgoing, session_id, track_id in again:
+            publication = outgoing.handle()
+            if publication is not None:
+                self._sink.emit(Republished(publication, session_id, track_id))
+
+    def _follow(self, tracks: Sequence[Incoming]) -> None:
+        """Let those that this client itself publishes have their new ids."""
+        for incoming in tracks:
+            moved = self._moved.get((incoming.info.session_id, incoming.info.track_id))
+            if moved is not None and not moved.closed:
+                incoming.refer(moved.info())
+
+    def _on_ended(self, incoming: Incoming) -> None:
+        """A received track has ended: its publisher closed it, or is gone."""
+        if self._options.recover:
+            incoming.transceiver = None
+            self._watch.wake()
+        else:
+            incoming.end()
 
     # --- negotiations ---
 
-    async def publish(
-        self, tracks: Sequence[tuple[MediaStreamTrack, str | None]], deadline: Deadline
-    ) -> list[Outgoing]:
-        """Publish tracks, each with a name or ``None``, in one round."""
-        async with _Negotiation(self) as pc:
-            self._take([track for track, _ in tracks])
-            transceivers = [pc.addTransceiver(track, direction="sendonly") for track, _ in tracks]
-            description = await self._offer(pc)
-            listed = tuple(
-                wire.PublishTrack(track.id, str(transceiver.mid), name)
-                for (track, name), transceiver in zip(tracks, transceivers, strict=True)
-            )
-            request = wire.PublishRequest(listed, description)
-            answer = await self._call(wire.PUBLISH, request.body(), deadline)
-            negotiated = self._parsed(wire.Negotiated, answer, wire.PUBLISH)
-            await self._apply(pc, negotiated.description)
-            return [
-                Outgoing(negotiated.session_id, t.track_id, t.mid, t.name, track.kind, transceiver)
-                for t, (track, _), transceiver in zip(listed, tracks, transceivers, strict=True)
-            ]
+    async def _negotiate(self, operation: Callable[[Session], Awaitable[T]]) -> T:
+        """Run a negotiation on the session; again on the next one if it is lost meanwhile."""
+        if self.state in ("idle", "connecting"):
+            raise NotConnectedError(f"{self.label} is not connected yet; wait for connect()")
+        tries = 0
+        while True:
+            self._progress.stage = "waiting for a session"
+            await self._usable.wait()
+            self._check()
+            assert self.session is not None
+            try:
+                return await operation(self.session)
+            except SessionLostError as lost:
+                tries += 1
+                if not self._options.recover or tries == TRIES:
+                    raise lost.__cause__ or lost from None
+
+    async def publish(self, outgoing: Sequence[Outgoing], deadline: Deadline) -> None:
+        """Publish tracks in one round."""
+        self._take([one.track for one in outgoing])
+        try:
+            await self._negotiate(lambda session: session.publish(outgoing, deadline))
+        except BaseException:
+            for one in outgoing:
+                _published.discard(one.track)
+                one.release()
+            raise
+        self.outgoing += outgoing
 
     def _take(self, tracks: list[MediaStreamTrack]) -> None:
         """Check that these tracks can be published, before anything is changed."""
@@ -277,224 +387,78 @@ class SfuLink(Link):
                 )
             if track.readyState != "live":
                 raise MediaError(f"{self.label}: {track!r} has ended: there is nothing to publish")
-        for track in tracks:
-            _published.add(track)
-            self._outgoing.add(track)
+        _published.update(tracks)
 
     async def unpublish(self, outgoing: Outgoing, deadline: Deadline) -> None:
         """End a published track."""
-        async with _Negotiation(self) as pc:
-            if not outgoing.closed:
-                track = outgoing.transceiver.sender.track
-                outgoing.transceiver.sender.replaceTrack(None)
-                _published.discard(track)
-                self._outgoing.discard(track)
-                await self._close_track(pc, outgoing.transceiver, outgoing.track_id, deadline)
-                outgoing.closed = True
+        if not outgoing.closed:
+            self._forget(outgoing)  # whatever happens now, it is not published again
+            if self.state == "connected":
+                await self._negotiate(lambda session: session.unpublish(outgoing, deadline))
 
-    async def unsubscribe(self, frames: IncomingTrack, deadline: Deadline) -> None:
-        """Stop receiving a track."""
-        async with _Negotiation(self) as pc:
-            for mid, incoming in self._incoming.items():
-                if incoming.frames is frames and not frames.ended:
-                    await self._close_track(pc, incoming.transceiver, incoming.track_id, deadline)
-                    frames.end()
-                    del self._incoming[mid]
-                    return
-
-    async def _close_track(
-        self,
-        pc: RTCPeerConnection,
-        transceiver: RTCRtpTransceiver,
-        track_id: str,
-        deadline: Deadline,
-    ) -> None:
-        transceiver.direction = "inactive"
-        description = await self._offer(pc)
-        request = wire.CloseRequest((track_id,), description)
-        answer = await self._call(wire.CLOSE, request.body(), deadline)
-        closed = self._parsed(wire.Closed, answer, wire.CLOSE)
-        await self._apply(pc, closed.description)
+    def _forget(self, outgoing: Outgoing) -> None:
+        outgoing.closed = True
+        _published.discard(outgoing.track)
 
     async def subscribe(
-        self, refs: Sequence[wire.RemoteTrackRef], deadline: Deadline
-    ) -> list[IncomingTrack]:
+        self, tracks: Sequence[wire.TrackInfo], deadline: Deadline
+    ) -> list[Incoming]:
         """Receive tracks of other sessions, in one round, in their order."""
-        async with _Negotiation(self) as pc:
-            self.stage = "HTTP"
-            request = wire.SubscribeRequest(tuple(refs))
-            self._between = True  # the SFU makes an offer, and waits for its answer
-            try:
-                answer = await self._call(wire.SUBSCRIBE, request.body(), deadline)
-            except SfuError as error:
-                self._between = error.status is None  # refused: nothing has changed
-                raise
-            subscribed = self._parsed(wire.Subscribed, answer, wire.SUBSCRIBE)
-            self.stage = "offer"
-            mids = self._new_mids(subscribed.description, refs)
-            await self._apply(pc, subscribed.description)
-            self.stage = "answer"
-            await pc.setLocalDescription(await pc.createAnswer())
-            if subscribed.renegotiation_required:
-                reply = wire.RenegotiateRequest(_wire(pc.localDescription))
-                await self._call(wire.RENEGOTIATE, reply.body(), deadline)
-            self._between = False
-            transceivers = {t.mid: t for t in pc.getTransceivers()}
-            tracks = []
-            for mid, ref in zip(mids, refs, strict=True):
-                receiver = transceivers[mid].receiver
-                track = IncomingTrack(receiver.track)
-                self._incoming[mid] = Incoming(ref.track_id, track, transceivers[mid])
-                receive = functools.partial(self._receive, track, receiver.transport)
-                self._engine.spawn(self, receive)
-                tracks.append(track)
-            return tracks
+        incoming = [Incoming(info) for info in tracks]
 
-    def _new_mids(
-        self, offer: wire.SessionDescription, refs: Sequence[wire.RemoteTrackRef]
-    ) -> list[str]:
-        """Return the mids of an SFU offer's new sections, in the order of ``refs``."""
-        known = {mid for mid, incoming in self._incoming.items() if not incoming.frames.ended}
-        try:
-            sections = sdp.parse(offer.sdp).sections
-        except sdp.SdpError as error:
-            raise NegotiationFailedError(
-                f"{self.label}: the SFU's offer cannot be read: {error}", stage="offer"
-            ) from None
-        new = [s.mid for s in sections if s.mid not in known and not s.rejected and s.sends]
-        if len(new) != len(refs):
-            raise SfuError(
-                f"{self.label}: the SFU offered {len(new)} new tracks where {len(refs)} were "
-                "asked for",
-                endpoint=wire.SUBSCRIBE.route,
-            )
-        return new
+        async def subscribe(session: Session) -> None:
+            self._follow(incoming)
+            await session.subscribe(incoming, deadline)
 
-    async def _offer(self, pc: RTCPeerConnection) -> wire.SessionDescription:
-        self.stage, self._between = "offer", True
-        # Shielded: aioice leaves a socket open where its gathering is cancelled.
-        with anyio.CancelScope(shield=True):
-            await pc.setLocalDescription(await pc.createOffer())
-        self.stage = "HTTP"
-        return _wire(pc.localDescription)
+        await self._negotiate(subscribe)
+        self.incoming += incoming
+        return incoming
 
-    async def _apply(self, pc: RTCPeerConnection, description: wire.SessionDescription) -> None:
-        self.stage = description.type
-        try:
-            await pc.setRemoteDescription(RTCSessionDescription(description.sdp, description.type))
-        except Exception as error:
-            text = scrub(str(error))
-            raise NegotiationFailedError(
-                f"{self.label}: the SFU's {description.type} cannot be applied: {text}",
-                stage=description.type,
-            ) from (error if text == str(error) else None)
-        if description.type == "answer":
-            self._between = False
+    async def unsubscribe(self, incoming: Incoming, deadline: Deadline) -> None:
+        """Stop receiving a track."""
+        if not incoming.ended:
+            incoming.end()
+            if self.state == "connected":
+                await self._negotiate(lambda session: session.unsubscribe(incoming, deadline))
 
     # --- queries ---
 
     async def sessions(self, deadline: Deadline) -> list[wire.SessionInfo]:
         """List the app's sessions."""
-        answer = await self._call(wire.SESSIONS, None, deadline, safe=True)
-        return list(self._listed(wire.parse_sessions, answer, wire.SESSIONS))
+        return await self.directory.sessions(deadline)
 
     async def tracks(self, session_id: str, deadline: Deadline) -> list[wire.TrackInfo]:
         """List what a session publishes."""
-        answer = await self._call(wire.TRACKS, None, deadline, safe=True, session_id=session_id)
-        return list(self._listed(wire.parse_tracks, answer, wire.TRACKS))
+        return await self.directory.tracks(session_id, deadline)
 
-    async def _call(
-        self,
-        call: wire.Call,
-        body: Any,
-        deadline: Deadline,
-        *,
-        safe: bool = False,
-        session_id: str | None = None,
-    ) -> Answer:
-        self._check()
-        self.sent = True
-        path = call.path(self._options.app_id, session_id or self.session_id or "")
-        endpoint = f"{call.method} {path}"
-        try:
-            answer = await self._http.fetch(
-                call.method, path, json=body, deadline=deadline, safe=safe
-            )
-        except HttpError as failure:
-            raise SfuError(
-                f"{self.label}: {endpoint} at {self._options.url}: {failure}; check the url "
-                "and that the SFU runs",
-                endpoint=endpoint,
-            ) from None
-        if answer.ok:
-            return answer
-        kind, remedy = _STATUS.get(answer.status, (SfuError, ""))
-        texts = wire.parse_error(answer.body)
-        if isinstance(answer.body, str):
-            texts = (answer.body, None)
-        detail = scrub(": ".join(text for text in texts if text))
-        raise kind(
-            f"{self.label}: {endpoint} failed with HTTP {answer.status}"
-            + (f" ({detail})" if detail else "")
-            + (f": {remedy}" if remedy else ""),
-            status=answer.status,
-            endpoint=endpoint,
-            body=scrubbed(answer.body),
-        )
+    async def wait_for_track(
+        self, session_id: str | None, name: str | None, kind: str | None, deadline: Deadline
+    ) -> wire.TrackInfo:
+        """Wait until a track is published that answers the description."""
 
-    def _parsed(self, kind: Any, answer: Answer, call: wire.Call) -> Any:
-        return self._listed(kind.parse, answer, call)
+        def matches(track: wire.TrackInfo) -> bool:
+            if session_id is None and name is None and track.session_id == self.session_id:
+                return False  # its own: nobody waits for that without naming it
+            return name in (None, track.name) and kind in (None, track.kind)
 
-    def _listed(self, parse: Any, answer: Answer, call: wire.Call) -> Any:
-        try:
-            return parse(answer.body)
-        except wire.SfuBodyError as error:
-            raise SfuError(
-                f"{self.label}: the answer to {call.method} {call.route} is not what an SFU "
-                f"sends ({error}); is the url right?",
-                status=answer.status,
-                endpoint=f"{call.method} {call.route}",
-                body=scrubbed(answer.body),
-            ) from None
+        while True:
+            own = [self.session_id] if self.session_id else []
+            try:
+                return await self.directory.wait(matches, deadline, session_id=session_id, last=own)
+            except SfuError:
+                if self.state != "reconnecting":
+                    raise
+            await self._usable.wait()
 
-
-class _Negotiation:
-    """One negotiation at a time; one that breaks in the middle ends the session."""
-
-    def __init__(self, link: SfuLink) -> None:
-        self._link = link
-
-    async def __aenter__(self) -> RTCPeerConnection:
-        link = self._link
-        link._check()
-        if link.state != "connected" or link._lock is None or link._pc is None:
-            raise NotConnectedError(f"{link.label} is not connected yet; wait for connect()")
-        await link._lock.acquire()
-        if link.error is not None:
-            link._lock.release()
-            raise fresh(link.error)
-        return link._pc
-
-    async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        link = self._link
-        assert link._lock is not None
-        link._lock.release()
-        if error is not None and link._between:
-            broken = MeteredError(
-                f"{link.label}: a negotiation broke off ({link.stage}), so session "
-                f"{link.session_id} was closed; connect a new SfuClient"
-            )
-            broken.__cause__ = error if isinstance(error, MeteredError) else None
-            link.abort(broken)
-
-
-def _wire(description: Any) -> wire.SessionDescription:
-    return wire.SessionDescription(description.type, description.sdp)
-
-
-_STATUS: dict[int, tuple[type[SfuError], str]] = {
-    401: (SfuAuthError, "check the app id and the secret"),
-    403: (SfuAuthError, "check the app id and the secret"),
-    404: (SfuNotFoundError, "no such app, session or track (any more)"),
-    409: (SfuConflictError, "another negotiation of the session is under way; try again"),
-}
+    async def stats(self, deadline: Deadline) -> dict[str, Any]:
+        """Return what was sent and received."""
+        publications = [await one.sample() for one in self.outgoing if not one.closed]
+        times = [p["round_trip_time"] for p in publications if p["round_trip_time"] is not None]
+        return {
+            "state": self.state,
+            "session_id": self.session_id,
+            "recoveries": self.recoveries,
+            "round_trip_time": min(times, default=None),
+            "publications": publications,
+            "subscriptions": [one.stats() for one in self.incoming if not one.ended],
+        }

@@ -11,7 +11,7 @@ from metered_sync.engine import guard
 from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.reader import Reader
 from metered_sync.engine.rtc import Frame, IncomingTrack
-from metered_sync.errors import MediaError
+from metered_sync.errors import MediaError, MeteredTimeoutError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,17 +63,8 @@ class RemoteTrack:
         incoming: IncomingTrack,
         owner: object,
         *,
-        id: str,
-        name: str | None = None,
-        stream_id: str | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        self.id = id
-        """The track's id at its publisher."""
-        self.name = name
-        """The name it was published under, where it has one."""
-        self.stream_id = stream_id
-        """What groups it with other tracks: for the SFU, the publisher's session."""
         self.metadata = metadata
         self._incoming = incoming
         self._owner = owner  # the client must not be collected while its track is in use
@@ -87,6 +78,21 @@ class RemoteTrack:
         return f"<RemoteTrack {self.kind}{name}: {state}, {self.frames_received} frames>"
 
     @property
+    def id(self) -> str:
+        """The track's id at its publisher; another one after the publisher's recovery."""
+        return self._incoming.id
+
+    @property
+    def name(self) -> str | None:
+        """The name it was published under, where it has one and that is known."""
+        return self._incoming.name
+
+    @property
+    def stream_id(self) -> str | None:
+        """What groups it with other tracks: for the SFU, the publisher's session."""
+        return self._incoming.stream_id
+
+    @property
     def kind(self) -> str:
         """``"audio"`` or ``"video"``."""
         return self._incoming.kind
@@ -98,8 +104,11 @@ class RemoteTrack:
 
     @property
     def restarts(self) -> int:
-        """How often the media connection under this track was rebuilt."""
-        return 0
+        """How often the media connection under this track was rebuilt.
+
+        Readers see a pause each time, and timestamps that go on rising.
+        """
+        return self._incoming.restarts
 
     @property
     def frames_received(self) -> int:
@@ -154,9 +163,27 @@ class RemoteTrack:
             if self._newest is None:
                 self._newest = self.frames(mode="latest")
             newest = self._newest
-        frame = newest.get(timeout=deadline.left())
+        try:
+            frame = newest.get(timeout=deadline.left())
+        except MeteredTimeoutError:
+            if self.frames_received:
+                raise
+            raise MeteredTimeoutError(
+                f"no first frame of {self._described()} within {deadline}: it is negotiated; does "
+                "its publisher send?"
+            ) from None
         array: NDArray[Any] = frame.to_ndarray(format=format)
         return array
+
+    def stats(self) -> dict[str, Any]:
+        """Return what was received so far.
+
+        Returns:
+            ``bytes_received`` (payload), ``packets_received``, ``packets_lost`` (never
+            came, retransmissions included), ``bitrate`` (bits per second of the last two
+            seconds), ``frames_decoded``, ``restarts``; ``kind``, ``id``, ``name``.
+        """
+        return self._incoming.stats()
 
     def _described(self) -> str:
         return f"{self.kind} track {self.name or self.id!r}"

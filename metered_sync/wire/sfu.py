@@ -84,6 +84,8 @@ class Call:
     """``"GET"``, ``"POST"`` or ``"PUT"``."""
     route: str
     """The path with ``{app_id}`` and perhaps ``{session_id}`` to fill in."""
+    safe: bool = False
+    """Whether a call that failed may be repeated: it changes nothing, or nobody knows of it."""
 
     def path(self, app_id: str, session_id: str = "") -> str:
         """Return the path for this app and session, both percent-encoded."""
@@ -93,13 +95,13 @@ class Call:
 
 
 _BASE = "/api/sfu/{app_id}"
-NEW = Call("POST", _BASE + "/session/new")
+NEW = Call("POST", _BASE + "/session/new", safe=True)
 PUBLISH = Call("POST", _BASE + "/session/{session_id}/track/publish")
 SUBSCRIBE = Call("POST", _BASE + "/session/{session_id}/track/subscribe")
 RENEGOTIATE = Call("PUT", _BASE + "/session/{session_id}/renegotiate")
 CLOSE = Call("POST", _BASE + "/session/{session_id}/track/close")
-SESSIONS = Call("GET", _BASE + "/sessions")
-TRACKS = Call("GET", _BASE + "/session/{session_id}/tracks")
+SESSIONS = Call("GET", _BASE + "/sessions", safe=True)
+TRACKS = Call("GET", _BASE + "/session/{session_id}/tracks", safe=True)
 
 
 # --- values ----------------------------------------------------------------------------

@@ -68,6 +68,28 @@ class Timings:
     """How long after its loss a media connection is given up."""
     gather: float = 5.0
     """How long candidate gathering may take before the offer goes out as it is."""
+    watch: float = 1.0
+    """How often a session looks after itself and its tracks."""
+    quiet: float = 2.0
+    """Nothing of a track, or of a session, for this long: ask the SFU what became of it."""
+    dead: float = 5.0
+    """Nothing of a session for this long, and the SFU's API cannot be reached: it is lost."""
+    quiet_max: float = 10.0
+    """The longest pause between two such questions, as they are answered "it is there"."""
+    attempt: float = 15.0
+    """How long an attempt to make a lost session again may take."""
+    recover_delay: float = 0.25
+    """The pause after the first attempt that failed; it doubles from then on."""
+    recover_delay_max: float = 10.0
+    recover_budget: float = 120.0
+    """How long a lost session is tried to be made again, from its loss to giving up."""
+    search: float = 30.0
+    """How long a track whose publisher is gone is looked for by its name."""
+    request_interval: float = 0.05
+    """The shortest time between two requests of a search: the service's are not many."""
+    poll: float = 0.1
+    """The pause after the first round of a search that found nothing; it grows by half."""
+    poll_max: float = 1.0
 
 
 DEFAULT = Timings()

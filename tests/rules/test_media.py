@@ -295,8 +295,8 @@ def test_no_secret_is_shown(log: io.StringIO) -> None:
             track = client.subscribe(client.publish(tone.audio))
             track.frames().get(timeout=10)
             output += [repr(client), repr(track), repr(client._link), repr(client._options)]
-            pc: Any = client._link and client._link._pc
-            password = pc.localDescription.sdp.split("a=ice-pwd:")[1].split()[0]
+            link: Any = client._link
+            password = link.session.pc.localDescription.sdp.split("a=ice-pwd:")[1].split()[0]
             output.append(repr(client.sessions()) + repr(client.tracks(str(client.session_id))))
         with pytest.raises(MeteredError) as caught:
             SfuClient(**{**cloud.sfu_options(), "app_id": "wrong"}).connect()

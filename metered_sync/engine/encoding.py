@@ -1,0 +1,198 @@
+"""How a track is encoded: bit rate, frame rate, codec; and the track that is sent.
+
+aiortc offers the choice of a codec, and nothing else: its encoders follow what the
+receiver reports, between fixed limits, and the encoder of a sender is a name-mangled
+attribute. What is touched of it here is checked once, before its first use; where a
+version lacks it, one line is logged and aiortc's own rate stays.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from aiortc import RTCRtpSender, RTCRtpTransceiver
+from aiortc.codecs.h264 import H264Encoder
+from aiortc.codecs.vpx import Vp8Encoder
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+
+from metered_sync.engine.rtc_stats import Sent
+
+__all__ = ["Encoding", "SentTrack", "check_encoding", "pin_bitrate", "prefer_codec"]
+
+logger = logging.getLogger("metered_sync")
+MIN_BITRATE = 10_000
+"""Bits per second below which a number must be meant in some other unit."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What a publisher asks for; ``None`` leaves it to aiortc."""
+
+    video_bitrate: int | None = None
+    """Bits per second, held whatever the receiver reports."""
+    max_framerate: float | None = None
+    """Frames per second; more are left out."""
+    codec: str | None = None
+    """The codec to put first, in lower case."""
+
+
+def check_encoding(
+    kinds: set[str], video_bitrate: Any, max_framerate: Any, codec: Any
+) -> dict[str, Encoding]:
+    """Return what holds for tracks of each kind.
+
+    Raises:
+        ValueError: A value that makes no sense, or that concerns none of these kinds.
+    """
+    for name, value, least in (
+        ("video_bitrate", video_bitrate, MIN_BITRATE),
+        ("max_framerate", max_framerate, 0),
+    ):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+        if not least < value < float("inf"):
+            unit = "bits per second, above 10000" if least else "frames per second, above 0"
+            raise ValueError(f"{name} is in {unit}; got {value!r}")
+        if "video" not in kinds:
+            raise ValueError(f"{name} is for video, and there is only audio to publish")
+    encodings = {"audio": Encoding(), "video": Encoding(video_bitrate, max_framerate)}
+    if codec is not None:
+        if not isinstance(codec, str):
+            raise TypeError(f"codec must be a string, not {type(codec).__name__}")
+        available = {kind: codecs(kind) for kind in sorted(kinds)}
+        found = [kind for kind in available if codec.lower() in available[kind]]
+        if not found:
+            names = ", ".join(name for names in available.values() for name in names)
+            raise ValueError(f"codec {codec!r} is unknown; available: {names}")
+        for kind in found:
+            one = encodings[kind]
+            encodings[kind] = Encoding(one.video_bitrate, one.max_framerate, codec.lower())
+    return encodings
+
+
+def codecs(kind: str) -> list[str]:
+    """Return the names of the codecs that can be sent, in lower case."""
+    names = (c.name.lower() for c in RTCRtpSender.getCapabilities(kind).codecs)
+    return [name for name in dict.fromkeys(names) if name != "rtx"]
+
+
+def prefer_codec(transceiver: RTCRtpTransceiver, codec: str | None) -> None:
+    """Put a codec first in what is offered from now on; the others stay possible."""
+    if codec is not None:
+        capabilities = RTCRtpSender.getCapabilities(transceiver.kind).codecs
+        transceiver.setCodecPreferences(sorted(capabilities, key=lambda c: c.name.lower() != codec))
+
+
+def pin_bitrate(transceiver: RTCRtpTransceiver, bitrate: int | None) -> None:
+    """Have a sender that has not begun yet keep to a bit rate."""
+    if bitrate is None or not _can_pin():
+        return
+    codec = transceiver._codecs[0].name.lower()
+    if codec in _PINNED:
+        setattr(transceiver.sender, _ENCODER, _PINNED[codec](int(bitrate)))
+
+
+_ENCODER = "_RTCRtpSender__encoder"
+
+
+@functools.cache
+def _can_pin() -> bool:
+    """Whether this version of aiortc has what is used here (1.14 to 1.16 have)."""
+    stored = (*RTCRtpSender.__init__.__code__.co_names,)
+    used = (*RTCRtpSender._next_encoded_frame.__code__.co_names,)
+    able = (
+        _ENCODER in stored
+        and _ENCODER in used
+        and "_codecs" in RTCRtpTransceiver.__init__.__code__.co_names
+        and all(
+            isinstance(getattr(encoder, "target_bitrate", None), property)
+            for encoder in (Vp8Encoder, H264Encoder)
+        )
+    )
+    if not able:
+        logger.warning(
+            "this version of aiortc hides its encoders: video_bitrate has no effect with it"
+        )
+    return able
+
+
+class _Pinned:
+    """An encoder whose rate does not follow the receiver's reports."""
+
+    def __init__(self, bitrate: int) -> None:
+        super().__init__()
+        self._bitrate = bitrate
+        # libvpx's buffer is set from this, as a second's worth of bits.
+        private = "_Vp8Encoder__target_bitrate"
+        if hasattr(self, private):
+            setattr(self, private, bitrate)
+
+    @property
+    def target_bitrate(self) -> int:
+        return self._bitrate
+
+    @target_bitrate.setter
+    def target_bitrate(self, bitrate: int) -> None:
+        pass
+
+
+class _PinnedVp8(_Pinned, Vp8Encoder):
+    pass
+
+
+class _PinnedH264(_Pinned, H264Encoder):
+    pass
+
+
+_PINNED: dict[str, type[_Pinned]] = {"vp8": _PinnedVp8, "h264": _PinnedH264}
+
+
+class SentTrack(MediaStreamTrack):
+    """A track on its way into one connection.
+
+    aiortc stops a sender's track when its connection ends. This one stands in for the
+    user's, which goes on, and may be sent over the next connection.
+    """
+
+    def __init__(
+        self, track: MediaStreamTrack, sent: Sent, max_framerate: float | None = None
+    ) -> None:
+        super().__init__()
+        self.kind = track.kind
+        self._track = track
+        self._sent = sent
+        self._interval = 0.0 if max_framerate is None else 1 / max_framerate
+        self._next: float | None = None
+
+    async def recv(self) -> Any:
+        """Return the track's next frame, or the next one that the frame rate allows."""
+        while True:
+            if self.readyState != "live":
+                raise MediaStreamError(f"{self._track!r} is not sent here any more")
+            try:
+                frame: Any = await self._track.recv()
+            except MediaStreamError:
+                self.stop()
+                raise
+            if not self._interval or self._is_due(frame):
+                self._sent.frames += 1
+                return frame
+
+    def _is_due(self, frame: Any) -> bool:
+        at = getattr(frame, "time", None)
+        if at is None:
+            at = time.monotonic()
+        if self._next is None or abs(at - self._next) > 1:  # the first, or the clock jumped
+            self._next = at
+        if at < self._next - 0.002:
+            return False
+        # From when it was due, so that 20 of 30 frames are 20; not from further back, lest a
+        # pause is made up for.
+        self._next = max(self._next, at - self._interval) + self._interval
+        return True

@@ -1,0 +1,268 @@
+"""The SFU's HTTP API as it is, for those who bring their own WebRTC. Needs no extra."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from metered_sync.engine import guard, loop
+from metered_sync.engine.deadline import Deadline
+from metered_sync.engine.sfu_calls import SfuCalls
+from metered_sync.wire import sfu as wire
+from metered_sync.wire.urls import check_origin
+
+__all__ = ["SfuApi", "check_credentials"]
+
+DEFAULT_URL = "https://global.sfu.metered.ca"
+
+
+def check_credentials(
+    label: str, app_id: str | None, secret: str | None, url: str | None
+) -> tuple[str, str, str]:
+    """Return app id, secret and origin, taken from the environment where they are ``None``.
+
+    Raises:
+        ValueError: One is missing, or cannot be what it should be.
+    """
+    app_id = app_id if app_id is not None else os.environ.get("METERED_SFU_APP_ID")
+    secret = secret if secret is not None else os.environ.get("METERED_SFU_SECRET")
+    for name, value in (("app_id", app_id), ("secret", secret)):
+        if not isinstance(value, str) or not value:
+            raise ValueError(
+                f"{label} needs {name}=… (from the service's dashboard), or "
+                f"METERED_SFU_{name.upper()} in the environment"
+            )
+    if not str(secret).isprintable() or " " in str(secret):
+        raise ValueError(
+            f"{label}: the secret contains a space or a line break; was it copied whole, "
+            "and nothing but it?"
+        )
+    if url is None:
+        url = os.environ.get("METERED_SFU_URL") or DEFAULT_URL
+    return str(app_id), str(secret), check_origin(url, secure="https")
+
+
+class SfuApi:
+    """The SFU's seven calls, each a method: what goes in and comes out is the service's JSON.
+
+    For programs that have a WebRTC stack of their own; :class:`~metered_sync.SfuClient`
+    does all of it. Only one negotiation of a session may be under way at a time: that is
+    the caller's to see to. Methods may be called from any thread.
+
+    A *description* is a ``{"type": …, "sdp": …}`` mapping, or anything with those
+    attributes, such as aiortc's. Lists of tracks hold mappings with the service's field
+    names; unknown fields are sent as they are.
+
+    The secret belongs to the whole app and lets its holder use every session: keep it
+    on servers.
+
+    Every method takes ``timeout=``, in seconds, and raises
+
+    - :class:`~metered_sync.SfuError` where the SFU cannot be reached, or refuses: by its
+      subclasses ``SfuAuthError`` (401, 403), ``SfuNotFoundError`` (404) and
+      ``SfuConflictError`` (409), with ``status``, ``endpoint`` and ``body``;
+    - :class:`~metered_sync.MeteredTimeoutError` when the deadline passes;
+    - ``ValueError`` where an argument lacks a field.
+
+    Args:
+        app_id: The SFU app's id; ``METERED_SFU_APP_ID`` in the environment.
+        secret: Its secret; ``METERED_SFU_SECRET``.
+        url: The SFU's origin, ``https://host`` (``http://`` for loopback hosts only);
+            ``METERED_SFU_URL``.
+        timeout: Seconds that a call may take, unless it says otherwise.
+    """
+
+    def __init__(
+        self,
+        app_id: str | None = None,
+        secret: str | None = None,
+        url: str | None = None,
+        *,
+        timeout: float = 15.0,
+    ) -> None:
+        app_id, secret, self._origin = check_credentials("SfuApi", app_id, secret, url)
+        self._timeout = Deadline(timeout).timeout
+        self._calls = SfuCalls("SfuApi", self._origin, app_id, secret)
+        self._born = guard.generation()
+
+    def __repr__(self) -> str:
+        return f"<SfuApi {self._origin}>"
+
+    def create_session(
+        self, offer: Any, *, metadata: str | None = None, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Make a session (``POST /session/new``).
+
+        Args:
+            offer: The first offer. It may carry tracks already, and needs at least one
+                media section or data channel.
+            metadata: A text that :meth:`sessions` shows.
+
+        Returns:
+            ``{"sessionId": …, "sessionDescription": …}``, the SFU's answer.
+        """
+        body: dict[str, Any] = {"sessionDescription": _description(offer)}
+        if metadata is not None:
+            body["metadata"] = metadata
+        wire.NewRequest.parse(body)
+        result: dict[str, Any] = self._send(wire.NEW, timeout, body=body)
+        return result
+
+    def publish_tracks(
+        self,
+        session_id: str,
+        tracks: Iterable[Mapping[str, Any]],
+        offer: Any,
+        *,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Publish tracks on a live session (``POST …/track/publish``).
+
+        Args:
+            session_id: The session that publishes.
+            tracks: ``{"trackId": …, "mid": …, "customTrackName": …}`` each: the id in the
+                offer's ``msid``, the transceiver's mid, and a name if it shall have one.
+            offer: A new offer that carries them.
+
+        Returns:
+            ``{"sessionId": …, "sessionDescription": …}``, the SFU's answer.
+        """
+        body = {"tracks": _tracks(tracks), "sessionDescription": _description(offer)}
+        wire.PublishRequest.parse(body)
+        result: dict[str, Any] = self._send(wire.PUBLISH, timeout, session_id, body)
+        return result
+
+    def subscribe_tracks(
+        self,
+        session_id: str,
+        tracks: Iterable[Mapping[str, Any] | wire.TrackInfo],
+        *,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Ask for tracks of other sessions (``POST …/track/subscribe``).
+
+        Args:
+            session_id: The session that is to receive them.
+            tracks: ``{"remoteSessionId": …, "remoteTrackId": …}`` each, or a
+                :class:`~metered_sync.TrackInfo`.
+
+        Returns:
+            ``{"sessionId": …, "sessionDescription": …, "immediateRenegotiationRequired":
+            …}``: an *offer* of the SFU's. Send your answer with :meth:`renegotiate`.
+        """
+        listed = [
+            {"remoteSessionId": item.session_id, "remoteTrackId": item.track_id}
+            if isinstance(item, wire.TrackInfo)
+            else item
+            for item in tracks
+        ]
+        body = {"tracks": _tracks(listed)}
+        wire.SubscribeRequest.parse(body)
+        result: dict[str, Any] = self._send(wire.SUBSCRIBE, timeout, session_id, body)
+        return result
+
+    def renegotiate(
+        self, session_id: str, description: Any, *, timeout: float | None = None
+    ) -> Any:
+        """Send a description, usually the answer to the SFU's offer (``PUT …/renegotiate``).
+
+        Returns:
+            Whatever the SFU says; ``None`` where it says nothing.
+        """
+        body = {"sessionDescription": _description(description)}
+        wire.RenegotiateRequest.parse(body)
+        return self._send(wire.RENEGOTIATE, timeout, session_id, body, kind=object)
+
+    def close_tracks(
+        self,
+        session_id: str,
+        tracks: Iterable[Mapping[str, Any] | str],
+        offer: Any,
+        *,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """End tracks of a session (``POST …/track/close``).
+
+        Args:
+            session_id: The session that publishes, or receives, them.
+            tracks: ``{"trackId": …}`` each, or the id itself.
+            offer: A new offer that no longer carries them.
+
+        Returns:
+            ``{"sessionId": …, "success": …, "sessionDescription": …}``, the SFU's answer.
+        """
+        listed = [{"trackId": item} if isinstance(item, str) else item for item in tracks]
+        body = {"tracks": _tracks(listed), "sessionDescription": _description(offer)}
+        wire.CloseRequest.parse(body)
+        result: dict[str, Any] = self._send(wire.CLOSE, timeout, session_id, body)
+        return result
+
+    def sessions(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
+        """List the app's sessions (``GET /sessions``).
+
+        Returns:
+            ``{"sessionId": …, "connectionState": …, "metadata": …, "sfuAppId": …}`` each.
+        """
+        result: list[dict[str, Any]] = self._send(wire.SESSIONS, timeout, kind=list)
+        return result
+
+    def tracks(self, session_id: str, *, timeout: float | None = None) -> list[dict[str, Any]]:
+        """List what a session publishes (``GET /session/{id}/tracks``).
+
+        Returns:
+            ``{"trackId": …, "customTrackName": …, "mid": …, "trackKind": …, …}`` each.
+        """
+        result: list[dict[str, Any]] = self._send(wire.TRACKS, timeout, session_id, kind=list)
+        return result
+
+    def close(self) -> None:
+        """Close idle connections to the SFU. Calls made later open new ones."""
+        self._calls.close()
+
+    def _send(
+        self,
+        call: wire.Call,
+        timeout: float | None,
+        session_id: str | None = None,
+        body: Any = None,
+        kind: type = dict,
+    ) -> Any:
+        deadline = Deadline.of(timeout, self._timeout)
+        guard.check_process(self._born, "SfuApi")
+        if session_id is not None and not (isinstance(session_id, str) and session_id):
+            raise ValueError("session_id must be a non-empty string")
+        send = functools.partial(
+            self._calls.ask,
+            call,
+            functools.partial(_expect, kind),
+            deadline,
+            session_id=session_id or "",
+            body=body,
+        )
+        return loop.current().call(
+            send, deadline=deadline, what=f"SfuApi: {call.method} {call.route}"
+        )
+
+
+def _expect(kind: type, body: object) -> object:
+    if not isinstance(body, kind):
+        what = "a list" if kind is list else "an object"
+        raise wire.SfuBodyError("body", f"must be {what}")
+    return body
+
+
+def _description(value: Any) -> dict[str, Any]:
+    get: Callable[[str], Any] = (
+        value.get if isinstance(value, Mapping) else functools.partial(_attribute, value)
+    )
+    return wire.SessionDescription.parse({"type": get("type"), "sdp": get("sdp")}).body()
+
+
+def _attribute(value: Any, name: str) -> Any:
+    return getattr(value, name, None)
+
+
+def _tracks(tracks: Iterable[Any]) -> list[Any]:
+    return [dict(item) if isinstance(item, Mapping) else item for item in tracks]
