@@ -7,10 +7,11 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from metered_sync.engine import guard, loop
+from metered_sync.engine import loop
 from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.sfu_calls import SfuCalls
 from metered_sync.wire import sfu as wire
+from metered_sync.wire.keys import check_secret
 from metered_sync.wire.urls import check_origin
 
 __all__ = ["SfuApi", "check_credentials"]
@@ -34,11 +35,7 @@ def check_credentials(
                 f"{label} needs {name}=… (from the service's dashboard), or "
                 f"METERED_SFU_{name.upper()} in the environment"
             )
-    if not str(secret).isprintable() or " " in str(secret):
-        raise ValueError(
-            f"{label}: the secret contains a space or a line break; was it copied whole, "
-            "and nothing but it?"
-        )
+    check_secret(label, "secret", secret)
     if url is None:
         url = os.environ.get("METERED_SFU_URL") or DEFAULT_URL
     return str(app_id), str(secret), check_origin(url, secure="https")
@@ -49,7 +46,7 @@ class SfuApi:
 
     For programs that have a WebRTC stack of their own; :class:`~metered_sync.SfuClient`
     does all of it. Only one negotiation of a session may be under way at a time: that is
-    the caller's to see to. Methods may be called from any thread.
+    the caller's to see to. Methods may be called from any thread, and in forked children.
 
     A *description* is a ``{"type": …, "sdp": …}`` mapping, or anything with those
     attributes, such as aiortc's. Lists of tracks hold mappings with the service's field
@@ -85,7 +82,6 @@ class SfuApi:
         app_id, secret, self._origin = check_credentials("SfuApi", app_id, secret, url)
         self._timeout = Deadline(timeout).timeout
         self._calls = SfuCalls("SfuApi", self._origin, app_id, secret)
-        self._born = guard.generation()
 
     def __repr__(self) -> str:
         return f"<SfuApi {self._origin}>"
@@ -230,7 +226,6 @@ class SfuApi:
         kind: type = dict,
     ) -> Any:
         deadline = Deadline.of(timeout, self._timeout)
-        guard.check_process(self._born, "SfuApi")
         if session_id is not None and not (isinstance(session_id, str) and session_id):
             raise ValueError("session_id must be a non-empty string")
         send = functools.partial(
