@@ -16,6 +16,8 @@ __all__ = ["RestClient"]
 
 T = TypeVar("T")
 Self = TypeVar("Self", bound="RestClient")
+DETAIL = 300
+"""Characters of the service's own words in an error's message."""
 
 _REMEDIES = {
     404: "is the url right?",
@@ -130,7 +132,7 @@ class RestClient:
     def _refusal(self, what: str, needs: str, answer: Answer) -> RestError:
         code, message = parse_error(answer.body)
         texts = (answer.body,) if isinstance(answer.body, str) else (code, message)
-        detail = scrub(": ".join(text for text in texts if text))
+        detail = scrub(": ".join(text for text in texts if text))[:DETAIL]
         remedy = self._remedy(answer.status, code, needs) or _REMEDIES.get(answer.status, "")
         if answer.retry_after:
             remedy += f"; the service asks to wait {answer.retry_after:g} s"
@@ -139,7 +141,7 @@ class RestClient:
             + (f" ({detail})" if detail else "")
             + (f": {remedy}" if remedy else ""),
             status=answer.status,
-            code=code,
+            code=None if code is None else scrub(code)[:DETAIL],
             retry_after=answer.retry_after,
         )
 

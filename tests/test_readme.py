@@ -24,6 +24,8 @@ def environment(cloud: dict[str, str]) -> dict[str, str]:
     return {
         "METERED_URL": cloud["url"],
         "METERED_KEY": cloud["publishable_key"],
+        "METERED_KEY_ID": cloud["key_id"],
+        "METERED_KEY_SECRET": cloud["key_secret"],
         "METERED_SFU_URL": cloud["http_url"],
         "METERED_SFU_APP_ID": cloud["sfu_app_id"],
         "METERED_SFU_SECRET": cloud["sfu_secret"],
