@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidState
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection
 from websockets.sync.server import serve as websocket_serve
@@ -72,14 +72,17 @@ class Scripted:
         self.say(json.dumps(fields))
 
     def say(self, *frames: str | bytes) -> None:
-        """Send frames as they are, all in one write."""
+        """Send frames as they are, all in one write; ``OSError`` if the client is gone."""
         connection = self.connection
         with connection.protocol_mutex:
-            for frame in frames:
-                if isinstance(frame, str):
-                    connection.protocol.send_text(frame.encode())
-                else:
-                    connection.protocol.send_binary(frame)
+            try:
+                for frame in frames:
+                    if isinstance(frame, str):
+                        connection.protocol.send_text(frame.encode())
+                    else:
+                        connection.protocol.send_binary(frame)
+            except InvalidState as error:
+                raise ConnectionError("the client has closed") from error
             connection.socket.sendall(b"".join(connection.protocol.data_to_send()))
 
     def close(self, code: int, reason: str = "") -> None:

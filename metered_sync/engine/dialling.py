@@ -224,7 +224,7 @@ class Dialler:
         )
 
     def _closed_at_once(self, connection: WebSocket) -> SignallingConnectError:
-        code = connection.protocol.close_code or ABNORMAL
+        code = int(connection.protocol.close_code or ABNORMAL)
         reason = scrub(connection.protocol.close_reason or "")
         remedy = TERMINAL_CLOSES.get(code)
         if code == CLOSE_TOKEN_EXPIRED:

@@ -400,7 +400,7 @@ class SignallingLink(Link):
             self._timer = self._expiry = None
         # (On the connection itself these exist since websockets 14.1 only.)
         protocol = connection.protocol
-        return protocol.close_code or ABNORMAL, scrub(protocol.close_reason or "")
+        return int(protocol.close_code or ABNORMAL), scrub(protocol.close_reason or "")
 
     # --- sending ---
 
@@ -576,6 +576,8 @@ class SignallingLink(Link):
                 delay = min(frame.retry_after_ms / 1000, self._timings.going_away_max)
             self._retry_after = delay
             self._sink.emit(GoingAway(round(delay * 1000)))
+        elif frame is None:
+            logger.info("%s: ignored a frame of a type that is not known", self.label)
 
     def _handle_error(self, frame: frames.ErrorFrame) -> None:
         request = self._outbox.take(frame.request_id) if frame.request_id else None
