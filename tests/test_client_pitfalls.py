@@ -42,7 +42,7 @@ from tests.conftest import wait_until
 from tests.scripted import WELCOME, Scripted, ScriptedServer, mute, polite
 
 FAST = ReconnectOptions(initial_delay=0.02, max_delay=0.1)
-TIMINGS = dataclasses.replace(DEFAULT, welcome=0.3, replay_retry=0.05, slow_floor=0.5)
+TIMINGS = dataclasses.replace(DEFAULT, replay_retry=0.5, slow_floor=1.5)
 QUIET = 0.5
 """Seconds in which what must not happen would have happened, many times over."""
 
@@ -71,10 +71,10 @@ def refuse(code: str, kind: str, times: int = 1) -> Callable[[Scripted, dict[str
 
 def nothing_more(server: ScriptedServer) -> None:
     """Check that nobody connects for a while."""
-    before = len(server.upgrades)
-    with pytest.raises(queue.Empty):
-        server._fresh.get(timeout=QUIET)
-    assert len(server.upgrades) == before
+    before, end = len(server.upgrades), time.monotonic() + QUIET
+    while time.monotonic() < end:
+        assert len(server.upgrades) == before
+        time.sleep(0.01)
 
 
 # --- the end --------------------------------------------------------------------------
@@ -143,8 +143,6 @@ def test_close_inside_a_disconnected_handler_stops_reconnecting() -> None:
         server.accept().drop()
         assert closed.wait(10)
         assert alice.state == "closed"
-        connected = len(server.upgrades)  # an attempt may have been under way
-        assert connected <= 2
         nothing_more(server)
 
 
@@ -202,13 +200,13 @@ def _refused(alice: SignallingClient) -> SignallingConnectError:
 
 def test_a_server_without_a_welcome_is_left() -> None:
     with ScriptedServer(welcome=lambda number: None) as server:
-        alice = client(server)
+        alice = client(server, _timings=dataclasses.replace(DEFAULT, welcome=1.0))
         error = _refused(alice)
         assert (error.close_code, error.close_reason) == (1006, "no welcome")
         assert server.accept().ended() == (1000, "no welcome")
         # The caller's deadline, when it is earlier, leaves no socket behind either.
         with pytest.raises(MeteredTimeoutError):
-            alice.connect(timeout=0.1)
+            alice.connect(timeout=0.5)
         server.accept().ended()
         nothing_more(server)
         assert alice.state == "idle"
@@ -216,9 +214,9 @@ def test_a_server_without_a_welcome_is_left() -> None:
 
 def test_a_late_welcome_is_no_connection() -> None:
     with ScriptedServer(welcome=lambda number: None) as server:
-        alice = client(server, _timings=DEFAULT)
+        alice = client(server)
         with pytest.raises(MeteredTimeoutError):
-            alice.connect(timeout=0.1)
+            alice.connect(timeout=0.5)
         connection = server.accept()
         try:
             connection.send(**WELCOME)
@@ -261,11 +259,11 @@ def test_a_connect_that_was_given_up_does_not_come_back_later() -> None:
             alice.connect(timeout=0.2)
         alice.connect()
         release.set()
-        nothing_more_than_one = server.accept()
+        connection = server.accept()
         nothing_more(server)
         assert server.upgrades == ["/v1?token=timely"]
         alice.close()
-        assert nothing_more_than_one.ended()[0] == 1000
+        assert connection.ended()[0] == 1000
 
 
 def test_closing_while_the_token_is_fetched_makes_no_connection() -> None:
@@ -716,9 +714,9 @@ def test_going_away_without_a_sensible_time_means_a_second_and_never_ages() -> N
 def test_over_the_limit_comes_back_slowly() -> None:
     with ScriptedServer() as server, client(server) as alice, alice.events(Outage) as outages:
         server.accept().close(4010, "over the limit")
-        assert 0.45 <= outages.get(timeout=10).duration < 5
+        assert 1.45 <= outages.get(timeout=10).duration < 5
         server.accept().close(1001, "restart")
-        assert outages.get(timeout=10).duration < 0.45
+        assert outages.get(timeout=10).duration < 1.45
 
 
 def test_over_the_limit_while_reconnecting_is_slow_too() -> None:
@@ -729,7 +727,7 @@ def test_over_the_limit_while_reconnecting_is_slow_too() -> None:
     ):
         server.accept().drop()
         server.accept().close(4010, "over the limit")
-        assert outages.get(timeout=10).duration >= 0.45
+        assert outages.get(timeout=10).duration >= 1.45
 
 
 def test_a_refused_upgrade_while_reconnecting_asks_for_another_token() -> None:

@@ -222,12 +222,12 @@ def test_what_is_idle_stays_connected(published: Driver) -> None:
     with LocalCloud(_timings=dataclasses.replace(DEFAULT, server_ping=0.2)) as cloud:
         options = cloud.client_options()
         with (
-            SignallingClient(**options, inactivity_timeout=1.5) as us,
-            published.party(**options, inactivity=1.5) as them,
+            SignallingClient(**options, inactivity_timeout=2.5) as us,
+            published.party(**options, inactivity=2.5) as them,
         ):
             inbox = us.subscribe("idle")
             with pytest.raises(MeteredTimeoutError):
-                us.wait_for(Disconnected, timeout=3)
+                us.wait_for(Disconnected, timeout=4)
             assert not them.had("disconnected")
             them.publish("idle", "still here")
             assert inbox.get(timeout=10) == Message("idle", them.peer_id, "still here")
