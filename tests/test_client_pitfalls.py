@@ -587,23 +587,37 @@ def test_a_repeated_subscription_that_is_not_answered_is_tried_again() -> None:
         assert inbox.get(timeout=10).data == 1
 
 
-def test_a_subscription_whose_repeats_all_failed_is_repeated_on_the_next_connection() -> None:
+def test_a_subscription_whose_repeats_all_fail_says_so_to_its_reader() -> None:
     def answer(connection: Scripted, frame: dict[str, Any]) -> None:
-        if connection.number == 1:
-            connection.send(type="error", requestId=frame["requestId"], code="internal_error")
-        else:
+        if connection.number == 0 or frame.get("channel") != "c":
             polite(connection, frame)
+        else:
+            connection.send(type="error", requestId=frame["requestId"], code="internal_error")
 
-    with ScriptedServer(answer) as server, client(server) as alice:
+    timings = dataclasses.replace(TIMINGS, replay_retry=0.05)
+    with ScriptedServer(answer) as server, client(server, _timings=timings) as alice:
         inbox = alice.subscribe("c")
         server.accept().drop()
         second = server.accept()
         for _ in range(4):
             second.expect("subscribe")
-        second.drop()
-        third = server.accept()
-        assert third.expect("subscribe")["channel"] == "c"
-        third.send(type="message", channel="c", **{"from": "b", "data": 1})
+        with pytest.raises(AckTimeoutError, match="subscribe again"):
+            inbox.get(timeout=10)
+        alice.publish("the rest", "goes on")
+
+
+def test_a_loss_while_subscriptions_are_repeated_loses_none() -> None:
+    def answer(connection: Scripted, frame: dict[str, Any]) -> None:
+        if connection.number not in (1, 2):
+            polite(connection, frame)
+
+    with ScriptedServer(answer) as server, client(server) as alice:
+        inbox = alice.subscribe("c")
+        for _ in range(3):
+            server.accept().drop()
+        fourth = server.accept()
+        assert fourth.expect("subscribe")["channel"] == "c"
+        fourth.send(type="message", channel="c", **{"from": "b", "data": 1})
         assert inbox.get(timeout=10).data == 1
 
 
