@@ -359,11 +359,14 @@ class SignallingClient(Client[SignallingLink]):
             MeteredTimeoutError: Not in time. What is on its way stays so.
             SignallingError: The first failure that nobody has fetched from its
                 :class:`Delivery`; the others are on theirs.
+            ClosedError: The client is closed.
         """
         deadline = self._deadline(timeout)
-        self._connected("flush")
+        link = self._connected("flush")
         self._start().check("flush")
         self._deliveries.flush(deadline)
+        if link.error is not None:
+            raise fresh(link.error)
 
     # --- who is there ---
 

@@ -11,6 +11,7 @@ import itertools
 import json
 import queue
 import socket
+import ssl as ssl_module
 import threading
 import time
 from collections.abc import Callable
@@ -128,6 +129,7 @@ class ScriptedServer:
         answer: Called with each frame that a client sends.
         welcome: The first frame for connection number n; ``None`` sends none.
         status: The HTTP status for upgrade number n; ``None`` accepts it.
+        ssl: Serve over TLS with this context.
     """
 
     def __init__(
@@ -136,10 +138,12 @@ class ScriptedServer:
         *,
         welcome: Callable[[int], dict[str, Any] | None] = lambda number: WELCOME,
         status: Callable[[int], int | None] = lambda number: None,
+        ssl: ssl_module.SSLContext | None = None,
     ) -> None:
         self.answer = answer
         self.welcome = welcome
         self.status = status
+        self.ssl = ssl
         self.upgrades: list[str] = []
         """The request target of each upgrade, those that were refused included."""
         self.connections: list[Scripted] = []
@@ -153,7 +157,7 @@ class ScriptedServer:
     def __enter__(self) -> ScriptedServer:
         self._server = websocket_serve(
             self._serve, "127.0.0.1", 0, process_request=self._upgrade, compression=None,
-            close_timeout=1,
+            close_timeout=1, ssl=self.ssl,
         )  # fmt: skip
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
@@ -185,7 +189,8 @@ class ScriptedServer:
                 scripted.send(**welcome)
             self._fresh.put(scripted)
             while True:
-                self.answer(scripted, scripted.received(connection.recv()))
+                frame = scripted.received(connection.recv())
+                self.answer(scripted, frame)  # (which a test may have replaced meanwhile)
         except (ConnectionClosed, OSError):
             pass
         finally:

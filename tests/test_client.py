@@ -5,11 +5,13 @@ import gc
 import math
 import queue
 import socket
+import ssl
 import threading
 import time
 from typing import Any
 
 import pytest
+import trustme
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 from websockets.sync.server import serve as websocket_serve
@@ -40,6 +42,7 @@ from metered_sync.local import LocalCloud
 from metered_sync.wire.frames import Welcome, build_welcome
 from metered_sync.wire.timings import DEFAULT
 from tests.conftest import wait_until
+from tests.scripted import Scripted, ScriptedServer, polite
 
 FAST = ReconnectOptions(initial_delay=0.05, max_delay=0.2)
 
@@ -720,3 +723,179 @@ class _MuteServer:
     def __exit__(self, *exc: object) -> None:
         self._server.shutdown()
         self._thread.join()
+
+
+# --- who is there ---------------------------------------------------------------------
+
+
+def test_the_roster_follows_joins_leaves_and_sockets(shared_cloud: LocalCloud) -> None:
+    with peer(shared_cloud, "r-1") as one, pytest.raises(KeyError, match="not subscribed"):
+        one.roster("roster")
+    with peer(shared_cloud, "r-2", peer_metadata={"name": "Two"}) as two:
+        two.subscribe("roster")
+        with peer(shared_cloud, "r-1") as one:
+            one.subscribe("roster")
+            assert one.roster("roster", timeout=5) == {"r-2": {"name": "Two"}}
+            wait_until(lambda: two.roster("roster") == {"r-1": None})
+            with peer(shared_cloud, "r-1") as again:  # another socket of the same peer
+                again.subscribe("roster")
+                assert again.roster("roster", timeout=5) == {"r-2": {"name": "Two"}}
+                assert one.roster("roster") == {"r-2": {"name": "Two"}}
+            two.publish("roster", "the other socket is gone")
+            assert two.roster("roster") == {"r-1": None}
+            with peer(shared_cloud, "r-3") as three:
+                three.subscribe("roster")
+                wait_until(lambda: sorted(one.roster("roster")) == ["r-2", "r-3"])
+                # A further reader with metadata subscribes again: the list comes anew.
+                one.subscribe("roster", include_sender_metadata=True)
+                assert sorted(one.roster("roster")) == ["r-2", "r-3"]
+            wait_until(lambda: sorted(one.roster("roster")) == ["r-2"])
+            one.unsubscribe("roster")
+            with pytest.raises(KeyError):
+                one.roster("roster")
+
+
+def test_the_roster_is_right_after_a_reconnect(cloud: LocalCloud) -> None:
+    with peer(cloud, "r-1") as one, peer(cloud, "r-2") as two:
+        one.subscribe("roster")
+        two.subscribe("roster")
+        wait_until(lambda: list(one.roster("roster")) == ["r-2"])
+        with one.events(Outage) as outages:
+            cloud.faults.refuse_connections(0.3)
+            cloud.faults.drop_connections("r-1")
+            wait_until(lambda: one.state == "reconnecting")
+            two.unsubscribe("roster")
+            assert outages.get(timeout=10).duration >= 0.2
+        assert one.roster("roster") == {}
+
+
+def test_the_roster_waits_for_a_list_that_may_never_come(shared_cloud: LocalCloud) -> None:
+    with peer(shared_cloud, "r-4", permissions=["subscribe"]) as blind:
+        blind.subscribe("roster")
+        assert blind.roster("roster") == {}
+        with pytest.raises(MeteredTimeoutError, match="presence permission"):
+            blind.roster("roster", timeout=0.05)
+
+
+def test_a_callback_finds_its_event_in_the_roster(shared_cloud: LocalCloud) -> None:
+    seen: queue.Queue[bool] = queue.Queue()
+    with peer(shared_cloud, "r-5") as one, peer(shared_cloud, "r-6") as two:
+        one.subscribe("roster-5")
+
+        @one.on(Presence)
+        def note(event: Presence) -> None:
+            for joined in event.joined:
+                seen.put(joined.peer_id in one.roster(event.channel))
+
+        two.subscribe("roster-5")
+        assert seen.get(timeout=5)
+
+
+# --- patterns -------------------------------------------------------------------------
+
+
+def test_a_pattern_receives_what_it_covers(shared_cloud: LocalCloud) -> None:
+    with client(shared_cloud) as fleet, client(shared_cloud) as device:
+        everything, one = fleet.subscribe("dev/*/events"), fleet.subscribe("dev/7/events")
+        device.publish("dev/7/events", "seven")
+        device.publish("dev/8/events", "eight")
+        device.publish("dev/8/other", "no")
+        device.publish("dev/8/sub/events", "no")
+        device.publish("dev/9/events", "nine")
+        got = [everything.get(timeout=5) for _ in range(3)]
+        assert [(m.channel, m.data) for m in got] == [
+            ("dev/7/events", "seven"),
+            ("dev/8/events", "eight"),
+            ("dev/9/events", "nine"),
+        ]
+        assert one.get(timeout=5).data == "seven"
+        assert len(one) == len(everything) == 0
+
+
+# --- what happens to subscriptions after a reconnect ------------------------------------
+
+
+def test_the_outage_is_over_when_the_subscriptions_are_back() -> None:
+    def answer(connection: Scripted, frame: dict[str, Any]) -> None:
+        if connection.number == 0 or frame["type"] != "subscribe" or len(connection.texts) >= 4:
+            polite(connection, frame)
+
+    timings = dataclasses.replace(DEFAULT, replay_retry=0.3)
+    with (
+        ScriptedServer(answer) as server,
+        SignallingClient(api_key="k", url=server.url, reconnect=FAST, _timings=timings) as alice,
+    ):
+        alice.subscribe("a")
+        alice.subscribe("b")
+        with alice.events(Outage, Connected) as events:
+            server.accept().drop()
+            second = server.accept()
+            assert isinstance(events.get(timeout=5), Connected)
+            outage = events.get(timeout=5)
+            assert isinstance(outage, Outage)
+            assert outage.duration >= 0.3
+            assert [f["channel"] for f in second.frames if f["type"] == "subscribe"][:3] == [
+                "a",
+                "b",
+                "a",
+            ]
+
+
+def test_a_subscription_that_stays_unacknowledged_ends_its_readers() -> None:
+    def answer(connection: Scripted, frame: dict[str, Any]) -> None:
+        if connection.number == 0 or frame["type"] != "subscribe":
+            polite(connection, frame)
+
+    timings = dataclasses.replace(DEFAULT, replay_retry=0.05)
+    with (
+        ScriptedServer(answer) as server,
+        SignallingClient(api_key="k", url=server.url, reconnect=FAST, _timings=timings) as alice,
+    ):
+        inbox = alice.subscribe("a")
+        server.accept().drop()
+        with pytest.raises(AckTimeoutError, match="subscribe again"):
+            inbox.get(timeout=10)
+        with pytest.raises(KeyError):
+            alice.roster("a")
+        alice.publish("a", "still connected", timeout=5)
+
+
+def test_a_provider_that_hangs_is_not_called_again_beside_itself(cloud: LocalCloud) -> None:
+    calls, release = [], threading.Event()
+    good = cloud.token_options("slow")["token_provider"]
+
+    def provide() -> str:
+        calls.append(threading.current_thread().name)
+        if len(calls) > 1:
+            release.wait(20)
+        return str(good())
+
+    with SignallingClient(
+        token_provider=provide, url=cloud.url, reconnect=FAST, token_provider_timeout=0.2
+    ) as alice:
+        cloud.faults.drop_connections()
+        with alice.events(Connected) as events:
+            wait_until(lambda: len(calls) == 2)
+            with pytest.raises(MeteredTimeoutError):
+                events.get(timeout=1.0)  # several attempts, one call
+            assert len(calls) == 2
+            release.set()
+            assert events.get(timeout=10).is_reconnect
+
+
+def test_a_connection_over_tls(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with ScriptedServer(ssl=context) as server:
+        url = server.url.replace("ws://127.0.0.1", "wss://localhost")
+        with pytest.raises(SignallingConnectError, match="certificate"):
+            SignallingClient(api_key="k", url=url).connect()
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        with SignallingClient(api_key="k", url=url) as alice:
+            for number in range(50):
+                alice.publish_nowait("x", "x" * 50_000)
+                alice.publish("x", number)
+            alice.flush()
+        assert len(server.accept().texts) == 100

@@ -6,11 +6,11 @@ handed on as bytes, without an object, a queue or a task for each; and frames go
 that a caller's thread has built, many with one write. ``benchmarks/pubsub.py`` says what that
 is worth.
 
-The rule that keeps the two in step: the library's parser is given whole frames only, in the
-order in which they came, so it is always at the start of a frame when the next one comes.
-Whatever is not a plain text frame - control frames, binary, fragments, frames that are too
-long or otherwise against RFC 6455 - goes to it, and so does everything once the connection
-has begun to close.
+The rule that keeps the two in step: while the short way is open, the library's parser is given
+whole control frames only, so it is at the start of a frame when the next one comes. At
+anything else - fragments, binary, a frame that is too long or otherwise against RFC 6455, the
+close - the short way ends for good, and all that follows is the library's. A service that
+sends one JSON text a frame never gets there before the close.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ Receiver = Callable[["bytes | None"], None]
 
 _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 _WHOLE_TEXT = 0x81
+_CONTROL = (0x88, 0x89, 0x8A)
 _HEAD_END = b"\r\n\r\n"
 _MAX_HEAD = 1 << 16
 
@@ -74,7 +75,7 @@ class WebSocket(ClientConnection):
         self._head: bytes | None = b""
         self._short = False  # whether text frames take the short way
         self._rest = b""  # the beginning of a frame
-        self._pieces: list[bytes] | None = None  # of a fragmented message
+        self._pieces: list[bytes] = []  # of a fragmented message
         self._binary = False
 
     def listen(self, receiver: Receiver | None) -> None:
@@ -123,32 +124,34 @@ class WebSocket(ClientConnection):
         at, end = 0, len(data)
         now = time.monotonic()
         while end - at >= 2:
-            size, start = data[at + 1], at + 2
-            if size > 125:  # a longer size follows
-                start += 2 if size == 126 else 8
-                if size < 128 and start <= end:
+            first, size, start = data[at], data[at + 1], at + 2
+            if first == _WHOLE_TEXT and size < 128:
+                if size > 125:  # a longer size follows
+                    start += 2 if size == 126 else 8
+                    if end < start:
+                        break
                     size = int.from_bytes(data[at + 2 : start], "big")
-                elif size < 128:
-                    break
-                if size > MAX_INBOUND_FRAME or data[at + 1] > 127:
-                    # Too long, or masked, which a server's frames must not be.
-                    self._short = False
-                    break
+                stop = start + size
+                if stop <= end and size <= MAX_INBOUND_FRAME:
+                    self.last_text = now
+                    self._receiver(data[start:stop])
+                    at = stop
+                    continue
+                self._short = size <= MAX_INBOUND_FRAME
+                break
             stop = start + size
+            if first not in _CONTROL or size > 125:
+                self._short = False
+                break
             if stop > end:
                 break
-            if data[at] == _WHOLE_TEXT and self._pieces is None:
-                self.last_text = now
-                self._receiver(data[start:stop])
-                at = stop
-                continue
             super().data_received(data[at:stop])
             at = stop
             if self.protocol.state is not OPEN:
                 self._short = False
                 break
         self._rest = data[at:]
-        if not self._short and self._rest:  # the library's from here on
+        if not self._short and self._rest:
             rest, self._rest = self._rest, b""
             super().data_received(rest)
 
@@ -157,14 +160,14 @@ class WebSocket(ClientConnection):
         if not isinstance(event, Frame) or event.opcode not in _DATA:
             super().process_event(event)
             return
-        if event.opcode is not Opcode.CONT or self._pieces is None:
+        if event.opcode is not Opcode.CONT:
             self._pieces, self._binary = [], event.opcode is Opcode.BINARY
         self._pieces.append(bytes(event.data))
-        if event.fin:
-            pieces, self._pieces = self._pieces, None
-            if not self._binary:
-                self.last_text = time.monotonic()
-            self._receiver(None if self._binary else b"".join(pieces))
+        if event.fin and self._binary:
+            self._receiver(None)
+        elif event.fin:
+            self.last_text = time.monotonic()
+            self._receiver(b"".join(self._pieces))
 
     # --- outgoing ---
 
