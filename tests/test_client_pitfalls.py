@@ -414,6 +414,89 @@ def test_presence_is_passed_on_as_it_came() -> None:
         )
 
 
+# --- who is in a channel --------------------------------------------------------------
+
+
+def presence(joined: list[str], left: list[str] | None = None) -> str:
+    entries = [[{"peerId": name} for name in names] for names in (joined, left or [])]
+    frame = {"type": "presence", "channel": "c", "joined": entries[0], "left": entries[1]}
+    return json.dumps(frame)
+
+
+def listing(*lists: str) -> Callable[[Scripted, dict[str, Any]], None]:
+    """Acknowledge, and answer the n-th subscription of all with the n-th text, in one read."""
+    left = list(lists)
+
+    def answer(connection: Scripted, frame: dict[str, Any]) -> None:
+        ack = json.dumps({"type": "ack", "requestId": frame["requestId"]})
+        rest = [left.pop(0)] if frame["type"] == "subscribe" else []
+        connection.say(ack, *rest)
+
+    return answer
+
+
+def test_the_roster_begins_with_the_snapshot_and_follows_the_changes() -> None:
+    first = presence(["a", "me", "b"], ["b"])
+    with (
+        ScriptedServer(listing(first)) as server,
+        client(server) as alice,
+        alice.events(Presence) as events,
+    ):
+        alice.subscribe("c")
+        assert alice.roster("c", timeout=10) == {"a": None, "b": None}  # without oneself
+        events.get(timeout=10)
+        connection = server.accept()
+        for change, expected in (
+            (presence(["x"], ["a"]), {"b", "x"}),
+            (presence(["x", "me"]), {"b", "x"}),
+            (presence([], ["nobody"]), {"b", "x"}),
+            (presence([], ["b", "x"]), set()),
+        ):
+            connection.say(change)
+            events.get(timeout=10)
+            assert alice.roster("c").keys() == expected
+
+
+def test_the_roster_after_a_loss_is_the_new_snapshot() -> None:
+    lists = [presence(["stays", "goes"]), presence(["stays", "new"], ["stays"])]
+    with (
+        ScriptedServer(listing(*lists)) as server,
+        client(server) as alice,
+        alice.events(Presence) as events,
+    ):
+        alice.subscribe("c")
+        events.get(timeout=10)
+        server.accept().drop()
+        events.get(timeout=10)
+        assert alice.roster("c") == {"stays": None, "new": None}
+
+
+def test_the_roster_of_one_who_is_alone_is_known_to_be_empty() -> None:
+    with ScriptedServer() as server, client(server) as alice:
+        alice.subscribe("c")
+        assert alice.roster("c", timeout=10) == {}
+
+
+def test_the_roster_does_not_take_a_late_change_for_the_snapshot() -> None:
+    # Left and subscribed to again, while a change of before is still on its way.
+    def answer(connection: Scripted, frame: dict[str, Any]) -> None:
+        if frame["type"] == "subscribe" and len(connection.frames) > 1:
+            connection.say(presence(["before"]))
+            connection.send(type="ack", requestId=frame["requestId"])
+        else:
+            polite(connection, frame)
+
+    with ScriptedServer(answer) as server, client(server) as alice:
+        alice.subscribe("c")
+        alice.unsubscribe("c")
+        alice.subscribe("c")
+        assert alice.roster("c") == {}
+        with pytest.raises(MeteredTimeoutError):
+            alice.roster("c", timeout=0.1)
+        server.accept().say(presence(["b"]))
+        assert alice.roster("c", timeout=10) == {"b": None}
+
+
 # --- frames that are none -------------------------------------------------------------
 
 ODD = [

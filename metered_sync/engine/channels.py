@@ -136,8 +136,8 @@ class Channels:
         """Keep a channel's members current."""
         with self._lock:
             channel = self._channels.get(presence.channel)
-            if channel is None:
-                return
+            if channel is None or not channel.acknowledged:
+                return  # a late one, of an earlier subscription
             members = {} if channel.snapshot_due else dict(channel.members)
             for peer in presence.left if not channel.snapshot_due else ():
                 members.pop(peer.peer_id, None)
