@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from aiohttp import web
@@ -19,6 +19,7 @@ from metered_sync.local.control import ControlApi
 from metered_sync.local.faults import Faults
 from metered_sync.local.keys import KeyRing, PublishableKey, SecretKey
 from metered_sync.local.meter import Meter
+from metered_sync.local.rest import server_logger
 from metered_sync.local.sfu import Sfu
 from metered_sync.local.signalling import SignallingServer
 from metered_sync.local.turn import DEFAULT_ICE_SERVERS, TurnService, check_ice_servers
@@ -28,10 +29,15 @@ from metered_sync.wire.timings import DEFAULT, Timings
 from metered_sync.wire.tokens import Grant
 from metered_sync.wire.urls import is_loopback
 
+if TYPE_CHECKING:
+    from metered_sync.control import ControlPlane
+
 __all__ = ["LocalCloud"]
 
 T = TypeVar("T")
 TURN_APP = "local"
+MAX_REQUEST_LINE = 1 << 17
+"""Bytes of a request line. One with a token at all its caps has about half of that."""
 BACKLOG = 1024
 """Connections that may wait to be accepted: a thousand clients may come at once."""
 
@@ -66,7 +72,12 @@ class _Cloud(Link):
         # No access log: request lines carry keys and tokens. No decompression: no client of
         # these APIs compresses, and aiohttp answers a body that is badly compressed with 500.
         self._runner = web.AppRunner(
-            app, access_log=None, shutdown_timeout=1.0, auto_decompress=False
+            app,
+            access_log=None,
+            logger=server_logger(),
+            shutdown_timeout=1.0,
+            auto_decompress=False,
+            max_line_size=MAX_REQUEST_LINE,
         )
         await self._runner.setup()
         try:
@@ -313,6 +324,12 @@ class LocalCloud(Facade):
             "secret_key": self.turn_secret_key,
             "url": self.http_url,
         }
+
+    def control_plane(self) -> ControlPlane:
+        """Return a control plane that uses the secret key pair."""
+        from metered_sync.control import ControlPlane
+
+        return ControlPlane(self.key_id, self.key_secret, url=self.http_url)
 
 
 def _check_whole(name: str, value: object, most: float = math.inf) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
+from metered_sync.engine.logs import scrubbed_logger
 from metered_sync.wire.bodies import error_body
 from metered_sync.wire.limits import MAX_REST_BODY
 
-__all__ = ["Call", "Refusal", "answer", "read_json", "refuse"]
+__all__ = ["Call", "Refusal", "answer", "read_json", "refuse", "server_logger"]
 
 Call = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -68,3 +71,23 @@ async def read_json(request: web.Request) -> Any:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+class _Answered(logging.Filter):
+    """Leaves out what a client did wrong: it got its answer, with the same words in it.
+
+    Requests that are no HTTP are meant; aiohttp logs them with a traceback, and with the
+    first bytes, which may be part of a key.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, HttpProcessingError)
+
+
+def server_logger() -> logging.Logger:
+    """Return the logger for the HTTP server's own troubles."""
+    logger = scrubbed_logger("metered_sync.local.http")
+    if not any(isinstance(f, _Answered) for f in logger.filters):
+        logger.addFilter(_Answered())
+    return logger

@@ -141,7 +141,7 @@ class Socket:
         await self._outlet.drained(self)
         self.flush()
         try:
-            await asyncio.wait_for(self._ws.close(code=code, message=reason.encode()), 2 * within)
+            await asyncio.wait_for(self._ws.close(code=code, message=reason.encode()), within)
         except asyncio.TimeoutError:
             pass
         if not self._transport.is_closing() or self._transport.get_write_buffer_size():

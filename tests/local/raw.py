@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import websockets
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from metered_sync import mint_token
@@ -55,3 +58,31 @@ def raw(
     query = f"key={cloud.publishable_key}" if token is None else f"token={token}"
     with connect(f"{cloud.url}/v1?{query}", **OPTIONS) as connection:
         yield Raw(connection)
+
+
+def closed_with(client: Raw) -> int:
+    """Return the close code with which the server ends a connection, 1006 for none."""
+    with pytest.raises(ConnectionClosed) as caught:
+        while True:
+            client.receive()
+    return 1006 if caught.value.rcvd is None else caught.value.rcvd.code
+
+
+@contextmanager
+def deaf(cloud: LocalCloud, channel: str) -> Iterator[socket.socket]:
+    """Connect and subscribe to a channel, and read nothing but the server's first words."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(5)
+        connection.connect(("127.0.0.1", cloud.port))
+        connection.sendall(
+            f"GET /v1?key={cloud.publishable_key} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+        )
+        request = json.dumps({"type": "subscribe", "channel": channel}).encode()
+        connection.sendall(b"\x81" + bytes((0x80 | len(request),)) + b"\0\0\0\0" + request)
+        received = b""
+        while b'"presence"' not in received:
+            received += connection.recv(4096)
+        yield connection

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import io
 import socket
 from typing import Any
 
 import pytest
 
-from metered_sync import ClosedError, MeteredError, SfuClient, SignallingClient
+from metered_sync import ClosedError, MeteredError, SfuClient, SignallingClient, TurnApi
 from metered_sync.local import LocalCloud
 from metered_sync.testing import ToneSource
 
@@ -20,6 +21,8 @@ def test_its_values_are_what_clients_take() -> None:
             assert client.peer_id == "me"
         with SfuClient(**cloud.sfu_options()) as sfu:
             assert sfu.session_id
+        assert cloud.control_plane().usage().messages_used == 0
+        assert TurnApi(**cloud.turn_options()).ice_servers()
 
 
 def test_permissions_of_the_publishable_key() -> None:
@@ -94,14 +97,19 @@ def test_two_clouds_do_not_know_each_other() -> None:
             SignallingClient(api_key=one.publishable_key, url=two.url).connect()
 
 
-def test_faults_check_their_arguments() -> None:
-    with LocalCloud() as cloud:
-        for fraction in (-0.1, 1.1):
-            with pytest.raises(ValueError, match="fraction"):
-                cloud.faults.lose_media(fraction)
-        with pytest.raises(MeteredError, match="no SFU session"):
-            cloud.faults.kill_sfu_session("nobody")
-        cloud.faults.lose_media(0)
+def test_what_is_no_http_is_answered_and_not_logged(cloud: LocalCloud, log: io.StringIO) -> None:
+    for request in (
+        b"\x16\x03\x01 this is TLS\r\n\r\n",
+        b"BREW /v1/tokens HTTP/1.1\r\n\r\n",
+        b"GET /v1?key=" + cloud.publishable_key.encode() + b"x" * 200_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET /v1/usage HTTP/1.1\r\nno header\r\n\r\n",
+        b"POST /v1/tokens HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nno chunk\r\n",
+    ):
+        with socket.create_connection(("127.0.0.1", cloud.port), timeout=5) as connection:
+            connection.sendall(request)
+            assert b" 40" in connection.recv(100).partition(b"\r\n")[0]
+    assert "Traceback" not in log.getvalue()
+    assert cloud.publishable_key not in log.getvalue()
 
 
 def test_closing_while_media_flows() -> None:

@@ -10,13 +10,12 @@ from urllib.parse import quote
 import jwt
 import pytest
 import requests
-from websockets.exceptions import ConnectionClosed
 
 from metered_sync.local import LocalCloud
 from metered_sync.local.keys import SecretKey
 from metered_sync.wire.tokens import Grant
 from tests.conftest import wait_until
-from tests.local.raw import Raw, raw
+from tests.local.raw import closed_with, raw
 
 
 def call(
@@ -361,14 +360,6 @@ def test_a_channel_outside_the_keys_patterns(shared_cloud: LocalCloud) -> None:
 
 
 # --- DELETE /v1/peers/:id ---
-
-
-def closed_with(client: Raw) -> int:
-    with pytest.raises(ConnectionClosed) as caught:
-        while True:
-            client.receive()
-    assert caught.value.rcvd is not None
-    return caught.value.rcvd.code
 
 
 def test_disconnecting_closes_every_socket_of_a_peer(shared_cloud: LocalCloud, narrow: str) -> None:

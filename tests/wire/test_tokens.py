@@ -41,6 +41,17 @@ def test_left_out_claims_inherit_and_empty_ones_grant_nothing() -> None:
     assert not wide.actions
 
 
+def test_a_grant_covers_a_pattern_if_each_of_its_groups_does() -> None:
+    key = Grant((("a/**", "b"),))
+    assert key.covers_pattern("a/*/c")
+    assert not key.covers_pattern("**")
+    narrow = key.narrowed(parse_claims(mint(channels=["a/*", "**/x"]), SECRET))
+    assert narrow.covers_pattern("a/*")
+    assert narrow.covers_pattern("a/**/x")
+    assert not narrow.covers_pattern("a/**")
+    assert not narrow.covers_pattern("c/*/x")
+
+
 @pytest.mark.parametrize(
     "claims",
     [
