@@ -23,7 +23,7 @@ from typing import Any
 import trustme
 
 HERE = Path(__file__).parent
-PEER = HERE.parent / ".venv-async-client"
+PEER = HERE.parent / ".interop" / "benchmark"
 PEER_VERSION = "metered-realtime==1.0.2"
 
 
@@ -88,6 +88,10 @@ def compare(scheme: str, rounds: int, scale: float) -> None:
             statistics.median(r[name]) if isinstance(r[name], list) else r[name] for r in results
         )
 
+    def mean(results: list[dict[str, Any]]) -> float:
+        # (It has two humps: either the waiting thread gets in at once, or after 5 ms.)
+        return statistics.mean(statistics.mean(r["busy"]) for r in results)
+
     print(f"\n{scheme}://{'':<34}{'async client':>14}{'metered_sync':>14}{'ratio':>8}{'goal':>14}")
     single, peer_single = median(ours, "single"), median(peers, "single")
     wss = scheme == "wss"
@@ -131,6 +135,14 @@ def compare(scheme: str, rounds: int, scale: float) -> None:
             "ms",
             median(ours, "busy") / median(peers, "busy"),
             "<= 2" if wss else "<= 1",
+        ),
+        (
+            "... mean",
+            mean(peers) * 1e3,
+            mean(ours) * 1e3,
+            "ms",
+            mean(ours) / mean(peers),
+            "",
         ),
     ):
         print(f"{name:<41}{a:>10.1f} {unit:<3}{b:>10.1f} {unit:<3}{ratio:>8.2f}{goal:>14}")

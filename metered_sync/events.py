@@ -106,7 +106,7 @@ class Outage(Event):
     """An outage is over: messages sent to this client meanwhile are lost."""
 
     duration: float
-    """Seconds from the loss of the connection to the next welcome."""
+    """Seconds from the loss of the connection until its subscriptions were back."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,11 @@ class Presence(Event):
 
 @dataclass(frozen=True)
 class ServerError(Event):
-    """The server reported an error that belongs to no request of ours."""
+    """The server reported an error that belongs to no call of yours.
+
+    After a reconnect that is also a subscription which the server would not take again, with
+    its code, or did not acknowledge, with the code ``"subscription_lost"``. Its readers end.
+    """
 
     code: str
     message: str | None = None

@@ -32,6 +32,7 @@ from metered_sync import (
     OversizedPayloadError,
     Presence,
     ReconnectOptions,
+    ServerError,
     ServerRequestError,
     SignallingClient,
     SignallingConnectError,
@@ -852,9 +853,13 @@ def test_a_subscription_that_stays_unacknowledged_ends_its_readers() -> None:
         SignallingClient(api_key="k", url=server.url, reconnect=FAST, _timings=timings) as alice,
     ):
         inbox = alice.subscribe("a")
-        server.accept().drop()
-        with pytest.raises(AckTimeoutError, match="subscribe again"):
-            inbox.get(timeout=10)
+        with alice.events(ServerError) as errors:
+            server.accept().drop()
+            with pytest.raises(AckTimeoutError, match="subscribe again"):
+                inbox.get(timeout=10)
+            lost = errors.get(timeout=5)
+            assert isinstance(lost, ServerError)
+            assert lost.code == "subscription_lost"  # for those who use callbacks
         with pytest.raises(KeyError):
             alice.roster("a")
         alice.publish("a", "still connected", timeout=5)

@@ -501,7 +501,8 @@ class SignallingLink(Link):
             if not names:
                 break
             if attempt == REPLAY_ATTEMPTS:
-                self._lose(names)
+                for name in names:
+                    self._give_up_on(name)
                 break
             if not pause.cancelled_caught:  # refused in passing: do not ask again at once
                 await anyio.sleep(self._timings.replay_retry)
@@ -517,25 +518,27 @@ class SignallingLink(Link):
         if request.ended.is_set and error is None:
             return True
         if isinstance(error, ServerRequestError) and error.code not in PASSING:
-            self.channels.refuse(name, error)
+            self._lose(name, error, error.code)
             return True
         self._outbox.forget(request)
         return False
 
-    def _lose(self, names: list[str]) -> None:
-        """Give up subscriptions that the server does not acknowledge; tell their readers."""
-        logger.error("%s: no acknowledgement for subscriptions %s", self.label, names)
-        for name in names:
-            self.channels.refuse(
-                name,
-                AckTimeoutError(
-                    f"subscription to {name!r}: after a reconnect the server did not "
-                    f"acknowledge it in {REPLAY_ATTEMPTS} attempts; subscribe again",
-                    request_id="",
-                    timeout=REPLAY_ATTEMPTS * self._timings.replay_retry,
-                    sent=True,
-                ),
-            )
+    def _give_up_on(self, name: str) -> None:
+        """Stop asking for a subscription that the server does not acknowledge."""
+        error = AckTimeoutError(
+            f"subscription to {name!r}: after a reconnect the server did not acknowledge it in "
+            f"{REPLAY_ATTEMPTS} attempts; subscribe again",
+            request_id="",
+            timeout=REPLAY_ATTEMPTS * self._timings.replay_retry,
+            sent=True,
+        )
+        self._lose(name, error, "subscription_lost")
+
+    def _lose(self, name: str, error: BaseException, code: str) -> None:
+        """Tell a channel's readers, and callbacks, that it is subscribed to no more."""
+        logger.error("%s: %s", self.label, error)
+        self.channels.refuse(name, error)
+        self._sink.emit(ServerError(code, str(error), None))
 
     # --- receiving ---
 
