@@ -15,12 +15,19 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hypothesis import settings
 
 from metered_sync.engine import http
 from metered_sync.local import LocalCloud
 from tests.scripted_http import ScriptedHttp, serving
 
 ROOT = Path(__file__).parent.parent
+
+# Property tests draw the same in each run, whatever the machine's pace;
+# --hypothesis-profile=explore looks further.
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.register_profile("explore", deadline=None, max_examples=2000)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

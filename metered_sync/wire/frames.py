@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import enum
 import json
+import sys
 import uuid
 from dataclasses import dataclass
 from functools import lru_cache
@@ -60,6 +61,7 @@ __all__ = [
     "build_unsubscribe",
     "build_welcome",
     "encode",
+    "is_number",
     "parse_client_frame",
     "parse_ice_servers",
     "parse_server_frame",
@@ -227,12 +229,14 @@ class Pong:
 ServerFrame = Welcome | Ack | ErrorFrame | Message | Direct | Presence | GoingAwayFrame | Pong
 
 
-def _number(value: Any) -> TypeIs[int | float]:
-    # The decoder refuses NaN and Infinity by name, but 1e999 is read as infinity.
+def is_number(value: Any) -> TypeIs[int | float]:
+    """Whether a value that JSON gave is a number, and one that a float can hold."""
+    # The decoder refuses NaN and Infinity by name, but 1e999 is read as infinity, and a
+    # whole number of 400 digits as one that no float can hold.
     return (
         isinstance(value, (int, float))
         and not isinstance(value, bool)
-        and abs(value) < float("inf")
+        and abs(value) <= sys.float_info.max
     )
 
 
@@ -320,7 +324,7 @@ def parse_server_frame(text: str | bytes) -> ServerFrame | None:
         return Pong(_optional_text(fields, "requestId"))
     if kind == "going_away":
         delay = fields.get("retryAfterMs")
-        return GoingAwayFrame(int(delay) if _number(delay) and delay >= 0 else None)
+        return GoingAwayFrame(int(delay) if is_number(delay) and delay >= 0 else None)
     if kind == "welcome":
         return _welcome(fields)
     return None
@@ -330,11 +334,11 @@ def _welcome(fields: dict[str, Any]) -> Welcome:
     peer_id = _text(fields, "peerId", "welcome")
     expires_at, server_time = fields.get("expiresAt"), fields.get("serverTime")
     size = fields.get("maxMessageSize")
-    if expires_at is not None and not _number(expires_at):
+    if expires_at is not None and not is_number(expires_at):
         raise FrameError('welcome: "expiresAt" is neither a number nor null')
-    if not _number(server_time):
+    if not is_number(server_time):
         raise FrameError('welcome: "serverTime" is not a number')
-    if not _number(size) or size <= 0:
+    if not is_number(size) or size <= 0:
         raise FrameError('welcome: "maxMessageSize" is not a positive number')
     return Welcome(peer_id, expires_at, server_time, int(size), _metadata(fields, "metadata"))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import jwt
 
-from metered_sync.wire.frames import encode
+from metered_sync.wire.frames import encode, is_number
 from metered_sync.wire.limits import (
     ACTIONS,
     MAX_CHANNELS,
@@ -168,7 +168,7 @@ def parse_claims(token: str, secret: str) -> Claims:
     except (jwt.PyJWTError, ValueError, RecursionError):
         raise ValueError("the signature or a required claim is wrong") from None
     expires_at = payload["exp"]
-    if not isinstance(expires_at, (int, float)) or isinstance(expires_at, bool):
+    if not is_number(expires_at):
         raise ValueError("the expiry is not a number")
     channels, permissions = payload.get("channels"), payload.get("permissions")
     claims = Claims(
