@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pickle
+import queue
 import threading
 import time
 import warnings
@@ -24,6 +25,7 @@ from metered_sync import (
     Direct,
     Disconnected,
     IceServer,
+    Message,
     MeteredTimeoutError,
     OversizedPayloadError,
     Presence,
@@ -31,8 +33,10 @@ from metered_sync import (
     ServerRequestError,
     SignallingClient,
     SignallingConnectError,
+    WrongThreadError,
     mint_token,
 )
+from metered_sync.engine import loop
 from metered_sync.local import LocalCloud
 from metered_sync.wire.tokens import key_id, parse_claims
 from tests.conftest import run_script, wait_until
@@ -511,6 +515,28 @@ def test_inside_a_running_loop(scripted: ScriptedHttp, control: ControlPlane) ->
         assert asyncio.run(main()) == 2
 
 
+def test_from_a_callback(cloud: LocalCloud, served: ControlPlane) -> None:
+    with SignallingClient(**cloud.token_options("alice")) as client:
+        client.on(Message, lambda message: served.publish("answers", served.peers("questions")))
+        answers = client.subscribe("answers")
+        client.subscribe("questions")
+        served.publish("questions", "who is there?")
+        assert answers.get(timeout=10).data == {"alice": None}
+
+
+def test_not_on_the_loop_thread(control: ControlPlane) -> None:
+    told: queue.Queue[BaseException] = queue.Queue()
+
+    def call() -> None:
+        try:
+            control.usage()
+        except WrongThreadError as error:
+            told.put(error)
+
+    loop.current().post(call)
+    assert "usage" in str(told.get(timeout=10))
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_one_made_before_a_fork_works_on_both_sides(scripted: ScriptedHttp) -> None:
     scripted.script = [(200, {}, b'{"closed": 1}')] * 3
@@ -586,6 +612,24 @@ gc.collect()
 """
     done = run_script(source, PYTHONWARNINGS="error")
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts files in /proc")
+def test_many_rounds_leave_nothing(scripted: ScriptedHttp) -> None:
+    def files() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    def rounds(count: int) -> None:
+        scripted.script = [(200, {}, b'{"closed": 1}')] * count
+        for _ in range(count):
+            with ControlPlane(KEY_ID, SECRET, url=scripted.origin) as control:
+                assert control.disconnect("x") == 1
+
+    rounds(5)
+    before, threads = files(), threading.active_count()
+    rounds(200)
+    wait_until(lambda: files() <= before, what="files are closed")
+    assert threading.active_count() <= threads + 3  # (workers, which end when they are idle)
 
 
 def test_it_is_not_pickled_with_its_secret(control: ControlPlane) -> None:

@@ -6,6 +6,7 @@ Whoever receives a body checks what it uses and ignores the rest.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "error_body",
     "flag",
     "json_object",
+    "number",
     "optional_object",
     "optional_text",
     "optional_whole",
@@ -46,6 +48,14 @@ def text(fields: Mapping[str, Any], name: str) -> str:
 def optional_text(fields: Mapping[str, Any], name: str) -> str | None:
     """Return a field that may be a string, ``null`` or missing."""
     return None if fields.get(name) is None else text(fields, name)
+
+
+def number(fields: Mapping[str, Any], name: str) -> float:
+    """Return a field that must be a number."""
+    value = fields.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
+        raise BodyError(f'"{name}" is not a number')
+    return value
 
 
 def whole(fields: Mapping[str, Any], name: str) -> int:

@@ -27,6 +27,7 @@ from metered_sync.wire.bodies import (
     JsonObject,
     flag,
     json_object,
+    number,
     optional_object,
     optional_text,
     optional_whole,
@@ -168,7 +169,7 @@ class Token:
     def parse(cls, body: object) -> Token:
         """Check a decoded answer."""
         fields = json_object(body)
-        return cls(text(fields, "token"), whole(fields, "expiresAt"))
+        return cls(text(fields, "token"), number(fields, "expiresAt"))
 
     def body(self) -> JsonObject:
         """Return the object for JSON."""

@@ -6,15 +6,21 @@ import io
 import logging
 import os
 import socket
+import ssl
 import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from metered_sync.engine import http as http_module
 from metered_sync.engine.deadline import Deadline
@@ -239,6 +245,41 @@ def test_why_no_answer_came(origin: str, words: str) -> None:
     assert not caught.value.sent
     # What requests raised names the address, with the secret in it.
     assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+def test_a_certificate_of_nobody_we_know(tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(timezone.utc)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = tmp_path / "server.pem"
+    encoding = serialization.Encoding.PEM
+    plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    pem.write_bytes(key.private_bytes(encoding, *plain) + certificate.public_bytes(encoding))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            for _ in range(http_module.ATTEMPTS):
+                connection, _ = server.accept()
+                with connection, suppress(OSError):
+                    context.wrap_socket(connection, server_side=True).close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        http = Http(f"https://127.0.0.1:{server.getsockname()[1]}", SECRET)
+        with pytest.raises(HttpError, match="TLS") as caught:
+            fetch(http, "POST", "/", json=1, timeout=30)
+        http.close()
+        thread.join(10)
+    assert not caught.value.sent
+    assert caught.value.__context__ is None
 
 
 def test_neither_logs_nor_errors_show_the_secret(scripted: ScriptedHttp, log: io.StringIO) -> None:

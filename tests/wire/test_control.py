@@ -93,6 +93,7 @@ def test_a_token_both_ways_and_unseen() -> None:
     token = Token.parse({"token": "eyJ.secret.sig", "expiresAt": 1_900_000_000.0})
     assert (token.token, token.expires_at) == ("eyJ.secret.sig", 1_900_000_000)
     assert Token.parse(token.body()) == token
+    assert Token.parse({"token": "t", "expiresAt": 1.5}).expires_at == 1.5
     assert "secret" not in repr(token)
 
 
@@ -146,6 +147,7 @@ def test_usage_both_ways() -> None:
         (Token.parse, "text"),
         (Token.parse, {"token": 7, "expiresAt": 1}),
         (Token.parse, {"token": "t", "expiresAt": "soon"}),
+        (Token.parse, {"token": "t", "expiresAt": float("inf")}),
         (control.parse_peers, []),
         (control.parse_peers, {"peers": {}}),
         (control.parse_peers, {"peers": ["u1"]}),
