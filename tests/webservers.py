@@ -63,5 +63,5 @@ def gunicorn(
             except subprocess.TimeoutExpired:
                 process.kill()
     lines = [line for line in log.read_text().splitlines() if not re.search(expected or "$^", line)]
-    assert (process.returncode, lines) == (0, [])
+    assert (process.returncode, lines) == (0, []), f"status {process.returncode}: {lines}"
     assert time.monotonic() - started < 10  # gunicorn would wait 30 s for a worker that hangs
