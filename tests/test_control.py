@@ -552,7 +552,7 @@ assert os.waitpid(child, 0)[1] == 0
 assert control.disconnect("parent") == 1
 print("both")
 """
-    done = run_script(source)
+    done = run_script(source, PYTHONWARNINGS="ignore::DeprecationWarning")  # of fork() as such
     assert (done.stdout, done.stderr) == ("both\n", "")
     first, second, third = (asked.port for asked in scripted.asked)
     assert first == third != second  # the child has a connection of its own
