@@ -134,12 +134,12 @@ class RestClient:
         texts = (answer.body,) if isinstance(answer.body, str) else (code, message)
         detail = scrub(": ".join(text for text in texts if text))[:DETAIL]
         remedy = self._remedy(answer.status, code, needs) or _REMEDIES.get(answer.status, "")
-        if answer.retry_after:
-            remedy += f"; the service asks to wait {answer.retry_after:g} s"
+        wait = f"the service asks to wait {answer.retry_after:g} s" if answer.retry_after else ""
+        advice = "; ".join(text for text in (remedy, wait) if text)
         return self._error(
             f"{what} failed with HTTP {answer.status}"
             + (f" ({detail})" if detail else "")
-            + (f": {remedy}" if remedy else ""),
+            + (f": {advice}" if advice else ""),
             status=answer.status,
             code=None if code is None else scrub(code)[:DETAIL],
             retry_after=answer.retry_after,

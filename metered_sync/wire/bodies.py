@@ -6,7 +6,7 @@ Whoever receives a body checks what it uses and ignores the rest.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isfinite
+from sys import float_info
 from typing import Any
 
 __all__ = [
@@ -53,8 +53,10 @@ def optional_text(fields: Mapping[str, Any], name: str) -> str | None:
 def number(fields: Mapping[str, Any], name: str) -> float:
     """Return a field that must be a number."""
     value = fields.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise BodyError(f'"{name}" is not a number')
+    if not abs(value) <= float_info.max:  # (JSON has no bounds, and NaN compares with nothing)
+        raise BodyError(f'"{name}" is not a number that can be used')
     return value
 
 

@@ -26,6 +26,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
+from metered_sync.wire.bodies import error_body, parse_error
+
 __all__ = [
     "CLOSE",
     "Call",
@@ -429,24 +431,6 @@ def parse_sessions(body: object) -> tuple[SessionInfo, ...]:
 def sessions_body(sessions: Iterable[SessionInfo], app_id: str) -> list[JsonObject]:
     """Return the answer to ``GET /sessions`` for ``json.dumps``."""
     return [session.body(app_id) for session in sessions]
-
-
-def error_body(code: str, message: str) -> JsonObject:
-    """Return the body of an error, e.g. ``error_body("not_found", "no such session")``."""
-    return {"error": code, "message": message}
-
-
-def parse_error(body: object) -> tuple[str | None, str | None]:
-    """Return ``(code, message)`` of a decoded error body; `None` for what it does not tell.
-
-    The service does not document its errors, so nothing is malformed here.
-    """
-    obj = body if isinstance(body, Mapping) else {}
-    code, message = obj.get("error"), obj.get("message")
-    return (
-        code if isinstance(code, str) else None,
-        message if isinstance(message, str) else None,
-    )
 
 
 # --- field checks ----------------------------------------------------------------------

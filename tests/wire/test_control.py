@@ -148,6 +148,8 @@ def test_usage_both_ways() -> None:
         (Token.parse, {"token": 7, "expiresAt": 1}),
         (Token.parse, {"token": "t", "expiresAt": "soon"}),
         (Token.parse, {"token": "t", "expiresAt": float("inf")}),
+        (Token.parse, {"token": "t", "expiresAt": float("nan")}),
+        (Token.parse, {"token": "t", "expiresAt": 10**400}),
         (control.parse_peers, []),
         (control.parse_peers, {"peers": {}}),
         (control.parse_peers, {"peers": ["u1"]}),
