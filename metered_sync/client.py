@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from metered_sync.delivery import Deliveries, Delivery
+from metered_sync.delivery import Deliveries, Delivery, await_ack
 from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.dialling import Backoff, SignallingOptions
 from metered_sync.engine.loop import Engine
 from metered_sync.engine.outbox import Request
 from metered_sync.engine.reader import Overflow, Reader
 from metered_sync.engine.signalling import SignallingLink, State
-from metered_sync.errors import AckTimeoutError, DisconnectedError, MeteredTimeoutError, fresh
+from metered_sync.errors import DisconnectedError, MeteredTimeoutError, fresh
 from metered_sync.events import IceServer, Message
 from metered_sync.facade import Client
 from metered_sync.wire import frames
@@ -23,7 +23,14 @@ from metered_sync.wire.names import check_channel, check_peer_id
 from metered_sync.wire.timings import DEFAULT, Timings
 from metered_sync.wire.urls import check_origin
 
-__all__ = ["ReconnectOptions", "SignallingClient", "Subscription"]
+__all__ = [
+    "During",
+    "ReconnectOptions",
+    "SignallingClient",
+    "Subscription",
+    "signalling_options",
+    "waits",
+]
 
 DEFAULT_URL = "wss://rms.metered.ca"
 During = Literal["wait", "fail"]
@@ -132,33 +139,16 @@ class SignallingClient(Client[SignallingLink]):
         _timings: Timings = DEFAULT,
     ) -> None:
         super().__init__("SignallingClient", timeout)
-        if api_key is None and token_provider is None:
-            api_key = os.environ.get("METERED_KEY") or None
-            url = url if url is not None else os.environ.get("METERED_URL") or None
-            if api_key is None:
-                raise ValueError(
-                    "SignallingClient needs api_key=… (pk_live_…) or token_provider=…, "
-                    "or METERED_KEY in the environment"
-                )
-        if api_key is not None and token_provider is not None:
-            raise ValueError("SignallingClient takes api_key or token_provider, not both")
-        if api_key is not None and not (isinstance(api_key, str) and api_key):
-            raise ValueError("api_key must be a non-empty string (pk_live_…)")
-        if api_key is not None and api_key.startswith("sk_"):
-            raise ValueError(
-                "api_key is a secret key, which must not be sent to connect; "
-                "use a publishable key (pk_live_…), or mint_token() and token_provider"
-            )
-        self._options = SignallingOptions(
-            url=check_origin(url if url is not None else DEFAULT_URL, secure="wss"),
+        self._options = signalling_options(
+            "SignallingClient",
             api_key=api_key,
-            token_provider=_provider(token_provider),
-            renewable=callable(token_provider),
-            token_provider_timeout=_seconds("token_provider_timeout", token_provider_timeout),
-            reconnect=_backoff(reconnect),
-            inactivity_timeout=_seconds("inactivity_timeout", inactivity_timeout),
-            auto_resubscribe=bool(auto_resubscribe),
-            rate_limit=_rate_limit(rate_limit),
+            token_provider=token_provider,
+            url=url,
+            reconnect=reconnect,
+            inactivity_timeout=inactivity_timeout,
+            token_provider_timeout=token_provider_timeout,
+            auto_resubscribe=auto_resubscribe,
+            rate_limit=rate_limit,
         )
         self._timings = _timings
         self._deliveries = Deliveries()
@@ -278,7 +268,7 @@ class SignallingClient(Client[SignallingLink]):
         request = link.remove_channel(channel)
         if request is not None:
             try:
-                self._await_ack(link, request, deadline)
+                await_ack(link, request, deadline)
             except DisconnectedError:
                 pass  # the next connection will not repeat the subscription
 
@@ -312,7 +302,7 @@ class SignallingClient(Client[SignallingLink]):
         """
         deadline = self._deadline(timeout)
         what = f"publish to {check_channel(channel)!r}"
-        wait = _waits(during_outage)
+        wait = waits(during_outage)
         self._exchange(
             lambda rid: frames.build_publish(channel, data, rid), what, deadline, wait=wait
         )
@@ -331,7 +321,7 @@ class SignallingClient(Client[SignallingLink]):
         """
         deadline = self._deadline(timeout)
         what = f"send to {check_peer_id(peer_id)!r}"
-        wait = _waits(during_outage)
+        wait = waits(during_outage)
         self._exchange(lambda rid: frames.build_send(peer_id, data, rid), what, deadline, wait=wait)
 
     def publish_nowait(self, channel: str, data: Any) -> Delivery:
@@ -414,7 +404,7 @@ class SignallingClient(Client[SignallingLink]):
         """Send a frame and wait for its acknowledgement."""
         link = self._connected(what)
         self._start().check(what)
-        self._await_ack(link, link.request(build, what, wait=wait, on_end=on_end), deadline)
+        await_ack(link, link.request(build, what, wait=wait, on_end=on_end), deadline)
 
     def _deliver(self, build: Callable[[str], str], what: str) -> Delivery:
         link = self._connected(what)
@@ -423,26 +413,51 @@ class SignallingClient(Client[SignallingLink]):
         self._deliveries.add(delivery._request)
         return delivery
 
-    def _await_ack(self, link: SignallingLink, request: Request, deadline: Deadline) -> None:
-        try:
-            ended = request.ended.wait(deadline)
-        except BaseException:  # Ctrl-C
-            link.forget(request)
-            raise
-        if not ended:
-            link.forget(request)
-            left = "it was sent" if request.sent else f"it never left ({link.state})"
-            raise AckTimeoutError(
-                f"{request.what}: no acknowledgement within {deadline}; {left}",
-                request_id=request.id,
-                timeout=deadline.timeout,
-                sent=request.sent,
+
+def signalling_options(
+    who: str,
+    *,
+    api_key: str | None,
+    token_provider: Callable[[], str] | str | None,
+    url: str | None,
+    reconnect: bool | ReconnectOptions,
+    inactivity_timeout: float,
+    token_provider_timeout: float,
+    auto_resubscribe: bool,
+    rate_limit: tuple[float, float] | None,
+) -> SignallingOptions:
+    """Check what a client is made with; the environment fills in key and address."""
+    if api_key is None and token_provider is None:
+        api_key = os.environ.get("METERED_KEY") or None
+        url = url if url is not None else os.environ.get("METERED_URL") or None
+        if api_key is None:
+            raise ValueError(
+                f"{who} needs api_key=… (pk_live_…) or token_provider=…, "
+                "or METERED_KEY in the environment"
             )
-        if request.error is not None:
-            raise fresh(request.error)
+    if api_key is not None and token_provider is not None:
+        raise ValueError(f"{who} takes api_key or token_provider, not both")
+    if api_key is not None and not (isinstance(api_key, str) and api_key):
+        raise ValueError("api_key must be a non-empty string (pk_live_…)")
+    if api_key is not None and api_key.startswith("sk_"):
+        raise ValueError(
+            "api_key is a secret key, which must not be sent to connect; "
+            "use a publishable key (pk_live_…), or mint_token() and token_provider"
+        )
+    return SignallingOptions(
+        url=check_origin(url if url is not None else DEFAULT_URL, secure="wss"),
+        api_key=api_key,
+        token_provider=_provider(token_provider),
+        renewable=callable(token_provider),
+        token_provider_timeout=_seconds("token_provider_timeout", token_provider_timeout),
+        reconnect=_backoff(reconnect),
+        inactivity_timeout=_seconds("inactivity_timeout", inactivity_timeout),
+        auto_resubscribe=bool(auto_resubscribe),
+        rate_limit=_rate_limit(rate_limit),
+    )
 
 
-def _waits(during_outage: During) -> bool:
+def waits(during_outage: During) -> bool:
     if during_outage not in ("wait", "fail"):
         raise ValueError(f'during_outage must be "wait" or "fail", not {during_outage!r}')
     return during_outage == "wait"

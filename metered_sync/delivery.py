@@ -11,9 +11,29 @@ from metered_sync.engine import guard
 from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.outbox import Request
 from metered_sync.engine.signalling import SignallingLink
-from metered_sync.errors import CancelledError, MeteredTimeoutError, fresh
+from metered_sync.errors import AckTimeoutError, CancelledError, MeteredTimeoutError, fresh
 
-__all__ = ["Deliveries", "Delivery"]
+__all__ = ["Deliveries", "Delivery", "await_ack"]
+
+
+def await_ack(link: SignallingLink, request: Request, deadline: Deadline) -> None:
+    """Wait for a request's acknowledgement; raise what it failed with."""
+    try:
+        ended = request.ended.wait(deadline)
+    except BaseException:  # Ctrl-C
+        link.forget(request)
+        raise
+    if not ended:
+        link.forget(request)
+        left = "it was sent" if request.sent else f"it never left ({link.state})"
+        raise AckTimeoutError(
+            f"{request.what}: no acknowledgement within {deadline}; {left}",
+            request_id=request.id,
+            timeout=deadline.timeout,
+            sent=request.sent,
+        )
+    if request.error is not None:
+        raise fresh(request.error)
 
 
 class Delivery:
