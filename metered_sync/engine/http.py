@@ -16,6 +16,7 @@ has its own, abandoned requests keep theirs, and connections are used again.
 
 from __future__ import annotations
 
+import functools
 import json as json_module
 import logging
 import math
@@ -217,8 +218,13 @@ class Http:
                 stream=True,
             ) as response:
                 raw = bytearray()
-                # (The timeout above is one of each read; a server may drip.)
-                for piece in response.iter_content(65536):
+                # The timeout above is one of each read, so a server that drips must be left by
+                # the clock: with read1, for iter_content goes on until its piece is full.
+                pieces = response.iter_content(65536)
+                if hasattr(response.raw, "read1"):  # (urllib3 2)
+                    read1 = functools.partial(response.raw.read1, 65536, decode_content=True)
+                    pieces = iter(read1, b"")
+                for piece in pieces:
                     raw += piece
                     if len(raw) > MAX_BODY or time.monotonic() > give_up:
                         raise HttpError("the answer is too long, or too slow")
@@ -291,7 +297,7 @@ def _reason(error: BaseException) -> str:
     """Say in a few words what kept the answer from coming."""
     if isinstance(error, requests.ConnectTimeout):
         return "the connection took too long"
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
         return "the answer took too long"
     if isinstance(error, requests.exceptions.SSLError):
         return "the TLS certificate or handshake was refused"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import gzip
 import io
 import logging
 import os
@@ -228,6 +229,50 @@ def test_a_server_that_does_not_answer_in_time(
     with pytest.raises(HttpError, match="too long") as caught:
         fetch(http, "GET", "/", timeout=0.2)
     assert caught.value.sent
+
+
+@pytest.mark.parametrize("encoding", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
+def test_a_server_that_drips(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    """Its thread is free again at the deadline, though each read gets something."""
+    monkeypatch.setattr(http_module, "AFTER", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):  # until the client leaves
+                connection.recv(65536)
+                connection.sendall(f"HTTP/1.1 200 OK\r\n{encoding}\r\n\r\n".encode())
+                for _ in range(600):
+                    connection.sendall(b"x" if "Length" in encoding else b"1\r\nx\r\n")
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        http = Http(f"http://127.0.0.1:{server.getsockname()[1]}", SECRET)
+        with pytest.raises(HttpError, match="too slow"):
+            fetch(http, "GET", "/", timeout=0.3)
+        http.close()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_an_answer_without_end(
+    scripted: ScriptedHttp, http: Http, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_module, "MAX_BODY", 1000)
+    scripted.script = [(200, {}, b'"' + b"x" * 998 + b'"'), (200, {}, b"x" * 1001)]
+    assert len(fetch(http, "GET", "/").body) == 998
+    with pytest.raises(HttpError, match="too long"):
+        fetch(http, "GET", "/")
+
+
+def test_compressed_answers(scripted: ScriptedHttp, http: Http) -> None:
+    body = gzip.compress(b'{"a": "' + b"x" * 100_000 + b'"}')
+    scripted.script = [(200, {"Content-Encoding": "gzip"}, body)]
+    assert len(fetch(http, "GET", "/").body["a"]) == 100_000
+    scripted.script = [(200, {"Content-Encoding": "gzip"}, b"not gzip")]
+    with pytest.raises(HttpError):
+        fetch(http, "GET", "/")
 
 
 @pytest.mark.parametrize(
