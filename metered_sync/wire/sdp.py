@@ -336,10 +336,13 @@ class _Parser:
         return tuple(result)
 
     def _msid(self) -> tuple[str, str] | None:
-        fields = self.values.get("msid", "").split()
-        if not fields:
-            return None
-        return fields[0], fields[1] if len(fields) > 1 else ""
+        # The first, as a track may be in several streams; before RFC 8830 the ssrc lines had it.
+        legacy = (value.partition(" ")[2] for value in self.lists.get("ssrc", ()))
+        old = (value.partition(":")[2] for value in legacy if value.startswith("msid:"))
+        for value in (*self.lists.get("msid", ()), *old):
+            if fields := value.split():
+                return fields[0], fields[1] if len(fields) > 1 else ""
+        return None
 
     def _ssrcs(self) -> tuple[int, ...]:
         numbers = [

@@ -1,0 +1,270 @@
+"""Make a foreign session description fit for aiortc, and ours fit for the other side.
+
+aiortc (1.14 to 1.16) fails as a whole on a description that holds one section it cannot
+use: one that was rejected or stopped (JSEP lets such a section go without its ICE
+lines), one whose codecs it does not know, one that is not bundled. :func:`repair` puts
+an inactive section in the place of each of these, and says which they are;
+:func:`reject` marks them as rejected in what is sent back.
+
+aiortc also takes the transport's parameters from whichever section comes first in its
+own order, and candidates from whichever comes last, so all bundled sections are given
+those of the one that counts (RFC 9143: the first of the group that is in use).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from metered_sync.wire.sdp import Codec, Description, SdpError, Section
+
+__all__ = [
+    "MAX_CANDIDATE",
+    "MAX_CANDIDATES",
+    "Repaired",
+    "Sender",
+    "fragment",
+    "is_usable_candidate",
+    "is_usable_codec",
+    "reject",
+    "repair",
+    "senders",
+]
+
+MAX_CANDIDATES = 200
+"""Candidates that one description may have, those sent after it included."""
+MAX_CANDIDATE = 1000
+"""Characters of one."""
+MAX_SECTIONS = 128
+
+_PLACEHOLDERS = {
+    "audio": Codec(0, "PCMU", 8000),
+    "video": Codec(127, "VP8", 90000),
+}
+_USABLE = {
+    ("audio", "opus", 48000),
+    ("audio", "g722", 8000),
+    ("audio", "pcmu", 8000),
+    ("audio", "pcma", 8000),
+    ("video", "vp8", 90000),
+}
+_STATIC = (0, 8, 9)
+_LEVELS = {10, 11, 12, 13, 20, 21, 22, 30, 31, 32, 40, 41, 42, 50, 51, 52}
+_MDNS = re.compile(r"[A-Za-z0-9-]{1,63}\.local")
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """A description for aiortc."""
+
+    description: Description
+    rejected: frozenset[str]
+    """The mids of sections that are not in use, or cannot be."""
+
+
+class Sender(NamedTuple):
+    """A track that a description announces."""
+
+    kind: str
+    stream_id: str | None
+    track_id: str | None
+
+
+def is_usable_codec(kind: str, codec: Codec) -> bool:
+    """Return whether aiortc can encode and decode a codec, retransmission aside."""
+    if codec.payload_type not in _STATIC and not 96 <= codec.payload_type <= 127:
+        return False  # (it takes others' payload types over in this range only)
+    name = codec.name.lower()
+    if (kind, name, codec.clock_rate) == ("video", "h264", 90000):
+        # Packetization mode 1 in (constrained) baseline.
+        parameters = codec.parameters
+        profile = parameters.get("profile-level-id", "42e01f").lower()
+        return (
+            parameters.get("packetization-mode") == "1"
+            and re.fullmatch("42[0-9a-f]0[0-9a-f]{2}", profile) is not None
+            and int(profile[4:], 16) in _LEVELS
+        )
+    return (kind, name, codec.clock_rate) in _USABLE
+
+
+def is_usable_candidate(text: str) -> bool:
+    """Return whether aioice can take a candidate, given as after ``candidate:``."""
+    fields = text.split()
+    if len(text) > MAX_CANDIDATE or len(fields) < 8 or fields[6] != "typ":
+        return False
+    component, transport, priority, host, port = fields[1:6]
+    return (
+        component == "1"
+        and transport.lower() == "udp"
+        and priority.isdecimal()
+        and len(priority) <= 10
+        and port.isdecimal()
+        and 0 < int(port[:6]) < 65536
+        and (_MDNS.fullmatch(host) is not None or _is_address(host))
+        and len(fields) % 2 == 0
+    )
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def repair(description: Description) -> Repaired:
+    """Return what aiortc is to be given in place of a description.
+
+    Raises:
+        SdpError: Nothing can be done with it.
+    """
+    sections = description.sections
+    if not 0 < len(sections) <= MAX_SECTIONS:
+        raise SdpError(f"{len(sections)} sections, where 1 to {MAX_SECTIONS} are possible")
+    mids = [section.mid for section in sections]
+    if "" in mids or len(set(mids)) != len(mids):
+        raise SdpError("the sections have no mids to tell them by")
+    usable = [section for section in sections if _is_usable(section)]
+    tagged = _tagged(description, usable)
+    bundled = [s.mid for s in usable if s.mid == tagged.mid or s.mid in description.bundle]
+    if tagged.mid not in description.bundle:
+        bundled = [tagged.mid]
+    rejected = frozenset(mids) - frozenset(bundled)
+    group = (tagged.mid, *(mid for mid in mids if mid != tagged.mid))
+    fixed = tuple(
+        _placeholder(s, tagged) if s.mid in rejected else _trim(s, tagged) for s in sections
+    )
+    return Repaired(replace(description, sections=fixed, bundle=group), rejected)
+
+
+def _is_usable(section: Section) -> bool:
+    if section.rejected:
+        return False
+    if section.kind == "application":
+        return section.protocol.endswith("DTLS/SCTP")
+    return (
+        section.kind in _PLACEHOLDERS
+        and section.rtcp_mux
+        and any(is_usable_codec(section.kind, codec) for codec in section.codecs)
+    )
+
+
+def _tagged(description: Description, usable: list[Section]) -> Section:
+    """Return the section whose transport counts; of a description without one, any."""
+    by_mid = {section.mid: section for section in usable}
+    for mid in description.bundle:
+        if mid in by_mid:
+            first = by_mid[mid]
+            break
+    else:
+        first = (usable or list(description.sections))[0]
+    if first.ice_ufrag and first.ice_pwd and first.fingerprints:
+        return first
+    # A bundled section may leave them to another (and a rejected one may have none).
+    for section in description.sections:
+        if section.ice_ufrag and section.ice_pwd and section.fingerprints:
+            return replace(
+                first,
+                ice_ufrag=section.ice_ufrag,
+                ice_pwd=section.ice_pwd,
+                fingerprints=section.fingerprints,
+                setup=first.setup or section.setup,
+                candidates=first.candidates or section.candidates,
+            )
+    raise SdpError("no section has the parameters of a transport (ICE, DTLS)")
+
+
+def _with_transport(section: Section, tagged: Section) -> Section:
+    candidates = [text for text in tagged.candidates if is_usable_candidate(text)]
+    return replace(
+        section,
+        ice_ufrag=tagged.ice_ufrag,
+        ice_pwd=tagged.ice_pwd,
+        fingerprints=tagged.fingerprints,
+        setup=tagged.setup or "actpass",
+        candidates=tuple(candidates[:MAX_CANDIDATES]),
+        end_of_candidates=tagged.end_of_candidates,
+        bundle_only=False,
+    )
+
+
+def _trim(section: Section, tagged: Section) -> Section:
+    """Leave out the codecs that aiortc does not know, and may stumble on."""
+    kept = [c for c in section.codecs if is_usable_codec(section.kind, c)]
+    numbers = {str(c.payload_type) for c in kept}
+    kept += [
+        c
+        for c in section.codecs
+        if c.name.lower() == "rtx"
+        and 96 <= c.payload_type <= 127
+        and c.parameters.get("apt") in numbers
+    ]
+    extensions = tuple(e for e in section.extensions if 0 < e.id < 256)
+    trimmed = replace(section, codecs=tuple(kept), extensions=extensions)
+    return _with_transport(trimmed, tagged)
+
+
+def _placeholder(section: Section, tagged: Section) -> Section:
+    if section.kind == "application":
+        bare = Section(
+            "application", section.mid, protocol=section.protocol, formats=section.formats
+        )
+        bare = replace(bare, sctp_port=section.sctp_port or 5000)
+    else:
+        kind = section.kind if section.kind in _PLACEHOLDERS else "audio"
+        codec = _PLACEHOLDERS[kind]
+        bare = Section(kind, section.mid, direction="inactive", codecs=(codec,), rtcp_mux=True)
+    return _with_transport(bare, tagged)
+
+
+def reject(
+    description: Description, rejected: Collection[str], remote: Iterable[Section] = ()
+) -> Description:
+    """Return our description with those sections rejected: port 0, and out of the bundle.
+
+    ``remote`` has the sections as the other side wrote them: an answer repeats their
+    ``m=`` line.
+    """
+    theirs = {section.mid: section for section in remote}
+    sections = []
+    for section in description.sections:
+        if section.mid not in rejected:
+            sections.append(replace(section, port=9))
+            continue
+        original = theirs.get(section.mid, section)
+        formats = original.formats or tuple(str(c.payload_type) for c in original.codecs)
+        sections.append(
+            Section(
+                original.kind,
+                section.mid,
+                port=0,
+                protocol=original.protocol,
+                formats=formats,
+                direction="inactive",
+            )
+        )
+    bundle = tuple(mid for mid in description.bundle if mid not in rejected)
+    return replace(description, sections=tuple(sections), bundle=bundle)
+
+
+def senders(description: Description) -> dict[str, Sender]:
+    """Return the tracks that a description's writer sends, by mid."""
+    return {
+        section.mid: _sender(section)
+        for section in description.sections
+        if section.kind in _PLACEHOLDERS and section.sends
+    }
+
+
+def _sender(section: Section) -> Sender:
+    stream, track = section.msid or ("", "")
+    return Sender(section.kind, stream if stream not in ("", "-") else None, track or None)
+
+
+def fragment(description: Description) -> str:
+    """Return the ICE user name fragment: with it each restart begins."""
+    return next((s.ice_ufrag for s in description.sections if s.ice_ufrag), "")
