@@ -1,45 +1,22 @@
 """The SFU with a real Chromium, alone and together with aiortc."""
 
 import asyncio
+import contextlib
 
 import pytest
 
 from metered_sync.wire import sdp
-from tests.local.sfu.chromium import browser
-from tests.local.sfu.clients import Picture, Tone, serve, until
+from tests.chromium import chromium
+from tests.local.sfu.clients import APP, SECRET, Picture, Tone, serve, until
 
 pytestmark = pytest.mark.browser
 
 
-def test_the_documented_quick_start():
-    """One page publishes with its first offer, another lists the tracks once and plays one."""
-
-    async def main():
-        async with serve() as server, browser(server, tabs=2) as (publisher, subscriber):
-            session, tracks = await publisher.run("""
-                const stream = await navigator.mediaDevices.getUserMedia({video: true});
-                stream.getTracks().forEach(track => pc.addTrack(track, stream));
-                await connect('publisher');
-                return [sessionId, await call('GET', `/session/${sessionId}/tracks`)];
-            """)
-            assert [(item["trackKind"], item["mid"]) for item in tracks] == [("video", "0")]
-            frames = await subscriber.run(
-                """
-                pc.addTransceiver('video');
-                await connect('subscriber');
-                const others = await call('GET', '/sessions');
-                const other = others.find(item => item.metadata === 'publisher');
-                const [track] = await call('GET', `/session/${other.sessionId}/tracks`);
-                const [mid] = await subscribe([track]);
-                const count = await decoded(mid, 20);
-                if (!received[mid].videoWidth) throw new Error('nothing is played');
-                return count;
-                """
-            )
-            assert frames >= 20
-            assert {item.session_id for item in server.sfu.sessions()} >= {session}
-
-    asyncio.run(main())
+@contextlib.asynccontextmanager
+async def browser(server, tabs=1):
+    """Open pages that are clients of the server."""
+    async with chromium() as chrome:
+        yield [await chrome.open_client(server.origin, APP, SECRET) for _ in range(tabs)]
 
 
 def test_browser_to_aiortc():
@@ -280,9 +257,7 @@ def test_codecs(codec):
                 await connect();
                 const [mid] = await subscribe([track]);
                 await decoded(mid, 20);
-                const report = await pc.getTransceivers().find(t => t.mid === mid)
-                    .receiver.getStats();
-                return [...report.values()].find(item => item.type === 'codec').mimeType;
+                return codec(mid);
                 """,
                 track=track,
             )

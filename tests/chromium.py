@@ -1,4 +1,4 @@
-"""A page in a headless Chromium that uses the SFU as a web application would."""
+"""Pages in a headless Chromium that use the SFU as a web application would."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from aiohttp import web
 from playwright.async_api import async_playwright
 
 from tests.conftest import need
-from tests.local.sfu.clients import APP, SECRET, Server
 
 FLAGS = [
     "--no-sandbox",
@@ -24,19 +23,26 @@ FLAGS = [
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
     "--allow-loopback-in-peer-connection",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
 ]
 
 PAGE = """<!doctype html><title>SFU</title><script>
-const pc = new RTCPeerConnection({iceServers: []});
-let base, secret, sessionId;
-const received = {};
-pc.ontrack = ({track, transceiver}) => {
-  const video = document.createElement('video');
-  video.muted = video.autoplay = true;
-  video.srcObject = new MediaStream([track]);
-  document.body.append(video);
-  received[transceiver.mid] = video;
-};
+let base, secret, sessionId, pc, received;
+
+// Begins anew, without a session.
+function reset() {
+  if (pc) pc.close();
+  pc = new RTCPeerConnection({iceServers: []});
+  received = {};
+  pc.ontrack = ({track, transceiver}) => {
+    const video = document.createElement('video');
+    video.muted = video.autoplay = true;
+    video.srcObject = new MediaStream([track]);
+    document.body.append(video);
+    received[transceiver.mid] = video;
+  };
+}
+reset();
 
 async function call(method, path, body) {
   const response = await fetch(base + path, {
@@ -106,6 +112,17 @@ async function subscribe(tracks) {
   return pc.getTransceivers().map(t => t.mid).filter(mid => mid !== null && !old.has(mid));
 }
 
+// Resolves to a track of that name and kind, in any session, once there is one.
+async function find(name, kind) {
+  for (const end = performance.now() + 8000; performance.now() < end;) {
+    for (const {sessionId} of await call('GET', '/sessions'))
+      for (const track of await call('GET', `/session/${sessionId}/tracks`).catch(() => []))
+        if (track.customTrackName === name && track.trackKind === kind) return track;
+    await new Promise(resolve => setTimeout(resolve, 100));
+  }
+  throw new Error(`nobody publishes ${kind} as ${name}`);
+}
+
 async function closeTracks(ids) {
   const answer = await call('POST', `/session/${sessionId}/track/close`, {
     tracks: ids.map(trackId => ({trackId})), sessionDescription: await offer()});
@@ -132,11 +149,46 @@ async function decoded(mid, more) {
   }
   return count();
 }
+
+// Resolves to what is heard from a section (1 is full scale), once it is this loud.
+async function heard(mid, loudness) {
+  const context = new AudioContext(), analyser = context.createAnalyser();
+  try {
+    analyser.fftSize = 4096;
+    context.createMediaStreamSource(received[mid].srcObject).connect(analyser);
+    await context.resume();
+    const samples = new Float32Array(analyser.fftSize);
+    const level = () => Math.sqrt(samples.reduce((sum, x) => sum + x * x, 0) / samples.length);
+    for (const end = performance.now() + 8000; performance.now() < end;) {
+      await new Promise(resolve => setTimeout(resolve, 50));
+      analyser.getFloatTimeDomainData(samples);
+      if (level() > loudness) return {rate: context.sampleRate, samples: [...samples]};
+    }
+    throw new Error(`${mid}: nothing louder than ${level()} is heard`);
+  } finally {
+    await context.close();
+  }
+}
+
+// What the page shows of a section now, small and grey.
+function shown(mid) {
+  const canvas = new OffscreenCanvas(32, 18), context = canvas.getContext('2d');
+  context.drawImage(received[mid], 0, 0, 32, 18);
+  const {data} = context.getImageData(0, 0, 32, 18);
+  return [...data].filter((_, index) => index % 4 === 1);
+}
+
+// The codec of a section that sends, or receives.
+async function codec(mid) {
+  const report = await pc.getStats();
+  const stream = [...report.values()].find(item => item.mid === mid && item.codecId);
+  return report.get(stream.codecId).mimeType;
+}
 </script>"""
 
 
 class Page:
-    """The page above, in a tab of its own."""
+    """A page, in a tab of its own."""
 
     def __init__(self, page: Any) -> None:
         self._page = page
@@ -146,17 +198,47 @@ class Page:
         bindings = "".join(f"const {name} = {json.dumps(value)};" for name, value in names.items())
         return await self._page.evaluate(f"(async () => {{ {bindings} {script} }})()")
 
+    async def close(self) -> None:
+        """Close the tab, as a user would."""
+        await self._page.close()
+
+
+class Browser:
+    """A Chromium, and a web server for its pages."""
+
+    def __init__(self, chrome: Any, origin: str, html: dict[str, str]) -> None:
+        self._chrome = chrome
+        self._origin = origin
+        self._html = html
+
+    async def open(self, html: str) -> Page:
+        """Show a page, of an origin that is not the SFU's."""
+        path = f"/{len(self._html)}"
+        self._html[path] = html
+        page = await self._chrome.new_page()
+        await page.goto(self._origin + path)
+        return Page(page)
+
+    async def open_client(self, url: str, app_id: str, secret: str) -> Page:
+        """Show the page above, which has got no session yet."""
+        page = await self.open(PAGE)
+        await page.run("base = url; secret = token;", url=f"{url}/api/sfu/{app_id}", token=secret)
+        return page
+
 
 @contextlib.asynccontextmanager
-async def browser(server: Server, tabs: int = 1) -> AsyncIterator[list[Page]]:
-    """Open pages of an origin that is not the SFU's."""
+async def chromium() -> AsyncIterator[Browser]:
+    """Run a browser."""
     path = need("chromium", "chromium")
+    html: dict[str, str] = {}
 
-    async def index(_request: web.Request) -> web.Response:
-        return web.Response(text=PAGE, content_type="text/html")
+    async def show(request: web.Request) -> web.Response:
+        if request.path not in html:
+            raise web.HTTPNotFound
+        return web.Response(text=html[request.path], content_type="text/html")
 
     app = web.Application()
-    app.router.add_get("/", index)
+    app.router.add_get("/{any}", show)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -167,17 +249,7 @@ async def browser(server: Server, tabs: int = 1) -> AsyncIterator[list[Page]]:
                 executable_path=path, headless=True, args=FLAGS
             )
             try:
-                pages = []
-                for _ in range(tabs):
-                    page = await chrome.new_page()
-                    await page.goto(f"http://localhost:{runner.addresses[0][1]}/")
-                    pages.append(Page(page))
-                    await pages[-1].run(
-                        "base = url; secret = token;",
-                        url=f"{server.origin}/api/sfu/{APP}",
-                        token=SECRET,
-                    )
-                yield pages
+                yield Browser(chrome, f"http://localhost:{runner.addresses[0][1]}", html)
             finally:
                 await chrome.close()
     finally:
