@@ -1,0 +1,244 @@
+"""Whatever clients send: an answer that blames them, no traceback, and a server that goes on."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import socket
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from metered_sync.local import LocalCloud
+from tests.local.raw import OPTIONS, Raw, raw
+
+pytestmark = pytest.mark.slow
+
+
+def fuzz(examples: int) -> settings:
+    """Always the same examples: what fails, fails every time."""
+    return settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[LocalCloud]:
+    with LocalCloud(limits=False) as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def unharmed(
+    target: LocalCloud, log: io.StringIO, caplog: pytest.LogCaptureFixture
+) -> Iterator[LocalCloud]:
+    """A cloud of which it is checked afterwards that it still serves, and logged no trouble."""
+    yield target
+    with raw(target) as client:
+        assert client.ask(type="publish", channel="x", data=1, requestId="1")["type"] == "ack"
+    status, _ = exchange(target, "GET", "/v1/usage", {"Authorization": bearer(target)}, b"")
+    assert status == 200
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert target.key_secret not in log.getvalue()
+
+
+def bearer(cloud: LocalCloud) -> str:
+    return f"Bearer {cloud.key_id}:{cloud.key_secret}"
+
+
+# --- the socket ---
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(["x", "*", "a/**", "_system/x", "\ud800", "\x00", "me", "x" * 300])
+)
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+types = st.sampled_from(["subscribe", "unsubscribe", "publish", "send", "ping"])
+names = st.sampled_from(["type", "requestId", "channel", "to", "data", "includeSenderMetadata"])
+valid = st.fixed_dictionaries(
+    {"type": types},
+    optional={
+        "requestId": st.sampled_from(["1", "x" * 128]),
+        "channel": st.sampled_from(["x", "a/b", "a/*", "**"]),
+        "to": st.sampled_from(["me", "nobody"]),
+        "data": values,
+        "includeSenderMetadata": st.booleans(),
+    },
+)
+mutated = st.builds(
+    lambda frame, changes: {**frame, **changes}, valid, st.dictionaries(names, values, max_size=2)
+).map(json.dumps)
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> str:
+    """A frame with a piece cut out, doubled or replaced."""
+    text = draw(mutated)
+    start = draw(st.integers(0, len(text)))
+    end = draw(st.integers(start, len(text)))
+    return text[:start] + draw(st.text(max_size=5) | st.just(text[start:end] * 2)) + text[end:]
+
+
+sendable = (mutated | damaged() | st.text()).map(
+    lambda text: text.encode("utf-8", "replace").decode()
+) | st.binary()
+
+
+@fuzz(150)
+@given(st.lists(sendable, min_size=1, max_size=10))
+def test_frames(unharmed: LocalCloud, sent: list[str | bytes]) -> None:
+    with raw(unharmed, "me", peer_metadata={"m": 1}) as client:
+        for frame in sent:
+            client.connection.send(frame)
+        client.send(type="ping", requestId="the end")
+        while (received := client.receive()) != {"type": "pong", "requestId": "the end"}:
+            assert received["type"] in ("ack", "error", "pong", "presence", "message", "direct")
+            assert received.get("code") != "internal_error"
+
+
+@fuzz(80)
+@given(st.binary(min_size=1, max_size=200), st.booleans())
+def test_bytes_that_are_no_frames(unharmed: LocalCloud, sent: bytes, masked: bool) -> None:
+    """Below the library that clients use: reserved bits, wrong lengths, control frames."""
+    url = f"{unharmed.url}/v1?key={unharmed.publishable_key}"
+    with connect(url, **OPTIONS) as connection:
+        Raw(connection)
+        if masked and len(sent) > 1:
+            sent = sent[:1] + bytes((sent[1] | 0x80,)) + sent[2:]
+        connection.socket.sendall(sent)
+        try:
+            connection.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # the server has closed already
+        with pytest.raises(ConnectionClosed):
+            while True:
+                connection.recv(timeout=5)
+
+
+@fuzz(150)
+@given(
+    st.dictionaries(st.sampled_from(["key", "token", "x"]), st.text(max_size=80), max_size=3),
+    st.sampled_from(["", "https://x", "null", "\x7f"]),
+)
+def test_upgrades(unharmed: LocalCloud, query: dict[str, str], origin: str) -> None:
+    fields = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+        "Origin": origin,
+    }
+    head = f"GET /v1?{urlencode(query, errors='surrogatepass')} HTTP/1.1\r\nHost: x\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in fields.items()) + "\r\n"
+    with socket.create_connection(("127.0.0.1", unharmed.port), timeout=5) as connection:
+        connection.sendall(head.encode())
+        assert int(connection.recv(100).split()[1]) in (101, 400, 401)
+
+
+# --- REST ---
+
+
+def exchange(
+    cloud: LocalCloud, method: str, target: str, fields: dict[str, str], body: bytes
+) -> tuple[int, bytes]:
+    """Send a request as it is, and return the status and all that was answered."""
+    head = f"{method} {target} HTTP/1.1\r\nHost: x\r\n"
+    if fields.get("Content-Length") == "7":
+        body = body[:7].ljust(7)
+    fields = {"Connection": "close", "Content-Length": str(len(body)), **fields}
+    head += "".join(f"{name}: {value}\r\n" for name, value in fields.items()) + "\r\n"
+    received = b""
+    with socket.create_connection(("127.0.0.1", cloud.port), timeout=10) as connection:
+        try:
+            connection.sendall(head.encode("utf-8", "surrogatepass") + body)
+            while data := connection.recv(4096):
+                received += data
+        except ConnectionResetError:
+            pass  # refused before it had read everything
+    received = received.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert received.startswith(b"HTTP/1."), received
+    return int(received.split()[1]), received
+
+
+WORDS = (
+    "v1 api v2 turn tokens channels peers publish usage credential credentials project local sfu "
+    "a%2Fb %FF %00 % .. . * é _system%2Fx"
+)
+FIELDS = (
+    "peerId channels permissions expiresInSec metadata peerMetadata data from expiryInSeconds label"
+)
+segments = st.sampled_from(["", "x" * 300, *WORDS.split()]) | st.text(
+    st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="#?"), max_size=6
+)
+paths = st.lists(segments, max_size=6).map(lambda parts: "/" + "/".join(parts))
+known = st.sampled_from(
+    [
+        "/v1/tokens",
+        "/v1/usage",
+        "/v1/channels/a%2Fb/peers",
+        "/v1/channels/a/b/publish",
+        "/v1/peers/me",
+        "/api/v1/turn/credential?secretKey={secret}",
+        "/api/v1/turn/credentials?apiKey={api}",
+        "/api/v2/turn/credentials?secretKey={secret}&page=7",
+        "/api/v2/turn/project/local/credential?projectApiKey={api}",
+    ]
+)
+methods = st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "BREW", "x"])
+bodies = st.binary(max_size=60) | st.builds(
+    lambda body: json.dumps(body).encode(),
+    values
+    | st.dictionaries(
+        st.sampled_from(FIELDS.split()),
+        values | st.sampled_from(["x", ["x"], ["**"], ["publish"], {"x": 1}, 60, 1e999]),
+        max_size=6,
+    ),
+)
+extra = st.dictionaries(
+    st.sampled_from(["Content-Type", "Content-Encoding", "Expect", "Content-Length", "Upgrade"]),
+    st.sampled_from(["gzip", "br", "application/json", "100-continue", "7", "-1", "é"]),
+    max_size=2,
+)
+secrets = st.just(None) | st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF), max_size=30)
+
+
+@fuzz(400)
+@given(methods, paths | known, extra, bodies, st.booleans(), secrets)
+def test_calls(
+    unharmed: LocalCloud,
+    method: str,
+    path: str,
+    fields: dict[str, Any],
+    body: bytes,
+    right: bool,
+    secret: str | None,
+) -> None:
+    for name, key in (("secret", unharmed.turn_secret_key), ("api", unharmed.turn_api_key)):
+        path = path.replace(f"{{{name}}}", key)
+    if right:
+        fields = {**fields, "Authorization": bearer(unharmed)}
+    elif secret is not None:
+        fields = {**fields, "Authorization": f"Bearer {unharmed.key_id}:{secret}"}
+    status, answer = exchange(unharmed, method, path, fields, body)
+    assert status < 500, answer
