@@ -14,7 +14,7 @@ from metered_sync.engine.logs import scrubbed_logger
 from metered_sync.wire.bodies import error_body
 from metered_sync.wire.limits import MAX_REST_BODY
 
-__all__ = ["Call", "Refusal", "answer", "read_json", "refuse", "server_logger"]
+__all__ = ["Call", "Refusal", "answer", "read_json", "server_logger"]
 
 Call = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -28,8 +28,8 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a failure
         self.code = code
 
     def response(self) -> web.Response:
-        """Return the answer."""
-        return refuse(self.status, self.code, str(self))
+        """Return the answer, as the service words errors."""
+        return answer(error_body(self.code, str(self)), self.status)
 
 
 def answer(body: Any, status: int = 200, **headers: str) -> web.Response:
@@ -37,11 +37,6 @@ def answer(body: Any, status: int = 200, **headers: str) -> web.Response:
     return web.json_response(
         body, status=status, headers={name.replace("_", "-"): v for name, v in headers.items()}
     )
-
-
-def refuse(status: int, code: str, message: str) -> web.Response:
-    """Return an error as the service words it."""
-    return answer(error_body(code, message), status)
 
 
 async def read_json(request: web.Request) -> Any:

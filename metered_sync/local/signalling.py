@@ -18,7 +18,7 @@ from aiohttp import WSMsgType, web
 from metered_sync.local.hub import Hub
 from metered_sync.local.keys import Identity, KeyRing, TurnedAway
 from metered_sync.local.meter import Meter
-from metered_sync.local.rest import Refusal, refuse
+from metered_sync.local.rest import Refusal
 from metered_sync.local.sockets import Outlet, Socket, text_frame
 from metered_sync.wire import frames
 from metered_sync.wire.limits import (
@@ -122,25 +122,33 @@ class SignallingServer:
     # --- connecting ---
 
     async def _upgrade(self, request: web.Request) -> web.StreamResponse:
+        """Upgrade and serve a connection, or refuse it."""
+        try:
+            response = await self._admit(request)
+        except Refusal as refusal:
+            response = refusal.response()
+        response.force_close()  # there will be no second request from a WebSocket client
+        return response
+
+    async def _admit(self, request: web.Request) -> web.StreamResponse:
         """Authenticate, upgrade, serve. What cannot be parsed is refused before the upgrade."""
         if request.headers.get("Upgrade", "").lower() != "websocket":
-            return refuse(426, "upgrade_required", "this address speaks WebSocket")
+            raise Refusal(426, "upgrade_required", "this address speaks WebSocket")
         if time.monotonic() < self._refuse_until:
             if request.transport is not None:
                 request.transport.abort()
             return web.Response(status=503)  # to nobody
         if not self.meter.attempt(request.remote):
             return web.Response(status=429)
-        query = request.query
         turned_away: TurnedAway | None = None
         try:
             identity = self.keys.identify(
-                query.get("key"), query.get("token"), request.headers.get("Origin")
+                request.query.get("key"),
+                request.query.get("token"),
+                request.headers.get("Origin"),
             )
             if self.meter.full:
                 raise TurnedAway(CLOSE_OVER_LIMIT, "over the plan's limit")
-        except Refusal as refusal:
-            return refusal.response()
         except TurnedAway as error:
             turned_away = error
         ws = web.WebSocketResponse(
@@ -149,7 +157,8 @@ class SignallingServer:
         try:
             await ws.prepare(request)
         except web.HTTPBadRequest:
-            return refuse(400, "bad_request", "this is no WebSocket handshake (RFC 6455, 4.2.1)")
+            problem = "this is no WebSocket handshake (RFC 6455, 4.2.1)"
+            raise Refusal(400, "bad_request", problem) from None
         if turned_away is not None:
             await ws.close(code=turned_away.code, message=str(turned_away).encode())
         elif request.transport is not None:  # not closed in the meantime

@@ -107,7 +107,7 @@ def test_what_is_no_http_is_answered_and_not_logged(cloud: LocalCloud, log: io.S
     ):
         with socket.create_connection(("127.0.0.1", cloud.port), timeout=5) as connection:
             connection.sendall(request)
-            assert b" 40" in connection.recv(100).partition(b"\r\n")[0]
+            assert connection.recv(100).split()[1].startswith(b"4")
     assert "Traceback" not in log.getvalue()
     assert cloud.publishable_key not in log.getvalue()
 
@@ -117,7 +117,7 @@ def test_closing_while_media_flows() -> None:
         LocalCloud() as cloud,
         ToneSource(frequency=440) as tone,
         SfuClient(**cloud.sfu_options()) as a,
-        SfuClient(**cloud.sfu_options()) as b,
+        SfuClient(**cloud.sfu_options(), recover=False) as b,
     ):
         frames = b.subscribe(a.publish(tone.audio)).frames()
         frames.get(timeout=10)
