@@ -101,12 +101,18 @@ def _serve(options: argparse.Namespace) -> int:
             "key_secret": cloud.key_secret,
             "sfu_app_id": cloud.sfu_app_id,
             "sfu_secret": cloud.sfu_secret,
+            "turn_app": cloud.turn_app,
+            "turn_api_key": cloud.turn_api_key,
+            "turn_secret_key": cloud.turn_secret_key,
+            "turn_secret": cloud.turn_secret,
         }
         if options.json:
             print(json.dumps(facts), flush=True)  # noqa: T201
         else:
             for name, value in _environment(facts).items():
                 print(f"export {name}={value}")  # noqa: T201
+            for name in (name for name in facts if name.startswith("turn")):  # no client's default
+                print(f"# {name}: {facts[name]}")  # noqa: T201
             print("# serving; Ctrl-C ends it", flush=True)  # noqa: T201
         while not stop.wait(0.5):  # in slices: Windows sees Ctrl-C only between two waits
             pass

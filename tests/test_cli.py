@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from metered_sync import SignallingClient, __version__
+from metered_sync import ControlPlane, SignallingClient, TurnApi, __version__
 from metered_sync.local import LocalCloud
 from tests.conftest import ROOT, wait_until
 
@@ -34,11 +34,20 @@ def test_version_and_help() -> None:
 def test_serve_prints_what_clients_need(served_cloud: dict[str, str]) -> None:
     assert set(served_cloud) == {
         "url", "http_url", "publishable_key", "key_id", "key_secret", "sfu_app_id", "sfu_secret",
+        "turn_app", "turn_api_key", "turn_secret_key", "turn_secret",
     }  # fmt: skip
     with SignallingClient(
         api_key=served_cloud["publishable_key"], url=served_cloud["url"]
     ) as client:
         client.publish("x", 1)
+    keys = {"api_key": served_cloud["turn_api_key"], "secret_key": served_cloud["turn_secret_key"]}
+    turn = TurnApi(served_cloud["turn_app"], **keys, url=served_cloud["http_url"])
+    assert turn.ice_servers()
+    assert turn.create_credential(label="x").label == "x"
+    plane = ControlPlane(
+        served_cloud["key_id"], served_cloud["key_secret"], url=served_cloud["http_url"]
+    )
+    assert plane.usage().messages_used
 
 
 def test_serve_speaks_shell_and_ends_with_ctrl_c() -> None:

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["LocalCloud"]
 
 T = TypeVar("T")
-TURN_APP = "local"
 MAX_REQUEST_LINE = 1 << 17
 """Bytes of a request line. One with a token at all its caps has about half of that."""
 BACKLOG = 1024
@@ -171,6 +170,7 @@ class LocalCloud(Facade):
         """The secret of the pair, which signs tokens."""
         self.sfu_app_id = f"app_{secrets.token_hex(8)}"
         self.sfu_secret = f"sfu_secret_{secrets.token_hex(24)}"
+        self.turn_app = "local"
         self.turn_api_key = secrets.token_hex(20)
         """What clients show to get the list of ICE servers."""
         self.turn_secret_key = secrets.token_hex(24)
@@ -220,7 +220,7 @@ class LocalCloud(Facade):
 
     def _make(self, engine: Engine) -> _Cloud:
         turn = TurnService(
-            TURN_APP,
+            self.turn_app,
             self.turn_api_key,
             self.turn_secret_key,
             shared_secret=self.turn_secret,
@@ -319,7 +319,7 @@ class LocalCloud(Facade):
     def turn_options(self) -> dict[str, Any]:
         """Return keyword arguments for :class:`~metered_sync.TurnApi`."""
         return {
-            "app": TURN_APP,
+            "app": self.turn_app,
             "api_key": self.turn_api_key,
             "secret_key": self.turn_secret_key,
             "url": self.http_url,
