@@ -12,6 +12,7 @@ from metered_sync.rest import RestClient
 from metered_sync.tokens import as_patterns, as_texts, check_ttl
 from metered_sync.wire import control as wire
 from metered_sync.wire.control import Plan, Token, Usage
+from metered_sync.wire.frames import encode
 from metered_sync.wire.keys import check_key_pair
 from metered_sync.wire.limits import MAX_REST_BODY, MAX_TOKEN_TTL
 from metered_sync.wire.names import check_channel, check_peer_id, utf8_size
@@ -101,6 +102,7 @@ class ControlPlane(RestClient):
 
         Raises:
             ValueError: A cap of the service is exceeded; nothing was sent.
+            OversizedPayloadError: All of it together is more than 32 KB.
             ControlPlaneError: Refused, or no answer; ``status`` and ``code`` say why.
             MeteredTimeoutError: No answer before the deadline.
         """
@@ -113,14 +115,15 @@ class ControlPlane(RestClient):
             peer_metadata,
         )
         request.claims(time.time())
+        what = f"mint a token for {peer_id!r}"
         return self._ask(
             self._http,
             "POST",
             wire.TOKENS,
             Token.parse,
-            what=f"mint a token for {peer_id!r}",
+            what=what,
             timeout=timeout,
-            body=request.body(),
+            body=_measured(request.body(), what),
             safe=True,  # a token too many does no harm
             needs="a permission that the token is to grant",
         )
@@ -166,20 +169,13 @@ class ControlPlane(RestClient):
 
         Raises:
             ControlPlaneError: Refused, or no answer; unless ``sent``, it may be repeated.
-            OversizedPayloadError: More than 32 KB; nothing was sent.
+            OversizedPayloadError: More than 32 KB; nothing was sent. (A ``SignallingClient``
+                takes 64.)
             MeteredTimeoutError: No answer before the deadline; it may have been published.
             TypeError, ValueError: The data is not JSON, or another bad argument.
         """
         request = wire.PublishRequest(data, sender, metadata).check()
         what = f"publish to {check_channel(channel)!r}"
-        size = utf8_size(request.encoded())
-        if size > MAX_REST_BODY:
-            raise OversizedPayloadError(
-                f"ControlPlane: {what}: {size} bytes with everything around the data; REST takes "
-                f"{MAX_REST_BODY}. A SignallingClient takes more",
-                size=size,
-                cap=MAX_REST_BODY,
-            )
         self._ask(
             self._http,
             "POST",
@@ -187,7 +183,7 @@ class ControlPlane(RestClient):
             lambda _: None,  # the answer is not documented
             what=what,
             timeout=timeout,
-            body=request.body(),
+            body=_measured(request.body(), what),
             needs='the permission "publish"',
         )
 
@@ -230,9 +226,24 @@ class ControlPlane(RestClient):
                 f"the channel patterns of the key {self._key_id} do not cover it; extend them in "
                 "the dashboard"
             )
+        if code == "over_message_quota":
+            return "the plan's messages are used up; see usage()"
         if status == 403:
             return f"the key {self._key_id} may not do this; see its settings in the dashboard"
         return ""
+
+
+def _measured(body: dict[str, Any], what: str) -> dict[str, Any]:
+    """Return a request's body if the service takes it: it measures the whole."""
+    size = utf8_size(encode(body))
+    if size > MAX_REST_BODY:
+        raise OversizedPayloadError(
+            f"ControlPlane: {what}: {size} bytes with everything around the data; REST takes "
+            f"{MAX_REST_BODY}",
+            size=size,
+            cap=MAX_REST_BODY,
+        )
+    return body
 
 
 def _default_url() -> str:

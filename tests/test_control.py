@@ -307,9 +307,7 @@ def test_bad_arguments(scripted: ScriptedHttp, control: ControlPlane, call: Any)
     assert scripted.asked == []
 
 
-def test_the_body_of_a_publish_is_measured_whole(
-    scripted: ScriptedHttp, control: ControlPlane
-) -> None:
+def test_bodies_are_measured_whole(scripted: ScriptedHttp, control: ControlPlane) -> None:
     scripted.script = [(200, {}, b"")]
     around = len('{"data":"","from":"system"}')
     control.publish("room", "é" * ((32768 - around) // 2))
@@ -317,6 +315,9 @@ def test_the_body_of_a_publish_is_measured_whole(
     with pytest.raises(OversizedPayloadError) as caught:
         control.publish("room", "x" * (32768 - around + 1))
     assert (caught.value.size, caught.value.cap) == (32769, 32768)
+    channels = [f"{number:03}" + "x" * 253 for number in range(100)]
+    with pytest.raises(OversizedPayloadError, match="mint a token for 'alice'"):
+        control.mint_token(peer_id="alice", channels=channels, metadata={"x": "y" * 8000})
     assert len(scripted.asked) == 1
 
 
@@ -375,6 +376,7 @@ def test_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("publish", 413, {"error": "invalid_request"}, ["less"]),
         ("disconnect", 404, "<html>", ["'alice'", "url", "<html>"]),
         ("publish", 429, "", ["less often"]),
+        ("publish", 429, {"error": "over_message_quota"}, ["used up"]),
         ("publish", 503, {"error": "internal_error"}, ["try again"]),
         ("usage", 302, "", ["302"]),
     ],

@@ -50,10 +50,10 @@ def gunicorn(
             def answers() -> bool:
                 try:
                     return requests.get(f"http://127.0.0.1:{port}/", timeout=5).status_code < 500
-                except requests.ConnectionError:
+                except requests.RequestException:  # not listening, or still importing
                     return False
 
-            wait_until(answers, 30)
+            wait_until(answers, 60)
             yield f"http://127.0.0.1:{port}"
         finally:
             process.send_signal(signal.SIGTERM)

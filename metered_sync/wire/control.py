@@ -34,7 +34,6 @@ from metered_sync.wire.bodies import (
     text,
     whole,
 )
-from metered_sync.wire.frames import encode
 from metered_sync.wire.limits import DEFAULT_TOKEN_TTL, MAX_PEER_METADATA, MAX_TOKEN_TTL
 from metered_sync.wire.names import peer_id_problem
 from metered_sync.wire.tokens import Claims, check_claims, object_problem
@@ -211,10 +210,6 @@ class PublishRequest:
     def body(self) -> JsonObject:
         """Return the object for JSON."""
         return {"data": self.data, **_given(**{"from": self.sender, "peerMetadata": self.metadata})}
-
-    def encoded(self) -> str:
-        """Return the JSON text; ``TypeError`` or ``ValueError`` where JSON has no form for it."""
-        return encode(self.body())
 
 
 def parse_peers(body: object) -> dict[str, JsonObject | None]:
