@@ -20,6 +20,7 @@ from metered_sync import (
     SignallingConnectError,
 )
 from metered_sync.local import LocalCloud
+from tests.conftest import wait_until
 from tests.interop.parties import Driver, Party, PartyError
 
 VALUES: list[Any] = [
@@ -116,6 +117,18 @@ def test_messages_stay_in_order(published: Driver, shared_cloud: LocalCloud) -> 
         for number in range(100):
             us.publish("order", number)
         assert [them.next("message")["data"] for _ in range(100)] == list(range(100))
+
+
+def test_patterns_of_channels(published: Driver, shared_cloud: LocalCloud) -> None:
+    with ours(shared_cloud) as us, theirs(published, shared_cloud) as them:
+        inbox = us.subscribe("devices/*/events")
+        them.subscribe("fleet/**")
+        them.publish("devices/7/state", 0)
+        them.publish("devices/7/events", 1)
+        assert inbox.get(timeout=10) == Message("devices/7/events", them.peer_id, 1)
+        us.publish("fleet", 0)
+        us.publish("fleet/a/b", 1)
+        assert them.next("message")["channel"] == "fleet/a/b"
 
 
 def test_metadata_of_senders_comes_to_those_who_ask(
@@ -276,6 +289,67 @@ def test_frames_that_are_too_big(published: Driver, shared_cloud: LocalCloud) ->
         them.next("connected", isReconnect=True)
         them.publish("big", "x" * 65_400)
         assert len(inbox.get(timeout=10).data) == 65_400
+
+
+def test_a_quota_that_is_used_up(published: Driver) -> None:
+    with LocalCloud(max_messages=2) as cloud, ours(cloud) as us, theirs(published, cloud) as them:
+        inbox = us.subscribe("quota")
+        them.subscribe("quota")
+        us.publish("quota", 1)
+        them.publish("quota", 2)
+        with pytest.raises(ServerRequestError) as here:
+            us.publish("quota", 3)
+        with pytest.raises(PartyError) as there:
+            them.publish("quota", 3)
+        assert here.value.code == there.value.code == "over_message_quota"
+        assert (inbox.get(timeout=10).data, them.next("message")["data"]) == (2, 1)
+        assert us.state == them.state == "connected"
+        with pytest.raises(SignallingConnectError) as refused:
+            ours(cloud).connect()
+        with pytest.raises(PartyError) as refused_there:
+            theirs(published, cloud).connect()
+        assert refused.value.close_code == refused_there.value.code == 4010
+
+
+def test_too_many_attempts_to_connect(published: Driver) -> None:
+    with LocalCloud() as cloud:
+        for _ in range(60):
+            with ours(cloud):
+                pass
+        with pytest.raises(SignallingConnectError) as here:
+            ours(cloud).connect()
+        with pytest.raises(PartyError) as there:
+            theirs(published, cloud).connect()
+        assert here.value.close_code == 429
+        assert there.value.code == {"python": 429, "javascript": 1006}[published.language]
+
+
+# --- the control plane ----------------------------------------------------------------
+
+
+def test_the_control_plane_reaches_both(published: Driver, shared_cloud: LocalCloud) -> None:
+    channel, name = f"control/{published.language} é", f"them-{published.language}"
+    with (
+        shared_cloud.control_plane() as control,
+        ours(shared_cloud, "us") as us,
+        theirs(published, shared_cloud, name, peer_metadata={"n": 1}) as them,
+    ):
+        inbox = us.subscribe(channel, include_sender_metadata=True)
+        them.subscribe(channel, metadata=True)
+        assert control.peers(channel) == {"us": None, name: {"n": 1}}
+        control.publish(channel, VALUES[:8], sender="backend", metadata={"role": "boss"})
+        assert inbox.get(timeout=10) == Message(channel, "backend", VALUES[:8], {"role": "boss"})
+        assert them.next("message") == {
+            "event": "message",
+            "channel": channel,
+            "from": "backend",
+            "data": VALUES[:8],
+            "metadata": {"role": "boss"},
+        }
+        assert control.disconnect(name) == 1
+        gone = them.next("disconnected")
+        assert (gone["code"], gone["willReconnect"]) == (4020, False)
+        wait_until(lambda: control.peers(channel) == {"us": None})
 
 
 def test_refused_connections_have_the_same_code(

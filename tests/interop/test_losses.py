@@ -12,9 +12,11 @@ from metered_sync import (
     Connected,
     Disconnected,
     DisconnectedError,
+    GoingAway,
     Message,
     MeteredError,
     MeteredTimeoutError,
+    Outage,
     Presence,
     ReconnectOptions,
     SignallingClient,
@@ -103,6 +105,59 @@ def test_a_server_that_restarts(published: Driver, cloud: LocalCloud) -> None:
             both_hear(us, inbox, them, "restart")
             us.close()
             them.close()
+
+
+def test_a_server_that_goes_away_says_when_to_come_back(
+    published: Driver, cloud: LocalCloud
+) -> None:
+    us, them = clients(published, cloud)
+    with us, them, us.events(GoingAway, Disconnected, Outage) as seen:
+        inbox = us.subscribe("away")
+        them.subscribe("away")
+        them.next("connected")
+        cloud.faults.going_away(700)
+        assert seen.get(timeout=10) == GoingAway(700)
+        gone, back = seen.get(timeout=10), seen.get(timeout=10)
+        assert isinstance(gone, Disconnected)
+        assert gone.code == them.next("disconnected")["code"] == 1001
+        assert isinstance(back, Outage)
+        assert back.duration >= 0.65  # this client waits as asked; the published ones do not
+        assert them.next("going_away")["retryAfterMs"] == 700
+        them.next("connected", isReconnect=True)
+        both_hear(us, inbox, them, "away")
+
+
+def test_a_server_that_refuses_for_a_while(published: Driver, cloud: LocalCloud) -> None:
+    us, them = clients(published, cloud)
+    with us, them, us.events(Outage) as outages:
+        inbox = us.subscribe("refused")
+        them.subscribe("refused")
+        them.next("connected")
+        cloud.faults.refuse_connections(2)
+        cloud.faults.drop_connections()
+        assert outages.get(timeout=20).duration > 0.5
+        them.next("connected", isReconnect=True)
+        both_hear(us, inbox, them, "refused")
+
+
+def test_slow_acknowledgements_and_messages_arrive_all_the_same(
+    published: Driver, cloud: LocalCloud
+) -> None:
+    us, them = clients(published, cloud)
+    with us, them:
+        inbox = us.subscribe("slow")
+        them.subscribe("slow")
+        for client in (us, them):
+            started = time.monotonic()
+            cloud.faults.hold_acks(0.5)
+            client.publish("slow", "held")
+            assert time.monotonic() - started > 0.45
+        assert them.next("message")["data"] == inbox.get(timeout=10).data == "held"
+        cloud.faults.delay(0.3)
+        us.publish("slow", "late")
+        them.burst("slow", 50)
+        assert them.next("message")["data"] == "late"
+        assert [inbox.get(timeout=10).data for _ in range(50)] == list(range(50))
 
 
 def test_a_token_that_expires_is_renewed(published: Driver, cloud: LocalCloud) -> None:
