@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from metered_sync.control import ControlPlane as ControlPlane
     from metered_sync.media.files import FileSource as FileSource
     from metered_sync.media.files import from_file as from_file
+    from metered_sync.media.stream import MediaStream as MediaStream
     from metered_sync.media.track import FrameQueue as FrameQueue
     from metered_sync.media.track import RemoteTrack as RemoteTrack
     from metered_sync.sfu import Publication as Publication
@@ -141,6 +142,7 @@ _ON_FIRST_USE = {
     "ControlPlane": "metered_sync.control",
     "FileSource": "metered_sync.media.files",
     "FrameQueue": "metered_sync.media.track",
+    "MediaStream": "metered_sync.media.stream",
     "Plan": "metered_sync.wire.control",
     "Publication": "metered_sync.sfu",
     "RemoteTrack": "metered_sync.media.track",
