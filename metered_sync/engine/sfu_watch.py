@@ -24,7 +24,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import anyio
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Watch"]
 
 logger = logging.getLogger("metered_sync")
+FORGOTTEN = "the SFU does not know it any more"
 
 
 class Watch:
@@ -125,8 +126,11 @@ class Watch:
             self._own_look_at = time.monotonic() + self._own_pause
             reason = await self._why_gone(session, quiet, deadline)
             if reason is not None:
-                session.lose(reason)
-                raise SessionLostError(f"session {session.id} is gone: {reason}")
+                self._lose(session, reason)
+
+    def _lose(self, session: Session, reason: str) -> NoReturn:
+        session.lose(reason)
+        raise SessionLostError(f"session {session.id} is gone: {reason}")
 
     async def _why_gone(self, session: Session, quiet: float, deadline: Deadline) -> str | None:
         try:
@@ -135,7 +139,7 @@ class Watch:
             if error.status is None and quiet > self._timings.dead:
                 return "nothing arrives, and the SFU cannot be reached"
             raise
-        return "the SFU does not know it any more" if listed is None else None
+        return FORGOTTEN if listed is None else None
 
     async def _learn_names(self, deadline: Deadline) -> None:
         """Ask for the names of tracks that were subscribed to by their ids alone."""
@@ -156,6 +160,8 @@ class Watch:
             theirs = [one for one in due if one.info.session_id == session_id]
             if any(one.gone_at is None for one in theirs):
                 listed = await self._link.directory.published(session_id, deadline)
+                if listed is None and session_id == session.id:
+                    self._lose(session, FORGOTTEN)
                 found += self._judge(theirs, listed)
         lost = [one for one in due if one.gone_at is not None and not one.ended]
         if lost:
