@@ -12,12 +12,14 @@ import functools
 import logging
 import time
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from aiortc import RTCRtpSender, RTCRtpTransceiver
 from aiortc.codecs.h264 import H264Encoder
 from aiortc.codecs.vpx import Vp8Encoder
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from av import CodecContext
 
 from metered_sync.engine.rtc_stats import Sent
 
@@ -128,10 +130,6 @@ class _Pinned:
     def __init__(self, bitrate: int) -> None:
         super().__init__()
         self._bitrate = bitrate
-        # libvpx's buffer is set from this, as a second's worth of bits.
-        private = "_Vp8Encoder__target_bitrate"
-        if hasattr(self, private):
-            setattr(self, private, bitrate)
 
     @property
     def target_bitrate(self) -> int:
@@ -143,11 +141,59 @@ class _Pinned:
 
 
 class _PinnedVp8(_Pinned, Vp8Encoder):
-    pass
+    def __init__(self, bitrate: int) -> None:
+        super().__init__(bitrate)
+        # libvpx's buffer is set from this, as a second's worth of bits.
+        private = "_Vp8Encoder__target_bitrate"
+        if hasattr(self, private):
+            setattr(self, private, bitrate)
 
 
 class _PinnedH264(_Pinned, H264Encoder):
-    pass
+    """The same for x264, which needs to know the frame rate for that: aiortc says 30.
+
+    It makes the codec that its base class would make, before that does.
+    """
+
+    def __init__(self, bitrate: int) -> None:
+        super().__init__(bitrate)
+        self._framerate = 30.0
+        self._last: float | None = None
+
+    def encode(self, frame: Any, force_keyframe: bool = False) -> tuple[list[bytes], int]:
+        self._measure(frame)
+        codec = self.codec
+        if (
+            codec is None
+            or (codec.width, codec.height) != (frame.width, frame.height)
+            or abs(float(codec.framerate) / self._framerate - 1) > 0.25
+        ):
+            self.codec = self._make(frame)
+        return super().encode(frame, force_keyframe)
+
+    def _measure(self, frame: Any) -> None:
+        last, self._last = self._last, frame.time
+        if last is not None and self._last is not None and 0.004 < self._last - last < 1:
+            # Over some ten frames: one that is late is none of a slower source.
+            interval = 1 / self._framerate
+            self._framerate = 1 / (interval + (self._last - last - interval) / 10)
+
+    def _make(self, frame: Any) -> Any:
+        codec: Any = CodecContext.create("libx264", "w")
+        codec.width, codec.height = frame.width, frame.height
+        codec.pix_fmt = "yuv420p"
+        codec.bit_rate = self._bitrate
+        codec.framerate = Fraction(round(self._framerate * 100), 100)
+        codec.time_base = Fraction(1, 90000)
+        codec.profile = "Baseline"
+        rate = str(self._bitrate)
+        codec.options = {
+            "level": "31",
+            "tune": "zerolatency",
+            "maxrate": rate,
+            "bufsize": rate,
+        }
+        return codec
 
 
 _PINNED: dict[str, type[_Pinned]] = {"vp8": _PinnedVp8, "h264": _PinnedH264}

@@ -35,11 +35,11 @@ class Meter:
     def add(self, size: int) -> None:
         """Count some more bytes."""
         now = time.monotonic()
+        self.total += size
         if now - self._samples[-1][0] >= STEP:
             self._samples.append((now, self.total))
             while now - self._samples[1][0] > WINDOW:
                 self._samples.popleft()
-        self.total += size
 
     def rate(self) -> float:
         """Return the bits per second of the last two seconds; 0 where nothing came."""

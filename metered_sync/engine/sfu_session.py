@@ -128,8 +128,10 @@ class Incoming(IncomingTrack):
         self.live = False
         """Whether it still does."""
         self.mid = ""
+        self.own_id = ""
+        """What the SFU calls it in this session's descriptions."""
         self.attached_at = 0.0
-        self.listed = False
+        self.listed = bool(info.kind)
         """Whether its publisher has been seen to have it."""
         self.look_at = 0.0
         """When to look next what became of it, if it stays silent."""
@@ -324,7 +326,7 @@ class Session:
             # (The SFU knows nothing any more of one that has ended at its publisher.)
             if incoming.live and transceiver in self.pc.getTransceivers():
                 incoming.live = False
-                await self._close_track(transceiver, incoming.id, deadline)
+                await self._close_track(transceiver, incoming.own_id, deadline)
                 self._mids.discard(incoming.mid)
 
     async def _close_track(
@@ -375,6 +377,9 @@ class Session:
                 await self._ask(wire.RENEGOTIATE, lambda body: body, deadline, reply.body())
             self._between = False
             for incoming, section in zip(tracks, sections, strict=True):
+                # A session may well receive one track twice, or one that it publishes itself:
+                # the publisher's id alone would not tell which of them is meant.
+                incoming.own_id = (section.msid or ("", ""))[1] or incoming.id
                 self._attach(incoming, transceivers[section.mid])
 
     def _attach(self, incoming: Incoming, transceiver: RTCRtpTransceiver) -> None:

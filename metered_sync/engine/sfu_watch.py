@@ -183,8 +183,10 @@ class Watch:
                 if not one.live:
                     again.append(one)
                 self._later(one)
-            elif one.listed or one.frames:
+            elif one.listed or one.frames or not one.live:
                 one.end()
+            elif one.silence(time.monotonic()) > self._timings.search:
+                self._end(one, "or never sent anything")
             else:  # a track is listed with its first packet
                 self._later(one)
         return again
