@@ -1,0 +1,49 @@
+"""Candidates: servers that do not answer cost a bounded wait, no network none."""
+
+from __future__ import annotations
+
+import math
+import socket
+import time
+
+import pytest
+
+from metered_sync import IceServer, SfuClient
+from metered_sync.local import LocalCloud
+from metered_sync.testing import ToneSource
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "stun.invalid:3478"])
+def test_a_stun_server_that_does_not_answer(shared_cloud: LocalCloud, address: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        servers = [IceServer((f"stun:{address.format(port=silent.getsockname()[1])}",))]
+        options = shared_cloud.sfu_options()
+        started = time.monotonic()
+        with (
+            SfuClient(**options, ice_servers=servers, gather_timeout=0.3) as client,
+            ToneSource(frequency=440) as tone,
+        ):
+            connected = time.monotonic() - started
+            track = client.subscribe(client.publish(tone.audio))
+            assert track.frames().get(timeout=10) is not None
+        # aioice alone waits 5 s; a second negotiation does not gather again.
+        assert connected < 3
+        assert time.monotonic() - started < 4.5
+
+
+def test_the_wait_is_as_long_as_one_says(shared_cloud: LocalCloud) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        server = IceServer((f"stun:127.0.0.1:{silent.getsockname()[1]}",))
+        started = time.monotonic()
+        with SfuClient(**shared_cloud.sfu_options(), ice_servers=[server], gather_timeout=1.5):
+            assert 1.4 < time.monotonic() - started < 4.5
+
+
+def test_bad_bounds() -> None:
+    for bad in (-1, math.nan, True):
+        with pytest.raises(ValueError):
+            SfuClient(app_id="a", secret="b", gather_timeout=bad)
+    with pytest.raises(TypeError):
+        SfuClient(app_id="a", secret="b", recover="yes")  # type: ignore[arg-type]
