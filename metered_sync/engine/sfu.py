@@ -244,6 +244,7 @@ class SfuLink(Link):
         if self.state == "connected":
             logger.info("%s: session %s has ended: %s", self.label, session.id, reason)
             self._usable = anyio.Event()
+            self._watch.interrupt()
         if self._options.recover:
             self._set_state("reconnecting")
             self._in_background(functools.partial(self._recover, session, reason))
@@ -412,6 +413,8 @@ class SfuLink(Link):
 
         await self._negotiate(subscribe)
         self.incoming += incoming
+        if not all(info.kind for info in tracks):
+            self._watch.wake()  # to learn their names, while their publisher is there
         return incoming
 
     async def unsubscribe(self, incoming: Incoming, deadline: Deadline) -> None:

@@ -266,6 +266,8 @@ class Session:
                 try:
                     yield self.pc
                 except BaseException as error:
+                    if isinstance(error, NegotiationFailedError):
+                        self._check()  # it may be for this that it failed
                     if self._between and self.loss is None:
                         self._scope = None
                         stage = self._progress.stage
@@ -280,6 +282,8 @@ class Session:
             self._check()
 
     def _check(self) -> None:
+        if self.pc.signalingState == "closed":  # a moment before its event says so
+            self.lose("its media connection was lost")
         if self.loss is not None:
             raise self._lost_error()
 

@@ -49,12 +49,18 @@ class Watch:
         self._link = link
         self._timings = link.timings
         self._wake = anyio.Event()
+        self._look: anyio.CancelScope | None = None
         self._own_look_at = 0.0
         self._own_pause = 0.0
 
     def wake(self) -> None:
         """Look now."""
         self._wake.set()
+
+    def interrupt(self) -> None:
+        """Stop looking: what is being found out is about a session that was lost just now."""
+        if self._look is not None:
+            self._look.cancel()
 
     async def run(self) -> None:
         """Look now and then, until the link ends."""
@@ -66,14 +72,19 @@ class Watch:
             session = link.session
             if link.state != "connected" or session is None:
                 continue
-            try:
-                with anyio.fail_after(self._timings.attempt):
-                    deadline = Deadline(self._timings.attempt)
-                    await self._clean(session, deadline)
-                    if link.recovers:
-                        await self._look_after(session, deadline)
-            except (SfuError, NegotiationFailedError, TimeoutError) as error:
-                logger.debug("%s: looking after its tracks: %s", link.label, error)
+            with anyio.CancelScope() as self._look:
+                await self._look_around(session)
+            self._look = None
+
+    async def _look_around(self, session: Session) -> None:
+        try:
+            with anyio.fail_after(self._timings.attempt):
+                deadline = Deadline(self._timings.attempt)
+                await self._clean(session, deadline)
+                if self._link.recovers:
+                    await self._look_after(session, deadline)
+        except (SfuError, NegotiationFailedError, TimeoutError) as error:
+            logger.debug("%s: looking after its tracks: %s", self._link.label, error)
 
     def _pause(self) -> float:
         """Return how long to wait: not long while a track is being looked for."""
@@ -143,15 +154,22 @@ class Watch:
 
     async def _learn_names(self, deadline: Deadline) -> None:
         """Ask for the names of tracks that were subscribed to by their ids alone."""
-        nameless = [one for one in self._link.incoming if one.info.kind == "" and one.frames]
+        now = time.monotonic()
+        nameless = [
+            one
+            for one in self._link.incoming
+            if not one.info.kind and one.live and now >= one.look_at
+        ]
         for session_id in {one.info.session_id for one in nameless}:
             listed = await self._link.directory.published(session_id, deadline) or ()
             by_id = {track.track_id: track for track in listed}
             for one in nameless:
                 if one.info.session_id == session_id:
-                    known = TrackInfo(session_id, one.info.track_id, None, one.kind)
-                    one.refer(by_id.get(one.info.track_id, known))
-                    one.name = one.info.name
+                    if one.info.track_id in by_id:
+                        one.refer(by_id[one.info.track_id])
+                        one.name, one.listed = one.info.name, True
+                    else:
+                        self._later(one)
 
     async def _look_at(self, due: list[Incoming], session: Session, deadline: Deadline) -> None:
         """Decide what becomes of these tracks, and do it."""
