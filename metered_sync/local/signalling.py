@@ -107,10 +107,10 @@ class SignallingServer:
 
     async def close(self) -> None:
         """Tell every client that the server goes away, and close its connection (1001)."""
-        self.outlet.close()
-        await self.go_away(GOING_AWAY_MS, "server shutdown")
         if self._pinging is not None:
             self._pinging.cancel()
+        self.outlet.close()
+        await self.go_away(GOING_AWAY_MS, "server shutdown")
 
     async def _ping_all(self) -> None:
         """Ping all clients again and again; cut off whom nothing was heard of in between."""
@@ -147,8 +147,6 @@ class SignallingServer:
                 request.query.get("token"),
                 request.headers.get("Origin"),
             )
-            if self.meter.full:
-                raise TurnedAway(CLOSE_OVER_LIMIT, "over the plan's limit")
         except TurnedAway as error:
             turned_away = error
         ws = web.WebSocketResponse(
@@ -159,6 +157,8 @@ class SignallingServer:
         except web.HTTPBadRequest:
             problem = "this is no WebSocket handshake (RFC 6455, 4.2.1)"
             raise Refusal(400, "bad_request", problem) from None
+        if turned_away is None and self.meter.full:
+            turned_away = TurnedAway(CLOSE_OVER_LIMIT, "over the plan's limit")
         if turned_away is not None:
             await ws.close(code=turned_away.code, message=str(turned_away).encode())
         elif request.transport is not None:  # not closed in the meantime
@@ -202,8 +202,11 @@ class SignallingServer:
                     self.shut(socket, CLOSE_MESSAGE_RATE, "over message rate")
                 elif len(message.data) > MAX_FRAME // 4 and _size(message.data) > MAX_FRAME:
                     self.shut(socket, CLOSE_TOO_BIG, "message too big")
-                else:
+                elif message.type is WSMsgType.TEXT:
                     self._handle(socket, message.data)
+                else:
+                    problem = "a binary frame; only text frames are understood"
+                    self._refuse(socket, "malformed_message", problem, None)
             elif message.type is WSMsgType.PING:
                 await ws.pong(message.data)
             elif message.type is not WSMsgType.PONG:
@@ -242,7 +245,7 @@ class SignallingServer:
 
     # --- requests ---
 
-    def _handle(self, socket: Socket, text: str | bytes) -> None:
+    def _handle(self, socket: Socket, text: str) -> None:
         try:
             frame = frames.parse_client_frame(text)
         except frames.FrameError as error:

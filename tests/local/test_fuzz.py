@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import io
 import json
 import logging
@@ -13,7 +15,7 @@ from urllib.parse import urlencode
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.sync.client import connect
 
 from metered_sync.local import LocalCloud
@@ -55,6 +57,11 @@ def unharmed(
 
 def bearer(cloud: LocalCloud) -> str:
     return f"Bearer {cloud.key_id}:{cloud.key_secret}"
+
+
+FIELDS = (
+    "peerId channels permissions expiresInSec metadata peerMetadata data from expiryInSeconds label"
+)
 
 
 # --- the socket ---
@@ -156,6 +163,46 @@ def test_upgrades(unharmed: LocalCloud, query: dict[str, str], origin: str) -> N
         assert int(connection.recv(100).split()[1]) in (101, 400, 401)
 
 
+headers = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("alg", "typ", "b64", "crit", "x"), values)
+)
+claims = st.fixed_dictionaries(
+    {},
+    optional={
+        name: values | st.sampled_from([2_000_000_000, 10**400, ["**"], {"iceServers": 7}])
+        for name in (*["sub", "exp", "iat", "nbf", "aud", "iss", "jti"], *FIELDS.split())
+    },
+)
+
+
+@fuzz(200)
+@given(headers, claims, st.booleans())
+def test_tokens(
+    unharmed: LocalCloud, header: dict[str, Any], payload: dict[str, Any], signed: bool
+) -> None:
+    header = {"alg": "HS256", "kid": unharmed.key_id, **header}
+    payload = {"sub": "me", "exp": 2_000_000_000, **payload}
+    token = ".".join(encoded(json.dumps(part).encode()) for part in (header, payload))
+    secret = unharmed.key_secret if signed else "another"
+    token += "." + encoded(hmac.digest(secret.encode(), token.encode(), "sha256"))
+    error: WebSocketException | None = None
+    try:
+        with raw(unharmed, token=token) as client:
+            assert signed
+            assert client.silent()
+    except (InvalidStatus, ConnectionClosed) as refused:
+        error = refused
+    if isinstance(error, InvalidStatus):
+        assert error.response.status_code == 401
+    elif isinstance(error, ConnectionClosed):
+        assert error.rcvd is not None
+        assert error.rcvd.code in (4001, 4002)
+
+
+def encoded(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
 # --- REST ---
 
 
@@ -184,9 +231,6 @@ def exchange(
 WORDS = (
     "v1 api v2 turn tokens channels peers publish usage credential credentials project local sfu "
     "a%2Fb %FF %00 % .. . * é _system%2Fx"
-)
-FIELDS = (
-    "peerId channels permissions expiresInSec metadata peerMetadata data from expiryInSeconds label"
 )
 segments = st.sampled_from(["", "x" * 300, *WORDS.split()]) | st.text(
     st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="#?"), max_size=6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import replace
 from typing import Any
@@ -94,6 +95,7 @@ def test_sender_metadata_is_the_last_subscribers_choice(shared_cloud: LocalCloud
         ("nonsense", "malformed_message"),
         ("[]", "malformed_message"),
         (b"\x00binary", "malformed_message"),
+        (b'{"type":"ping"}', "malformed_message"),
         ('{"type":"ping","requestId":7}', "malformed_message"),
         ('{"type":"ping","requestId":""}', "malformed_message"),
         ('{"type":"dance"}', "unknown_type"),
@@ -241,6 +243,8 @@ def sign(cloud: LocalCloud, *, secret: str | None = None, **changes: Any) -> str
         ({"exp": None}, 4001),
         ({"exp": "soon"}, 4001),
         ({"exp": True}, 4001),
+        ({"exp": math.inf}, 4001),
+        ({"exp": 10**400}, 4001),
         ({"channels": "a"}, 4001),
         ({"channels": ["a"] * 101}, 4001),
         ({"permissions": ["publish"] * 17}, 4001),
@@ -271,6 +275,18 @@ def test_a_token_at_all_its_caps(shared_cloud: LocalCloud) -> None:
     }
     with raw(shared_cloud, "p" * 128, **claims) as client:
         assert client.welcome["metadata"] == claims["metadata"]
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_token_that_lives_for_ever(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METERED_SYNC_LOOP", loop)
+    with (
+        LocalCloud() as cloud,
+        raw(cloud, token=sign(cloud, exp=1e300)) as client,
+        raw(cloud, token=sign(cloud, exp=10**300)) as other,
+    ):
+        assert client.silent()
+        assert other.silent()
 
 
 def test_an_unknown_key_is_closed_after_the_upgrade(shared_cloud: LocalCloud) -> None:
