@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
+import socket
+import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +17,7 @@ import requests
 
 from metered_sync.local import LocalCloud
 from metered_sync.wire.frames import parse_ice_servers
-from tests.conftest import wait_until
+from tests.conftest import need, wait_until
 from tests.local.raw import raw
 
 
@@ -211,3 +215,59 @@ def test_configured_servers_go_into_welcomes_and_lists() -> None:
 def test_servers_that_clients_would_drop(servers: Any) -> None:
     with pytest.raises(ValueError, match="ice_servers"):
         LocalCloud(ice_servers=servers)
+
+
+# --- with a real TURN server ---
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_a_coturn_accepts_the_credentials(tmp_path: Path) -> None:
+    """It is started with the cloud's secret, and lets in whom the cloud has told of it."""
+    from aioice import turn
+
+    program = need("turnserver", "coturn")
+    port = free_port()
+    options = [
+        *("--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1", f"--listening-port={port}"),
+        *("--use-auth-secret", "--static-auth-secret=shared", "--realm=local", "--no-cli"),
+        *("--no-tls", "--no-dtls", "--allow-loopback-peers", "--log-file=stdout", "--no-tcp"),
+        *(f"--pidfile={tmp_path / 'pid'}", f"--userdb={tmp_path / 'db'}"),
+    ]
+
+    async def allocate(username: str, password: str) -> None:
+        for attempt in range(100):  # until it listens
+            try:
+                transport, _ = await turn.create_turn_endpoint(
+                    asyncio.DatagramProtocol,
+                    server_addr=("127.0.0.1", port),
+                    username=username,
+                    password=password,
+                )
+            except ConnectionError:
+                assert attempt < 99
+                await asyncio.sleep(0.1)
+            else:
+                assert transport.get_extra_info("sockname")[0] == "127.0.0.1"
+                transport.close()
+                return
+
+    with (
+        LocalCloud(ice_servers=[f"turn:127.0.0.1:{port}"], turn_secret="shared") as cloud,
+        subprocess.Popen([program, *options], stdout=subprocess.DEVNULL) as server,
+    ):
+        try:
+            with raw(cloud) as client:
+                (told,) = client.welcome["metadata"]["iceServers"]
+            made = create(cloud, json={"expiryInSeconds": 60}).json()
+            asyncio.run(allocate(told["username"], told["credential"]))
+            asyncio.run(allocate(made["username"], made["password"]))
+            with pytest.raises(Exception, match="401"):
+                asyncio.run(allocate(made["username"], "wrong"))
+        finally:
+            server.terminate()
