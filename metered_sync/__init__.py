@@ -19,6 +19,7 @@ from metered_sync.errors import (
     CancelledError,
     ClosedError,
     ControlPlaneError,
+    DataChannelOverflowError,
     DisconnectedError,
     EngineError,
     ForkedError,
@@ -44,6 +45,10 @@ from metered_sync.errors import (
 )
 from metered_sync.events import (
     Connected,
+    DCClose,
+    DCError,
+    DCMessage,
+    DCOpen,
     Direct,
     Disconnected,
     Event,
@@ -61,6 +66,7 @@ from metered_sync.events import (
 
 if TYPE_CHECKING:
     from metered_sync.control import ControlPlane as ControlPlane
+    from metered_sync.data_channel import DataChannel as DataChannel
     from metered_sync.media.files import FileSource as FileSource
     from metered_sync.media.files import from_file as from_file
     from metered_sync.media.stream import MediaStream as MediaStream
@@ -87,6 +93,11 @@ __all__ = [
     "Connected",
     "ControlPlane",
     "ControlPlaneError",
+    "DCClose",
+    "DCError",
+    "DCMessage",
+    "DCOpen",
+    "DataChannelOverflowError",
     "Delivery",
     "Direct",
     "Disconnected",
@@ -140,6 +151,7 @@ __all__ = [
 
 _ON_FIRST_USE = {
     "ControlPlane": "metered_sync.control",
+    "DataChannel": "metered_sync.data_channel",
     "FileSource": "metered_sync.media.files",
     "FrameQueue": "metered_sync.media.track",
     "MediaStream": "metered_sync.media.stream",

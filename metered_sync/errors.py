@@ -23,6 +23,7 @@ One tree; catch :class:`MeteredError` for all of it::
     ├── RestError                    one REST call failed
     │   ├── ControlPlaneError        to the control plane
     │   └── TurnError                to the TURN service
+    ├── DataChannelOverflowError     a data channel's buffer is full
     ├── NegotiationFailedError       WebRTC could not be set up; ``stage`` says how far it came
     └── MediaError                   a source or sink of media cannot be used
         └── MediaNotFoundError       no such file (also a built-in FileNotFoundError)
@@ -43,6 +44,7 @@ __all__ = [
     "CancelledError",
     "ClosedError",
     "ControlPlaneError",
+    "DataChannelOverflowError",
     "DisconnectedError",
     "EngineError",
     "ForkedError",
@@ -269,6 +271,17 @@ class NegotiationFailedError(MeteredError):
         super().__init__(message)
         self.stage = stage
         """How far it came: ``"offer"``, ``"answer"``, ``"ICE"``, ``"DTLS"``, ``"first frame"``."""
+
+
+class DataChannelOverflowError(MeteredError):
+    """A data channel's buffer is full, or too many sends wait for it to open."""
+
+    def __init__(self, message: str, *, queued: int, cap: int) -> None:
+        super().__init__(message)
+        self.queued = queued
+        """Bytes that are in the buffer; of a channel that is not open yet: sends that wait."""
+        self.cap = cap
+        """How many there may be."""
 
 
 class MediaError(MeteredError):

@@ -4,8 +4,8 @@ Register for a class with ``client.on(Message, fn)``, queue a class with
 ``client.events(Message)``, or wait for one with ``client.wait_for(Message)``.
 Registering for :class:`Event` means all of them.
 
-:class:`Message`, :class:`Direct` and :class:`Presence` are *message-like*: a
-full queue may drop them, and counts what it dropped. All others are *lifecycle*
+:class:`Message`, :class:`Direct`, :class:`Presence` and :class:`DCMessage` are *message-like*:
+a full queue may drop them, and counts what it dropped. All others are *lifecycle*
 events and are never dropped.
 """
 
@@ -16,6 +16,10 @@ from typing import Any, ClassVar
 
 __all__ = [
     "Connected",
+    "DCClose",
+    "DCError",
+    "DCMessage",
+    "DCOpen",
     "Direct",
     "Disconnected",
     "Event",
@@ -169,6 +173,35 @@ class TokenProviderError(Event):
     """The token provider failed three times or more in a row; attempts go on."""
 
     consecutive_failures: int
+    err: Exception
+
+
+# --- data channels ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DCOpen(Event):
+    """The data channel is open. There is none for a channel that was open from the start."""
+
+
+@dataclass(frozen=True)
+class DCMessage(Event):
+    """A message has arrived on a data channel."""
+
+    droppable: ClassVar[bool] = True
+
+    data: str | bytes
+
+
+@dataclass(frozen=True)
+class DCClose(Event):
+    """The data channel is closed, here, by the other side, or with its connection."""
+
+
+@dataclass(frozen=True)
+class DCError(Event):
+    """A message that nobody waited for could not be sent."""
+
     err: Exception
 
 
