@@ -12,8 +12,8 @@ nobody does. Sources that go on filling a queue of their own all the same (a
 they would grow. What has piled up in a pause is skipped, so that one who joins late gets
 what is current.
 
-**Bounds.** An outlet holds the newest picture, or ``FIFO`` slices of sound; what it drops
-is counted. It never holds up the pump, nor another outlet.
+**Encoding.** What outlets carry in the same codec is encoded once, as soon as they know
+their senders; see :mod:`metered_sync.engine.shared_encoder`.
 
 Everything here runs on the loop's thread.
 """
@@ -23,45 +23,36 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import Any
 
-from aiortc import RTCRtpSender
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame, VideoFrame
-from av.video.reformatter import VideoReformatter
 
 from metered_sync.engine.encoding import SentTrack
+from metered_sync.engine.outlet import Outlet, check_kind
 from metered_sync.engine.rtc_stats import Sent
+from metered_sync.engine.shared_encoder import SharedEncoder
 from metered_sync.engine.timeline import (
     AUDIO_RATE,
     SLACK,
-    SLICE,
     VIDEO_RATE,
     AudioTimeline,
     VideoTimeline,
-    audio_frame,
-    private_copy,
     ticks,
 )
 
 __all__ = ["LocalTrack", "Outlet"]
 
 logger = logging.getLogger("metered_sync")
-FIFO = 10
-"""Slices of sound, 20 ms each, that wait for a sender at most."""
 AT_ONCE = 0.002
 """Seconds within which a frame must come to be one that lay ready."""
 YIELD = 0.001
 """Seconds left to others after such a frame: a source that never waits must not hold the loop."""
 CATCH_UP = 1.0
 """Seconds after a pause for which frames that lie ready are skipped."""
-SEAM = 0.1
-"""Seconds of silence between two sources that are not worth a gap in the timestamps."""
-
-Content = VideoFrame | bytes
+STILL = 0.25
+"""Seconds for which one who needs a picture waits for the next, before the newest is sent again."""
 
 
 class LocalTrack:
@@ -101,6 +92,11 @@ class LocalTrack:
         self.ended = False
         """Whether the source has ended; another may replace it."""
         self._outlets: set[Outlet] = set()
+        self._encoders: dict[str, SharedEncoder] = {}
+        self._newest: VideoFrame | None = None
+        self._again = False
+        """Whether somebody waits for a picture since the newest one came."""
+        self._repeating: asyncio.TimerHandle | None = None
         self._wanted = asyncio.Event()
         self._pumping: asyncio.Task[None] | None = None
         self._pictures = VideoTimeline()
@@ -119,7 +115,7 @@ class LocalTrack:
 
         Timestamps go on rising, whatever those of the source do.
         """
-        _check_kind(self.kind, source)
+        check_kind(self.kind, source)
         if source is not self.source or self.ended:
             self._halt()
             self.source, self.ended = source, False
@@ -138,16 +134,40 @@ class LocalTrack:
 
     def _add(self, outlet: Outlet) -> None:
         self._outlets.add(outlet)
+        if outlet.codec is not None:
+            encoder = self._encoders.get(outlet.codec)
+            if encoder is None:
+                encoder = SharedEncoder(outlet.codec, self.video_bitrate, self._show_again)
+                self._encoders[outlet.codec] = encoder
+            outlet.encoder = encoder
+            encoder.add(outlet)
         self._update()
 
     def _remove(self, outlet: Outlet) -> None:
         self._outlets.discard(outlet)
+        if outlet.encoder is not None:
+            outlet.encoder.remove(outlet)
+            if not outlet.encoder.takers:
+                del self._encoders[outlet.encoder.codec]
+            outlet.encoder = None
         self._update()
+
+    def _show_again(self) -> None:
+        """Send the newest picture once more, unless another one comes soon."""
+        self._again = True
+        if self._repeating is None:
+            self._repeating = asyncio.get_running_loop().call_later(STILL, self._repeat)
+
+    def _repeat(self) -> None:
+        self._repeating = None
+        if self._again and self._newest is not None:
+            self._offer(self._pictures.again(), self._newest)
 
     def _update(self) -> None:
         """Read on, or pause."""
         if not any(outlet.asked for outlet in self._outlets):
             self._wanted.clear()
+            self._newest = None  # it will be old when somebody joins
             return
         self._wanted.set()
         if self._pumping is None and self.source is not None and not (self.ended or self.closed):
@@ -158,6 +178,10 @@ class LocalTrack:
     # --- the pump ---
 
     def _halt(self) -> None:
+        self._newest = None
+        if self._repeating is not None:
+            self._repeating.cancel()
+            self._repeating = None
         if self._pumping is not None:
             self._pumping.cancel()
             self._pumping = None
@@ -172,7 +196,7 @@ class LocalTrack:
         finally:
             if self._pumping is asyncio.current_task():  # else it was told to stop
                 self.ended = True
-                self._pumping = None
+                self._newest = self._pumping = None
 
     async def _read(self, source: MediaStreamTrack) -> None:
         track = SentTrack(source, self.sent, self.max_framerate)
@@ -199,6 +223,7 @@ class LocalTrack:
         """Hand a frame to all outlets; return by how many seconds it is ahead of the clock."""
         if isinstance(frame, VideoFrame):
             pts = self._pictures.place(frame)
+            self._newest = frame
             self._offer(pts, frame)
             return (pts - ticks(VIDEO_RATE)) / VIDEO_RATE
         if not isinstance(frame, AudioFrame):
@@ -209,120 +234,11 @@ class LocalTrack:
             ahead = pts - ticks(AUDIO_RATE)
         return ahead / AUDIO_RATE
 
-    def _offer(self, pts: int, content: Content) -> None:
+    def _offer(self, pts: int, content: VideoFrame | bytes) -> None:
         for outlet in self._outlets:
-            outlet.put(pts, content)
-
-
-class Outlet(MediaStreamTrack):
-    """What one sender sends. It ends when it is closed, not before."""
-
-    def __init__(self, local: LocalTrack) -> None:
-        super().__init__()
-        self.kind = local.kind
-        self._id = local.id
-        self.local: LocalTrack | None = local
-        """What it carries; ``None``: nothing."""
-        self.asked = False
-        """Whether a sender has begun to consume it."""
-        self.frames = 0
-        """Frames handed out so far."""
-        self.dropped = 0
-        """Frames dropped because the sender was slow."""
-        self._rate, self._length = (VIDEO_RATE, 1) if self.kind == "video" else (AUDIO_RATE, SLICE)
-        self._items: deque[tuple[int, Content]] = deque(maxlen=1 if self.kind == "video" else FIFO)
-        self._ready = asyncio.Event()
-        self._reformatter = VideoReformatter()
-        self._sender: RTCRtpSender | None = None
-        self._closed = False
-        self._floor: int | None = None
-        """The least timestamp that the next frame may have."""
-        self._offset: int | None = 0
-        """What to add to timestamps; ``None``: find out with the next frame."""
-        self._handed = 0.0
-        """When the latest frame was handed out (``time.monotonic()``)."""
-        local._add(self)
-
-    def __repr__(self) -> str:
-        return f"<Outlet of {self.local!r}: {self.readyState}>"
-
-    async def recv(self) -> Any:
-        """Return the next frame; wait while there is none.
-
-        Raises:
-            MediaStreamError: It was closed.
-        """
-        if not self.asked:
-            self.asked = True
-            if self.local is not None:
-                self.local._update()
-        while not self._items and not self._closed:
-            self._ready.clear()
-            await self._ready.wait()
-        if self._closed:
-            raise MediaStreamError(f"{self!r} was closed")
-        pts, content = self._items.popleft()
-        pts = self._continued(pts)
-        self.frames += 1
+            if outlet.encoder is None:
+                outlet.put(pts, content)
         if isinstance(content, VideoFrame):
-            frame = private_copy(content, self._reformatter)
-            frame.pts, frame.time_base = pts, Fraction(1, VIDEO_RATE)
-            return frame
-        return audio_frame(pts, content)
-
-    def attach(self, sender: RTCRtpSender) -> None:
-        """Learn which sender it serves; once, whether that has begun to send or not."""
-        self._sender = sender
-
-    def switch(self, local: LocalTrack | None) -> None:
-        """Carry another track from now on, or with ``None`` nothing, without an end."""
-        _check_kind(self.kind, local)
-        if local is self.local or self._closed:
-            return
-        if self.local is not None:
-            self.local._remove(self)
-        self.local = local
-        self._items.clear()
-        self._offset = None
-        if local is not None:
-            self._id = local.id
-            local._add(self)
-
-    def close(self) -> None:
-        """End it; its sender ends with it."""
-        self.stop()
-
-    def stop(self) -> None:
-        """End it, as a sender does with its track. The source goes on."""
-        self.switch(None)
-        self._closed = True
-        self._ready.set()
-        super().stop()
-
-    def put(self, pts: int, content: Content) -> None:
-        """Take what the track it carries has read."""
-        if self.asked:
-            self.dropped += len(self._items) == self._items.maxlen
-            self._items.append((pts, content))
-            self._ready.set()
-
-    def _continued(self, pts: int) -> int:
-        """Return the timestamp that goes on from what was handed out before."""
-        now = time.monotonic()
-        if self._offset is None:
-            self._offset = 0
-            if self._floor is not None:
-                gap = pts - self._floor
-                if self.kind == "audio" and gap < SEAM * self._rate:
-                    self._offset = -gap
-                elif gap < 0:
-                    self._offset = round((now - self._handed) * self._rate) - gap
-        pts += self._offset
-        self._floor = pts + self._length
-        self._handed = now
-        return pts
-
-
-def _check_kind(kind: str, other: MediaStreamTrack | LocalTrack | None) -> None:
-    if other is not None and other.kind != kind:
-        raise ValueError(f"a track of kind {kind!r} cannot go on with one of kind {other.kind!r}")
+            self._again = False
+            for encoder in self._encoders.values():
+                encoder.put(pts, content)

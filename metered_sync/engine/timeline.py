@@ -57,6 +57,11 @@ class VideoTimeline:
         """Expect another source."""
         self._offset = None
 
+    def again(self) -> int:
+        """Return a timestamp for the latest picture to be shown once more, now."""
+        self._last = max(ticks(VIDEO_RATE), self._last + 1)
+        return self._last
+
     def place(self, frame: VideoFrame) -> int:
         """Return a frame's timestamp, in 1/90000 s."""
         now = ticks(VIDEO_RATE)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
+import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from fractions import Fraction
@@ -16,7 +19,8 @@ from aiortc import RTCRtpSender
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame, VideoFrame
 
-from metered_sync.engine import fanout
+from metered_sync.engine import outlet as outlet_module
+from metered_sync.engine import shared_encoder
 from metered_sync.engine.encoding import prefer_codec
 from metered_sync.engine.fanout import LocalTrack, Outlet
 from metered_sync.engine.rtc import gather_on, peer_connection
@@ -199,7 +203,7 @@ def test_a_source_that_queues_by_itself_is_read_on() -> None:
 
 def test_a_slow_outlet_holds_up_nothing_and_counts_what_it_drops() -> None:
     async def test() -> None:
-        for kind, make, most in (("video", plain, 1), ("audio", beep, fanout.FIFO)):
+        for kind, make, most in (("video", plain, 1), ("audio", beep, outlet_module.FIFO)):
             local = LocalTrack(Scripted(kind, make))
             slow, quick = local.outlet(), local.outlet()
             await take(slow, 1)
@@ -462,6 +466,7 @@ class Link:
             transceiver = self.near.addTransceiver(outlet, "sendonly")
             if outlet.kind == "video":
                 prefer_codec(transceiver, codec)
+            outlet.attach(transceiver.sender)
             self.senders.append(transceiver.sender)
         await self.negotiate()
 
@@ -603,6 +608,27 @@ def test_removing_and_adding_goes_on_too() -> None:
     run(test())
 
 
+def test_not_being_allowed_to_send_for_a_while_goes_on_too() -> None:
+    async def test() -> None:
+        local = LocalTrack(picture())
+        async with links() as (link,):
+            outlet = local.outlet()
+            await link.open(outlet)
+            await link.numbers(160)
+            (transceiver,) = link.near.getTransceivers()
+            transceiver.direction = "inactive"
+            await link.negotiate()
+            await asyncio.sleep(0.5)
+            link.received["video"].clear()
+            transceiver.direction = "sendonly"
+            await link.negotiate()
+            await link.numbers(160)
+            assert outlet.encoder is not None
+        local.close()
+
+    run(test())
+
+
 def test_closing_late_leaves_nothing() -> None:
     async def test() -> None:
         local = LocalTrack(picture())
@@ -617,5 +643,273 @@ def test_closing_late_leaves_nothing() -> None:
         outlet.close()
         outlet.switch(local)
         local.close()
+
+    run(test())
+
+
+# --- encoding once ---
+
+
+def taking(local: LocalTrack, codec: str = "vp8") -> Outlet:
+    """Return an outlet that takes what is encoded, as for a sender with this codec."""
+    outlet = local.outlet()
+    pc = peer_connection([])
+    outlet._sender = pc.addTransceiver("video").sender  # never connected
+    assert outlet._settle(codec) is not None
+    return outlet
+
+
+def test_what_several_send_is_encoded_once() -> None:
+    async def test() -> None:
+        local = LocalTrack(picture())
+        async with links(3) as made:
+            outlets = [local.outlet() for _ in made]
+            for link, outlet in zip(made, outlets, strict=True):
+                await link.open(outlet)
+            await together(*(link.numbers(160) for link in made))
+            await together(*(link.more("video", 2 * FPS) for link in made))
+            (encoder,) = local._encoders.values()
+            assert encoder.takers == 3
+            assert all(outlet.encoder is encoder for outlet in outlets)
+            assert encoder.pictures <= local.sent.frames
+            assert sum(outlet.frames for outlet in outlets) > 2 * encoder.pictures
+            for link in made:
+                link.assert_rising()
+                # Nothing was lost: what all get is not cut for one of them.
+                seen = [read_number(f.to_ndarray(format="gray")) for f in link.received["video"]]
+                assert None not in seen[1:]
+        local.close()
+
+    run(test())
+
+
+def test_two_codecs_and_a_swap() -> None:
+    async def test() -> None:
+        local, other = LocalTrack(picture()), LocalTrack(picture(10, 128, 96))
+        async with links(2) as made:
+            outlets = [local.outlet(), local.outlet()]
+            for link, outlet, codec in zip(made, outlets, ("vp8", "h264"), strict=True):
+                await link.open(outlet, codec=codec)
+            await together(*(link.numbers(160) for link in made))
+            assert {*local._encoders} == {"vp8", "h264"}
+            for outlet in outlets:
+                outlet.switch(other)
+            await together(*(link.numbers(128) for link in made))
+            assert not local._encoders
+            assert {*other._encoders} == {"vp8", "h264"}
+            for link in made:
+                link.assert_rising()
+        local.close()
+        other.close()
+
+    run(test())
+
+
+@pytest.mark.parametrize("codec", ["vp8", "h264"])
+def test_who_joins_late_begins_with_a_key_frame(codec: str) -> None:
+    async def test() -> None:
+        local = LocalTrack(picture())
+        first = taking(local, codec)
+        keys = [encoded.key for encoded in await take(first, 10)]
+        assert keys == [True] + [False] * 9
+        late = taking(local, codec)
+        both = await asyncio.gather(take(first, 6), take(late, 3))
+        assert both[1][0].key
+        assert [encoded.pts for encoded in both[1]] == sorted({e.pts for e in both[1]})
+        assert sum(encoded.key for encoded in both[0]) == 1
+        local.close()
+
+    run(test())
+
+
+def test_a_late_receiver_sees_the_picture_without_asking() -> None:
+    async def test() -> None:
+        local = LocalTrack(picture())
+        async with links(2) as (one, two):
+            await one.open(local.outlet())
+            await one.more("video", 10)
+            late = local.outlet()
+            await two.open(late)
+            await two.numbers(160)
+            seen = [read_number(f.to_ndarray(format="gray")) for f in two.received["video"]]
+            assert seen[0] is not None  # not grey, not smeared
+        local.close()
+
+    run(test())
+
+
+@pytest.mark.parametrize("codec", ["vp8", "h264"])
+def test_a_receiver_that_asks_for_a_key_frame_gets_one(codec: str) -> None:
+    async def test() -> None:
+        local = LocalTrack(picture(15))
+        probe = taking(local, codec)
+        async with links() as (link,):
+            await link.open(local.outlet(), codec=codec)
+            await together(link.numbers(160), take(probe, 10))
+            (encoder,) = local._encoders.values()
+            assert encoder.takers == 2
+            while any(encoded.key for encoded in await take(probe, 5)):
+                pass
+            (receiver,) = link.far.getReceivers()
+            await receiver._send_rtcp_pli(link.senders[0]._ssrc)
+            for _ in range(100):
+                (encoded,) = await take(probe, 1)
+                if encoded.key:
+                    break
+            assert encoded.key
+        probe.close()
+        local.close()
+
+    run(test())
+
+
+def test_many_who_ask_get_few_key_frames() -> None:
+    async def test() -> None:
+        local = LocalTrack(Scripted("video", plain))
+        outlet = taking(local)
+        began = time.monotonic()
+        got = await take(outlet, 1)
+        while time.monotonic() < began + 1:
+            outlet.wants_key()
+            got += await take(outlet, 1)
+        keys = sum(encoded.key for encoded in got)
+        assert 2 <= keys <= (time.monotonic() - began) / 0.25 + 2
+        local.close()
+
+    run(test())
+
+
+def test_a_picture_that_stands_still_reaches_who_joins_late() -> None:
+    class Still(Scripted):
+        async def recv(self) -> Any:
+            if self.reads:
+                await asyncio.Event().wait()
+            return await super().recv()
+
+    async def test() -> None:
+        local = LocalTrack(Still("video", plain))
+        first = taking(local)
+        got = await take(first, 1)
+        late = taking(local)
+        (shown,) = await take(late, 1)
+        assert shown.key
+        got += await take(first, 1)
+        assert [encoded.pts for encoded in got] == sorted({encoded.pts for encoded in got})
+        late.wants_key()
+        assert (await take(late, 1))[0].key
+        local.replace(None)  # nor is it shown when it is to be seen no more
+        with pytest.raises(asyncio.TimeoutError):
+            await take(taking(local), 1, timeout=0.6)
+        local.close()
+
+    run(test())
+
+
+def test_a_sender_that_is_stuck_goes_on_with_a_key_frame() -> None:
+    async def test() -> None:
+        local = LocalTrack(Scripted("video", lambda n: plain(n, rate=90_000)))
+        stuck, quick = taking(local), taking(local)
+        await take(stuck, 1)
+        await take(quick, outlet_module.ENCODED + 20)
+        assert stuck.dropped >= outlet_module.ENCODED
+        assert len(stuck._items) <= outlet_module.ENCODED
+        assert (await take(stuck, 1))[0].key
+        local.close()
+
+    run(test())
+
+
+def test_the_bit_rate_is_the_least_that_a_receiver_wishes() -> None:
+    async def test() -> None:
+        local, pinned = (
+            LocalTrack(picture(), video_bitrate=bitrate) for bitrate in (None, 2_000_000)
+        )
+        one, two = taking(local), taking(local)
+        assert one.encoder is not None
+        for outlet, wish, rate in (
+            (one, 900_000, 900_000),
+            (two, 1_200_000, 900_000),
+            (two, 600_000, 600_000),
+            (two, 1_000, 250_000),  # the limits of aiortc
+        ):
+            outlet.wishes(wish)
+            assert one.encoder.bitrate == rate
+        two.close()
+        assert one.encoder.bitrate == 900_000
+        held = taking(pinned)
+        held.wishes(300_000)
+        assert held.encoder is not None
+        assert held.encoder.bitrate == 2_000_000
+        assert (await take(held, 1))[0].payloads
+        local.close()
+        pinned.close()
+
+    run(test())
+
+
+def test_a_receivers_estimate_arrives() -> None:
+    async def test() -> None:
+        local = LocalTrack(picture(15))
+        async with links() as (link,):
+            outlet = local.outlet()
+            await link.open(outlet)
+            await link.wait(lambda: outlet.wish is not None, 30)
+            assert outlet.encoder is not None
+            assert 250_000 <= outlet.encoder.bitrate <= 1_500_000
+        local.close()
+
+    run(test())
+
+
+def test_an_aiortc_that_hides_its_encoders(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(shared_encoder, "_ENCODER", "_RTCRtpSender__renamed")
+    shared_encoder.can_share.cache_clear()
+
+    async def test() -> None:
+        local = LocalTrack(picture())
+        async with links(2) as made:
+            for link in made:
+                await link.open(local.outlet())
+            await together(*(link.numbers(160) for link in made))
+            assert not local._encoders
+        local.close()
+
+    try:
+        run(test())
+    finally:
+        shared_encoder.can_share.cache_clear()
+    assert caplog.text.count("is encoded for each of them") == 1
+
+
+def test_nothing_is_held_after_the_end() -> None:
+    async def test() -> None:
+        held: list[weakref.ref[Any]] = []
+
+        async def once() -> None:
+            local = LocalTrack(picture())
+            async with links(2) as made:
+                for link in made:
+                    outlet = local.outlet()
+                    await link.open(outlet)
+                    await link.numbers(160)
+                    assert outlet.encoder is not None
+                    held.extend(map(weakref.ref, (outlet, outlet.encoder, link.near)))
+            held.append(weakref.ref(local))
+            local.close()
+
+        threads = set(threading.enumerate())
+        for _ in range(3):
+            await once()
+        deadline = time.monotonic() + 10
+        while True:
+            gc.collect()
+            left = sum(ref() is not None for ref in held)
+            names = {thread.name for thread in {*threading.enumerate()} - threads}
+            if not left and all("asyncio" in name for name in names):  # the executor's stay
+                break
+            assert time.monotonic() < deadline, (left, names)
+            await asyncio.sleep(0.05)
 
     run(test())
