@@ -12,9 +12,6 @@ from typing import Any
 
 import pytest
 import trustme
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.server import ServerConnection
-from websockets.sync.server import serve as websocket_serve
 
 from metered_sync import (
     AckTimeoutError,
@@ -40,10 +37,9 @@ from metered_sync import (
     Subscription,
 )
 from metered_sync.local import LocalCloud
-from metered_sync.wire.frames import Welcome, build_welcome
 from metered_sync.wire.timings import DEFAULT
 from tests.conftest import wait_until
-from tests.scripted import Scripted, ScriptedServer, polite
+from tests.scripted import Scripted, ScriptedServer, mute, polite
 
 FAST = ReconnectOptions(initial_delay=0.05, max_delay=0.2)
 
@@ -691,39 +687,17 @@ def test_an_idle_connection_is_kept_by_pings(cloud: LocalCloud) -> None:
 
 
 def test_a_silent_connection_is_replaced() -> None:
-    with _MuteServer() as server:
+    with ScriptedServer(mute) as server:
         options = {"api_key": "pk_live_x", "url": server.url, "reconnect": FAST}
-        with SignallingClient(**options, inactivity_timeout=0.3) as alice:
-            gone = alice.wait_for(Disconnected, timeout=5)
+        with (
+            SignallingClient(**options, inactivity_timeout=0.3) as alice,
+            alice.events(Disconnected, Connected) as seen,
+        ):
+            gone, back = seen.get(timeout=5), seen.get(timeout=5)
+            assert isinstance(gone, Disconnected)
             assert gone.will_reconnect
-            alice.wait_for(Connected, timeout=5)
-        assert server.close_codes[0] == 4000
-
-
-class _MuteServer:
-    """A server that says welcome and nothing else."""
-
-    def __init__(self) -> None:
-        self.close_codes: list[int | None] = []
-
-    def __enter__(self) -> _MuteServer:
-        def serve(connection: ServerConnection) -> None:
-            connection.send(build_welcome(Welcome("me", None, 1, 65536)))
-            try:
-                while True:
-                    connection.recv()
-            except ConnectionClosed:
-                self.close_codes.append(connection.protocol.close_code)
-
-        self._server = websocket_serve(serve, "127.0.0.1", 0)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-        self.url = f"ws://127.0.0.1:{self._server.socket.getsockname()[1]}"
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
+            assert isinstance(back, Connected)
+            assert server.accept().ended()[0] == 4000
 
 
 # --- who is there ---------------------------------------------------------------------

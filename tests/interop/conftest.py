@@ -30,9 +30,9 @@ def installed(name: str, recipe: list[Path], install: Callable[[Path], None]) ->
             install(making)
             making.rename(folder)  # so that what is half made is never used
         except (OSError, subprocess.SubprocessError) as error:
-            output = getattr(error, "stderr", None) or ""
+            said = " ".join((getattr(error, "stderr", None) or str(error)).split())[-300:]
             if not folder.exists():  # (another run may have been quicker)
-                missing(f"needs the published {name} client from its registry: {error} {output}")
+                missing(f"needs the published client for {name}, from its registry: {said}")
         finally:
             shutil.rmtree(making, ignore_errors=True)
     return folder
@@ -54,7 +54,8 @@ def _install_javascript(folder: Path) -> None:
     for name in ("package.json", "package-lock.json"):
         shutil.copy(HERE / name, folder)
     need("npm", "npm")
-    run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=folder)
+    quick = ["--fetch-retries", "1", "--fetch-retry-mintimeout", "1000"]
+    run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", *quick, cwd=folder)
 
 
 def _python() -> list[str]:
