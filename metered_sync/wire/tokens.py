@@ -102,12 +102,12 @@ def check_claims(claims: Claims) -> Claims:
         or object_problem("metadata", claims.metadata, MAX_METADATA)
         or object_problem("peer_metadata", claims.peer_metadata, MAX_PEER_METADATA)
     )
-    unknown = set(claims.permissions or ()) - set(ACTIONS)
-    if problem is None and unknown:
+    if problem is None:
+        unknown = set(claims.permissions or ()) - set(ACTIONS)
+        if not unknown:
+            return claims
         problem = f"permissions has {sorted(unknown)}; known are {', '.join(ACTIONS)}"
-    if problem is not None:
-        raise ValueError(f"a token cannot be made so: {problem}")
-    return claims
+    raise ValueError(f"a token cannot be made so: {problem}")
 
 
 def sign_claims(claims: Claims, key_id: str, secret: str, *, issued_at: float) -> str:

@@ -115,3 +115,15 @@ def test_permissions_of_a_newer_service_are_passed_over() -> None:
         headers={"kid": "sk_id_1"},
     )
     assert parse_claims(token, SECRET).permissions == ("send",)
+
+
+@pytest.mark.parametrize("value", [None, True, 0, 1.5, "x", "\ud800", [], {}, [[]], 10**400, -1])
+def test_claims_of_any_type_are_read_or_refused(value: object) -> None:
+    good = {"sub": "a", "exp": 2_000_000_000}
+    names = ("sub", "exp", "channels", "permissions", "metadata", "peerMetadata", "iat", "aud")
+    for name in names:
+        token = jwt.encode({**good, name: value}, SECRET, "HS256", headers={"kid": "k"})
+        try:
+            parse_claims(token, SECRET)
+        except ValueError:
+            pass
