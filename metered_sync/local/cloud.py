@@ -159,6 +159,8 @@ class LocalCloud(Facade):
         _check_whole("port", port, 65535)
         _check_whole("max_connections", max_connections)
         _check_whole("max_messages", max_messages)
+        if turn_secret is not None and not (isinstance(turn_secret, str) and turn_secret):
+            raise ValueError("turn_secret must be a non-empty string")
         granted = frozenset(permissions)
         if not granted <= set(ACTIONS):
             raise ValueError(f"permissions must be out of {', '.join(ACTIONS)}; got {granted}")
@@ -175,7 +177,7 @@ class LocalCloud(Facade):
         """What clients show to get the list of ICE servers."""
         self.turn_secret_key = secrets.token_hex(24)
         """What your own servers show to make TURN credentials."""
-        self.turn_secret = turn_secret or secrets.token_hex(24)
+        self.turn_secret = secrets.token_hex(24) if turn_secret is None else turn_secret
         """What a TURN server is to be started with, so that it accepts these credentials."""
         self.faults = Faults(self)
         """Faults to inject."""

@@ -37,7 +37,10 @@ def test_permissions_of_the_publishable_key() -> None:
         LocalCloud(permissions=["fly"])
 
 
-@pytest.mark.parametrize("options", [{"host": "0.0.0.0"}, {"port": -1}, {"port": "80"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"host": "0.0.0.0"}, {"port": -1}, {"port": "80"}, {"turn_secret": ""}, {"turn_secret": 7}],
+)
 def test_bad_arguments(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         LocalCloud(**options)
