@@ -89,9 +89,9 @@ def bound_gathering(pc: RTCPeerConnection, seconds: float) -> None:
     What aioice has by then goes into the offer. It has a bound of its own, 5 s, as the
     default of a parameter that nobody passes (0.10 to 0.13).
     """
-    for transceiver in pc.getTransceivers():
-        gatherer = transceiver.receiver.transport.transport.iceGatherer
-        connection: Any = getattr(gatherer, "_connection", None)
+    found: list[Any] = [transceiver.receiver for transceiver in pc.getTransceivers()]
+    for end in (*found, *([pc.sctp] if pc.sctp else ())):
+        connection: Any = getattr(end.transport.transport.iceGatherer, "_connection", None)
         find = getattr(type(connection), "get_component_candidates", None)
         if find is not None and "timeout" in find.__code__.co_varnames:
             connection.get_component_candidates = functools.partial(

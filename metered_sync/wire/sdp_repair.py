@@ -26,7 +26,6 @@ __all__ = [
     "MAX_CANDIDATES",
     "Repaired",
     "Sender",
-    "fragment",
     "is_usable_candidate",
     "is_usable_codec",
     "reject",
@@ -58,11 +57,24 @@ _MDNS = re.compile(r"[A-Za-z0-9-]{1,63}\.local")
 
 @dataclass(frozen=True)
 class Repaired:
-    """A description for aiortc."""
+    """A foreign description, fitted."""
 
+    original: Description
     description: Description
+    """The same for aiortc."""
     rejected: frozenset[str]
     """The mids of sections that are not in use, or cannot be."""
+
+    @property
+    def fragment(self) -> str:
+        """The ICE user name fragment: each restart of ICE has another."""
+        return self.description.sections[0].ice_ufrag
+
+    @property
+    def tagged(self) -> tuple[str, int]:
+        """Mid and index of the section whose transport, and whose candidates, count."""
+        mid = self.description.bundle[0]
+        return mid, [section.mid for section in self.description.sections].index(mid)
 
 
 class Sender(NamedTuple):
@@ -138,7 +150,7 @@ def repair(description: Description) -> Repaired:
     fixed = tuple(
         _placeholder(s, tagged) if s.mid in rejected else _trim(s, tagged) for s in sections
     )
-    return Repaired(replace(description, sections=fixed, bundle=group), rejected)
+    return Repaired(description, replace(description, sections=fixed, bundle=group), rejected)
 
 
 def _is_usable(section: Section) -> bool:
@@ -263,8 +275,3 @@ def senders(description: Description) -> dict[str, Sender]:
 def _sender(section: Section) -> Sender:
     stream, track = section.msid or ("", "")
     return Sender(section.kind, stream if stream not in ("", "-") else None, track or None)
-
-
-def fragment(description: Description) -> str:
-    """Return the ICE user name fragment: with it each restart begins."""
-    return next((s.ice_ufrag for s in description.sections if s.ice_ufrag), "")

@@ -14,7 +14,7 @@ __all__ = ["DEFAULT", "Timings"]
 
 @dataclass(frozen=True)
 class Timings:
-    """Intervals of signalling and SFU, in seconds."""
+    """Intervals of signalling, rooms and SFU, in seconds."""
 
     # --- signalling, client side ---
     welcome: float = 10.0
@@ -44,6 +44,22 @@ class Timings:
     """A token's connection is closed this long before its ``exp``."""
     attempt_window: float = 60.0
     """The time in which one address may make ``MAX_ATTEMPTS`` attempts to connect."""
+
+    # --- rooms ---
+    first_offer: float = 2.0
+    """How long the polite one of two peers waits for the other's first offer."""
+    answer: float = 5.0
+    """An offer without an answer, or an answer without effect, is repeated after this time."""
+    answer_max: float = 30.0
+    """The longest pause between two repetitions; it doubles from ``answer`` on."""
+    crossing: float = 0.5
+    """The same where the other side's offer has crossed ours, so that it may have missed ours."""
+    media_connect: float = 15.0
+    """How long a peer connection may take to connect."""
+    media_closed: float = 0.5
+    """How long after the other side closed it a peer connection is made anew, if it stays."""
+    ladder: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0)
+    """The pauses before attempts to make a lost peer connection again; no more after them."""
 
     # --- SFU, local cloud ---
     stun_silence: float = 12.0

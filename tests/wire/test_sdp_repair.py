@@ -18,7 +18,6 @@ from metered_sync.wire.sdp_pins import Pins, arrange
 from metered_sync.wire.sdp_repair import (
     MAX_CANDIDATES,
     Sender,
-    fragment,
     is_usable_candidate,
     is_usable_codec,
     reject,
@@ -130,6 +129,8 @@ def test_the_first_section_stopped() -> None:
     repaired = repair(stopped)
     assert repaired.rejected == {"0"}
     assert repaired.description.bundle == ("1", "0", "2", "3")
+    assert repaired.tagged == ("1", 1)
+    assert repaired.original == stopped
     ufrags = {s.ice_ufrag for s in repaired.description.sections}
     assert ufrags == {offer.sections[1].ice_ufrag}
     assert answer(sdp.build(repaired.description))
@@ -278,9 +279,9 @@ def test_senders_before_rfc_8830() -> None:
 
 
 def test_the_fragment_tells_a_restart() -> None:
-    assert fragment(sample("stopped, offer")) == fragment(sample("removed, offer"))
-    assert fragment(sample("restart, offer")) != fragment(sample("removed, offer"))
-    assert fragment(Description(())) == ""
+    fragments = {name: repair(sample(name)).fragment for name in OFFERS}
+    assert fragments["stopped, offer"] == fragments["removed, offer"] != ""
+    assert fragments["restart, offer"] != fragments["removed, offer"]
 
 
 # --- pins ------------------------------------------------------------------------------

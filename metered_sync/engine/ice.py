@@ -1,0 +1,99 @@
+"""Which STUN and TURN server a peer connection uses, and how it gathers candidates."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from itertools import chain, zip_longest
+from typing import Any
+
+import aioice.ice
+from aiortc import RTCPeerConnection
+from aiortc.rtcicetransport import RTCIceTransport, parse_stun_turn_uri
+
+from metered_sync.errors import NegotiationFailedError
+from metered_sync.events import IceServer
+
+__all__ = ["choose_servers", "close_again", "path", "relay_only", "transports"]
+
+logger = logging.getLogger("metered_sync")
+_ORDER = (("turn", "udp"), ("turns", "tcp"), ("turn", "tcp"))
+"""Fastest first, then what passes most firewalls."""
+
+
+def choose_servers(servers: Iterable[IceServer], attempt: int) -> tuple[IceServer, ...]:
+    """Return one STUN and one TURN server, others with each attempt.
+
+    aiortc (1.14 to 1.16) uses the first of each that it is given, and no other; a list of
+    the service has the same server under several ports and transports. What it could not
+    read is left out.
+    """
+    stun: list[IceServer] = []
+    turn: dict[tuple[str, str], list[IceServer]] = {kind: [] for kind in _ORDER}
+    for server in servers:
+        for url in server.urls:
+            one = IceServer((url,), server.username, server.credential)
+            try:
+                parsed = parse_stun_turn_uri(url)
+            except ValueError:
+                logger.debug("an ICE server's URL cannot be read: it is left out")
+                continue
+            if parsed["scheme"] == "stun":
+                stun.append(IceServer((url,)))
+            elif (kind := (parsed["scheme"], parsed.get("transport"))) in turn:
+                turn[kind].append(one)
+    relays = [one for one in chain(*zip_longest(*turn.values())) if one is not None]
+    return tuple(choice[attempt % len(choice)] for choice in (stun, relays) if choice)
+
+
+def transports(pc: RTCPeerConnection) -> list[RTCIceTransport]:
+    """Return the ICE transports of a peer connection, each once."""
+    found = [transceiver.receiver.transport.transport for transceiver in pc.getTransceivers()]
+    if pc.sctp is not None:
+        found.append(pc.sctp.transport.transport)
+    return list(dict.fromkeys(found))
+
+
+def path(transport: RTCIceTransport) -> dict[str, str] | None:
+    """Return the kinds of the candidates that were chosen, once they have been."""
+    pairs = getattr(transport.iceGatherer._connection, "_nominated", None)
+    for pair in (pairs or {}).values():
+        return {"local": pair.local_candidate.type, "remote": pair.remote_candidate.type}
+    return None
+
+
+async def close_again(transport: RTCIceTransport) -> None:
+    """Close a closed transport, if it was connecting then.
+
+    aioice (0.10 to 0.13) may succeed all the same, and goes on to ask for consent.
+    """
+    started: asyncio.Event | None = getattr(transport, "_RTCIceTransport__start", None)
+    if started is not None:
+        await started.wait()
+        await transport.iceGatherer._connection.close()
+
+
+def relay_only(pc: RTCPeerConnection, label: str) -> None:
+    """Let a peer connection that has not gathered yet use relayed candidates alone.
+
+    aiortc offers this from 1.16 on, aioice (0.10 to 0.13) long before.
+
+    Raises:
+        NegotiationFailedError: It cannot be kept.
+    """
+    for transport in transports(pc):
+        connection: Any = transport.iceGatherer._connection
+        if not hasattr(connection, "_transport_policy"):
+            raise NegotiationFailedError(
+                f"{label}: this version of aioice cannot leave direct paths out, so relay_only "
+                "cannot be kept",
+                stage="ICE",
+            )
+        if connection.turn_server is None:
+            raise NegotiationFailedError(
+                f"{label}: relay_only needs a TURN server, and none is known: pass ice_servers "
+                "with one",
+                stage="ICE",
+            )
+        connection._transport_policy = aioice.ice.TransportPolicy.RELAY
