@@ -400,6 +400,7 @@ class SfuLink(Link):
     def _forget(self, outgoing: Outgoing) -> None:
         outgoing.closed = True
         _published.discard(outgoing.track)
+        self._moved = {ids: one for ids, one in self._moved.items() if one is not outgoing}
 
     async def subscribe(
         self, tracks: Sequence[wire.TrackInfo], deadline: Deadline

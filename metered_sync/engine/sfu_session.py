@@ -282,7 +282,9 @@ class Session:
             self._check()
 
     def _check(self) -> None:
-        if self.pc.signalingState == "closed":  # a moment before its event says so
+        # A moment before an event says so, aiortc raises errors of its own.
+        transports = [t.receiver.transport.state for t in self.pc.getTransceivers()[:1]]
+        if self.pc.signalingState == "closed" or transports in (["closed"], ["failed"]):
             self.lose("its media connection was lost")
         if self.loss is not None:
             raise self._lost_error()
@@ -294,9 +296,10 @@ class Session:
         """Publish tracks, in one round."""
         async with self._negotiation() as pc:
             sent = [SentTrack(one.track, one.sent, one.encoding.max_framerate) for one in tracks]
-            transceivers = [pc.addTransceiver(track, direction="sendonly") for track in sent]
-            for one, transceiver in zip(tracks, transceivers, strict=True):
-                prefer_codec(transceiver, one.encoding.codec)
+            with self._webrtc("offer", "no offer can be made"):
+                transceivers = [pc.addTransceiver(track, direction="sendonly") for track in sent]
+                for one, transceiver in zip(tracks, transceivers, strict=True):
+                    prefer_codec(transceiver, one.encoding.codec)
             offer = await self._offer()
             listed = tuple(
                 wire.PublishTrack(track.id, str(transceiver.mid), one.name)

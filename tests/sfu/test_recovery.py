@@ -491,3 +491,18 @@ def test_again_and_again(cloud: LocalCloud, pair: Any, times: int) -> None:
             wait_until(lambda before=before: track.restarts > before, 30)
             assert track.read(timeout=20) is not None
         wait_until(lambda: threading.active_count() <= threads + 6, 20)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("gather", 5.0),
+        ("quiet", 2.0),
+        ("dead", 5.0),
+        ("recover_budget", 120.0),
+        ("search", 30.0),
+        ("request_interval", 0.05),
+    ],
+)
+def test_intervals_are_as_the_guide_says(name: str, value: float) -> None:
+    assert getattr(DEFAULT, name) == value

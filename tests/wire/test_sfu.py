@@ -155,3 +155,16 @@ def test_paths_are_encoded():
 def test_repr_keeps_the_ice_password():
     description = sfu.SessionDescription("offer", "a=ice-pwd:secret")
     assert "secret" not in repr(sfu.NewRequest(description))
+
+
+def test_only_calls_that_change_nothing_of_a_session_may_be_repeated():
+    calls = (
+        sfu.NEW,
+        sfu.PUBLISH,
+        sfu.SUBSCRIBE,
+        sfu.RENEGOTIATE,
+        sfu.CLOSE,
+        sfu.SESSIONS,
+        sfu.TRACKS,
+    )
+    assert [call for call in calls if call.safe] == [sfu.NEW, sfu.SESSIONS, sfu.TRACKS]
