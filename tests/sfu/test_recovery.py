@@ -28,7 +28,7 @@ from metered_sync import (
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource, read_number
 from metered_sync.wire.timings import DEFAULT
-from tests.conftest import ROOT, wait_until
+from tests.conftest import ROOT, run_script, wait_until
 from tests.sfu.scripted import ScriptedSfu
 
 QUICK = dataclasses.replace(
@@ -463,6 +463,38 @@ def test_closing_while_it_recovers(cloud: LocalCloud) -> None:
             list(frames)
             assert client.state == "closed"
             assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("state", ["reconnecting", "connected"])
+def test_a_script_may_end_meanwhile(state: str) -> None:
+    started = time.monotonic()
+    done = run_script(
+        f"""
+import time
+from metered_sync import SfuClient
+from metered_sync.local import LocalCloud
+from metered_sync.testing import PatternSource
+source = PatternSource(160, 120, 15)
+with LocalCloud() as cloud:
+    client = SfuClient(**cloud.sfu_options())
+    client.connect()
+    track = client.subscribe(client.publish(source.video, name="x"))
+    track.read(timeout=20)
+    if {state!r} == "connected":
+        cloud.faults.kill_sfu_session(client.session_id)
+        while not track.restarts:
+            time.sleep(0.01)
+if {state!r} == "reconnecting":
+    while client.state != "reconnecting":
+        time.sleep(0.01)
+    time.sleep(0.5)
+print(client.state)
+"""
+    )
+    assert done.stderr == ""
+    assert done.stdout
+    assert done.returncode == 0
+    assert time.monotonic() - started < 30
 
 
 def test_a_source_that_ends_meanwhile(cloud: LocalCloud, pair: Any) -> None:
