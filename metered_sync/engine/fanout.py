@@ -9,8 +9,8 @@ can be handed over to another local track; its sender notices new content only.
 **Reading.** A pump starts with the first outlet that somebody consumes, and pauses while
 nobody does. Sources that go on filling a queue of their own all the same (a
 ``MediaPlayer``, a remote track, a relay) are read on, and what comes is dropped: paused
-they would grow. What has piled up in a pause is skipped, so that one who joins late gets
-what is current.
+they would grow. What has piled up before, or in a pause, is skipped, so that one who joins
+late gets what is current.
 
 **Encoding.** What outlets carry in the same codec is encoded once, as soon as they know
 their senders; see :mod:`metered_sync.engine.shared_encoder`.
@@ -201,7 +201,7 @@ class LocalTrack:
     async def _read(self, source: MediaStreamTrack) -> None:
         track = SentTrack(source, self.sent, self.max_framerate)
         queues = isinstance(getattr(source, "_queue", None), asyncio.Queue)
-        skip_until = 0.0
+        skip_until = time.monotonic() + CATCH_UP if queues else 0.0
         while True:
             if not queues and not self._wanted.is_set():
                 await self._wanted.wait()

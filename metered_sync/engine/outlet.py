@@ -177,7 +177,7 @@ class Outlet(MediaStreamTrack):
         if codec in CODECS and not self._closed:
             local = self.local
             self._let_go()
-            self.codec, self._tap = codec, Tap(self)
+            self.codec, self._tap = codec, Tap(self, codec)
             self._carry(local)
         return self._tap
 

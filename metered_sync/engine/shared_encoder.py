@@ -92,7 +92,7 @@ class SharedEncoder:
         """Pictures encoded so far."""
         self.dropped = 0
         self._show_again = show_again
-        self._encoder: Any = CODECS[codec]() if bitrate is None else _PINNED[codec](bitrate)
+        self._encoder: Any = CODECS[codec]() if bitrate is None else _PINNED[codec](int(bitrate))
         self._reformatter = VideoReformatter()
         self._takers: set[Taker] = set()
         self._waiting: tuple[int, VideoFrame] | None = None
@@ -196,12 +196,15 @@ def _is_key(codec: str, payload: bytes) -> bool:
 class Tap(Encoder):
     """What a sender takes for its encoder."""
 
-    def __init__(self, taker: Taker) -> None:
+    def __init__(self, taker: Taker, codec: str) -> None:
         self._taker = taker
+        self._codec = codec
+        self._own: Encoder | None = None
 
     def encode(self, frame: Any, force_keyframe: bool = False) -> tuple[list[bytes], int]:
-        """Refuse: nothing comes here that is not encoded."""
-        raise TypeError(f"this sender is given what is encoded already, not {frame!r}")
+        """Encode a frame, as the sender's own encoder would: from a track that is no outlet."""
+        self._own = self._own or CODECS[self._codec]()
+        return self._own.encode(frame, force_keyframe)
 
     def pack(self, packet: Any) -> tuple[list[bytes], int]:
         """Return payloads and timestamp of what is encoded."""
@@ -223,14 +226,13 @@ def tap(sender: RTCRtpSender, settle: Callable[[str], Tap | None]) -> None:
     What that returns becomes the sender's encoder. The name is in lower case. A sender that
     sends keeps its codec, so it is called once.
     """
-    fetch = sender._next_encoded_frame
 
     async def first(codec: Any) -> Any:
-        del sender._next_encoded_frame
+        vars(sender).pop("_next_encoded_frame", None)
         encoder = settle(codec.name.lower())
         if encoder is not None:
             install(sender, encoder)
-        return await fetch(codec)
+        return await sender._next_encoded_frame(codec)
 
     setattr(sender, "_next_encoded_frame", first)  # noqa: B010 - on this one only
 

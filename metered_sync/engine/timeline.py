@@ -118,17 +118,18 @@ def audio_frame(pts: int, samples: bytes) -> AudioFrame:
 
 
 def private_copy(frame: VideoFrame, reformatter: VideoReformatter) -> VideoFrame:
-    """Return a copy, as yuv420p, that may be stamped and encoded.
+    """Return a copy, as yuv420p of even size, that may be stamped and encoded.
 
     An encoder writes into the frame it is given: its time base, its picture type. Nor
-    may two threads convert a frame with what is kept in it for that.
+    may two threads convert a frame with what is kept in it for that. H264 has no odd sizes.
     """
-    if frame.format.name != "yuv420p":
-        return reformatter.reformat(frame, format="yuv420p")
-    copy = VideoFrame(frame.width, frame.height, "yuv420p")
+    width, height = max(frame.width & ~1, 2), max(frame.height & ~1, 2)
+    if (frame.format.name, frame.width, frame.height) != ("yuv420p", width, height):
+        return reformatter.reformat(frame, width, height, "yuv420p")
+    copy = VideoFrame(width, height, "yuv420p")
     for mine, theirs in zip(copy.planes, frame.planes, strict=True):
         target = np.frombuffer(memoryview(mine), np.uint8).reshape(mine.height, -1)
         source = np.frombuffer(memoryview(theirs), np.uint8).reshape(theirs.height, -1)
-        width = min(target.shape[1], source.shape[1])
-        target[:, :width] = source[:, :width]
+        row = min(target.shape[1], source.shape[1])
+        target[:, :row] = source[:, :row]
     return copy

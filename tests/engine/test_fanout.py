@@ -19,12 +19,14 @@ from aiortc import RTCRtpSender
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame, VideoFrame
 
+from metered_sync.engine import loop, shared_encoder
 from metered_sync.engine import outlet as outlet_module
-from metered_sync.engine import shared_encoder
+from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.encoding import prefer_codec
 from metered_sync.engine.fanout import LocalTrack, Outlet
 from metered_sync.engine.rtc import gather_on, peer_connection
 from metered_sync.testing import PatternSource, ToneSource, dominant_frequency, read_number
+from tests.rules.test_leaks import check
 
 FPS = 12
 
@@ -189,8 +191,16 @@ def test_a_source_that_queues_by_itself_is_read_on() -> None:
         source = Queued()
         local = LocalTrack(source)
         outlet = local.outlet()
-        source._queue.put_nowait(plain(0))
-        await take(outlet, 1)
+        for number in range(20):  # it has piled up before anybody consumed it
+            source._queue.put_nowait(plain(number))
+        first = asyncio.ensure_future(take(outlet, 1))
+        while not source._queue.empty():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert not first.done()
+        source._queue.put_nowait(plain(50))
+        (frame,) = await first
+        assert frame.to_ndarray(format="gray").mean() == pytest.approx(50, abs=2)
         outlet.close()
         for number in range(1, 50):
             source._queue.put_nowait(plain(number))
@@ -395,6 +405,32 @@ def test_timestamps_rise_whatever_the_source_does() -> None:
         got = await take(local.outlet(), 50)
         assert rising(got)
         assert times(got)[-1] - times(got)[0] < time.monotonic() - began + 3
+        local.close()
+
+    run(test())
+
+
+def test_sound_of_any_shape() -> None:
+    def wild(number: int) -> AudioFrame:
+        rate, layout, format_ = [
+            (48000, "5.1", "fltp"),
+            (11025, "mono", "s16"),
+            (48000, "stereo", "s32"),
+        ][number // 10 % 3]
+        frame = AudioFrame(format_, layout, rate // 50)
+        for plane in frame.planes:
+            plane.update(bytes(plane.buffer_size))
+        frame.sample_rate = rate
+        frame.pts = [None, 7, -3, 10**12][number % 4]  # type: ignore[assignment]
+        if number % 3:
+            frame.time_base = Fraction(1, 1000)
+        return frame
+
+    async def test() -> None:
+        local = LocalTrack(Scripted("audio", wild))
+        got = await take(local.outlet(), 60)
+        assert rising(got)
+        assert times(got)[-1] - times(got)[0] < 5
         local.close()
 
     run(test())
@@ -763,6 +799,52 @@ def test_a_receiver_that_asks_for_a_key_frame_gets_one(codec: str) -> None:
     run(test())
 
 
+def test_any_size_can_be_encoded() -> None:
+    async def test() -> None:
+        sizes = [(33, 65), (64, 64), (1, 1)]
+        local = LocalTrack(
+            Scripted("video", lambda n: VideoFrame(*sizes[n // 5 % 3], ("rgb24", "yuv420p")[n % 2]))
+        )
+        for codec in ("vp8", "h264"):
+            outlet = taking(local, codec)
+            got = await take(outlet, 15)
+            assert sum(encoded.key for encoded in got) >= 3
+            outlet.close()
+        local.close()
+
+    run(test())
+
+
+def test_a_sender_that_sends_already_is_attached() -> None:
+    async def test() -> None:
+        local, other = LocalTrack(picture()), LocalTrack(picture(10, 128, 96))
+        async with links() as (link,):
+            outlet = local.outlet()
+            link.near.addTransceiver(outlet, "sendonly")
+            await link.negotiate()
+            await link.numbers(160)
+            assert not local._encoders
+            (sender,) = link.near.getSenders()
+            for _ in range(2):
+                outlet.attach(sender)
+            await link.wait(lambda: local._encoders)
+            await link.more("video", 10)
+            # The sender may be given another outlet as well, attached at once or later.
+            later = other.outlet()
+            sender.replaceTrack(later)
+            outlet.switch(other)  # lets go of its present recv()
+            await link.numbers(128)
+            later.attach(sender)
+            await link.wait(lambda: later.encoder is not None)
+            await link.more("video", 10)
+            link.assert_rising()
+            outlet.close()
+        local.close()
+        other.close()
+
+    run(test())
+
+
 def test_many_who_ask_get_few_key_frames() -> None:
     async def test() -> None:
         local = LocalTrack(Scripted("video", plain))
@@ -913,3 +995,28 @@ def test_nothing_is_held_after_the_end() -> None:
             await asyncio.sleep(0.05)
 
     run(test())
+
+
+def test_nothing_leaks() -> None:
+    async def round_() -> None:
+        local, other = (LocalTrack(Scripted("video", plain, interval=0.001)) for _ in range(2))
+        sound = LocalTrack(Scripted("audio", beep, interval=0.001))
+        outlets = [taking(local), taking(local, "h264"), local.outlet(), sound.outlet()]
+        await asyncio.gather(*(take(outlet, 2) for outlet in outlets))
+        for outlet in outlets[:3]:
+            outlet.switch(other)
+        await asyncio.gather(*(take(outlet, 1) for outlet in outlets))
+        waiting = [asyncio.ensure_future(take(outlet, 10**6)) for outlet in outlets]
+        await asyncio.sleep(0)
+        for closable in (local, *outlets, other, sound):
+            closable.close()
+        await asyncio.wait(waiting, timeout=10)
+        assert all(isinstance(task.exception(), MediaStreamError) for task in waiting)
+
+    async def fill_executor() -> None:  # its threads come one by one, and stay
+        running = asyncio.get_running_loop()
+        await asyncio.gather(*(running.run_in_executor(None, time.sleep, 0.1) for _ in range(40)))
+
+    engine = loop.current()
+    engine.call(fill_executor, deadline=Deadline(30), what="executor")
+    check(lambda: engine.call(round_, deadline=Deadline(30), what="round"), rounds=60)
