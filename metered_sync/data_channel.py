@@ -13,8 +13,9 @@ from metered_sync.engine.data_channels import MAX_BUFFERED, ChannelLink, Channel
 from metered_sync.errors import MeteredTimeoutError, fresh
 from metered_sync.events import DCMessage
 from metered_sync.facade import Facade
+from metered_sync.wire.data_channels import channel_options, check_label
 
-__all__ = ["DataChannel"]
+__all__ = ["DataChannel", "channel_options", "check_label"]
 
 
 class _Hub(EventHub):
@@ -212,19 +213,29 @@ class DataChannel(Facade, Observable):
         Who waits in :meth:`send` or :meth:`get` wakes at once; what has arrived can still be read.
 
         Raises:
-            MeteredTimeoutError: Not everything was sent by the deadline. The channel is closed,
-                and the rest is lost.
+            MeteredTimeoutError: Not everything was sent by the deadline. The channel is closed
+                all the same, and the rest is lost.
         """
         deadline = self._deadline(timeout)
-        guard.check_process(self._born, self._label)
+        engine, link = self._start(), self._link
+        if engine.error is not None:
+            return
+        engine.check(f"{self._label}: close")
         if self._finalizer is not None:
             self._finalizer.detach()
-        engine, link = self._start(), self._link
-        if engine.error is None:
+        try:
             self._call(link.aclose, deadline=deadline, what="close", progress=self._progress)
+        except MeteredTimeoutError:
+            if self._unsent():
+                raise
+        finally:
+            engine.post(link.cut)  # where it did not even begin
+
+    def _unsent(self) -> int:
+        return self._link.unsent if self._link.error is not None else self._link.buffered
 
     def _progress(self) -> tuple[str, bool]:
-        return f"{self._link.unsent} bytes were not sent", False
+        return f"{self._unsent()} bytes were not sent", False
 
     def __enter__(self) -> DataChannel:
         return self

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from aiortc import RTCDataChannel, RTCPeerConnection
 
-from metered_sync import DataChannel
+from metered_sync.data_channel import DataChannel, channel_options, check_label
 from metered_sync.engine import loop
-from metered_sync.engine.data_channels import ChannelLink, channel_options
+from metered_sync.engine.data_channels import ChannelLink
 from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.rtc import gather_on, peer_connection
 from tests.conftest import wait_until
@@ -76,7 +76,8 @@ class Pair:
 
     def raw(self, label: str = "chat", **options: Any) -> RTCDataChannel:
         """Create a channel at ``one``."""
-        return on_loop(lambda: self.one.createDataChannel(**channel_options(label, **options)))
+        label, options = check_label(label), channel_options(**options)
+        return on_loop(lambda: self.one.createDataChannel(label, **options))
 
     def channel(
         self, label: str = "chat", *, face: dict[str, Any] | None = None, **options: Any

@@ -444,6 +444,19 @@ def test_closing_wakes_everybody_who_waits(pair: Pair) -> None:
         near.on(DCMessage, print)
 
 
+def test_closing_with_no_time_closes_all_the_same(pair: Pair) -> None:
+    near, far = pair.channel()
+    near.close(timeout=0)  # nothing is lost: no error
+    wait_until(lambda: near.state == far.state == "closed")
+    second, _ = pair.channel("second")
+    hold = stall(pair)
+    second.send("lost")
+    with pytest.raises(MeteredTimeoutError, match="4 bytes were not sent"):
+        second.close(timeout=0)
+    hold.set()
+    wait_until(lambda: second.state == "closed")
+
+
 def test_when_the_far_side_closes_this_side_is_told(pair: Pair) -> None:
     near, far = pair.channel()
     closed = near.events(DCClose)

@@ -24,7 +24,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from queue import Empty
-from typing import Any, Literal, Protocol, cast
+from typing import Literal, Protocol, cast
 
 import anyio
 from aiortc import RTCDataChannel
@@ -41,8 +41,9 @@ from metered_sync.errors import (
     fresh,
 )
 from metered_sync.events import DCClose, DCError, DCMessage, DCOpen
+from metered_sync.wire.data_channels import DEFAULT_CAP, measure
 
-__all__ = ["MAX_BUFFERED", "ChannelLink", "ChannelState", "channel_options"]
+__all__ = ["MAX_BUFFERED", "ChannelLink", "ChannelState"]
 
 ChannelState = Literal["connecting", "open", "closing", "closed"]
 Data = str | bytes
@@ -67,62 +68,6 @@ CLOSE_POLL = 0.005
 """Seconds between two looks of a channel that is being closed."""
 ADOPT = 15.0
 """Seconds for which somebody who wraps a channel waits for the loop."""
-DEFAULT_CAP = 65536
-"""The largest message that a peer takes which says nothing (RFC 8841, section 6.1)."""
-
-
-def channel_options(
-    label: str,
-    *,
-    ordered: bool = True,
-    max_retransmits: int | None = None,
-    max_packet_life_time: float | None = None,
-    protocol: str = "",
-) -> dict[str, Any]:
-    """Check a new channel's options; return the arguments of aiortc's ``createDataChannel``.
-
-    Args:
-        label: The channel's name, which need not be unique.
-        ordered: Whether messages arrive in the order in which they were sent.
-        max_retransmits: How often a lost message is sent again; ``None``: until it arrives.
-        max_packet_life_time: For how many seconds a lost message is sent again, instead.
-        protocol: The name of what is spoken on the channel, for the far side.
-    """
-    for name, text in (("label", label), ("protocol", protocol)):
-        if not isinstance(text, str):
-            raise TypeError(f"{name} must be a string, not {type(text).__name__}")
-        # aiortc (1.14 to 1.16) writes a length in characters where the far side reads bytes.
-        if not text.isascii() or len(text) > 65535:
-            raise ValueError(f"{name} must be ASCII, at most 65,535 characters; not {text[:40]!r}")
-    options = {"label": label, "ordered": bool(ordered), "protocol": protocol}
-    if max_retransmits is not None and max_packet_life_time is not None:
-        raise ValueError("a channel takes max_retransmits or max_packet_life_time, not both")
-    if max_retransmits is not None:
-        whole = isinstance(max_retransmits, int) and not isinstance(max_retransmits, bool)
-        if not whole or not 0 <= max_retransmits <= 65535:
-            raise ValueError(
-                f"max_retransmits must be a whole number from 0 to 65535, not {max_retransmits!r}"
-            )
-        options["maxRetransmits"] = max_retransmits
-    if max_packet_life_time is not None:
-        life_time = max_packet_life_time
-        number = isinstance(life_time, (int, float)) and not isinstance(life_time, bool)
-        if not number or not 0.001 <= life_time <= 65.535:
-            raise ValueError(
-                "max_packet_life_time is in seconds, a number from 0.001 to 65.535; "
-                f"not {life_time!r}"
-            )
-        options["maxPacketLifeTime"] = round(life_time * 1000)
-    return options
-
-
-def measure(data: object) -> int:
-    """Return how many bytes a message has; raise where it cannot be one."""
-    if isinstance(data, str):
-        return len(data) if data.isascii() else len(data.encode())
-    if isinstance(data, bytes):
-        return len(data)
-    raise TypeError(f"a data channel sends str or bytes, not {type(data).__name__}")
 
 
 class ChannelSink(EventSink, Protocol):
@@ -243,7 +188,10 @@ class ChannelLink(Link):
 
     @classmethod
     def adopt(cls, raw: RTCDataChannel, **options: int) -> ChannelLink:
-        """Make a link on the engine's loop, from there or from any other thread."""
+        """Make a link on the engine's loop, from there or from any other thread.
+
+        Messages are lost that come before: so best there, right after the channel was made.
+        """
         engine = current()
 
         async def make() -> ChannelLink:
@@ -444,6 +392,11 @@ class ChannelLink(Link):
                 while self.error is None:
                     await anyio.sleep(CLOSE_POLL)
         finally:
+            self.cut()
+
+    def cut(self) -> None:
+        """Close at once; what is in the buffer is lost."""
+        if self.error is None:
             self.raw.close()
             self._finish(self._closed())
 

@@ -1,4 +1,4 @@
-"""The engine's half of a data channel: options, the inbox, the buffer, the end."""
+"""The engine's half of a data channel: the inbox, the buffer, the end."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from metered_sync import (
     OversizedPayloadError,
 )
 from metered_sync.engine import data_channels
-from metered_sync.engine.data_channels import ChannelLink, Inbox, channel_options, measure
+from metered_sync.engine.data_channels import ChannelLink, Inbox
 from metered_sync.engine.deadline import Deadline
 from metered_sync.events import DCClose, DCError, DCMessage, Event
+from metered_sync.wire.data_channels import measure
 from tests.channel_pair import Pair, on_loop
 from tests.conftest import wait_until
 
@@ -55,48 +56,6 @@ def link_to(pair: Pair, **options: Any) -> ChannelLink:
 
 def close(pair: Pair, link: ChannelLink, timeout: float = 20) -> None:
     pair.engine.call(link.aclose, deadline=Deadline(timeout), what="close")
-
-
-# --- options and sizes ----------------------------------------------------------------
-
-
-def test_options_become_those_of_aiortc() -> None:
-    assert channel_options("a") == {"label": "a", "ordered": True, "protocol": ""}
-    assert channel_options("a", ordered=False, max_retransmits=0, protocol="p") == {
-        "label": "a",
-        "ordered": False,
-        "protocol": "p",
-        "maxRetransmits": 0,
-    }
-    assert channel_options("", max_packet_life_time=0.25)["maxPacketLifeTime"] == 250
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "words"),
-    [
-        ({"label": 7}, TypeError, "label"),
-        ({"label": "grün"}, ValueError, "ASCII"),
-        ({"label": "x" * 65536}, ValueError, "65,535"),
-        ({"protocol": b"x"}, TypeError, "protocol"),
-        ({"max_retransmits": 1, "max_packet_life_time": 1}, ValueError, "not both"),
-        ({"max_retransmits": -1}, ValueError, "max_retransmits"),
-        ({"max_retransmits": 65536}, ValueError, "max_retransmits"),
-        ({"max_retransmits": True}, ValueError, "max_retransmits"),
-        ({"max_packet_life_time": 500}, ValueError, "seconds"),
-        ({"max_packet_life_time": 0}, ValueError, "seconds"),
-        ({"max_packet_life_time": float("nan")}, ValueError, "seconds"),
-    ],
-)
-def test_options_that_cannot_be(options: dict[str, Any], error: type, words: str) -> None:
-    with pytest.raises(error, match=words):
-        channel_options(**{"label": "a", **options})
-
-
-def test_a_size_is_in_bytes() -> None:
-    assert [measure(data) for data in ("", "ab", "é", "😀", b"\xff\x00")] == [0, 2, 2, 4, 2]
-    for wrong in (7, None, ["a"], {"a": 1}):
-        with pytest.raises(TypeError, match="str or bytes"):
-            measure(wrong)
 
 
 # --- the inbox ------------------------------------------------------------------------

@@ -1,0 +1,70 @@
+"""What a data channel can be, and what it can carry (RFC 8831, RFC 8832)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["DEFAULT_CAP", "channel_options", "check_label", "measure"]
+
+DEFAULT_CAP = 65536
+"""The largest message, in bytes, that a peer takes which says nothing (RFC 8841, section 6.1)."""
+
+
+def check_label(text: str, name: str = "label") -> str:
+    """Return a channel's label, or its ``protocol``, if that can be sent."""
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be a string, not {type(text).__name__}")
+    # aiortc (1.14 to 1.16) writes a length in characters where the far side reads bytes, and
+    # fails there: with the whole connection where the far side is aiortc, too.
+    if not text.isascii() or len(text) > 65535:
+        raise ValueError(f"{name} must be ASCII, at most 65,535 characters; not {text[:40]!r}")
+    return text
+
+
+def channel_options(
+    *,
+    ordered: bool = True,
+    max_retransmits: int | None = None,
+    max_packet_life_time: float | None = None,
+    protocol: str = "",
+) -> dict[str, Any]:
+    """Check a new channel's options; return them as aiortc's ``createDataChannel`` has them.
+
+    Args:
+        ordered: Whether messages arrive in the order in which they were sent.
+        max_retransmits: How often a lost message is sent again; ``None``: until it arrives.
+        max_packet_life_time: For how many seconds a lost message is sent again, instead.
+        protocol: The name of what is spoken on the channel, for the far side.
+    """
+    options: dict[str, Any] = {
+        "ordered": bool(ordered),
+        "protocol": check_label(protocol, "protocol"),
+    }
+    if max_retransmits is not None and max_packet_life_time is not None:
+        raise ValueError("a channel takes max_retransmits or max_packet_life_time, not both")
+    if max_retransmits is not None:
+        whole = isinstance(max_retransmits, int) and not isinstance(max_retransmits, bool)
+        if not whole or not 0 <= max_retransmits <= 65535:
+            raise ValueError(
+                f"max_retransmits must be a whole number from 0 to 65535, not {max_retransmits!r}"
+            )
+        options["maxRetransmits"] = max_retransmits
+    if max_packet_life_time is not None:
+        life_time = max_packet_life_time
+        number = isinstance(life_time, (int, float)) and not isinstance(life_time, bool)
+        if not number or not 0.001 <= life_time <= 65.535:
+            raise ValueError(
+                "max_packet_life_time is in seconds, a number from 0.001 to 65.535; "
+                f"not {life_time!r}"
+            )
+        options["maxPacketLifeTime"] = round(life_time * 1000)
+    return options
+
+
+def measure(data: object) -> int:
+    """Return how many bytes a message has; raise where it cannot be one."""
+    if isinstance(data, str):
+        return len(data) if data.isascii() else len(data.encode())
+    if isinstance(data, bytes):
+        return len(data)
+    raise TypeError(f"a data channel sends str or bytes, not {type(data).__name__}")
