@@ -15,7 +15,11 @@ One tree; catch :class:`MeteredError` for all of it::
     │   ├── ServerRequestError       the server refused one request
     │   ├── AckTimeoutError          no acknowledgement in time (also MeteredTimeoutError)
     │   ├── DisconnectedError        the connection ended; what was in flight may have arrived
-    │   └── OversizedPayloadError    the frame is larger than the server accepts
+    │   ├── OversizedPayloadError    the frame is larger than the server accepts
+    │   └── ReconcileTimeoutError    the server did not list a room's members
+    ├── MeteredPeerSendError         a message or channel that a room cannot take
+    ├── MeteredPeerStateError        a call that does not fit the state of a peer
+    ├── MeteredPeerReplaceTrackError a track could not be replaced for every member
     ├── SfuError
     │   ├── SfuAuthError             401, 403: wrong app id or secret
     │   ├── SfuNotFoundError         404: unknown session or track
@@ -37,6 +41,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
@@ -52,11 +57,16 @@ __all__ = [
     "MediaNotFoundError",
     "MeteredError",
     "MeteredPeerOversizedError",
+    "MeteredPeerReplaceTrackError",
+    "MeteredPeerSendError",
+    "MeteredPeerStateError",
     "MeteredRealtimeError",
     "MeteredTimeoutError",
     "NegotiationFailedError",
     "NotConnectedError",
     "OversizedPayloadError",
+    "ReconcileTimeoutError",
+    "ReplaceTrackFailure",
     "RestError",
     "ServerRequestError",
     "SfuAuthError",
@@ -232,6 +242,60 @@ class ControlPlaneError(RestError):
 
 class TurnError(RestError):
     """A call to the TURN service failed."""
+
+
+# --- rooms ----------------------------------------------------------------------------
+
+
+class MeteredPeerSendError(MeteredError):
+    """A message or a channel that a room cannot take."""
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+        """``"reserved_channel"``, ``"not_joined"``, ``"invalid_args"`` or ``"self_send"``."""
+
+
+class MeteredPeerStateError(MeteredError):
+    """A call that does not fit the state of a peer."""
+
+    def __init__(self, message: str, *, code: str, method: str, current_state: str) -> None:
+        super().__init__(message)
+        self.code = code
+        """``"invalid_state"`` or ``"track_already_attached"``."""
+        self.method = method
+        self.current_state = current_state
+
+
+@dataclass(frozen=True)
+class ReplaceTrackFailure:
+    """A member for whom a track could not be replaced."""
+
+    peer_id: str
+    err: BaseException
+
+
+class MeteredPeerReplaceTrackError(MeteredError):
+    """A track could not be replaced for every member."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        succeeded: tuple[str, ...] = (),
+        failed: tuple[ReplaceTrackFailure, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.succeeded = succeeded
+        """Ids of the members that get the new track."""
+        self.failed = failed
+
+
+class ReconcileTimeoutError(SignallingError, MeteredTimeoutError):
+    """The server did not list a room's members."""
+
+    def __init__(self, message: str) -> None:
+        MeteredTimeoutError.__init__(self, message, sent=True)
 
 
 # --- SFU and media --------------------------------------------------------------------

@@ -12,7 +12,13 @@ events and are never dropped.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:  # what these events carry lives two floors up
+    from metered_sync.data_channel import DataChannel
+    from metered_sync.media.stream import MediaStream
+    from metered_sync.media.track import RemoteTrack
+    from metered_sync.peer import RemotePeer
 
 __all__ = [
     "Connected",
@@ -20,19 +26,32 @@ __all__ = [
     "DCError",
     "DCMessage",
     "DCOpen",
+    "ConnectionReset",
+    "Data",
+    "DataChannelOpened",
     "Direct",
     "Disconnected",
     "Event",
+    "FatalError",
     "GoingAway",
+    "IceCandidateError",
     "IceServer",
+    "Joined",
+    "Left",
     "Message",
+    "NegotiationError",
     "Outage",
+    "PeerJoined",
+    "PeerLeft",
     "Presence",
     "PresencePeer",
     "Republished",
     "ServerError",
     "StateChange",
+    "StreamAdded",
+    "StreamRemoved",
     "TokenProviderError",
+    "Track",
 ]
 
 
@@ -216,3 +235,108 @@ class Republished(Event):
     """The :class:`~metered_sync.Publication`, with its new ``session_id`` and ``track_id``."""
     old_session_id: str
     old_track_id: str
+
+
+# --- rooms ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Joined(Event):
+    """A room was joined."""
+
+    peer_id: str
+    """Who this peer is to the others."""
+    channel: str
+
+
+@dataclass(frozen=True)
+class Left(Event):
+    """A room was left: by ``close()``, or because the connection ended for good."""
+
+    peer_id: str
+    channel: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PeerJoined(Event):
+    """A member has come, or come back: then it is the same object as before."""
+
+    peer: RemotePeer
+
+
+@dataclass(frozen=True)
+class PeerLeft(Event):
+    """A member has left the room, or its connection to the service is gone."""
+
+    peer: RemotePeer
+
+
+@dataclass(frozen=True)
+class Data(Event):
+    """A member's message."""
+
+    droppable: ClassVar[bool] = True
+
+    sender_peer_id: str
+    data: Any
+    kind: str
+    """``"broadcast"`` to the whole room, or ``"direct"`` to this peer alone."""
+    sender_metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class FatalError(Event):
+    """The room has ended for good; make a new peer."""
+
+    err: BaseException
+
+
+@dataclass(frozen=True)
+class Track(Event):
+    """A member sends a track: for the first time, or again."""
+
+    track: RemoteTrack
+    streams: tuple[MediaStream, ...]
+    metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class StreamAdded(Event):
+    """A member sends the first track of a stream."""
+
+    stream: MediaStream
+    metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class StreamRemoved(Event):
+    """A member sends no track of a stream any more."""
+
+    stream: MediaStream
+
+
+@dataclass(frozen=True)
+class DataChannelOpened(Event):
+    """A member has opened a data channel."""
+
+    channel: DataChannel
+
+
+@dataclass(frozen=True)
+class ConnectionReset(Event):
+    """The media connection to a member was made anew: reopen data channels."""
+
+
+@dataclass(frozen=True)
+class NegotiationError(Event):
+    """Media could not be negotiated with a member; more attempts may follow."""
+
+    err: BaseException
+
+
+@dataclass(frozen=True)
+class IceCandidateError(Event):
+    """A network address that a member has offered cannot be used."""
+
+    err: BaseException

@@ -37,6 +37,14 @@ class Timings:
     going_away_max: float = 300.0
     """The longest delay a ``going_away`` may ask for."""
 
+    # --- rooms ---
+    reconcile: float = 10.0
+    """How long a room waits for the list of its members before it subscribes once more."""
+    limbo: float = 10.0
+    """How long a member is kept that has left while its media goes on."""
+    early: float = 5.0
+    """How long messages of a peer are kept that presence has not announced yet."""
+
     # --- signalling, local cloud ---
     server_ping: float = 30.0
     """WebSocket ping interval; a socket that is silent until the next one is cut off."""

@@ -159,7 +159,7 @@ def test_every_error_can_be_pickled_copied_and_shown() -> None:
     extra = {
         "close_code": 4001, "close_reason": "r", "code": "c", "request_id": "r", "timeout": 1.0,
         "sent": True, "reason": "r", "size": 1, "cap": 2, "status": 404, "endpoint": "GET /",
-        "body": {"a": 1}, "stage": "ICE", "queued": 1,
+        "body": {"a": 1}, "stage": "ICE", "queued": 1, "method": "join", "current_state": "idle",
     }  # fmt: skip
     for kind in classes:
         own = kind.__init__ is not Exception.__init__

@@ -1,0 +1,773 @@
+"""A room: one channel's members, and a media connection to each of them.
+
+Who is there is what presence says; signals between two members travel as direct messages.
+A room stands on one :class:`~metered_sync.engine.signalling.SignallingLink`, and takes part
+in its life through the events that this emits::
+
+    idle ──join()──▶ joining ──subscribed──▶ joined ◀──list of members── reconnecting
+     ▲                  │ failed                │ signalling lost              ▲
+     └──────────────────┘                       └──────────────────────────────┘
+                   any of them ── close(), the link ended for good ──▶ leaving ──▶ closed
+
+**Members.** A member that leaves is kept for a while (``Timings.limbo``): if it was only its
+signalling that broke, it comes back, and is the same object, whose media may not even have
+paused. After our own outage every connection is made anew, because to the others we
+have left and come back.
+
+**Early signals.** A member's first signal may overtake the presence frame that announces it.
+What an unknown peer sends is kept for a moment (``Timings.early``), within bounds, and handled
+once the peer is known.
+
+**Permissions.** A key without Send joins, and then nothing ever connects: that is the most
+common trap of the service. So the room asks once whether it may send, as soon as there is
+somebody to talk to, and whoever waits is told.
+
+Everything here runs on the loop thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit
+
+import anyio
+from aiortc import RTCDataChannel
+
+from metered_sync.engine.connection import RemoteConnection
+from metered_sync.engine.dialling import SignallingOptions
+from metered_sync.engine.fanout import LocalTrack
+from metered_sync.engine.loop import Engine, Link
+from metered_sync.engine.outbox import Request
+from metered_sync.engine.reader import Reader
+from metered_sync.engine.rtc import IncomingTrack, gather_on
+from metered_sync.engine.signalling import SignallingLink
+from metered_sync.errors import (
+    ClosedError,
+    DisconnectedError,
+    MeteredError,
+    NegotiationFailedError,
+    ReconcileTimeoutError,
+    ServerRequestError,
+    SignallingError,
+    fresh,
+)
+from metered_sync.events import (
+    Connected,
+    Direct,
+    Disconnected,
+    Event,
+    IceServer,
+    Message,
+    Presence,
+    PresencePeer,
+    ServerError,
+    StateChange,
+)
+from metered_sync.wire import frames, signals
+from metered_sync.wire.timings import Timings
+
+__all__ = ["Member", "PeerState", "RoomLink", "RoomOptions", "RoomSink", "RoomState"]
+
+RoomState = Literal["idle", "joining", "joined", "reconnecting", "leaving", "closed"]
+PeerState = Literal["idle", "connecting", "connected", "reconnecting", "closed"]
+logger = logging.getLogger("metered_sync")
+
+MAX_MEMBERS = 256
+RESUBSCRIBE = 2
+"""How often a list of members that does not come is asked for again."""
+LOOPBACK = {"localhost": "127.0.0.1", "127.0.0.1": "127.0.0.1", "::1": "::1"}
+MAX_EARLY = 256
+"""Messages of peers not yet known that are kept, of all together."""
+MAX_METADATA = 512
+"""Tracks of one member whose metadata is kept."""
+FATAL_CODES = frozenset(
+    (
+        "account_suspended",
+        "channel_not_authorized",
+        "action_not_permitted",
+        "invalid_token",
+        "token_expired",
+    )
+)
+"""Codes of server errors, not in answer to a request, after which a room is of no use."""
+
+
+@dataclass(frozen=True)
+class RoomOptions:
+    """What a room's media connections are made with."""
+
+    ice_servers: tuple[IceServer, ...] | None = None
+    """Instead of those that the server's welcome names."""
+    relay_only: bool = False
+    gather_timeout: float = 5.0
+
+
+class RoomSink(Protocol):
+    """What the face does with what happens; on the loop, without blocking."""
+
+    def event(self, event: Event) -> None:
+        """Something about the connection to the service."""
+
+    def state(self, was: RoomState, now: RoomState) -> None: ...
+    def joined(self, peer_id: str, channel: str) -> None: ...
+    def left(self, peer_id: str, channel: str, reason: str) -> None: ...
+    def peer_joined(self, member: Member) -> None: ...
+    def peer_left(self, member: Member) -> None: ...
+    def peer_state(self, member: Member, was: PeerState, now: PeerState) -> None: ...
+    def peer_reset(self, member: Member) -> None: ...
+    def peer_ended(self, member: Member, error: BaseException | None) -> None: ...
+    def blind(self, error: MeteredError) -> None: ...
+    def data(self, sender: str, data: Any, kind: str, metadata: dict[str, Any] | None) -> None: ...
+    def track(self, member: Member, track: IncomingTrack) -> None: ...
+    def track_gone(self, member: Member, track: IncomingTrack) -> None: ...
+    def channel(self, member: Member, raw: RTCDataChannel) -> None: ...
+    def negotiation_error(self, member: Member, error: MeteredError) -> None: ...
+    def fatal(self, error: BaseException) -> None: ...
+    def end(self, error: BaseException | None) -> None: ...
+
+
+class Member:
+    """One other member of the room; what its connection reports comes here first."""
+
+    def __init__(self, room: RoomLink, peer: PresencePeer) -> None:
+        self.id = peer.peer_id
+        self.metadata = peer.metadata
+        self.state: PeerState = "idle"
+        self.present = True
+        """Whether presence lists it."""
+        self.error: MeteredError | None = None
+        """What keeps its media from ever connecting."""
+        self.track_metadata: dict[str, signals.TrackMetadata] = {}
+        self.streams: set[str] = set()
+        """Ids of streams that the face has told of."""
+        self.handle: Any = None
+        """For the face: what it has made of this member."""
+        self.limbo: anyio.CancelScope | None = None
+        self._room = room
+        self.connection = room._connect_to(self)
+
+    def __repr__(self) -> str:
+        return f"<Member {self.id!r}: {self.state}>"
+
+    # --- the connection's owner ---
+
+    async def signal(self, data: dict[str, Any]) -> None:
+        """Send a signal to this member."""
+        await self._room._signal(self, data)
+
+    def ice_servers(self) -> tuple[IceServer, ...]:
+        return self._room._ice_servers()
+
+    def on_state(self, state: PeerState) -> None:
+        if self._room.state == "reconnecting" and state in ("connecting", "connected"):
+            return  # it is about to be made anew
+        self.set_state(state)
+
+    def set_state(self, state: PeerState) -> None:
+        if state != self.state and self.state != "closed":
+            was, self.state = self.state, state
+            self._room._sink.peer_state(self, was, state)
+
+    def on_track(self, track: IncomingTrack, first: bool) -> None:
+        self._room._sink.track(self, track)
+
+    def on_track_gone(self, track: IncomingTrack) -> None:
+        self._room._sink.track_gone(self, track)
+
+    def on_channel(self, raw: RTCDataChannel) -> None:
+        self._room._sink.channel(self, raw)
+
+    def on_reset(self) -> None:
+        self._room._sink.peer_reset(self)
+
+    def on_error(self, error: MeteredError) -> None:
+        self._room._sink.negotiation_error(self, error)
+
+    def on_exhausted(self, error: NegotiationFailedError) -> None:
+        self.error = error
+        self._room._sink.negotiation_error(self, error)
+
+    # --- what the room tells ---
+
+    def note_metadata(self, signal: signals.TrackMetadata) -> None:
+        """Keep a track's metadata for when the track is there; or forget it."""
+        self.track_metadata.pop(signal.track_id, None)
+        if signal.metadata is not None:
+            self.track_metadata[signal.track_id] = signal
+            while len(self.track_metadata) > MAX_METADATA:
+                del self.track_metadata[next(iter(self.track_metadata))]
+
+    def metadata_of(self, track: IncomingTrack) -> dict[str, Any] | None:
+        """Return a track's metadata.
+
+        By the id its sender gave it; where the sender's browser has put another id into
+        its description, by stream and kind, if that leaves no doubt.
+        """
+        entry = self.track_metadata.get(track.id)
+        if entry is None:
+            taken = {other.id for other in self.connection.tracks}
+            candidates = [
+                one
+                for one in self.track_metadata.values()
+                if one.stream_id is not None
+                and (one.stream_id, one.kind) == (track.stream_id, track.kind)
+                and one.track_id not in taken
+            ]
+            if candidates and all(c.metadata == candidates[0].metadata for c in candidates):
+                entry = candidates[0]
+        return entry.metadata if entry is not None else None
+
+
+@dataclass
+class _Early:
+    """A message of a peer that is not known yet."""
+
+    event: Direct
+    at: float = field(default_factory=time.monotonic)
+
+
+class RoomLink(Link):
+    """One peer's part in one room, over its whole life."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        sink: RoomSink,
+        signalling: SignallingOptions,
+        options: RoomOptions,
+        label: str,
+        timings: Timings,
+    ) -> None:
+        self.label = label
+        self.state: RoomState = "idle"
+        self.channel: str | None = None
+        self.members: dict[str, Member] = {}
+        """Those that are present, and those in limbo."""
+        self.error: BaseException | None = None
+        """Why the room is closed, once it is."""
+        self.blind: MeteredError | None = None
+        """Why members are not seen, if the server lists none."""
+        self.tracks: list[LocalTrack] = []
+        self.signalling = SignallingLink(engine, self, signalling, label, timings)
+        self._engine = engine
+        self._sink = sink
+        self._options = options
+        self._timings = timings
+        self._early: deque[_Early] = deque()
+        self._include_metadata = False
+        # The signalling link keeps subscriptions as long as somebody reads them.
+        self._reader: Reader[Message] = Reader("a room's messages", maxsize=1)
+        self._asked_to_send = False
+        self._list: anyio.Event | None = None
+        """Set while the next presence frame of the channel lists all members."""
+        self._waiting: anyio.CancelScope | None = None
+        self._reason = "closed"
+        host = urlsplit(signalling.url).hostname
+        self._gather_on = LOOPBACK.get(host or "")
+
+    # --- any thread ---
+
+    @property
+    def peer_id(self) -> str | None:
+        """Who we are to the others."""
+        return self.signalling.peer_id
+
+    @property
+    def present(self) -> tuple[Member, ...]:
+        """The members that are there."""
+        return tuple(member for member in tuple(self.members.values()) if member.present)
+
+    # --- joining and leaving ---
+
+    async def join(self, channel: str, include_sender_metadata: bool) -> None:
+        """Connect if need be, and subscribe to the channel."""
+        async with self.opening():
+            if self.error is not None:
+                raise fresh(self.error)
+            self._engine.links.add(self)
+            self._set_state("joining")
+            self.channel, self._include_metadata = channel, include_sender_metadata
+            try:
+                await self.signalling.connect()
+                self._list = anyio.Event()
+                await self._subscribe(channel, self._on_joined)
+            finally:
+                if self.error is None and self.state == "joining":
+                    self._forget_channel()
+                    self._set_state("idle")
+            if self.error is not None:
+                raise fresh(self.error)
+            self._await_list()
+
+    def _on_joined(self, request: Request) -> None:
+        """The channel is subscribed to. (The list of members may be in the same packet.)"""
+        if request.error is None and self.state == "joining":
+            self._set_state("joined")
+            self._sink.joined(self.peer_id or "", self.channel or "")
+
+    async def _subscribe(self, channel: str, then: Callable[[Request], None] | None = None) -> None:
+        """Subscribe; the list of members follows the acknowledgement."""
+        metadata = self._include_metadata
+        self.signalling.add_reader(channel, self._reader, metadata)
+        while True:
+            try:
+                await self._ask(
+                    lambda rid: frames.build_subscribe(
+                        channel, rid, include_sender_metadata=metadata
+                    ),
+                    f"subscribe to {channel!r}",
+                    self.signalling.on_subscribed(channel, metadata, then),
+                )
+                return
+            except DisconnectedError:
+                # Lost with the connection; asking again on the next one does no harm.
+                if self.signalling.error is not None:
+                    raise
+
+    async def _ask(
+        self,
+        build: Callable[[str], str],
+        what: str,
+        then: Callable[[Request], None] | None = None,
+    ) -> None:
+        """Send a request of our own, and wait for its acknowledgement."""
+        ended = anyio.Event()
+
+        def on_end(request: Request) -> None:
+            if then is not None:
+                then(request)
+            ended.set()
+
+        request = self.signalling.request(build, f"{self.label}: {what}", on_end=on_end)
+        try:
+            await ended.wait()
+        finally:
+            if not request.ended.is_set:
+                self.signalling.forget(request)
+        if request.error is not None:
+            raise fresh(request.error)
+
+    def _forget_channel(self) -> None:
+        if self.channel is not None:
+            self.signalling.remove_reader(self.channel, self._reader)
+            self.channel = None
+
+    async def aclose(self) -> None:
+        """Leave: end the media connections, then the one to the service."""
+        if self.error is None:
+            self._end(ClosedError(f"{self.label} is closed"), self._reason)
+        try:
+            await self.signalling.aclose()
+        finally:
+            self._engine.links.discard(self)
+
+    def leaving(self, reason: str) -> None:
+        """Note why the room is about to be left."""
+        self._reason = reason
+
+    def abort(self, error: BaseException) -> None:
+        """Wake every waiter with an error."""
+        self.signalling.abort(error)
+        self._end(error, str(error))
+
+    def _end(self, error: BaseException, reason: str) -> None:
+        """Close for good: every member leaves, readers and later calls get ``error``."""
+        if self.error is not None:
+            return
+        self.error = error
+        self._stop_waiting()
+        was_in = self.state in ("joined", "reconnecting")
+        self._set_state("leaving")
+        end = None if isinstance(error, ClosedError) else error
+        for member in tuple(self.members.values()):
+            self._remove(member, end)
+        for track in self.tracks:
+            track.close()
+        if was_in:
+            self._sink.left(self.peer_id or "", self.channel or "", reason)
+        self._set_state("closed")
+        self._sink.end(end)
+
+    def _set_state(self, state: RoomState) -> None:
+        if self.state not in (state, "closed"):
+            was, self.state = self.state, state
+            self._sink.state(was, state)
+
+    # --- what the signalling link emits (it takes this for its events' sink) ---
+
+    def emit(self, event: Event) -> None:
+        """Take an event of the signalling link."""
+        if isinstance(event, Presence):
+            if event.channel == self.channel and self.peer_id is not None:
+                self._presence(event)
+        elif isinstance(event, Direct):
+            self._direct(event)
+        elif isinstance(event, Message):
+            if event.channel == self.channel and event.sender_peer_id != self.peer_id:
+                self._sink.data(
+                    event.sender_peer_id, event.data, "broadcast", event.sender_metadata
+                )
+        elif isinstance(event, StateChange):
+            pass  # the room has states of its own
+        else:
+            self._sink.event(event)
+            if isinstance(event, Disconnected) and event.will_reconnect:
+                self._lost()
+            elif isinstance(event, Connected) and event.is_reconnect:
+                self._asked_to_send = False  # a new token may say otherwise
+                if self.state == "reconnecting":
+                    self._list = anyio.Event()
+                    self._await_list()
+            elif isinstance(event, ServerError) and event.code in FATAL_CODES:
+                self._fatal(
+                    ServerRequestError(
+                        f"{self.label}: the server reports {event.code}: {event.message}",
+                        code=event.code,
+                    )
+                )
+
+    def end(self, error: BaseException | None = None) -> None:
+        """The signalling link has ended."""
+        if self.error is None and error is not None:
+            self._sink.fatal(error)
+            self._end(error, str(error))
+
+    def _fatal(self, error: MeteredError) -> None:
+        if self.error is None:
+            self._sink.fatal(error)
+            self._end(error, str(error))
+            self._engine.spawn(self, self.signalling.aclose)
+
+    def _lost(self) -> None:
+        """The connection to the service is down; media may go on."""
+        if self.state == "joined":
+            self._set_state("reconnecting")
+            for member in self.members.values():
+                if member.state != "idle":
+                    member.set_state("reconnecting")
+        self._stop_waiting()
+
+    # --- the list of members ---
+
+    def _await_list(self) -> None:
+        """See to it that the list of members comes; or say that it does not."""
+        listed, channel = self._list, self.channel
+        if listed is not None and channel is not None:
+            self._stop_waiting()
+            scope = self._waiting = anyio.CancelScope()
+            self._engine.spawn(self, lambda: self._insist(channel, listed, scope))
+
+    async def _insist(self, channel: str, listed: anyio.Event, scope: anyio.CancelScope) -> None:
+        with scope:
+            for attempt in range(1 + RESUBSCRIBE):
+                with anyio.move_on_after(self._timings.reconcile):
+                    if attempt:
+                        logger.info("%s: no list of members; subscribing again", self.label)
+                        await self._subscribe(channel)
+                    await listed.wait()
+                    return
+            missing = ReconcileTimeoutError(
+                f"{self.label}: the server has not listed the members of {channel!r}; does the "
+                "key or token have the presence permission?"
+            )
+            if self.state == "reconnecting":
+                self._fatal(missing)
+            else:
+                self.blind = missing
+                logger.warning("%s", missing)
+                self._sink.blind(missing)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+    def _presence(self, event: Presence) -> None:
+        if self._list is not None:
+            self._list.set()
+            self._list = None
+            self._stop_waiting()
+            self.blind = None
+            self._reconcile(event.joined)
+            return
+        for peer in event.left:
+            member = self.members.get(peer.peer_id)
+            if member is not None and member.present:
+                self._absent(member)
+        for peer in event.joined:
+            self._arrived(peer)
+
+    def _reconcile(self, listed: Sequence[PresencePeer]) -> None:
+        """Take over the list of members, after joining and after each reconnect."""
+        back = self.state == "reconnecting"
+        present = {peer.peer_id: peer for peer in listed if peer.peer_id != self.peer_id}
+        for member in tuple(self.members.values()):
+            if member.present and member.id not in present:
+                self._absent(member)
+        if back:
+            self._set_state("joined")
+        for peer in present.values():
+            known = self.members.get(peer.peer_id)
+            if back and known is not None and known.present:
+                # To the others we have left and come back, perhaps as somebody else.
+                known.metadata = peer.metadata
+                self._rebuild(known)
+            else:
+                self._arrived(peer)
+
+    def _arrived(self, peer: PresencePeer) -> None:
+        if peer.peer_id == self.peer_id or self.error is not None:
+            return
+        member = self.members.get(peer.peer_id)
+        if member is not None and member.present:
+            return
+        if member is not None:  # its signalling was gone
+            if member.limbo is not None:
+                member.limbo.cancel()
+                member.limbo = None
+            member.present, member.metadata = True, peer.metadata
+            self._sink.peer_joined(member)
+            self._rebuild(member)
+        else:
+            if len(self.members) >= MAX_MEMBERS:
+                logger.warning(
+                    "%s: more than %d members; %r is left out",
+                    self.label,
+                    MAX_MEMBERS,
+                    peer.peer_id,
+                )
+                return
+            member = self.members[peer.peer_id] = Member(self, peer)
+            self._sink.peer_joined(member)
+            self._introduce(member)
+        self._take_early(member)
+        self._ask_whether_we_may_send()
+
+    def _introduce(self, member: Member) -> None:
+        """Tell a member of our tracks' metadata, then offer the tracks."""
+        for track in self.tracks:
+            self._send_metadata(member, track)
+        member.connection.set_tracks(self.tracks)
+
+    def _rebuild(self, member: Member) -> None:
+        for track in self.tracks:
+            self._send_metadata(member, track)
+        member.error = None
+        member.connection.rebuild(local_id=self.peer_id or "")
+        if member.state == "reconnecting" and member.connection.state == "idle":
+            member.set_state("idle")
+
+    def _absent(self, member: Member) -> None:
+        """A member is gone: for good, or only its signalling. Time will tell."""
+        member.present = False
+        self._sink.peer_left(member)
+        if member.connection.state != "connected":
+            self._remove(member, None)
+            return
+        member.set_state("reconnecting")
+        scope = member.limbo = anyio.CancelScope()
+
+        async def expire() -> None:
+            with scope:
+                await anyio.sleep(self._timings.limbo)
+                self._remove(member, None)
+
+        self._engine.spawn(self, expire)
+
+    def _remove(self, member: Member, error: BaseException | None) -> None:
+        """Forget a member for good."""
+        self.members.pop(member.id, None)
+        if member.limbo is not None:
+            member.limbo.cancel()
+            member.limbo = None
+        if member.present:
+            member.present = False
+            self._sink.peer_left(member)
+        member.set_state("closed")
+        self._sink.peer_ended(member, error)
+        # Those who are told to go are told at once; those who went may yet need the silence.
+        self._engine.spawn(self, member.connection.aclose)
+
+    # --- messages from members ---
+
+    def _direct(self, event: Direct) -> None:
+        if event.sender_peer_id == self.peer_id:
+            return
+        member = self.members.get(event.sender_peer_id)
+        if member is None:
+            self._keep_early(event)
+            return
+        signal = signals.parse_signal(event.data)
+        if signal is None:
+            self._sink.data(event.sender_peer_id, event.data, "direct", event.sender_metadata)
+        elif isinstance(signal, signals.TrackMetadata):
+            member.note_metadata(signal)
+        else:
+            member.connection.receive(signal)
+
+    def _keep_early(self, event: Direct) -> None:
+        """Keep what a peer sends before presence has announced it."""
+        if len(self._early) >= MAX_EARLY:
+            self._early.popleft()
+            logger.debug("%s: too many messages of unknown peers", self.label)
+        self._early.append(_Early(event))
+
+    def _take_early(self, member: Member) -> None:
+        """Handle what a new member has sent before it was known."""
+        since = time.monotonic() - self._timings.early
+        early, self._early = self._early, deque()
+        for one in early:
+            if one.at < since:
+                logger.debug("%s: a message of an unknown peer was dropped", self.label)
+            elif one.event.sender_peer_id == member.id:
+                self._direct(one.event)
+            else:
+                self._early.append(one)
+
+    # --- messages to members ---
+
+    async def _signal(self, member: Member, data: dict[str, Any]) -> None:
+        try:
+            await self._ask(
+                lambda rid: frames.build_send(member.id, data, rid),
+                f"signal to {member.id!r}",
+            )
+        except ServerRequestError as error:
+            self._note_refusal(error)
+            raise
+
+    def _note_refusal(self, error: ServerRequestError) -> None:
+        """Tell whoever waits that nothing will ever connect."""
+        if error.code == "action_not_permitted":
+            refused = ServerRequestError(
+                f"{self.label}: no media connection can be made, because the key or token lacks "
+                "the Send permission, which signals between peers need; publishable keys lack it "
+                "unless it is switched on in the dashboard",
+                code=error.code,
+            )
+            for member in self.members.values():
+                if member.error is None:
+                    member.error = refused
+                    self._sink.negotiation_error(member, refused)
+
+    def _ask_whether_we_may_send(self) -> None:
+        """Find out once whether signals can be sent at all, before somebody waits for them."""
+        if self._asked_to_send:
+            return
+        self._asked_to_send = True
+
+        async def ask() -> None:
+            own = self.peer_id or ""
+            try:
+                await self._ask(
+                    lambda rid: frames.build_send(own, None, rid), "ask whether it may send"
+                )
+            except ServerRequestError as error:
+                self._note_refusal(error)  # (any other code means that it may)
+            except SignallingError:
+                self._asked_to_send = False
+
+        self._engine.spawn(self, ask)
+
+    def _send_metadata(self, member: Member, track: LocalTrack) -> None:
+        """Tell a member of a track's metadata. It is on its way before any later signal."""
+        if track.metadata is not None:
+            self._tell(member, metadata_signal(track, track.metadata))
+
+    def _tell(self, member: Member, data: dict[str, Any]) -> None:
+        def on_end(request: Request) -> None:
+            if isinstance(request.error, ServerRequestError):
+                self._note_refusal(request.error)
+            elif request.error is not None:
+                logger.debug("%s: %s", self.label, request.error)
+
+        try:
+            self.signalling.request(
+                lambda rid: frames.build_send(member.id, data, rid),
+                f"{self.label}: metadata for {member.id!r}",
+                on_end=on_end,
+            )
+        except MeteredError as error:
+            logger.debug("%s: %s", self.label, error)
+
+    # --- our tracks ---
+
+    async def add_tracks(self, tracks: Sequence[LocalTrack]) -> None:
+        """Send tracks to every member, those who come later included."""
+        self._check_open()
+        self.tracks.extend(tracks)
+        for member in self.members.values():
+            for track in tracks:
+                self._send_metadata(member, track)
+            member.connection.set_tracks(self.tracks)
+
+    async def remove_tracks(self, tracks: Sequence[LocalTrack]) -> None:
+        """Stop sending tracks."""
+        self._check_open()
+        self.tracks = [track for track in self.tracks if track not in tracks]
+        for member in self.members.values():
+            for track in tracks:
+                self._clear_metadata(member, track)
+            member.connection.set_tracks(self.tracks)
+        for track in tracks:
+            track.close()
+
+    async def replace_track(self, old: LocalTrack, new: LocalTrack | None) -> None:
+        """Send another track in the place of one, without negotiating anew."""
+        self._check_open()
+        index = self.tracks.index(old)
+        self.tracks[index : index + 1] = [] if new is None else [new]
+        for member in self.members.values():
+            self._clear_metadata(member, old)
+            if new is not None:
+                self._send_metadata(member, new)
+            member.connection.replace_track(old, new)
+        old.close()
+
+    def _clear_metadata(self, member: Member, track: LocalTrack) -> None:
+        if track.metadata is not None:
+            self._tell(member, metadata_signal(track, None))
+
+    def _check_open(self) -> None:
+        if self.error is not None:
+            raise fresh(self.error)
+
+    # --- what connections need ---
+
+    def _connect_to(self, member: Member) -> RemoteConnection:
+        # Where the service is on this machine, so is everybody who uses it.
+        context = gather_on.set(self._gather_on)
+        try:
+            return RemoteConnection(
+                member,
+                local_id=self.peer_id or "",
+                remote_id=member.id,
+                label=f"{self.label}: peer {member.id!r}",
+                timings=self._timings,
+                gather_timeout=self._options.gather_timeout,
+                relay_only=self._options.relay_only,
+            )
+        finally:
+            gather_on.reset(context)
+
+    def _ice_servers(self) -> tuple[IceServer, ...]:
+        if self._options.ice_servers is not None:
+            return self._options.ice_servers
+        return self.signalling.ice_servers or ()
+
+
+def metadata_signal(track: LocalTrack, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what tells a peer of a track's metadata; ``None`` clears it."""
+    return signals.build_signal(
+        signals.TrackMetadata(
+            track.id,
+            None if metadata is None else dict(metadata),
+            track.stream_id if metadata is not None else None,
+            track.kind if metadata is not None else None,
+        )
+    )

@@ -1,0 +1,505 @@
+"""Rooms between peers of this library, on the local cloud and loopback."""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metered_sync import (
+    ClosedError,
+    ConnectionReset,
+    Data,
+    DataChannelOpened,
+    DisconnectedError,
+    FatalError,
+    Joined,
+    Left,
+    MediaStream,
+    MeteredPeer,
+    MeteredPeerSendError,
+    MeteredPeerStateError,
+    MeteredTimeoutError,
+    PeerJoined,
+    PeerLeft,
+    ReconnectOptions,
+    ServerRequestError,
+    StateChange,
+    StreamAdded,
+    StreamRemoved,
+    Track,
+)
+from metered_sync.local import LocalCloud
+from metered_sync.testing import PatternSource, ToneSource, dominant_frequency, read_number
+from metered_sync.wire.timings import DEFAULT
+from tests.conftest import wait_until
+
+FAST = ReconnectOptions(initial_delay=0.05, max_delay=0.2)
+
+
+def peer(cloud: LocalCloud, peer_id: str, *, claims: Any = None, **options: Any) -> MeteredPeer:
+    return MeteredPeer(
+        **{
+            **cloud.token_options(peer_id, **(claims or {})),
+            "ice_servers": [],
+            "reconnect": FAST,
+            **options,
+        }
+    )
+
+
+def pattern(width: int = 160, height: int = 120, fps: int = 10) -> PatternSource:
+    return PatternSource(width, height, fps=fps)
+
+
+@pytest.fixture
+def room(request: pytest.FixtureRequest) -> str:
+    """A channel of the test's own."""
+    return f"room/{request.node.name}"
+
+
+# --- joining --------------------------------------------------------------------------
+
+
+def test_peers_see_each_other_come_and_go(shared_cloud: LocalCloud, room: str) -> None:
+    with peer(shared_cloud, "ann", claims={"peer_metadata": {"name": "Ann"}}) as ann:
+        assert (ann.state, ann.peer_id, ann.channel, ann.remote_peers) == ("idle", None, None, [])
+        with ann.events(Joined, PeerJoined, PeerLeft, Left, StateChange) as events:
+            ann.join(room)
+            assert (ann.state, ann.peer_id, ann.channel) == ("joined", "ann", room)
+            assert events.get(timeout=5) == StateChange("idle", "joining")
+            assert events.get(timeout=5) == StateChange("joining", "joined")
+            assert events.get(timeout=5) == Joined("ann", room)
+            with peer(shared_cloud, "bob") as bob:
+                bob.join(room)
+                there = bob.wait_for_peer(timeout=5)
+                assert (there.id, there.metadata, there.state) == ("ann", {"name": "Ann"}, "idle")
+                assert bob.wait_for_peer("ann") is there
+                assert bob.remote_peers == [there]
+                came = events.get(timeout=5)
+                assert isinstance(came, PeerJoined)
+                assert came.peer.id == "bob"
+                assert ann.wait_for_peer("bob", timeout=5) is came.peer
+            left = events.get(timeout=5)
+            assert isinstance(left, PeerLeft)
+            assert left.peer is came.peer
+            wait_until(lambda: came.peer.state == "closed")
+            assert ann.remote_peers == []
+            ann.close(reason="enough")
+            assert [type(e).__name__ for e in events] == ["StateChange", "Left", "StateChange"]
+        assert ann.state == "closed"
+
+
+def test_joining_twice_or_badly_is_told(shared_cloud: LocalCloud, room: str) -> None:
+    with peer(shared_cloud, "ann", claims={"channels": ["room/**"]}) as ann:
+        with pytest.raises(MeteredPeerStateError, match="join"):
+            ann.wait_for_peer(timeout=0)
+        with pytest.raises(MeteredPeerSendError, match="not in a room") as caught:
+            ann.send("too early")
+        assert caught.value.code == "not_joined"
+        with pytest.raises(MeteredPeerSendError) as caught:
+            ann.join("_METERED/x")
+        assert caught.value.code == "reserved_channel"
+        with pytest.raises(ServerRequestError) as refused:
+            ann.join("elsewhere")
+        assert refused.value.code == "channel_not_authorized"
+        assert (ann.state, ann.channel) == ("idle", None)
+        ann.join(room)  # a join that failed may be repeated
+        with pytest.raises(MeteredPeerStateError, match="one room"):
+            ann.join(room)
+    with pytest.raises(ClosedError):
+        ann.join(room)
+    with pytest.raises(ValueError, match="auto_resubscribe"):
+        peer(shared_cloud, "ann", auto_resubscribe=False)
+
+
+def test_joined_is_a_block(shared_cloud: LocalCloud, room: str) -> None:
+    ann = peer(shared_cloud, "ann")
+    with ann.joined(room) as same:
+        assert same is ann
+        assert ann.state == "joined"
+    assert ann.state == "closed"
+
+
+def test_a_key_that_may_not_send_is_told_at_once(room: str) -> None:
+    with (
+        LocalCloud(permissions=["subscribe", "publish", "presence"]) as cloud,
+        MeteredPeer(**cloud.client_options()) as ann,
+        MeteredPeer(**cloud.client_options()) as bob,
+    ):
+        ann.join(room)
+        bob.join(room)
+        there = ann.wait_for_peer(timeout=5)
+        started = time.monotonic()
+        for call in (
+            lambda: there.track("video", timeout=30),
+            lambda: there.wait_connected(timeout=30),
+            lambda: there.create_data_channel("x", timeout=30),
+            lambda: bob.wait_for_peer(timeout=5).track(timeout=30),
+        ):
+            with pytest.raises(ServerRequestError, match="Send permission") as caught:
+                call()
+            assert caught.value.code == "action_not_permitted"
+        assert time.monotonic() - started < 10
+        ann.send("a broadcast needs Publish only")
+
+
+def test_a_key_that_may_not_see_is_told(cloud: LocalCloud, room: str) -> None:
+    timings = dataclasses.replace(DEFAULT, reconcile=0.2)
+    claims = {"permissions": ["subscribe", "publish", "send"]}
+    with peer(cloud, "ann", claims=claims, _timings=timings) as ann:
+        ann.join(room)
+        with pytest.raises(TimeoutError, match="presence permission"):
+            ann.wait_for_peer(timeout=30)
+
+
+# --- messages -------------------------------------------------------------------------
+
+
+def test_messages_to_all_and_to_one(shared_cloud: LocalCloud, room: str) -> None:
+    with peer(shared_cloud, "ann") as ann, peer(shared_cloud, "bob") as bob:
+        ann.join(room)
+        bob.join(room, include_sender_metadata=True)
+        there = bob.wait_for_peer(timeout=5)
+        with ann.events(Data) as events, bob.events(Data) as own:
+            bob.send({"to": "all"})
+            assert events.get(timeout=5) == Data("bob", {"to": "all"}, "broadcast", None)
+            there.send([1, None])
+            assert events.get(timeout=5) == Data("bob", [1, None], "direct", None)
+            bob.send_to("ann", "direct")
+            assert events.get(timeout=5).data == "direct"
+            assert len(own) == 0
+        with pytest.raises(MeteredPeerSendError) as caught:
+            bob.send_to("bob", 1)
+        assert caught.value.code == "self_send"
+
+
+# --- media ----------------------------------------------------------------------------
+
+
+def test_video_both_ways_and_late_tracks(shared_cloud: LocalCloud, room: str) -> None:
+    with (
+        pattern() as one,
+        pattern(320, 240) as two,
+        peer(shared_cloud, "ann") as ann,
+        peer(shared_cloud, "bob") as bob,
+    ):
+        ann.add_track(one.video)  # before joining
+        ann.join(room)
+        bob.join(room)
+        at_bob = bob.wait_for_peer("ann", timeout=5)
+        track = at_bob.track("video", timeout=20)
+        assert track.read(timeout=20).shape == (120, 160, 3)
+        bob.add_track(two.video)  # into a running connection
+        at_ann = ann.wait_for_peer("bob")
+        assert at_ann.track("video", timeout=20).read(timeout=20).shape == (240, 320, 3)
+        numbers = [read_number(f.to_ndarray(format="bgr24")) for f in _some(track, 5)]
+        assert numbers == sorted(set(numbers))
+        assert at_bob.state == at_ann.state == "connected"
+        assert at_bob.track("video") is track
+        at_bob.wait_connected(timeout=0)
+        with pytest.raises(MeteredTimeoutError, match="audio track of 'ann'"):
+            at_bob.track("audio", timeout=0.05)
+
+
+def test_streams_have_ids_and_metadata(shared_cloud: LocalCloud, room: str) -> None:
+    with (
+        pattern() as video,
+        ToneSource(440) as tone,
+        peer(shared_cloud, "ann") as ann,
+        peer(shared_cloud, "bob") as bob,
+    ):
+        bob.join(room)
+        stream = MediaStream([video.video, tone.audio], id="camera")
+        ann.add_stream(stream, metadata={"role": "camera"})
+        joined = bob.events(PeerJoined)
+        ann.join(room)
+        there = joined.get(timeout=5).peer
+        track = there.track("video", stream_id="camera", timeout=20)
+        assert (track.stream_id, track.metadata) == ("camera", {"role": "camera"})
+        assert track.id == video.video.id
+        sound = there.track("audio", timeout=20)
+        frames = sound.frames()
+        heard = [frames.get(timeout=20) for _ in range(30)][10:]
+        samples = np.concatenate([frame.to_ndarray().reshape(-1)[::2] for frame in heard])
+        assert dominant_frequency(samples, 48000) == pytest.approx(440, abs=25)
+        assert [s.id for s in there.streams] == ["camera"]
+        with there.events(StreamRemoved, StreamAdded, Track) as events:
+            ann.remove_stream(stream)
+            removed = events.get(timeout=20)
+            assert isinstance(removed, StreamRemoved)
+            assert removed.stream.id == "camera"
+            assert there.tracks == []
+            ann.add_stream(stream, metadata={"role": "again"})
+            assert isinstance(events.get(timeout=20), Track)
+            added = [events.get(timeout=20), events.get(timeout=20)]
+            assert any(isinstance(e, StreamAdded) and e.stream.id == "camera" for e in added)
+        again = there.track("video", timeout=20)
+        assert again.metadata == {"role": "again"}
+        assert again.read(timeout=20).shape == (120, 160, 3)
+
+
+def test_replacing_a_track_keeps_frames_flowing(shared_cloud: LocalCloud, room: str) -> None:
+    with (
+        pattern() as one,
+        pattern(320, 240) as two,
+        peer(shared_cloud, "ann") as ann,
+        peer(shared_cloud, "bob") as bob,
+    ):
+        ann.add_track(one.video)
+        ann.join(room)
+        bob.join(room)
+        track = bob.wait_for_peer(timeout=5).track("video", timeout=20)
+        frames = track.frames(mode="fifo", maxsize=500)
+        assert frames.get(timeout=20).width == 160
+        ann.replace_track(one.video, two.video)
+        pts = [frames.get(timeout=20).pts for _ in range(3)]
+        while (frame := frames.get(timeout=20)).width == 160:
+            pts.append(frame.pts)
+        pts += [frame.pts, frames.get(timeout=20).pts]
+        assert frame.width == 320
+        assert pts == sorted(set(pts))
+        with pytest.raises(MeteredPeerStateError):
+            ann.replace_track(one.video, two.video)  # not sent any more
+
+
+def test_a_third_peer_gets_what_is_there(shared_cloud: LocalCloud, room: str) -> None:
+    with ExitStack() as stack:
+        source = stack.enter_context(pattern(fps=5))
+        ann, bob, cis = (stack.enter_context(peer(shared_cloud, n)) for n in ("ann", "bob", "cis"))
+        ann.add_track(source.video, metadata={"n": 1})
+        ann.join(room)
+        bob.join(room)
+        assert bob.wait_for_peer(timeout=5).track(timeout=20).read(timeout=20).any()
+        cis.join(room)
+        track = cis.wait_for_peer("ann", timeout=5).track("video", timeout=20)
+        assert track.metadata == {"n": 1}
+        assert track.read(timeout=20).any()
+        assert {p.id for p in cis.remote_peers} == {"ann", "bob"}
+
+
+# --- data channels --------------------------------------------------------------------
+
+
+def test_a_data_channel_both_ways(shared_cloud: LocalCloud, room: str) -> None:
+    with peer(shared_cloud, "ann") as ann, peer(shared_cloud, "bob") as bob:
+        ann.join(room)
+        bob.join(room)
+        there = ann.wait_for_peer(timeout=5)
+        back = bob.wait_for_peer(timeout=5)
+        with back.events(DataChannelOpened) as opened:
+            channel = there.create_data_channel("chat", timeout=20)
+            for number in range(50):
+                channel.send(f"{number}")  # from the first millisecond on
+            theirs = opened.get(timeout=20).channel
+            assert (theirs.label, channel.state) == ("chat", "open")
+            assert [theirs.get(timeout=20) for _ in range(50)] == [f"{n}" for n in range(50)]
+            theirs.send(b"\x00" * 100_000)
+            assert len(channel.get(timeout=20)) == 100_000
+
+
+# --- losing it ------------------------------------------------------------------------
+
+
+def test_our_signalling_drop_keeps_objects_and_readers(cloud: LocalCloud, room: str) -> None:
+    with pattern() as source, peer(cloud, "ann") as ann, peer(cloud, "bob") as bob:
+        ann.add_track(source.video)
+        ann.join(room)
+        bob.join(room)
+        there = bob.wait_for_peer(timeout=5)
+        track = there.track("video", timeout=20)
+        frames = track.frames()
+        frames.get(timeout=20)
+        with there.events(ConnectionReset) as resets:
+            cloud.faults.drop_connections("bob")
+            resets.get(timeout=20)
+            wait_until(lambda: there.state == "connected", 20)
+        assert bob.wait_for_peer(timeout=5) is there
+        assert there.track("video", timeout=20) is track
+        assert track.restarts >= 1
+        for _ in range(5):
+            frames.get(timeout=20)
+
+
+def test_their_signalling_drop_does_too(cloud: LocalCloud, room: str) -> None:
+    with pattern() as source, peer(cloud, "ann") as ann, peer(cloud, "bob") as bob:
+        ann.add_track(source.video)
+        ann.join(room)
+        bob.join(room)
+        there = bob.wait_for_peer(timeout=5)
+        track = there.track("video", timeout=20)
+        frames = track.frames()
+        frames.get(timeout=20)
+        with bob.events(PeerJoined) as joins:
+            cloud.faults.drop_connections("ann")
+            assert joins.get(timeout=20).peer is there
+        wait_until(lambda: track.restarts >= 1, 20)
+        for _ in range(5):
+            frames.get(timeout=20)
+        assert there.track("video") is track
+
+
+def test_both_drop_at_once_and_the_server_restarts(cloud: LocalCloud, room: str) -> None:
+    with pattern() as source, peer(cloud, "ann") as ann, peer(cloud, "bob") as bob:
+        ann.add_track(source.video)
+        ann.join(room)
+        bob.join(room)
+        there = bob.wait_for_peer(timeout=5)
+        frames = there.track("video", timeout=20).frames()
+        frames.get(timeout=20)
+        cloud.faults.refuse_connections(0.5)
+        cloud.faults.drop_connections()
+        wait_until(lambda: bob.state == "reconnecting" or there.state == "reconnecting")
+        wait_until(lambda: bob.state == ann.state == "joined", 20)
+        wait_until(lambda: there.state == "connected", 30)
+        for _ in range(5):
+            frames.get(timeout=20)
+
+
+def test_a_dead_media_path_is_made_anew(cloud: LocalCloud, room: str) -> None:
+    with pattern() as source, peer(cloud, "ann") as ann, peer(cloud, "bob") as bob:
+        ann.add_track(source.video)
+        ann.join(room)
+        bob.join(room)
+        there = bob.wait_for_peer(timeout=5)
+        frames = there.track("video", timeout=20).frames()
+        frames.get(timeout=20)
+        with there.events(ConnectionReset) as resets:
+            pc: Any = ann.wait_for_peer("bob").pc
+            engine: Any = ann._engine
+            engine.post(lambda: engine._tasks.start_soon(pc.close))  # on the far side
+            resets.get(timeout=30)
+        for _ in range(5):
+            frames.get(timeout=30)
+
+
+def test_a_peer_that_crashes_ends_its_readers(cloud: LocalCloud, room: str) -> None:
+    timings = dataclasses.replace(DEFAULT, limbo=0.5)
+    with peer(cloud, "bob", _timings=timings) as bob, pattern() as source:
+        ann = peer(cloud, "ann", reconnect=False)
+        ann.add_track(source.video)
+        ann.join(room)
+        bob.join(room)
+        frames = bob.wait_for_peer(timeout=5).track("video", timeout=20).frames(mode="fifo")
+        frames.get(timeout=20)
+        with bob.events(PeerLeft) as leaves:
+            cloud.faults.drop_connections("ann")
+            leaves.get(timeout=10)
+        with pytest.raises((ClosedError, DisconnectedError)):
+            while True:
+                frames.get(timeout=20)
+        ann.close()
+
+
+def test_idle_peers_are_never_stuck(cloud: LocalCloud, room: str) -> None:
+    with peer(cloud, "ann") as ann, peer(cloud, "bob") as bob:
+        ann.join(room)
+        bob.join(room)
+        there = bob.wait_for_peer(timeout=5)
+        assert there.state == "idle"
+        cloud.faults.drop_connections("bob")
+        wait_until(lambda: bob.state == "reconnecting")
+        assert there.state == "idle"
+        wait_until(lambda: bob.state == "joined", 20)
+        assert there.state == "idle"
+        # A data-only pair comes back, too, once its channel is opened again.
+        with there.events(ConnectionReset) as resets:
+            with there.create_data_channel("a", timeout=20) as channel:
+                cloud.faults.drop_connections("bob")
+                resets.get(timeout=20)
+                with pytest.raises(ClosedError):
+                    channel.get(timeout=20)
+            with there.create_data_channel("b", timeout=20):
+                assert there.state == "connected"
+
+
+def test_terminal_ends_tell_everybody(cloud: LocalCloud, room: str) -> None:
+    with peer(cloud, "ann") as ann, peer(cloud, "bob") as bob:
+        ann.join(room)
+        bob.join(room)
+        there = ann.wait_for_peer(timeout=5)
+        failures: queue.Queue[BaseException] = queue.Queue()
+
+        def wait() -> None:
+            try:
+                there.track("video")
+            except BaseException as error:
+                failures.put(error)
+
+        thread = threading.Thread(target=wait)
+        with ann.events(FatalError, PeerLeft, Left) as events:
+            thread.start()
+            cloud.faults.close(4020, "ann")
+            fatal = events.get(timeout=10)
+            assert isinstance(fatal, FatalError)
+            assert isinstance(fatal.err, DisconnectedError)
+            assert fatal.err.code == 4020
+            assert isinstance(events.get(timeout=10), PeerLeft)
+            assert isinstance(events.get(timeout=10), Left)
+            with pytest.raises(DisconnectedError):
+                events.get(timeout=10)
+        assert isinstance(failures.get(timeout=10), (DisconnectedError, ClosedError))
+        thread.join()
+        assert ann.state == "closed"
+        with pytest.raises(DisconnectedError):
+            ann.send(1)
+
+
+def test_closing_wakes_everybody(shared_cloud: LocalCloud, room: str) -> None:
+    ended: queue.Queue[BaseException] = queue.Queue()
+    with peer(shared_cloud, "ann") as ann, peer(shared_cloud, "bob") as bob:
+        ann.join(room)
+        bob.join(room)
+        there = ann.wait_for_peer(timeout=5)
+
+        def run(call: Any) -> None:
+            try:
+                call()
+            except BaseException as error:
+                ended.put(error)
+
+        calls = (
+            lambda: there.track("video"),
+            lambda: there.wait_connected(),
+            lambda: ann.wait_for_peer("nobody"),
+            lambda: ann.wait_for(Data),
+        )
+        threads = [threading.Thread(target=run, args=(call,)) for call in calls]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.1)
+        ann.close()
+        for thread in threads:
+            thread.join(5)
+        assert [type(ended.get(timeout=1)) for _ in calls] == [ClosedError] * 4
+
+
+def test_stats_name_the_path_and_the_traffic(shared_cloud: LocalCloud, room: str) -> None:
+    with (
+        pattern() as source,
+        peer(shared_cloud, "ann") as ann,
+        peer(shared_cloud, "bob") as bob,
+    ):
+        ann.add_track(source.video)
+        ann.join(room)
+        bob.join(room)
+        there = bob.wait_for_peer(timeout=5)
+        there.track("video", timeout=20).read(timeout=20)
+        stats = there.stats()
+        assert stats["state"] == "connected"
+        assert stats["paths"]
+        (track,) = stats["incoming"]
+        assert track["frames_decoded"] >= 1
+
+
+def _some(track: Any, count: int) -> Iterator[Any]:
+    frames = track.frames()
+    for _ in range(count):
+        yield frames.get(timeout=20)
