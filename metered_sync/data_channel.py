@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,9 +11,10 @@ from aiortc import RTCDataChannel
 from metered_sync.dispatch import EventHub, Observable, _Callback
 from metered_sync.engine import guard
 from metered_sync.engine.data_channels import MAX_BUFFERED, ChannelLink, ChannelState
+from metered_sync.engine.deadline import Deadline
 from metered_sync.errors import MeteredTimeoutError, fresh
 from metered_sync.events import DCMessage
-from metered_sync.facade import Facade
+from metered_sync.facade import _forgotten
 from metered_sync.wire.data_channels import channel_options, check_label
 
 __all__ = ["DataChannel", "channel_options", "check_label"]
@@ -39,7 +41,7 @@ class _Hub(EventHub):
             self._link.engine.post(self._link.hand_over)
 
 
-class DataChannel(Facade, Observable):
+class DataChannel(Observable):
     """Messages straight to another peer, over the connection that carries its media.
 
     From :meth:`RemotePeer.create_data_channel`, or in a ``DataChannelOpened`` event where the
@@ -86,13 +88,16 @@ class DataChannel(Facade, Observable):
             raise TypeError(
                 f"DataChannel wraps an aiortc RTCDataChannel, not {type(channel).__name__}"
             )
-        super().__init__(link.label, timeout)
-        self._engine = link.engine
+        self._label = link.label
+        self._timeout = Deadline(timeout).timeout
+        self._born = guard.generation()
         self._owner = _owner  # must not be collected while its channel is in use
+        self._engine = link.engine
         self._link = link
         self._hub: _Hub = _Hub(link)
         link.listen(self._hub)
-        self._opened(link)
+        self._finalizer = weakref.finalize(self, _forgotten, link.engine, link)
+        self._finalizer.atexit = False
 
     def __repr__(self) -> str:
         buffered = f"{self._link.buffered} bytes to send"
@@ -130,8 +135,8 @@ class DataChannel(Facade, Observable):
             MeteredTimeoutError: It is not, by the deadline.
             ClosedError: It has been closed instead.
         """
-        deadline = self._deadline(timeout)
-        self._start().check(self._label)
+        deadline = Deadline.of(timeout, self._timeout)
+        self._engine.check(self._label)
         if not self._link.opened.wait(deadline):
             raise MeteredTimeoutError(f"{self._label}: not open within {deadline}")
         if self._link.error is not None:
@@ -154,8 +159,8 @@ class DataChannel(Facade, Observable):
             ClosedError: The channel is closed, or was while waiting.
             TypeError: Neither text nor bytes.
         """
-        deadline = self._deadline(timeout)
-        self._start().check(self._label)
+        deadline = Deadline.of(timeout, self._timeout)
+        self._engine.check(self._label)
         self._link.send(_plain(data), deadline)
 
     def send_nowait(self, data: str | bytes) -> None:
@@ -208,34 +213,31 @@ class DataChannel(Facade, Observable):
     # --- the end ---
 
     def close(self, *, timeout: float | None = None) -> None:
-        """Send what is in the buffer, then close the channel. Repeatable, from any thread.
+        """Wait until what was sent has arrived, then close. Repeatable, from any thread.
 
         Who waits in :meth:`send` or :meth:`get` wakes at once; what has arrived can still be read.
 
         Raises:
-            MeteredTimeoutError: Not everything was sent by the deadline. The channel is closed
-                all the same, and the rest is lost.
+            MeteredTimeoutError: Not everything had arrived by the deadline. The channel is closed
+                all the same, and the rest may be lost.
         """
-        deadline = self._deadline(timeout)
-        engine, link = self._start(), self._link
+        deadline = Deadline.of(timeout, self._timeout)
+        guard.check_process(self._born, self._label)
+        engine, link, what = self._engine, self._link, f"{self._label}: close"
         if engine.error is not None:
             return
-        engine.check(f"{self._label}: close")
-        if self._finalizer is not None:
-            self._finalizer.detach()
+        engine.check(what)
+        self._finalizer.detach()
         try:
-            self._call(link.aclose, deadline=deadline, what="close", progress=self._progress)
+            engine.call(link.aclose, deadline=deadline, what=what, progress=self._progress)
         except MeteredTimeoutError:
-            if self._unsent():
+            if link.undelivered:
                 raise
         finally:
             engine.post(link.cut)  # where it did not even begin
 
-    def _unsent(self) -> int:
-        return self._link.unsent if self._link.error is not None else self._link.buffered
-
     def _progress(self) -> tuple[str, bool]:
-        return f"{self._unsent()} bytes were not sent", False
+        return f"{self._link.undelivered} bytes were not delivered", False
 
     def __enter__(self) -> DataChannel:
         return self

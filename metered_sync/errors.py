@@ -343,7 +343,7 @@ class DataChannelOverflowError(MeteredError):
     def __init__(self, message: str, *, queued: int, cap: int) -> None:
         super().__init__(message)
         self.queued = queued
-        """Bytes that are in the buffer; of a channel that is not open yet: sends that wait."""
+        """Bytes that are in the buffer, or sends that wait for the channel to open."""
         self.cap = cap
         """How many there may be."""
 

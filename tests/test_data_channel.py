@@ -429,7 +429,7 @@ def test_closing_wakes_everybody_who_waits(pair: Pair) -> None:
         thread.start()
     wait_until(lambda: near._link._waiting and near._link.inbox._sleepers)
     started = time.monotonic()
-    with pytest.raises(MeteredTimeoutError, match=r"close: .* bytes were not sent"):
+    with pytest.raises(MeteredTimeoutError, match=r"close: .* bytes were not delivered"):
         near.close(timeout=2)
     for thread in waiting:
         thread.join(20)
@@ -451,7 +451,7 @@ def test_closing_with_no_time_closes_all_the_same(pair: Pair) -> None:
     second, _ = pair.channel("second")
     hold = stall(pair)
     second.send("lost")
-    with pytest.raises(MeteredTimeoutError, match="4 bytes were not sent"):
+    with pytest.raises(MeteredTimeoutError, match="4 bytes were not delivered"):
         second.close(timeout=0)
     hold.set()
     wait_until(lambda: second.state == "closed")

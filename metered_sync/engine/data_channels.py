@@ -160,8 +160,7 @@ class ChannelLink(Link):
         """Set once it is open, or will never be."""
         self.error: BaseException | None = None
         """What ended it."""
-        self.unsent = 0
-        """Bytes that were in the buffer when it ended."""
+        self._lost = 0  # what was undelivered when it ended
         self._sink: ChannelSink | None = None
         self._lock = threading.Lock()
         self._queue: deque[tuple[Data, int]] = deque()
@@ -218,8 +217,12 @@ class ChannelLink(Link):
     @property
     def buffered(self) -> int:
         """Bytes that have been taken over and that aiortc has not sent yet."""
-        with self._lock:
-            return self._buffered() + sum(w.size for w in self._waiting if not w.blocking)
+        return self._buffered() + self._early()
+
+    @property
+    def undelivered(self) -> int:
+        """Bytes that the far side has not acknowledged, or had not when the channel ended."""
+        return self._unacknowledged() if self.error is None else self._lost
 
     def listen(self, sink: ChannelSink) -> None:
         """Tell a sink of events from now on."""
@@ -229,7 +232,7 @@ class ChannelLink(Link):
 
     def send(self, data: Data, deadline: Deadline) -> None:
         """Put a message into the buffer; wait until there is room in it."""
-        size = self._measure(data)
+        size = measure(data)
         with self._lock:
             if self._enter(data, size):
                 return
@@ -247,36 +250,26 @@ class ChannelLink(Link):
 
     def send_nowait(self, data: Data) -> None:
         """Put a message into the buffer, or into the queue of a channel that is not open yet."""
-        size = self._measure(data)
+        size = measure(data)
         with self._lock:
-            connecting = self.raw.readyState == "connecting"
+            connecting = not self.opened.is_set
             if self._enter(data, size):
                 return
             if not connecting:
-                buffered = self._buffered()
-                raise DataChannelOverflowError(
-                    f"{self.label}: send_nowait: the buffer is full ({buffered} of "
-                    f"{self.max_buffered} bytes); send(), which waits, or send less",
-                    queued=buffered,
-                    cap=self.max_buffered,
-                )
-            queued = len(self._waiting)
-            early = sum(w.size for w in self._waiting if not w.blocking)
-            if queued >= MAX_QUEUED or (early and early + size > self.max_buffered):
-                raise DataChannelOverflowError(
-                    f"{self.label}: send_nowait: {queued} messages ({early} bytes) wait for the "
-                    "channel to open; call wait_open() first",
-                    queued=queued,
-                    cap=MAX_QUEUED,
-                )
+                raise self._overflow("bytes are in the buffer", self._buffered(), self.max_buffered)
+            early, queued = self._early(), len(self._waiting)
+            if queued >= MAX_QUEUED:
+                raise self._overflow("sends wait for it to open", queued, MAX_QUEUED)
+            if early and early + size > self.max_buffered:
+                raise self._overflow("bytes wait for it to open", early, self.max_buffered)
             self._wait(_Waiting(data, size, blocking=False))
 
-    def _measure(self, data: Data) -> int:
-        """Return a message's size; refuse it where the far side would not take it."""
-        size = measure(data)
-        if self.cap and size > self.cap:
-            raise self._oversized(size)
-        return size
+    def _overflow(self, what: str, queued: int, cap: int) -> DataChannelOverflowError:
+        return DataChannelOverflowError(
+            f"{self.label}: send_nowait: {queued} of {cap} {what}; use send(), which waits",
+            queued=queued,
+            cap=cap,
+        )
 
     def _oversized(self, size: int) -> OversizedPayloadError:
         return OversizedPayloadError(
@@ -302,10 +295,25 @@ class ChannelLink(Link):
             self._wake()  # those behind it may have room
             return True
 
-    # --- with the lock held ---
-
     def _buffered(self) -> int:
         return self._queued + self.raw.bufferedAmount
+
+    def _early(self) -> int:
+        """Bytes of messages that wait for the channel to open, and for nothing else."""
+        return sum(w.size for w in tuple(self._waiting) if not w.blocking)
+
+    def _unacknowledged(self) -> int:
+        """Bytes that the far side has not acknowledged.
+
+        Up to aiortc 1.15 a channel that is closed loses those. (Both queues are private: where
+        they are missing, only what is in the buffer counts.)
+        """
+        stream, sctp = self.raw.id, self.raw.transport
+        queues = (getattr(sctp, name, ()) for name in ("_outbound_queue", "_sent_queue"))
+        chunks = (chunk for queue in queues for chunk in tuple(queue))
+        return self.buffered + sum(len(c.user_data) for c in chunks if c.stream_id == stream)
+
+    # --- with the lock held ---
 
     def _fits(self, size: int) -> bool:
         """Whether there is room; a message larger than the buffer only needs it empty."""
@@ -321,7 +329,11 @@ class ChannelLink(Link):
         state = self.raw.readyState
         if self._closing or state in ("closing", "closed"):
             raise self._closed()
-        if state != "open" or self._waiting or not self._fits(size):
+        if not self.opened.is_set:
+            return False
+        if 0 < self.cap < size:
+            raise self._oversized(size)
+        if self._waiting or not self._fits(size):
             return False
         self._take(data, size)
         self._wake()
@@ -370,7 +382,7 @@ class ChannelLink(Link):
         try:
             while sink is not None and sink.takes_messages:
                 sink.emit(DCMessage(self.inbox.get_nowait()))
-        except (Empty, ClosedError):
+        except (Empty, MeteredError):
             pass
 
     async def aclose(self) -> None:
@@ -411,13 +423,7 @@ class ChannelLink(Link):
             return False
         if state != "open":
             return True
-        if self._queue or self._waiting or self.raw.bufferedAmount:
-            return False
-        # Up to aiortc 1.15 a channel that is closed loses what the far side has not
-        # acknowledged. (Both queues are private; where they are missing, we do not wait.)
-        stream, sctp = self.raw.id, self.raw.transport
-        chunks = (*getattr(sctp, "_outbound_queue", ()), *getattr(sctp, "_sent_queue", ()))
-        return all(getattr(chunk, "stream_id", None) != stream for chunk in chunks)
+        return not self._queue and not self._waiting and not self._unacknowledged()
 
     def _closed(self) -> ClosedError:
         return ClosedError(f"{self.label} is closed")
@@ -504,9 +510,8 @@ class ChannelLink(Link):
         with self._lock:
             if self.error is not None:
                 return
+            self._lost = self._unacknowledged()
             waiting, self._waiting = self._waiting, deque()
-            early = sum(w.size for w in waiting if not w.blocking)
-            self.unsent = self._buffered() + early
             self.error = error
             self._queue.clear()
             self._queued = 0

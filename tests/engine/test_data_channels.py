@@ -248,8 +248,9 @@ def test_not_more_than_some_messages_wait_for_that() -> None:
         link = on_loop(lambda: ChannelLink(raw, pair.engine, max_buffered=10_000))
         for _ in range(2):
             link.send_nowait(b"x" * 5_000)
-        with pytest.raises(DataChannelOverflowError, match="wait_open"):
+        with pytest.raises(DataChannelOverflowError, match="wait for it to open") as caught:
             link.send_nowait(b"x")
+        assert (caught.value.queued, caught.value.cap) == (10_000, 10_000)
         for _ in range(254):
             link.send_nowait(b"")
         with pytest.raises(DataChannelOverflowError) as caught:
@@ -319,7 +320,7 @@ def test_closing_sends_what_is_in_the_buffer(pair: Pair) -> None:
             link.send(number.to_bytes(2, "big") * 2000, Deadline(20))
         close(pair, link)
         assert link.state == "closed"
-        assert link.unsent == 0
+        assert link.undelivered == 0
         far = pair.far()
         assert [m[:2] for m in far] == [n.to_bytes(2, "big") for n in range(100)]
         wait_until(lambda: far.state == "closed")  # noqa: B023
@@ -337,7 +338,7 @@ def test_a_close_that_runs_out_of_time_says_what_is_lost(pair: Pair) -> None:
     with pytest.raises(MeteredTimeoutError):
         close(pair, link, timeout=0.3)
     assert link.state == "closed"
-    assert link.unsent > 500_000
+    assert link.undelivered > 500_000
     assert link not in pair.engine.links
 
 
