@@ -40,6 +40,8 @@ class Pair:
         self.engine = loop.current()
         self.arrived: list[ChannelLink] = []
         self.on_raw: Callable[[RTCDataChannel], object] = self._take
+        self.kept: list[DataChannel] = []
+        """Channels that are given out: the end of one that a test has closed may take a moment."""
         self._link_options = link_options
         self.one: RTCPeerConnection
         self.two: RTCPeerConnection
@@ -84,6 +86,7 @@ class Pair:
     ) -> tuple[DataChannel, DataChannel]:
         """Create a channel and return both ends of it, open."""
         near = DataChannel(self.raw(label, **options), **(face or {}))
+        self.kept.append(near)
         near.wait_open(timeout=30)
         return near, self.far(label)
 
@@ -92,7 +95,9 @@ class Pair:
         wait_until(lambda: any(link.name == label for link in self.arrived), 30, "a far end")
         [link] = [link for link in self.arrived if link.name == label]
         self.arrived.remove(link)
-        return DataChannel(link)
+        channel = DataChannel(link)
+        self.kept.append(channel)
+        return channel
 
     def close(self) -> None:
         """Close both connections."""

@@ -64,6 +64,8 @@ POLL = 0.1
 """Seconds between two looks at whether there is room again."""
 FAREWELL = 1.0
 """Seconds for which a closed channel waits for the far side to confirm."""
+OPENING = 50
+"""The protocol that opens channels, as SCTP marks it (RFC 8832, section 8.1)."""
 CLOSE_POLL = 0.005
 """Seconds between two looks of a channel that is being closed."""
 ADOPT = 15.0
@@ -311,7 +313,8 @@ class ChannelLink(Link):
         stream, sctp = self.raw.id, self.raw.transport
         queues = (getattr(sctp, name, ()) for name in ("_outbound_queue", "_sent_queue"))
         chunks = (chunk for queue in queues for chunk in tuple(queue))
-        return self.buffered + sum(len(c.user_data) for c in chunks if c.stream_id == stream)
+        mine = (c for c in chunks if c.stream_id == stream and c.protocol != OPENING)
+        return self.buffered + sum(len(chunk.user_data) for chunk in mine)
 
     # --- with the lock held ---
 
