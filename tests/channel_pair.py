@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, TypeVar
@@ -98,6 +99,18 @@ class Pair:
         channel = DataChannel(link)
         self.kept.append(channel)
         return channel
+
+    def stall(self) -> threading.Event:
+        """Hold the loop up until the event is set, for 20 s at most."""
+        held, hold = threading.Event(), threading.Event()
+
+        def wait() -> None:
+            held.set()
+            hold.wait(20)
+
+        self.engine.post(wait)
+        assert held.wait(20)
+        return hold
 
     def close(self) -> None:
         """Close both connections."""

@@ -44,13 +44,6 @@ def pair() -> Iterator[Pair]:
         yield pair
 
 
-def stall(pair: Pair) -> threading.Event:
-    """Hold the loop up until the event is set, for 20 s at most."""
-    hold = threading.Event()
-    pair.engine.post(hold.wait, 20)
-    return hold
-
-
 # --- messages -------------------------------------------------------------------------
 
 
@@ -277,7 +270,7 @@ def test_a_message_that_is_refused_fails_none_behind_it(pair: Pair) -> None:
 
 def test_deadlines(pair: Pair) -> None:
     near, _ = pair.channel(face={"max_buffered_amount": 1000, "timeout": 0.1})
-    hold = stall(pair)
+    hold = pair.stall()
     near.send(b"x" * 1000, timeout=0)  # there is room: no need to wait
     for options in ({}, {"timeout": 0}, {"timeout": 0.05}):
         started = time.monotonic()
@@ -449,7 +442,7 @@ def test_closing_with_no_time_closes_all_the_same(pair: Pair) -> None:
     near.close(timeout=0)  # nothing is lost: no error
     wait_until(lambda: near.state == far.state == "closed")
     second, _ = pair.channel("second")
-    hold = stall(pair)
+    hold = pair.stall()
     second.send("lost")
     with pytest.raises(MeteredTimeoutError, match="4 bytes were not delivered"):
         second.close(timeout=0)

@@ -88,14 +88,7 @@ def test_a_burst_wakes_the_loop_once(pair: Pair, monkeypatch: pytest.MonkeyPatch
         posted.append(function)
         original(function, *args)
 
-    hold, held = threading.Event(), threading.Event()
-
-    def stall() -> None:
-        held.set()
-        hold.wait(20)
-
-    pair.engine.post(stall)
-    assert held.wait(20)
+    hold = pair.stall()
     monkeypatch.setattr(pair.engine, "post", post)
     for number in range(1000):
         link.send(str(number), Deadline(20))
@@ -129,8 +122,7 @@ def test_aiortc_gets_a_share_only_and_batches(pair: Pair) -> None:
 def test_a_full_buffer_holds_messages_up_until_half_of_it_is_free(pair: Pair) -> None:
     link = link_to(pair, max_buffered=100_000)
     far = pair.far()
-    hold = threading.Event()
-    pair.engine.post(hold.wait, 20)  # nothing leaves
+    hold = pair.stall()  # nothing leaves
     for _ in range(10):
         link.send(b"x" * 10_000, Deadline(5))
     with pytest.raises(MeteredTimeoutError, match="no room") as caught:
@@ -150,8 +142,7 @@ def test_many_tiny_messages_are_bounded_by_their_number(
 ) -> None:
     monkeypatch.setattr(data_channels, "MAX_MESSAGES", 100)
     link = link_to(pair)
-    hold = threading.Event()
-    pair.engine.post(hold.wait, 20)
+    hold = pair.stall()
     for _ in range(100):
         link.send_nowait(b"")
     with pytest.raises(DataChannelOverflowError):
