@@ -62,7 +62,7 @@ from metered_sync.media.sources import as_tracks
 from metered_sync.media.stream import MediaStream
 from metered_sync.media.track import RemoteTrack
 from metered_sync.wire import frames, signals
-from metered_sync.wire.data_channels import channel_options
+from metered_sync.wire.data_channels import channel_options, check_label
 from metered_sync.wire.limits import MAX_FRAME
 from metered_sync.wire.names import check_channel, check_peer_id, is_reserved
 from metered_sync.wire.timings import DEFAULT, Timings
@@ -248,18 +248,17 @@ class RemotePeer(Observable):
             max_packet_life_time=max_packet_life_time,
             protocol=protocol,
         )
-        if not isinstance(label, str):
-            raise TypeError(f"label must be a string, not {type(label).__name__}")
+        check_label(label)
         deadline = self._peer._deadline(timeout)
         what = f"data channel {label!r} to {self.id!r}"
         if self._member.error is not None:
             raise fresh(self._member.error)
 
-        async def create() -> RTCDataChannel:
-            return self._member.connection.create_channel(label, **options)
+        async def create() -> DataChannel:  # wrapped at once, before anything can arrive
+            raw = self._member.connection.create_channel(label, **options)
+            return DataChannel(raw, timeout=self._peer._timeout, _owner=self)
 
-        raw = self._peer._call(create, deadline=deadline, what=what)
-        channel = DataChannel(raw, timeout=self._peer._timeout, _owner=self)
+        channel = self._peer._call(create, deadline=deadline, what=what)
         if wait:
             try:
                 self._await_open(channel, deadline, what)
