@@ -264,7 +264,9 @@ class SignallingClient(Client[SignallingLink]):
         Does nothing where the channel is not subscribed to.
         """
         deadline = self._deadline(timeout)
-        link = self._connected(f"unsubscribe from {check_channel(channel)!r}")
+        what = f"unsubscribe from {check_channel(channel)!r}"
+        link = self._connected(what)
+        self._start().check(what)
         request = link.remove_channel(channel)
         if request is not None:
             try:
@@ -328,7 +330,9 @@ class SignallingClient(Client[SignallingLink]):
         """Publish without waiting; return what tells how it went.
 
         Messages leave in the order of the calls, and are acknowledged behind your back; so
-        many of them take little more time than one. During an outage they queue.
+        many of them take little more time than one. During an outage they queue. Call
+        :meth:`flush` before :meth:`close`: what is on its way then fails with
+        :class:`ClosedError`.
 
         Raises:
             queue.Full: 4,096 messages or 16 MiB wait to be sent; call :meth:`flush`.
@@ -378,7 +382,8 @@ class SignallingClient(Client[SignallingLink]):
         """
         deadline = self._deadline(timeout)
         what = f"roster of {check_channel(channel)!r}"
-        channels = self._connected(what).channels
+        link = self._connected(what)
+        channels = link.channels
         try:
             if timeout:
                 self._start().check(what)
@@ -389,6 +394,8 @@ class SignallingClient(Client[SignallingLink]):
                     )
             return channels.members(channel)
         except KeyError:
+            if link.error is not None:
+                raise fresh(link.error) from None
             raise KeyError(f"{what}: the channel is not subscribed to") from None
 
     # --- crossing ---

@@ -73,8 +73,9 @@ class Delivery:
         guard.check_process(self._born, self._request.what)
         if self.cancelled():
             return True
-        if not self._link.forget(self._request):
+        if not self._link.withdraw(self._request):
             return False
+        self._request.fetched = True  # no failure that flush() should tell of
         self._request.finish(CancelledError(f"{self._request.what} was cancelled"))
         return True
 
@@ -126,6 +127,7 @@ class Delivery:
 
     def _ended(self, request: Request) -> None:
         """Pass it to the callbacks; on the loop."""
+        request.ended.set()  # before they run: they ask what became of it
         with self._lock:
             callbacks, self._callbacks = self._callbacks, None
         for call in callbacks or ():

@@ -22,7 +22,7 @@ from metered_sync.engine import guard
 from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.loop import at_exit
 from metered_sync.engine.reader import Overflow, Reader
-from metered_sync.errors import ClosedError, MeteredTimeoutError
+from metered_sync.errors import ClosedError, MeteredTimeoutError, fresh
 from metered_sync.events import Event
 
 __all__ = ["EventHub", "EventQueue", "Observable"]
@@ -126,6 +126,8 @@ class EventHub:
         """Register a callback; start the dispatcher with the first."""
         guard.check_process(self._born, self.label)
         with self._lock:
+            if self._error is not None:
+                raise fresh(self._error)
             if self._ended:
                 raise ClosedError(f"{self.label} is closed: it will emit no more events")
             self._start()
@@ -148,14 +150,16 @@ class EventHub:
         guard.check_process(self._born, self.label)
         callback = _Callback(Event, function, once=False)
         with self._lock:
-            inbox = None if self._ended else self._start()
+            if not self._ended:
+                self._start()
 
         def post(argument: Any) -> None:
-            if inbox is None or inbox.ended:
-                self._run(callback, argument)
-            else:
-                _dispatching.add(self)
-                inbox.put((argument, (callback,)))
+            with self._lock:  # so that the dispatcher does not end in between
+                if not self._ended and self._inbox is not None:
+                    _dispatching.add(self)
+                    self._inbox.put((argument, (callback,)))
+                    return
+            self._run(callback, argument)
 
         return post
 

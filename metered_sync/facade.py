@@ -68,10 +68,10 @@ class Facade:
     def _close(self, link: loop.Link, timeout: float | None) -> None:
         """Close the link and wait for that. Calls on a closed object return at once."""
         deadline = self._deadline(timeout)
-        if self._finalizer is not None:
-            self._finalizer.detach()
         if self._engine is not None and self._engine.error is None:
             self._call(link.aclose, deadline=deadline, what="close")
+        if self._finalizer is not None:  # not before: a close that timed out has closed nothing
+            self._finalizer.detach()
 
     def connect(self, *, timeout: float | None = None) -> None:
         raise NotImplementedError

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
+import io
 import math
 import queue
 import socket
 import ssl
 import threading
 import time
+import warnings
+import weakref
 from typing import Any
 
 import pytest
@@ -190,6 +194,7 @@ def test_after_closing_every_call_says_so(shared_cloud: LocalCloud) -> None:
         lambda: alice.on(Message, print),
         lambda: alice.wait_for(Message, timeout=5),
         lambda: alice.events(Message).get(timeout=5),
+        lambda: alice.roster("c"),
     ):
         with pytest.raises(ClosedError):
             call()
@@ -545,7 +550,13 @@ def test_terminal_codes_end_everything_with_their_reason(cloud: LocalCloud, code
             lambda: inbox.get(timeout=5),
             lambda: events.get(timeout=5),
             lambda: alice.publish("end", 1),
+            lambda: alice.publish_nowait("end", 1),
+            lambda: alice.flush(),
             lambda: alice.subscribe("other"),
+            lambda: alice.roster("end"),
+            lambda: alice.on(Message, print),
+            lambda: alice.wait_for(Message, timeout=5),
+            lambda: alice.connect(),
         ):
             with pytest.raises(DisconnectedError) as caught:
                 call()
@@ -878,3 +889,46 @@ def test_a_connection_over_tls(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -
                 alice.publish("x", number)
             alice.flush()
         assert len(server.accept().texts) == 100
+
+
+@pytest.mark.parametrize("limit", [(90, math.inf), (math.inf, 1), (math.inf, math.inf)])
+def test_pacing_may_be_boundless(shared_cloud: LocalCloud, limit: tuple[float, float]) -> None:
+    with client(shared_cloud, rate_limit=limit) as alice:
+        for number in range(3):
+            alice.publish("c", number, timeout=5)
+
+
+def test_a_close_that_timed_out_is_made_good(shared_cloud: LocalCloud) -> None:
+    alice = client(shared_cloud)
+    alice.connect()
+    link: Any = alice._link
+    with contextlib.suppress(MeteredTimeoutError):
+        alice.close(timeout=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        del alice
+        gc.collect()
+    wait_until(lambda: link.state == "closed" and link._connection is None)
+
+
+def test_a_provider_that_fails_when_nobody_asks_any_more(
+    shared_cloud: LocalCloud, log: io.StringIO
+) -> None:
+    release, failed = threading.Event(), threading.Event()
+
+    def provide() -> str:
+        release.wait(20)
+        failed.set()
+        raise OSError("too late")
+
+    alice = SignallingClient(
+        token_provider=provide, url=shared_cloud.url, token_provider_timeout=0.1
+    )
+    with pytest.raises(SignallingConnectError, match="took too long"):
+        alice.connect()
+    asked = weakref.ref(alice._link._dialler._providing)  # type: ignore[union-attr]
+    del alice
+    release.set()
+    assert failed.wait(10)
+    wait_until(lambda: gc.collect() >= 0 and asked() is None)
+    assert "never retrieved" not in log.getvalue()

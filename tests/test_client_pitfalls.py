@@ -37,6 +37,7 @@ from metered_sync import (
     StateChange,
     TokenProviderError,
 )
+from metered_sync.engine.dialling import Backoff
 from metered_sync.wire.timings import DEFAULT, Timings
 from tests.conftest import wait_until
 from tests.scripted import WELCOME, Scripted, ScriptedServer, mute, polite
@@ -916,3 +917,46 @@ def test_documented_intervals() -> None:
         Timings.ping_floor,
     ) == (10.0, 2.0, 30.0, 1.0, 300.0, 1.0)
     assert Timings.ping_fraction == pytest.approx(1 / 3)
+
+
+def test_a_channel_that_is_left_while_it_is_subscribed_to_is_left() -> None:
+    with ScriptedServer(mute) as server, client(server) as alice:
+        connection = server.accept()
+        inboxes: list[Any] = []
+        asking = threading.Thread(target=lambda: inboxes.append(alice.subscribe("c")))
+        asking.start()
+        first = connection.expect("subscribe")
+        leaving = threading.Thread(target=lambda: alice.unsubscribe("c"))
+        leaving.start()
+        polite(connection, connection.expect("unsubscribe"))
+        leaving.join(10)
+        connection.drop()  # the subscription was not acknowledged: it is asked for again
+        connection = server.accept()
+        again = connection.expect("subscribe")
+        assert again["channel"] == first["channel"] == "c"
+        server.answer = polite
+        polite(connection, again)
+        assert connection.expect("unsubscribe")["channel"] == "c"
+        asking.join(10)
+        assert inboxes[0].ended
+
+
+def test_a_channel_that_is_left_while_it_is_repeated_is_not_repeated_again() -> None:
+    with ScriptedServer() as server, client(server) as alice:
+        inbox = alice.subscribe("c")
+        server.answer = lambda s, frame: None if frame["type"] == "subscribe" else polite(s, frame)
+        with alice.events(Outage, ServerError) as events:
+            server.accept().drop()
+            connection = server.accept()
+            connection.expect("subscribe")
+            inbox.close()
+            assert isinstance(events.get(timeout=10), Outage)
+            kinds = [frame["type"] for frame in connection.frames]
+            assert kinds.count("subscribe") == 1
+
+
+def test_clients_that_were_sent_away_at_once_do_not_come_back_at_once() -> None:
+    backoff = Backoff(0.5, 2.0, 30.0, 0.2, 100)
+    delays = [backoff.delay(1, floor=30.0) for _ in range(100)]
+    assert 30 <= min(delays) < max(delays) <= 36
+    assert max(delays) - min(delays) > 1

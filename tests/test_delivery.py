@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import math
 import queue
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -290,3 +292,77 @@ def test_a_script_that_only_flushes(shared_cloud: LocalCloud) -> None:
         )
         assert (done.returncode, done.stderr) == (0, "")
         assert [inbox.get(timeout=5).data for _ in range(100)] == list(range(100))
+
+
+def test_one_that_leaves_before_a_waiting_call_expires_as_well() -> None:
+    with ScriptedServer(mute) as server:
+        alice = SignallingClient(api_key="k", url=server.url, timeout=0.3)
+        alice.connect(timeout=10)
+        link: Any = alice._link
+        held, release = threading.Event(), threading.Event()
+        link._engine.post(lambda: held.set() or release.wait(10))
+        assert held.wait(10)
+        delivery = alice.publish_nowait("x", 1)
+
+        def wait() -> None:
+            with pytest.raises(AckTimeoutError):
+                alice.publish("x", 2, timeout=5)
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        wait_until(lambda: len(link._outbox._queue) == 2)  # both go out with one write
+        release.set()
+        assert isinstance(delivery.exception(timeout=4), AckTimeoutError)
+        waiting.join(10)
+        alice.close(timeout=10)
+
+
+def test_acknowledged_ones_are_forgotten_however_long_their_timeout(
+    shared_cloud: LocalCloud,
+) -> None:
+    with client(shared_cloud, rate_limit=None, timeout=math.inf) as alice:
+        for _ in range(10):
+            deliveries = [alice.publish_nowait("x", "y" * 1000) for _ in range(100)]
+            alice.flush(timeout=20)
+        alice.publish_nowait("x", 1).result(timeout=5)
+        link: Any = alice._link
+        assert len(link._outbox._expiring) <= 200
+        assert not any(delivery._request.frame for delivery in deliveries)
+
+
+def test_it_is_done_when_its_callback_runs(shared_cloud: LocalCloud) -> None:
+    done: queue.Queue[bool] = queue.Queue()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with client(shared_cloud, rate_limit=None) as alice:
+            for _ in range(20):
+                for _ in range(100):
+                    delivery = alice.publish_nowait("x", 1)
+                    delivery.add_done_callback(lambda d: done.put(d.done()))
+                alice.flush(timeout=20)
+            assert all(done.get(timeout=10) for _ in range(2000))
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_flush_does_not_tell_of_what_was_cancelled(cloud: LocalCloud) -> None:
+    with client(cloud, rate_limit=(1, 1)) as alice:
+        alice.publish_nowait("c", 1).result(timeout=5)
+        assert alice.publish_nowait("c", 2).cancel()
+        alice.flush(timeout=5)
+
+
+def test_what_has_left_cannot_be_cancelled_and_arrives_all_the_same() -> None:
+    with ScriptedServer(mute) as server, SignallingClient(api_key="k", url=server.url) as alice:
+        delivery, lost = alice.publish_nowait("x", 1), alice.publish_nowait("x", 2)
+        connection = server.accept()
+        frame = connection.expect("publish")
+        connection.expect("publish")
+        assert not delivery.cancel()
+        assert not lost.cancel()
+        polite(connection, frame)
+        delivery.result(timeout=5)
+        connection.drop()
+        with pytest.raises(DisconnectedError):
+            lost.result(timeout=5)

@@ -147,11 +147,16 @@ class Channels:
             channel.members, channel.snapshot_due = members, False
         channel.listed.set()
 
-    def acknowledged(self, name: str, metadata: bool) -> None:
-        """Note that the server has acknowledged a subscription: a list of members follows."""
+    def acknowledged(self, name: str, metadata: bool, unsubscribe: Callable[[], object]) -> None:
+        """Note that the server has acknowledged a subscription: a list of members follows.
+
+        One that nobody wants any more is undone, by ``unsubscribe`` as in :meth:`remove`.
+        """
         with self._lock:
             channel = self._channels.get(name)
-            if channel is not None:
+            if channel is None:
+                unsubscribe()
+            else:
                 channel.acknowledged, channel.metadata = True, metadata
                 channel.snapshot_due = True
 

@@ -53,11 +53,15 @@ class Backoff:
     max_attempts: float
 
     def delay(self, attempt: int, floor: float = 0.0) -> float:
-        """Return the seconds to wait before an attempt (the first is 1), with jitter."""
+        """Return the seconds to wait before an attempt (the first is 1), with jitter.
+
+        The jitter of a ``floor`` goes upwards: clients that a server has sent away all at once
+        must not come back all at once.
+        """
         # The exponent is capped: a float overflows long before the attempts end.
         delay = self.initial_delay * self.multiplier ** min(attempt - 1, 64)
         delay = min(delay, self.max_delay) * (1 + self.jitter_ratio * _random.uniform(-1, 1))
-        return max(delay, floor)
+        return max(delay, floor * (1 + self.jitter_ratio * _random.random()))
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,8 @@ class Dialler:
         """Await the provider's token. A call that hangs is not joined by a second one."""
         if self._providing is None:
             self._providing = asyncio.create_task(run_in_worker(provider))
+            # Retrieves an error that comes when nobody asks any more.
+            self._providing.add_done_callback(lambda task: task.cancelled() or task.exception())
         task = self._providing
         try:
             done, _ = await asyncio.wait({task}, timeout=self._options.token_provider_timeout)

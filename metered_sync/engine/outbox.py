@@ -98,7 +98,7 @@ class Bucket:
         now = time.monotonic()
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
-        allowed = min(wanted, int(self._tokens))
+        allowed = int(min(wanted, self._tokens))  # in this order: a burst may be infinite
         self._tokens -= allowed
         return allowed
 
@@ -161,18 +161,24 @@ class Outbox:
             self._woken = True
         self._wake()
 
-    def forget(self, request: Request) -> bool:
-        """Give up on a request; say whether it had not left, and so never will."""
+    def withdraw(self, request: Request) -> bool:
+        """Take back a request that has not left; say whether that worked."""
         with self._lock:
-            self._pending.pop(request.id, None)
             if request.sent or request.ended.is_set:
                 return False
             try:
                 self._queue.remove(request)
             except ValueError:
                 return False
+            self._pending.pop(request.id, None)
             self._bytes -= len(request.frame)
             return True
+
+    def forget(self, request: Request) -> None:
+        """Give up on a request: it leaves no more, or its acknowledgement counts no more."""
+        self.withdraw(request)
+        with self._lock:
+            self._pending.pop(request.id, None)
 
     # --- the loop ---
 
@@ -206,6 +212,8 @@ class Outbox:
                 if request.timeout is not None:
                     request.expires_at = time.monotonic() + request.timeout
                     self._expiring.append(request)
+            while self._expiring and self._expiring[0].ended.is_set:
+                self._expiring.popleft()
         return requests, 0.0
 
     def take(self, request_id: str) -> Request | None:

@@ -50,6 +50,7 @@ class Reader(Generic[T]):
         self._lock = threading.Lock()
         self._sleepers: deque[Any] = deque()  # locks, held by those who sleep on them
         self._dropped = 0
+        self._kept = 0  # how many of the oldest items are known not to be droppable
         self._ended = False
         self._error: BaseException | None = None
         self._born = guard.generation()
@@ -196,18 +197,23 @@ class Reader(Generic[T]):
         return True
 
     def _take(self) -> T:
-        return self._items.popleft()
+        item = self._items.popleft()
+        if self._kept:
+            self._kept -= 1
+        return item
 
     def _make_room(self, item: T) -> bool:
         """Drop one item of a full reader; say whether ``item`` may enter. The lock is held."""
         if self._overflow == "drop_newest" and self._droppable(item):
             self._dropped += 1
             return False
-        for index, old in enumerate(self._items):
-            if self._droppable(old):
-                del self._items[index]
+        # (By index: another thread may put an item at the end meanwhile.)
+        while self._kept < len(self._items):
+            if self._droppable(self._items[self._kept]):
+                del self._items[self._kept]
                 self._dropped += 1
                 return True
+            self._kept += 1
         # Nothing queued may be dropped: what must not be lost exceeds the bound instead.
         if self._droppable(item):
             self._dropped += 1

@@ -173,9 +173,13 @@ class SignallingLink(Link):
     def _wake(self) -> None:
         self._engine.post(self._flush)
 
-    def forget(self, request: Request) -> bool:
-        """Give up on a request; say whether it had not left, and so never will."""
-        return self._outbox.forget(request)
+    def forget(self, request: Request) -> None:
+        """Give up on a request: it leaves no more, or its acknowledgement counts no more."""
+        self._outbox.forget(request)
+
+    def withdraw(self, request: Request) -> bool:
+        """Take back a request that has not left; say whether that worked."""
+        return self._outbox.withdraw(request)
 
     def _not_connected(self, what: str) -> NotConnectedError:
         return NotConnectedError(
@@ -412,14 +416,16 @@ class SignallingLink(Link):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while not connection.full:
+        while connection.is_open and not connection.full:  # (a write may find it broken)
             requests, delay = self._outbox.batch()
             if not requests:
                 if delay >= 0:
                     self._timer = asyncio.get_running_loop().call_later(delay, self._flush)
                 break
             connection.transport.write(b"".join([request.frame for request in requests]))
-            if self._expiry is None and requests[-1].timeout is not None:
+            for request in requests:
+                request.frame = b""  # who waits for an acknowledgement needs it no more
+            if self._expiry is None:
                 self._expire()
 
     def _expire(self) -> None:
@@ -486,7 +492,7 @@ class SignallingLink(Link):
 
         def on_end(request: Request) -> None:
             if request.error is None:
-                self.channels.acknowledged(name, metadata)
+                self.channels.acknowledged(name, metadata, lambda: self._unsubscribe(name))
             if then is not None:
                 then(request)
 
@@ -497,7 +503,10 @@ class SignallingLink(Link):
         for attempt in range(1, REPLAY_ATTEMPTS + 1):
             with anyio.move_on_after(self._timings.replay_retry) as pause:
                 await replay.ended.wait()
-            names = [n for n, r in replay.requests.items() if not self._is_settled(n, r)]
+            wanted = self.channels.to_repeat()  # less what has been unsubscribed meanwhile
+            names = [
+                n for n, r in replay.requests.items() if n in wanted and not self._is_settled(n, r)
+            ]
             if not names:
                 break
             if attempt == REPLAY_ATTEMPTS:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import queue
+import sys
 import threading
 import time
 from typing import Any
@@ -156,3 +157,50 @@ def test_many_readers_and_writers_lose_and_double_nothing() -> None:
         for n in range(8):
             of_writer = [x for x in mine if x // 1000 == n]
             assert of_writer == sorted(of_writer)
+
+
+def test_what_is_never_dropped_does_not_slow_down_what_may_be() -> None:
+    events = EventQueue("events", (Event,), maxsize=4096, overflow="drop_oldest")
+    began = time.monotonic()
+    for event in (Connected("p", 0, None, False, 1), Message("c", "p", 1)):
+        for _ in range(20_000):
+            events.put(event)
+    assert time.monotonic() - began < 5  # a search through all of them takes ten times that
+    assert len(events) == 20_000
+    assert events.dropped == 20_000
+    while len(events) > 4095:
+        assert isinstance(events.get_nowait(), Connected)
+    for number in range(3):
+        events.put(Message("c", "p", number))
+    kept = [events.get_nowait() for _ in range(len(events))]
+    assert [e.data for e in kept if isinstance(e, Message)] == [2]
+    assert len(kept) == 4096
+
+
+def test_writers_of_a_full_reader_do_not_disturb_each_other() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        events = EventQueue("events", (Event,), maxsize=100, overflow="drop_oldest")
+        connected, message = Connected("p", 0, None, False, 1), Message("c", "p", 1)
+        for _ in range(200):
+            events.put(connected)
+        wrong: list[BaseException] = []
+
+        def write(event: Event) -> None:
+            try:
+                for _ in range(1000):
+                    events.put(event)
+            except BaseException as error:
+                wrong.append(error)
+
+        writers = [
+            threading.Thread(target=write, args=(event,)) for event in (connected, message) * 2
+        ]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join(30)
+        assert not wrong
+    finally:
+        sys.setswitchinterval(interval)

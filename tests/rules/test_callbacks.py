@@ -206,6 +206,7 @@ def test_a_call_on_the_loop_thread_is_told_the_remedy(pair: Any) -> None:
         for call in (
             lambda: alice.publish("wrong", 1),
             lambda: alice.subscribe("wrong-too"),
+            lambda: alice.unsubscribe("wrong"),
             inbox.get,
             alice.close,
             lambda: alice.wait_for(Message),
@@ -216,7 +217,7 @@ def test_a_call_on_the_loop_thread_is_told_the_remedy(pair: Any) -> None:
                 errors.put(error)
 
     alice._engine.post(on_the_loop)
-    for _ in range(5):
+    for _ in range(6):
         error = errors.get(timeout=5)
         assert isinstance(error, WrongThreadError)
         assert "callback" in str(error)
