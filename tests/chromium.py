@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from aiohttp import web
@@ -197,6 +197,10 @@ class Page:
         """Run the body of an async function, with these names bound to values."""
         bindings = "".join(f"const {name} = {json.dumps(value)};" for name, value in names.items())
         return await self._page.evaluate(f"(async () => {{ {bindings} {script} }})()")
+
+    async def expose(self, name: str, function: Callable[..., object]) -> None:
+        """Let the page call a function of ours."""
+        await self._page.expose_function(name, function)
 
     async def close(self) -> None:
         """Close the tab, as a user would."""

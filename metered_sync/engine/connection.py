@@ -302,16 +302,16 @@ class RemoteConnection:
     def _wants_to_offer(self) -> bool:
         return (
             self._generation.offered is None
+            and not self._is_down()
             and self._rebuild_at == NEVER
             and not self._exhausted
             and (self._replay or self._sections.unsettled(self.pc))
         )
 
     async def _offer(self) -> None:
-        generation = self._generation
         self._replay, self._offer_at = False, NEVER
         try:
-            text = await generation.make_offer()
+            text = await self._generation.make_offer()
         except SupersededError:
             raise
         except Exception as error:
@@ -410,7 +410,9 @@ class RemoteConnection:
         )
 
     def _is_down(self) -> bool:
-        return self.pc.connectionState in ("failed", "closed")
+        # (closing, aiortc changes the one state at first and the other at last)
+        pc = self.pc
+        return pc.connectionState in ("failed", "closed") or pc.signalingState == "closed"
 
     async def _answer(self, offer: Repaired) -> str:
         fresh = not self._generation.negotiated
@@ -431,8 +433,8 @@ class RemoteConnection:
             if not generation.connected and generation.fragment not in ("", answer.fragment):
                 self._fail("an outdated answer came before the right one", "answer", soon=True)
             return
-        if not generation.fits(answer):
-            return  # to an earlier offer
+        if self._is_down() or not generation.fits(answer):
+            return  # (to an earlier offer)
         try:
             await generation.take_answer(answer)
         except SupersededError:

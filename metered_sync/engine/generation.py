@@ -98,7 +98,15 @@ class Generation:
         """Make an offer of all that is wanted, and return its text."""
         async with self._taking_turns():
             self._sections.place_all(self.pc)
+            agreed = [
+                (transceiver, transceiver._codecs, transceiver._headerExtensions)
+                for transceiver in self.pc.getTransceivers()
+                if transceiver.currentDirection is not None
+            ]
             offer = sdp.parse((await self.pc.createOffer()).sdp)
+            # aiortc forgets what was agreed on, and may start senders and receivers any time.
+            for transceiver, codecs, extensions in agreed:
+                transceiver._codecs, transceiver._headerExtensions = codecs, extensions
             offer = self._pins.apply(self._arrange(offer))
             self.offered = await self._describe("offer", offer)
             return self.offered

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from metered_sync.wire.sdp import Codec, Description, Extension, Section
 
@@ -20,72 +20,71 @@ __all__ = ["Pins", "arrange"]
 
 K = TypeVar("K", bound=Hashable)
 _Meaning = tuple[str, ...]
-_EXTENSION_IDS = range(1, 15)
+_EXTENSIONS = {"http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time": 2}
+"""What is offered unasked: what bandwidth estimation needs, under the number that Chromium
+always gives it. Any other could clash with those in an offer of its own that crosses ours,
+and Chromium (156) is stuck after that."""
 _PAYLOAD_TYPES = range(96, 128)
-
-
-class _Numbers(Generic[K]):
-    """What each number of one space means."""
-
-    def __init__(self, space: range, known: Mapping[K, int]) -> None:
-        self._space = space
-        self.known = dict(known)
-
-    def learn(self, key: K, number: int) -> None:
-        """Take over a number; the latest meaning counts."""
-        self.known = {k: n for k, n in self.known.items() if n != number}
-        self.known[key] = number
-
-    def give(self, key: K, wish: int) -> int | None:
-        """Return the number for a key, if need be a new one; ``None``: there is none left."""
-        taken = self.known.values()
-        if key not in self.known:
-            free = (n for n in (wish, *self._space) if n not in taken)
-            number = next(free, None)
-            if number is None:
-                return None
-            self.known[key] = number
-        return self.known[key]
 
 
 class Pins:
     """The numbers that the sections of a connection, one bundle, have agreed on."""
 
     def __init__(self) -> None:
-        self._extensions = _Numbers[str](_EXTENSION_IDS, {})
-        self._codecs = _Numbers[_Meaning](_PAYLOAD_TYPES, {})
+        self._extensions = dict(_EXTENSIONS)
+        self._types: dict[_Meaning, int] = {}
 
     def learn(self, description: Description) -> None:
-        """Take over what a description of the other side says."""
+        """Take over what a description of the other side says. The latest meaning counts."""
         for section in description.sections:
             if not section.rejected:
                 for extension in section.extensions:
-                    self._extensions.learn(extension.uri, extension.id)
+                    _learn(self._extensions, extension.uri, extension.id)
                 for meaning, codec in _meanings(section):
-                    self._codecs.learn(meaning, codec.payload_type)
+                    _learn(self._types, meaning, codec.payload_type)
 
     def apply(self, offer: Description) -> Description:
-        """Return an offer of ours with the numbers that were agreed on."""
-        extensions = _Numbers(_EXTENSION_IDS, self._extensions.known)
-        codecs = _Numbers(_PAYLOAD_TYPES, self._codecs.known)
-        sections = (_renumber(section, extensions, codecs) for section in offer.sections)
+        """Return an offer of ours with the numbers that were agreed on.
+
+        A header extension whose number is not known is left out, and nothing is lost:
+        aiortc tells streams apart by their SSRC.
+        """
+        types = dict(self._types)
+        sections = (self._renumber(section, types) for section in offer.sections)
         return replace(offer, sections=tuple(sections))
 
+    def _renumber(self, section: Section, types: dict[_Meaning, int]) -> Section:
+        extensions = (
+            Extension(self._extensions[extension.uri], extension.uri)
+            for extension in section.extensions
+            if extension.uri in self._extensions
+        )
+        renumbered: dict[str, str] = {}
+        kept = []
+        for meaning, codec in _meanings(section):
+            number = _give(types, meaning, codec.payload_type)
+            if number is not None:
+                renumbered[str(codec.payload_type)] = str(number)
+                kept.append(replace(codec, payload_type=number))
+        codecs = tuple(_point(codec, renumbered) for codec in kept)
+        return replace(section, extensions=tuple(extensions), codecs=codecs)
 
-def _renumber(section: Section, extensions: _Numbers[str], codecs: _Numbers[_Meaning]) -> Section:
-    numbered = [(extensions.give(e.uri, e.id), e.uri) for e in section.extensions]
-    types: dict[str, str] = {}
-    kept = []
-    for meaning, codec in _meanings(section):
-        number = codecs.give(meaning, codec.payload_type)
-        if number is not None:
-            types[str(codec.payload_type)] = str(number)
-            kept.append(replace(codec, payload_type=number))
-    return replace(
-        section,
-        extensions=tuple(Extension(number, uri) for number, uri in numbered if number is not None),
-        codecs=tuple(_point(codec, types) for codec in kept),
-    )
+
+def _learn(numbers: dict[K, int], key: K, number: int) -> None:
+    for other in [k for k, n in numbers.items() if n == number]:
+        del numbers[other]
+    numbers[key] = number
+
+
+def _give(types: dict[_Meaning, int], meaning: _Meaning, wish: int) -> int | None:
+    """Return the payload type of a codec, if need be a new one; ``None``: there is none left."""
+    if meaning not in types:
+        taken = types.values()
+        free = next((n for n in (wish, *_PAYLOAD_TYPES) if n not in taken), None)
+        if free is None:
+            return None
+        types[meaning] = free
+    return types[meaning]
 
 
 def _meanings(section: Section) -> list[tuple[_Meaning, Codec]]:

@@ -287,6 +287,7 @@ def test_the_fragment_tells_a_restart() -> None:
 # --- pins ------------------------------------------------------------------------------
 
 MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
+SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
 OURS = made(
     Section(
         "audio",
@@ -303,7 +304,7 @@ OURS = made(
             Codec(99, "H264", 90000, fmtp="packetization-mode=1;profile-level-id=42001f"),
             Codec(100, "rtx", 90000, fmtp="apt=99"),
         ),
-        extensions=(Extension(1, MID), Extension(3, "urn:other")),
+        extensions=(Extension(1, MID), Extension(3, SEND_TIME)),
     ),
 )
 
@@ -315,12 +316,11 @@ def test_an_offer_keeps_the_numbers_of_a_browser() -> None:
     offer = pins.apply(OURS)
     audio, video = offer.sections
     theirs = {e.uri: e.id for s in browser.sections for e in s.extensions}
-    taken = set(theirs.values())
-    assert {e.uri: e.id for e in audio.extensions}[MID] == theirs[MID]
-    assert audio.extensions[0] == video.extensions[0]
-    new = [audio.extensions[1].id, video.extensions[1].id]
-    assert len({*new} - taken) == 2
-    assert all(1 <= number <= 14 for number in new)
+    assert audio.extensions == (Extension(theirs[MID], MID),)
+    assert video.extensions == (
+        Extension(theirs[MID], MID),
+        Extension(theirs[SEND_TIME], SEND_TIME),
+    )
     types = {(c.name.lower(), c.fmtp): c.payload_type for s in browser.sections for c in s.codecs}
     assert [c.payload_type for c in audio.codecs] == [
         types["opus", "minptime=10;useinbandfec=1"],
@@ -334,26 +334,36 @@ def test_an_offer_keeps_the_numbers_of_a_browser() -> None:
     assert video.codecs[3].payload_type == types["rtx", f"apt={h264}"]
 
 
-def test_without_a_remote_description_nothing_changes() -> None:
-    assert Pins().apply(OURS) == OURS
+def test_what_a_first_offer_has() -> None:
+    offer = Pins().apply(OURS)
+    assert [s.codecs for s in offer.sections] == [s.codecs for s in OURS.sections]
+    assert [s.extensions for s in offer.sections] == [(), (Extension(2, SEND_TIME),)]
 
 
-def test_what_finds_no_number_is_left_out() -> None:
+def test_a_codec_that_finds_no_number_is_left_out() -> None:
     pins = Pins()
-    full = tuple(Extension(number, f"urn:{number}") for number in range(1, 15))
     codecs = tuple(Codec(number, f"x{number}", 90000) for number in range(96, 128))
-    pins.learn(made(Section("video", "0", codecs=codecs, extensions=full)))
+    pins.learn(made(Section("video", "0", codecs=codecs)))
     offer = pins.apply(OURS)
-    assert [s.extensions for s in offer.sections] == [(), ()]
     assert [c.name for s in offer.sections for c in s.codecs] == ["PCMU"]
+
+
+def test_a_codec_whose_number_is_taken_gets_another() -> None:
+    pins = Pins()
+    pins.learn(made(Section("video", "0", codecs=(Codec(96, "x", 90000), Codec(98, "y", 90000)))))
+    audio, video = pins.apply(OURS).sections
+    assert [c.payload_type for c in audio.codecs] == [97, 0]
+    assert len({c.payload_type for c in (*audio.codecs, *video.codecs)}) == 6
+    assert video.codecs[1].fmtp == f"apt={video.codecs[0].payload_type}"
 
 
 def test_the_latest_meaning_of_a_number_counts() -> None:
     pins = Pins()
-    pins.learn(made(Section("audio", "0", extensions=(Extension(5, MID),))))
-    pins.learn(made(Section("audio", "0", extensions=(Extension(5, "urn:x"), Extension(6, MID)))))
+    pins.learn(made(Section("audio", "0", extensions=(Extension(2, MID),))))
+    pins.learn(made(Section("audio", "0", extensions=(Extension(2, "urn:x"), Extension(6, MID)))))
     pins.learn(Description((Section("audio", "1", port=0, extensions=(Extension(7, MID),)),)))
-    assert [e.id for e in pins.apply(OURS).sections[0].extensions] == [6, 2]
+    offer = pins.apply(OURS)
+    assert [[e.id for e in s.extensions] for s in offer.sections] == [[6], [6]]
 
 
 def test_sections_are_arranged_as_they_were() -> None:
