@@ -113,7 +113,7 @@ class LocalTrack:
     def replace(self, source: MediaStreamTrack | None) -> None:
         """Read another source from now on; with ``None`` nothing is sent.
 
-        Timestamps go on rising, whatever those of the source do.
+        The track keeps its id, and timestamps go on rising, whatever those of the source do.
         """
         check_kind(self.kind, source)
         if source is not self.source or self.ended:

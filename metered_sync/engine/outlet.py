@@ -232,5 +232,6 @@ class Outlet(MediaStreamTrack):
 
 
 def check_kind(kind: str, other: MediaStreamTrack | LocalTrack | None) -> None:
+    """Refuse to go on with a track of another kind."""
     if other is not None and other.kind != kind:
         raise ValueError(f"a track of kind {kind!r} cannot go on with one of kind {other.kind!r}")

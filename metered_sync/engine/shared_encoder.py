@@ -91,8 +91,10 @@ class SharedEncoder:
         self.pictures = 0
         """Pictures encoded so far."""
         self.dropped = 0
+        """Pictures left out because newer ones came."""
         self._show_again = show_again
-        self._encoder: Any = CODECS[codec]() if bitrate is None else _PINNED[codec](int(bitrate))
+        self._bitrate = bitrate
+        self._encoder = self._new_encoder()
         self._reformatter = VideoReformatter()
         self._takers: set[Taker] = set()
         self._waiting: tuple[int, VideoFrame] | None = None
@@ -143,6 +145,11 @@ class SharedEncoder:
         if not self._busy:
             self._start()
 
+    def _new_encoder(self) -> Any:
+        if self._bitrate is None:
+            return CODECS[self.codec]()
+        return _PINNED[self.codec](int(self._bitrate))
+
     def _start(self) -> None:
         if self._waiting is None or not self._takers:
             self._waiting = None
@@ -172,6 +179,9 @@ class SharedEncoder:
             if not self._failed:  # else every picture would fill the log
                 logger.error("pictures cannot be encoded as %s", self.codec, exc_info=error)
             self._failed = True
+            # Nothing may be encoded again with what could not be opened: PyAV 19 crashes.
+            self._encoder = self._new_encoder()
+            self.adapt()
         encoded = None if error else job.result()
         if encoded is None or not encoded.payloads:
             self._key_at = 0.0 if key else self._key_at
