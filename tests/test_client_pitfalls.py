@@ -960,3 +960,19 @@ def test_clients_that_were_sent_away_at_once_do_not_come_back_at_once() -> None:
     delays = [backoff.delay(1, floor=30.0) for _ in range(100)]
     assert 30 <= min(delays) < max(delays) <= 36
     assert max(delays) - min(delays) > 1
+
+
+@pytest.mark.parametrize("last", [b"\x88\x02\x03\xf4", b"\xf1\x01x"], ids=["close", "nonsense"])
+def test_a_server_that_ends_the_connection_but_not_tcp_is_left(last: bytes) -> None:
+    timings = dataclasses.replace(TIMINGS, close=0.3)
+    with (
+        ScriptedServer() as server,
+        client(server, _timings=timings) as alice,
+        alice.events(Disconnected, Outage) as events,
+    ):
+        connection = server.accept().connection
+        with connection.protocol_mutex:  # it reads no more, and so does not end TCP
+            connection.socket.sendall(last)
+            assert isinstance(events.get(timeout=10), Disconnected)
+            assert isinstance(events.get(timeout=10), Outage)
+        alice.publish("c", 1)

@@ -15,6 +15,7 @@ sends one JSON text a frame never gets there before the close.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections import deque
@@ -23,7 +24,7 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection
 from websockets.frames import Frame, Opcode
-from websockets.protocol import OPEN, Event
+from websockets.protocol import CLOSING, OPEN, Event
 
 from metered_sync.wire.limits import MAX_INBOUND_FRAME
 
@@ -77,6 +78,7 @@ class WebSocket(ClientConnection):
         self._rest = b""  # the beginning of a frame
         self._pieces: list[bytes] = []  # of a fragmented message
         self._binary = False
+        self._cut_off: asyncio.TimerHandle | None = None
 
     def listen(self, receiver: Receiver | None) -> None:
         """Hand messages to ``receiver``, first those held back; ``None`` holds them back."""
@@ -103,7 +105,7 @@ class WebSocket(ClientConnection):
         elif self._head is not None:
             self._await_head(self._head + data)
         else:
-            super().data_received(data)
+            self._parse(data)
 
     def _await_head(self, data: bytes) -> None:
         """Give the library the head of the answer, apart from the frames that follow it."""
@@ -112,7 +114,7 @@ class WebSocket(ClientConnection):
             self._head = data
             return
         self._head = None
-        super().data_received(head + end)
+        self._parse(head + end)
         self._short = self.protocol.state is OPEN
         if frames:
             self.data_received(frames)
@@ -145,7 +147,7 @@ class WebSocket(ClientConnection):
                 break
             if stop > end:
                 break
-            super().data_received(data[at:stop])
+            self._parse(data[at:stop])
             at = stop
             if self.protocol.state is not OPEN:
                 self._short = False
@@ -153,7 +155,22 @@ class WebSocket(ClientConnection):
         self._rest = data[at:]
         if not self._short and self._rest:
             rest, self._rest = self._rest, b""
-            super().data_received(rest)
+            self._parse(rest)
+
+    def _parse(self, data: bytes) -> None:
+        """Have the library parse what has come, and bound the close that may follow from it.
+
+        The library waits for the server to end the TCP connection. It bounds that where
+        ``recv()`` and ``send()`` wait with it, which are not used here.
+        """
+        super().data_received(data)
+        if self.protocol.state is CLOSING and self._cut_off is None:
+            self._cut_off = self.loop.call_later(self.close_timeout or 0, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._cut_off is not None:
+            self._cut_off.cancel()
 
     def process_event(self, event: Event) -> None:
         """Take what the library has parsed."""
