@@ -21,23 +21,22 @@ Facts: service documentation, "peer connections"; RFC 8840 (end of candidates).
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import math
-from collections import deque
 from collections.abc import Coroutine, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from aiortc import RTCDataChannel, RTCPeerConnection
 
 from metered_sync.engine import ice
 from metered_sync.engine.arrivals import Arrivals
+from metered_sync.engine.connection_owner import Owner, State
 from metered_sync.engine.fanout import LocalTrack
 from metered_sync.engine.generation import Generation, SupersededError
+from metered_sync.engine.inbox import Inbound, Inbox
 from metered_sync.engine.rtc import IncomingTrack
 from metered_sync.engine.sections import Sections
 from metered_sync.errors import MeteredError, NegotiationFailedError
-from metered_sync.events import IceServer
 from metered_sync.wire import sdp
 from metered_sync.wire.sdp_pins import Pins
 from metered_sync.wire.sdp_repair import Repaired, repair
@@ -45,50 +44,10 @@ from metered_sync.wire.signals import Candidate, Description, EndOfCandidates, b
 from metered_sync.wire.timings import Timings
 from metered_sync.wire.urls import scrub
 
-__all__ = ["Inbound", "Owner", "RemoteConnection", "State"]
+__all__ = ["RemoteConnection"]
 
 logger = logging.getLogger("metered_sync")
-Inbound = Description | Candidate | EndOfCandidates
-State = Literal["idle", "connecting", "connected", "reconnecting", "closed"]
 NEVER = math.inf
-INBOX = 1000
-"""Signals that wait to be handled at most; more are dropped."""
-EARLY = 100
-"""Candidates kept whose description has not come yet."""
-
-
-class Owner(Protocol):
-    """Whom a connection belongs to. All is called on the loop, and must not block or raise."""
-
-    async def signal(self, data: dict[str, Any]) -> None:
-        """Send a direct message to the peer; return once it is acknowledged.
-
-        Messages must leave in the order of the calls. Raises :class:`SignallingError`.
-        """
-
-    def ice_servers(self) -> tuple[IceServer, ...]:
-        """Return the servers for a new generation."""
-
-    def on_state(self, state: State) -> None:
-        """The state changed."""
-
-    def on_track(self, track: IncomingTrack, first: bool) -> None:
-        """The peer sends a track: for the first time, or again."""
-
-    def on_track_gone(self, track: IncomingTrack) -> None:
-        """The peer does not send a track any more; it may do so again."""
-
-    def on_channel(self, raw: RTCDataChannel) -> None:
-        """The peer opened a data channel."""
-
-    def on_reset(self) -> None:
-        """There is a new generation: data channels are gone, and may be created anew."""
-
-    def on_error(self, error: MeteredError) -> None:
-        """A negotiation failed; more attempts may follow."""
-
-    def on_exhausted(self, error: NegotiationFailedError) -> None:
-        """All attempts failed. What may help is an offer of the peer, or a rebuild."""
 
 
 class RemoteConnection:
@@ -122,10 +81,7 @@ class RemoteConnection:
         self._sections = Sections()
         self._pins = Pins()
         self._arrivals = Arrivals(owner.on_track, owner.on_track_gone)
-        self._inbox: deque[Inbound] = deque()
-        self._early: deque[Candidate | EndOfCandidates] = deque(maxlen=EARLY)
-        self._past: deque[str] = deque(maxlen=EARLY)
-        """ICE user name fragments that the other side has given up."""
+        self._inbox = Inbox(label)
         self._failures = 0
         """Attempts since a connection was last up."""
         self._was_connected = False
@@ -186,11 +142,8 @@ class RemoteConnection:
 
     def receive(self, signal: Inbound) -> None:
         """Take a signal of the peer; it is handled soon, in its turn."""
-        if len(self._inbox) < INBOX:
-            self._inbox.append(signal)
-            self._wake.set()
-        else:
-            logger.warning("%s: too many signals at once: one was dropped", self._label)
+        self._inbox.put(signal)
+        self._wake.set()
 
     def rebuild(self, *, local_id: str) -> None:
         """Begin a new generation: signalling is back, perhaps under another id.
@@ -258,7 +211,7 @@ class RemoteConnection:
         self._look()
         now = _now()
         if self._inbox:
-            await self._handle(self._inbox.popleft())
+            await self._handle(self._inbox.take())
             return 0
         if now >= self._rebuild_at:
             self._replace(replay=True)
@@ -354,23 +307,19 @@ class RemoteConnection:
         except sdp.SdpError as error:
             self._report(f"its {signal.type} cannot be read: {error}", signal.type)
             return
-        if description.fragment in self._past:
+        if self._inbox.is_past(description.fragment):
             return
         before = self._generation.fragment
         if signal.type == "offer":
             await self._take_offer(description)
         else:
             await self._take_answer(description)
-        if self._generation.fragment != before:
-            if before:
-                self._past.append(before)
-            early, self._early = self._early, deque(maxlen=EARLY)
-            for candidate in early:
-                self._take_candidate(candidate)
+        if self._generation.fragment not in ("", before):
+            self._inbox.move(before)
 
     async def _take_offer(self, offer: Repaired) -> None:
-        if any(isinstance(s, Description) and s.type == "offer" for s in self._inbox):
-            return  # there is a newer one already
+        if self._inbox.has_offer():
+            return  # a newer one
         generation = self._generation
         if generation.offered is not None:
             if not self.polite:
@@ -455,18 +404,12 @@ class RemoteConnection:
             self._replace(replay=True)
 
     def _take_candidate(self, signal: Candidate | EndOfCandidates) -> None:
-        named = signal.username_fragment
-        if named is None and isinstance(signal, Candidate):
-            fields = signal.candidate.split()
-            named = next((v for k, v in itertools.pairwise(fields) if k == "ufrag"), None)
         generation = self._generation
-        if named is not None and named != generation.fragment:
-            if named not in self._past:
-                self._early.append(signal)
-        elif isinstance(signal, EndOfCandidates):
-            generation.end_candidates(signal)
-        elif generation.offered is None or generation.negotiated:
-            generation.add_candidate(signal)
+        if self._inbox.belongs(signal, generation.fragment):
+            if isinstance(signal, EndOfCandidates):
+                generation.end_candidates(signal)
+            else:
+                generation.add_candidate(signal)
 
     # --- generations ---
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from aiortc import RTCDataChannel
 
-from metered_sync.engine.connection import RemoteConnection, State
+from metered_sync.engine.connection import RemoteConnection
+from metered_sync.engine.connection_owner import State
 from metered_sync.engine.fanout import LocalTrack
 from metered_sync.engine.rtc import IncomingTrack, gather_on
 from metered_sync.errors import MeteredError, NegotiationFailedError

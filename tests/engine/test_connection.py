@@ -720,7 +720,7 @@ def test_a_flood_of_signals_is_bounded() -> None:
             side.link.receive(Candidate(candidate(number), "0", 0, "later"))
         assert len(side.link._inbox) <= 1000
         await until(lambda: not side.link._inbox, what="all handled")
-        assert len(side.link._early) <= 100
+        assert len(side.link._inbox._early) <= 100
         await side.link.aclose()
 
     run(test())
