@@ -22,13 +22,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from aiortc import RTCDataChannel, RTCPeerConnection
 
 from metered_sync.engine import ice
+from metered_sync.engine.agenda import NEVER, Agenda, now
 from metered_sync.engine.arrivals import Arrivals
 from metered_sync.engine.connection_owner import Owner, State
 from metered_sync.engine.fanout import LocalTrack
@@ -47,7 +47,6 @@ from metered_sync.wire.urls import scrub
 __all__ = ["RemoteConnection"]
 
 logger = logging.getLogger("metered_sync")
-NEVER = math.inf
 
 
 class RemoteConnection:
@@ -82,18 +81,10 @@ class RemoteConnection:
         self._pins = Pins()
         self._arrivals = Arrivals(owner.on_track, owner.on_track_gone)
         self._inbox = Inbox(label)
-        self._failures = 0
-        """Attempts since a connection was last up."""
+        self._agenda = Agenda(timings)
         self._was_connected = False
-        self._exhausted = False
         self._replay = False
         """Whether a new generation is to be offered, even where nothing has changed."""
-        self._offer_at = NEVER
-        """When we offer, whatever the other side does."""
-        self._repeat_at = NEVER
-        self._pause = timings.answer
-        self._watch_at = NEVER
-        self._rebuild_at = NEVER
         self._wake = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
         self._generation = self._make()
@@ -152,7 +143,7 @@ class RemoteConnection:
         """
         self._local_id = local_id
         if self._generation.used and self.state != "closed":
-            self._failures, self._exhausted = 0, False
+            self._agenda.reset()
             self._inbox.clear()
             self._replace(replay=True)
 
@@ -198,7 +189,7 @@ class RemoteConnection:
                 logger.exception("%s failed", self._label)
                 self._fail(f"an internal error: {error!r}", "offer")
                 continue
-            delay = until - _now()
+            delay = until - now()
             if delay > 0:
                 waiting = self._wake.wait()
                 try:
@@ -209,44 +200,44 @@ class RemoteConnection:
     async def _step(self) -> float:
         """Do what is due; return when something else will be, or 0: look again."""
         self._look()
-        now = _now()
+        agenda, time = self._agenda, now()
         if self._inbox:
             await self._handle(self._inbox.take())
             return 0
-        if now >= self._rebuild_at:
+        if time >= agenda.rebuild_at:
             self._replace(replay=True)
             return 0
-        if now >= self._watch_at:
+        if time >= agenda.watch_at:
             self._fail(*self._what_is_missing())
             return 0
         if self._wants_to_offer():
-            if self._offer_at == NEVER:
+            if agenda.offer_at == NEVER:
                 wait = self.polite and not self._generation.negotiated
-                self._offer_at = now + (self._timings.first_offer if wait else 0)
+                agenda.offer_at = time + (self._timings.first_offer if wait else 0)
                 self._begin()
-            if now >= self._offer_at:
+            if time >= agenda.offer_at:
                 await self._offer()
                 return 0
-        if now >= self._repeat_at:
+        if time >= agenda.repeat_at:
             self._repeat()
-        offer_at = self._offer_at if self._wants_to_offer() else NEVER
-        return min(self._rebuild_at, self._watch_at, offer_at, self._repeat_at)
+        offer_at = agenda.offer_at if self._wants_to_offer() else NEVER
+        return min(agenda.rebuild_at, agenda.watch_at, offer_at, agenda.repeat_at)
 
     def _look(self) -> None:
         """Take note of what the peer connection has come to."""
-        generation, state = self._generation, self.pc.connectionState
+        generation, state, agenda = self._generation, self.pc.connectionState, self._agenda
         if state == "connected":
             if not generation.connected:
                 generation.connected = self._was_connected = True
-                self._failures, self._exhausted, self._watch_at = 0, False, NEVER
+                agenda.reset()
+                agenda.watch_at = NEVER
                 if generation.offered is None:
-                    self._repeat_at = NEVER
+                    agenda.repeat_at = NEVER
                 self._spawn(generation.start_rest())
             self._change_state("connected")
-        elif state in ("failed", "closed") and self._rebuild_at == NEVER and not self._exhausted:
+        elif state in ("failed", "closed") and agenda.rebuild_at == NEVER and not agenda.exhausted:
             if generation.connected:
-                grace = self._timings.media_closed if state == "closed" else 0.0
-                self._schedule(grace)
+                self._retry(self._timings.media_closed if state == "closed" else 0.0)
             else:
                 self._fail(*self._what_is_missing())
 
@@ -256,13 +247,13 @@ class RemoteConnection:
         return (
             self._generation.offered is None
             and not self._is_down()
-            and self._rebuild_at == NEVER
-            and not self._exhausted
+            and self._agenda.rebuild_at == NEVER
+            and not self._agenda.exhausted
             and (self._replay or self._sections.unsettled(self.pc))
         )
 
     async def _offer(self) -> None:
-        self._replay, self._offer_at = False, NEVER
+        self._replay, self._agenda.offer_at = False, NEVER
         try:
             text = await self._generation.make_offer()
         except SupersededError:
@@ -272,18 +263,17 @@ class RemoteConnection:
             return
         self._send(Description("offer", text))
         self._begin()
-        self._await(self._timings.answer)
+        self._await()
 
     def _begin(self) -> None:
         if self.state == "idle":
             self._change_state("connecting")
 
-    def _await(self, pause: float) -> None:
+    def _await(self) -> None:
         """Begin to wait for an answer, or for a connection."""
-        self._pause = pause
-        self._repeat_at = _now() + pause
-        if not self._generation.connected and self._watch_at == NEVER:
-            self._watch_at = _now() + self._timings.media_connect
+        self._agenda.expect()
+        if not self._generation.connected and self._agenda.watch_at == NEVER:
+            self._agenda.watch()
 
     def _repeat(self) -> None:
         """Send again what may have been lost."""
@@ -293,10 +283,9 @@ class RemoteConnection:
         elif generation.answered is not None and not generation.connected:
             self._send(Description("answer", generation.answered))
         else:
-            self._repeat_at = NEVER
+            self._agenda.repeat_at = NEVER
             return
-        self._pause = min(2 * self._pause, self._timings.answer_max)
-        self._repeat_at = _now() + self._pause
+        self._agenda.repeated()
 
     async def _handle(self, signal: Inbound) -> None:
         if not isinstance(signal, Description):
@@ -324,8 +313,7 @@ class RemoteConnection:
         if generation.offered is not None:
             if not self.polite:
                 # The other side drops its own for ours, unless it never got that.
-                again = _now() + self._timings.crossing
-                self._repeat_at = min(self._repeat_at, again)
+                self._agenda.hasten()
                 return
             self._replace(replay=False)
         elif self._is_stale(offer):
@@ -340,13 +328,13 @@ class RemoteConnection:
         except Exception as error:
             self._fail(*self._explain(error, "its offer cannot be answered", "answer"))
             return
-        self._exhausted, self._replay, self._rebuild_at = False, False, NEVER
-        self._offer_at = NEVER
+        agenda, self._replay = self._agenda, False
+        agenda.exhausted, agenda.rebuild_at, agenda.offer_at = False, NEVER, NEVER
         self._send(Description("answer", answer))
         if not self._generation.connected:
-            self._watch_at = NEVER
-            if any(not slot.rejected for slot in self._sections.slots):
-                self._await(self._timings.answer)
+            agenda.watch_at = NEVER
+            if self._sections.in_use:
+                self._await()
         self._welcome()
 
     def _is_stale(self, offer: Repaired) -> bool:
@@ -391,9 +379,9 @@ class RemoteConnection:
         except Exception as error:
             self._fail(*self._explain(error, "its answer cannot be taken", "answer"))
             return
-        self._repeat_at = self._watch_at = NEVER
-        if not generation.connected and any(not slot.rejected for slot in self._sections.slots):
-            self._watch_at = _now() + self._timings.media_connect
+        self._agenda.repeat_at = self._agenda.watch_at = NEVER
+        if not generation.connected and self._sections.in_use:
+            self._agenda.watch()
         self._welcome()
 
     def _welcome(self) -> None:
@@ -414,7 +402,7 @@ class RemoteConnection:
     # --- generations ---
 
     def _make(self) -> Generation:
-        servers = ice.choose_servers(self._owner.ice_servers(), self._failures)
+        servers = ice.choose_servers(self._owner.ice_servers(), self._agenda.failures)
         generation = Generation(
             self._label,
             self._sections,
@@ -444,8 +432,7 @@ class RemoteConnection:
         self._generation = self._make()
         # Quietly, lest a peer that is about to hear of the new one takes it for the end.
         self._dispose(old, quiet=True)
-        self._offer_at = self._repeat_at = self._rebuild_at = NEVER
-        self._watch_at = _now() + self._timings.media_connect
+        self._agenda.begin()
         self._replay = replay
         self._change_state("reconnecting" if self._was_connected else "connecting")
         self._owner.on_reset()
@@ -457,27 +444,23 @@ class RemoteConnection:
 
     def _fail(self, problem: str, stage: str, *, soon: bool = False) -> None:
         """Give a generation up: report it, and have another one made, now or later."""
-        error = self._report(problem, stage)
-        if soon or self._failures < len(self._timings.ladder):
-            self._schedule(0)
+        error, agenda = self._report(problem, stage), self._agenda
+        known = agenda.exhausted
+        if soon or not agenda.spent:
+            self._retry(0)
             return
-        self._watch_at = self._repeat_at = self._rebuild_at = NEVER
-        if not self._exhausted:
-            self._exhausted = True
+        agenda.give_up()
+        if not known:
             self._owner.on_exhausted(
                 NegotiationFailedError(
-                    f"{self._label}: given up after {self._failures} attempts; the last one "
+                    f"{self._label}: given up after {agenda.failures} attempts; the last one "
                     f"failed at {error.stage}: {problem}",
                     stage=error.stage,
                 )
             )
 
-    def _schedule(self, least: float) -> None:
-        ladder = self._timings.ladder
-        pause = ladder[min(self._failures, len(ladder) - 1)]
-        self._failures += 1
-        self._watch_at = self._repeat_at = NEVER
-        self._rebuild_at = _now() + max(pause, least)
+    def _retry(self, least: float) -> None:
+        self._agenda.retry(least)
         self._change_state("reconnecting" if self._was_connected else "connecting")
 
     def _what_is_missing(self) -> tuple[str, str]:
@@ -525,7 +508,3 @@ class RemoteConnection:
         if state != self.state != "closed":
             self.state = state
             self._owner.on_state(state)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -111,6 +111,11 @@ class Sections:
         """The mids of those that are not in use."""
         return frozenset(slot.mid for slot in self.slots if slot.rejected)
 
+    @property
+    def in_use(self) -> bool:
+        """Whether there is any that is not rejected: without one nothing connects."""
+        return any(not slot.rejected for slot in self.slots)
+
     def renew(self) -> None:
         """Begin a new generation: the sections stay, what belongs to the old one goes."""
         self.slots = [slot for slot in self.slots if slot.agreed]

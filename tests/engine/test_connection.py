@@ -323,7 +323,7 @@ def test_offers_that_cross() -> None:
         async with pair() as both:
             # each learns of the other's only after it has made its own
             both.filter = lambda _side, signal: 0.3 if is_a(signal, "offer") else 0.0
-            both.polite.link._offer_at = 0.0
+            both.polite.link._agenda.offer_at = 0.0
             both.polite.link.set_tracks([tone(), picture()])
             both.impolite.link.set_tracks([tone()])
             await both.connected()
