@@ -39,7 +39,7 @@ def installed(name: str, recipe: list[Path], install: Callable[[Path], None]) ->
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> None:
-    subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True, timeout=90)
+    subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True, timeout=240)
 
 
 def _install_python(folder: Path) -> None:
@@ -58,7 +58,8 @@ def _install_javascript(folder: Path) -> None:
     run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", *quick, cwd=folder)
 
 
-def _python() -> list[str]:
+def python_command() -> list[str]:
+    """What starts the published async client's process."""
     version = ".".join(map(str, sys.version_info[:2]))
     folder = installed(f"python{version}", [HERE / "requirements.txt"], _install_python)
     return [str(folder / "bin" / "python"), str(HERE / "drive_python.py")]
@@ -73,7 +74,7 @@ def _javascript() -> list[str]:
 @pytest.fixture(scope="session")
 def python_client() -> Iterator[Driver]:
     """The published async client for Python."""
-    driver = Driver("python", _python())
+    driver = Driver("python", python_command())
     yield driver
     driver.close()
 

@@ -7,6 +7,7 @@ environment that has the client, without this library.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import sys
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 
 import metered_realtime as published
 
-clients: dict[int, published.SignallingClient] = {}
+clients: dict[int, Any] = {}
 tokens: dict[int, asyncio.Queue[str]] = {}
 
 
@@ -91,15 +92,22 @@ def open_client(number: int, options: dict[str, Any]) -> None:
             return await tokens[number].get()
 
         credential = {"token_provider": provide}
-    client = published.SignallingClient(
+    kind: Any = published.SignallingClient
+    if options.get("room"):
+        from drive_python_room import Room  # (it takes a while)
+
+        kind = functools.partial(Room, lambda **fields: say(client=number, **fields))
+    client = kind(
         url=options["url"],
         reconnect=reconnect,
         inactivity_timeout=options["inactivity"],
         **credential,
     )
-    for kind, render in EVENTS.items():
-        client.on(kind, lambda e, render=render: say(client=number, **render(e)))
     clients[number] = client
+    if options.get("room"):
+        return
+    for event, render in EVENTS.items():
+        client.on(event, lambda e, render=render: say(client=number, **render(e)))
 
 
 async def carry_out(command: dict[str, Any]) -> Any:

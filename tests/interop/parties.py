@@ -9,10 +9,11 @@ import subprocess
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 PATIENCE = 20.0
 """Seconds that a test waits for what must happen."""
+P = TypeVar("P", bound="Party")
 FAST = {"initial": 0.05, "most": 0.2, "attempts": 100}
 """Reconnect delays, in seconds, and how many."""
 
@@ -125,9 +126,16 @@ class Driver:
         reconnect: dict[str, float] | Literal[False] = FAST,
     ) -> Party:
         """Return a client; a ``with`` block connects it and closes it."""
-        number = next(self._numbers)
-        party = self._parties[number] = Party(self, number, token_provider)
         options = {"url": url, "key": api_key, "inactivity": inactivity, "reconnect": reconnect}
+        return self.open(Party, token_provider, options)
+
+    def open(
+        self, kind: type[P], token_provider: Callable[[], str] | None, options: dict[str, Any]
+    ) -> P:
+        """Have the process make a client, and return what commands it."""
+        number = next(self._numbers)
+        party = kind(self, number, token_provider)
+        self._parties[number] = party
         self.call(number, "open", options)
         return party
 
@@ -150,6 +158,11 @@ class Driver:
         if "error" in answer:
             raise PartyError(answer["error"]["name"], answer["error"]["code"])
         return answer["value"]
+
+    def kill(self) -> None:
+        """End the process as a crash does."""
+        self._process.kill()
+        self._process.wait()
 
     def close(self) -> None:
         assert self._process.stdin is not None
