@@ -1,61 +1,28 @@
-"""Rooms through a TURN server: a real coturn, on loopback."""
+"""Rooms through a TURN server, a real coturn on loopback, and through a lossy path to it."""
 
 from __future__ import annotations
 
 import dataclasses
-import socket
-import subprocess
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from metered_sync import MeteredPeer
+from metered_sync import DataChannelOpened, MeteredPeer
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, read_number
 from metered_sync.wire.timings import DEFAULT
-from tests.conftest import need, wait_until
+from tests.coturn import SECRET, bad_path, coturn, free_port
 
 PATIENCE = 40.0
-SECRET = "shared"
-
-
-def free_port() -> int:
-    """Return a port that is free for UDP and TCP."""
-    while True:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            port: int = tcp.getsockname()[1]
-            try:
-                udp.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="module")
 def turn_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a coturn, over UDP and TCP, that takes the cloud's credentials."""
-    program = need("turnserver", "coturn")
-    folder = tmp_path_factory.mktemp("coturn")
-    port = free_port()
-    options = [
-        *("--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1", f"--listening-port={port}"),
-        *("--use-auth-secret", f"--static-auth-secret={SECRET}", "--realm=local", "--no-cli"),
-        *("--no-tls", "--no-dtls", "--allow-loopback-peers", "--log-file=stdout"),
-        *(f"--pidfile={folder / 'pid'}", f"--userdb={folder / 'db'}"),
-    ]
-    with subprocess.Popen([program, *options], stdout=subprocess.DEVNULL) as server:
-        try:
-            wait_until(lambda: listens(port), 20, "coturn listens")
-            yield port
-        finally:
-            server.terminate()
+    with coturn(tmp_path_factory.mktemp("coturn")) as port:
+        yield port
 
 
 def two(cloud: LocalCloud, **options: Any) -> tuple[MeteredPeer, MeteredPeer]:
@@ -104,3 +71,41 @@ def test_the_one_server_that_works_is_found(turn_port: int) -> None:
         with ann, bob:
             see(ann, bob)
             assert ann.wait_for_peer("bob").stats()["generations"] > 1
+
+
+def test_a_lossy_and_slow_path(turn_port: int) -> None:
+    """What one sends passes the path twice: 5 % are lost, the rest takes 100 ms more."""
+    with (
+        bad_path(turn_port, loss=0.025, delay=0.05) as port,
+        LocalCloud(
+            ice_servers=[f"turn:127.0.0.1:{port}?transport=udp"], turn_secret=SECRET
+        ) as cloud,
+    ):
+        ann, bob = two(cloud)
+        with ann, bob, PatternSource(160, 120, fps=15) as source:
+            ann.add_track(source.video)
+            ann.join("room")
+            bob.join("room")
+            there = bob.wait_for_peer("ann", timeout=PATIENCE)
+            track = there.track("video", timeout=PATIENCE)
+            with (
+                track.frames(mode="fifo", maxsize=1000) as frames,
+                ann.wait_for_peer("bob").events(DataChannelOpened) as opened,
+                there.create_data_channel("lossy", timeout=PATIENCE) as channel,
+            ):
+                frames.get(timeout=PATIENCE)
+                until = time.monotonic() + 10
+                for number in range(200):
+                    channel.send(f"{number} {'x' * 2000}")
+                theirs = opened.get(timeout=PATIENCE).channel
+                got = [theirs.get(timeout=PATIENCE).split()[0] for _ in range(200)]
+                assert got == [f"{number}" for number in range(200)]
+                numbers = []
+                while time.monotonic() < until or len(frames):  # what came meanwhile, too
+                    image = frames.get(timeout=PATIENCE).to_ndarray(format="bgr24")
+                    if (number := read_number(image)) is not None:
+                        numbers.append(number)
+                assert numbers == sorted(set(numbers))
+                assert len(numbers) >= 0.3 * (numbers[-1] - numbers[0])
+                assert len(numbers) >= 0.3 * 15 * 10
+            assert there.stats()["generations"] == 1

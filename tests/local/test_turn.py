@@ -6,8 +6,6 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import socket
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,8 @@ import requests
 
 from metered_sync.local import LocalCloud
 from metered_sync.wire.frames import parse_ice_servers
-from tests.conftest import need, wait_until
+from tests.conftest import wait_until
+from tests.coturn import SECRET, coturn
 from tests.local.raw import raw
 
 
@@ -220,54 +219,28 @@ def test_servers_that_clients_would_drop(servers: Any) -> None:
 # --- with a real TURN server ---
 
 
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def test_a_coturn_accepts_the_credentials(tmp_path: Path) -> None:
     """It is started with the cloud's secret, and lets in whom the cloud has told of it."""
     from aioice import turn
 
-    program = need("turnserver", "coturn")
-    port = free_port()
-    options = [
-        *("--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1", f"--listening-port={port}"),
-        *("--use-auth-secret", "--static-auth-secret=shared", "--realm=local", "--no-cli"),
-        *("--no-tls", "--no-dtls", "--allow-loopback-peers", "--log-file=stdout", "--no-tcp"),
-        *(f"--pidfile={tmp_path / 'pid'}", f"--userdb={tmp_path / 'db'}"),
-    ]
-
     async def allocate(username: str, password: str) -> None:
-        for attempt in range(100):  # until it listens
-            try:
-                transport, _ = await turn.create_turn_endpoint(
-                    asyncio.DatagramProtocol,
-                    server_addr=("127.0.0.1", port),
-                    username=username,
-                    password=password,
-                )
-            except ConnectionError:
-                assert attempt < 99
-                await asyncio.sleep(0.1)
-            else:
-                assert transport.get_extra_info("sockname")[0] == "127.0.0.1"
-                transport.close()
-                return
+        transport, _ = await turn.create_turn_endpoint(
+            asyncio.DatagramProtocol,
+            server_addr=("127.0.0.1", port),
+            username=username,
+            password=password,
+        )
+        assert transport.get_extra_info("sockname")[0] == "127.0.0.1"
+        transport.close()
 
     with (
-        LocalCloud(ice_servers=[f"turn:127.0.0.1:{port}"], turn_secret="shared") as cloud,
-        subprocess.Popen([program, *options], stdout=subprocess.DEVNULL) as server,
+        coturn(tmp_path) as port,
+        LocalCloud(ice_servers=[f"turn:127.0.0.1:{port}"], turn_secret=SECRET) as cloud,
+        raw(cloud) as client,
     ):
-        try:
-            with raw(cloud) as client:
-                (told,) = client.welcome["metadata"]["iceServers"]
-            made = create(cloud, json={"expiryInSeconds": 60}).json()
-            asyncio.run(allocate(told["username"], told["credential"]))
-            asyncio.run(allocate(made["username"], made["password"]))
-            with pytest.raises(Exception, match="401"):
-                asyncio.run(allocate(made["username"], "wrong"))
-        finally:
-            server.terminate()
+        (told,) = client.welcome["metadata"]["iceServers"]
+        made = create(cloud, json={"expiryInSeconds": 60}).json()
+        asyncio.run(allocate(told["username"], told["credential"]))
+        asyncio.run(allocate(made["username"], made["password"]))
+        with pytest.raises(Exception, match="401"):
+            asyncio.run(allocate(made["username"], "wrong"))
