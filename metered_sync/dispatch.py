@@ -208,6 +208,8 @@ class EventHub:
                     if callback.once:
                         self._retire(callback)
                     self._run(callback, event)
+            # Until the next one, nothing of this must be kept alive from here.
+            event = callbacks = callback = None  # type: ignore[assignment]
             if not len(inbox):
                 _dispatching.discard(self)
                 if len(inbox):  # queued just now

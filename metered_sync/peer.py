@@ -88,7 +88,8 @@ class RemotePeer(Observable):
         self._born = guard.generation()
 
     def __repr__(self) -> str:
-        return f"<RemotePeer {self.id!r}: {self.state}, {len(self.tracks)} tracks>"
+        tracks = len(self._member.connection.tracks)
+        return f"<RemotePeer {self.id!r}: {self.state}, {tracks} tracks>"
 
     # --- what is known ---
 
@@ -111,6 +112,8 @@ class RemotePeer(Observable):
     @property
     def tracks(self) -> list[RemoteTrack]:
         """What it sends now."""
+        if self.state == "closed":
+            return []
         return [
             self._handle.track(self, self._member, incoming)
             for incoming in self._member.connection.tracks
@@ -255,20 +258,30 @@ class RemotePeer(Observable):
             raise fresh(self._member.error)
 
         async def create() -> DataChannel:  # wrapped at once, before anything can arrive
+            if self.state == "closed":
+                raise ClosedError(f"{what}: the peer has left")
             raw = self._member.connection.create_channel(label, **options)
             return DataChannel(raw, timeout=self._peer._timeout, _owner=self)
 
-        channel = self._peer._call(create, deadline=deadline, what=what)
-        if wait:
+        connection = self._member.connection
+        while True:
+            generations = connection.generations
+            channel = self._peer._call(create, deadline=deadline, what=what)
+            if not wait:
+                return channel
             try:
                 self._await_open(channel, deadline, what)
             except BaseException:
                 channel.close(timeout=0.0)
                 raise
-        return channel
+            if channel.state == "open":
+                return channel
+            if connection.generations == generations:
+                raise ClosedError(f"{what}: it was closed before it was open")
+            # The connection was made anew meanwhile: once more.
 
     def _await_open(self, channel: DataChannel, deadline: Deadline, what: str) -> None:
-        """Wait until a channel is open, or it is clear that it will not be."""
+        """Wait until a channel is open or closed, or it is clear that it will not be open."""
         with self._hub.queue((StateChange, NegotiationError)) as events:
             while channel.state == "connecting":
                 if self._member.error is not None:
@@ -280,12 +293,10 @@ class RemotePeer(Observable):
                     )
                 try:
                     channel.wait_open(timeout=min(left, 0.1))
-                except MeteredTimeoutError:
+                except (MeteredTimeoutError, ClosedError):
                     pass
                 if events.ended:
                     raise ClosedError(f"{what}: the peer has left")
-        if channel.state != "open":
-            raise ClosedError(f"{what}: it was closed before it was open")
 
     def stats(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Return figures about the connection: path, round trip, and each track's traffic."""
@@ -331,13 +342,24 @@ class _Handle:
     def track(self, remote: RemotePeer, member: Member, incoming: IncomingTrack) -> RemoteTrack:
         """Return the one object for a track."""
         with self._lock:
-            ref = self._tracks.get(incoming)
-            track = ref() if ref is not None else None
+            track = self._shown(incoming)
             if track is None:
                 track = RemoteTrack(incoming, remote)
                 self._tracks[incoming] = weakref.ref(track)
         track.metadata = member.metadata_of(incoming)
         return track
+
+    def _shown(self, incoming: IncomingTrack) -> RemoteTrack | None:
+        ref = self._tracks.get(incoming)
+        return ref() if ref is not None else None
+
+    def note_metadata(self, member: Member) -> None:
+        """Pass on what has become known about tracks that somebody holds."""
+        for incoming in member.connection.tracks:
+            with self._lock:
+                track = self._shown(incoming)
+            if track is not None:
+                track.metadata = member.metadata_of(incoming)
 
     def stream(self, remote: RemotePeer, member: Member, stream_id: str) -> MediaStream:
         """Return the object for a stream, with the tracks it has now."""
@@ -435,6 +457,9 @@ class _Sink:
             member.streams.discard(track.stream_id)
             handle.hub.emit(StreamRemoved(handle.stream(remote, member, track.stream_id)))
 
+    def metadata(self, member: Member) -> None:
+        self._of(member)[0].note_metadata(member)
+
     def channel(self, member: Member, raw: RTCDataChannel) -> None:
         handle, _ = self._of(member)
         handle.hub.emit(DataChannelOpened(handle.keep(DataChannel(raw))))
@@ -521,7 +546,8 @@ class MeteredPeer(Client[RoomLink]):
 
     def __repr__(self) -> str:
         where = f" in {self.channel!r}" if self.channel else ""
-        return f"<MeteredPeer{where}: {self.state}, {len(self.remote_peers)} others>"
+        others = len(self._link.present) if self._link else 0
+        return f"<MeteredPeer{where}: {self.state}, {others} others>"
 
     def _make_link(self, engine: Engine) -> RoomLink:
         sink = _Sink(self)
@@ -832,6 +858,7 @@ class MeteredPeer(Client[RoomLink]):
     ) -> None:
         deadline = self._deadline(timeout)
         link = self._link_to_open()
+        self._start().check("add tracks")
         if link.error is not None:
             raise fresh(link.error)
         if metadata is not None and not isinstance(metadata, dict):
@@ -867,8 +894,9 @@ class MeteredPeer(Client[RoomLink]):
             for local in new:
                 self._check_metadata(local)
             self._tracks.update((local.source, local) for local in new if local.source)
-        if new:
-            self._call(link.add_tracks, new, deadline=deadline, what="add tracks")
+            if new:
+                self._start().post(link.add_tracks, new)
+        self._call(link.settled, deadline=deadline, what="add tracks")
 
     def _check_metadata(self, track: LocalTrack) -> None:
         if track.metadata is None:
@@ -893,10 +921,13 @@ class MeteredPeer(Client[RoomLink]):
 
     def _remove(self, tracks: Iterable[MediaStreamTrack], timeout: float | None) -> None:
         deadline = self._deadline(timeout)
+        self._start().check("remove tracks")
         with self._adding:
             gone = [local for t in tracks if (local := self._tracks.pop(t, None)) is not None]
+            if gone and self._link is not None:
+                self._start().post(self._link.remove_tracks, gone)
         if gone and self._link is not None:
-            self._call(self._link.remove_tracks, gone, deadline=deadline, what="remove tracks")
+            self._call(self._link.settled, deadline=deadline, what="remove tracks")
 
     def replace_track(
         self,
@@ -922,6 +953,7 @@ class MeteredPeer(Client[RoomLink]):
         link = self._link
         if link is None or link.state in ("reconnecting", "leaving", "closed"):
             raise self._wrong_state("replace_track", f"not while the peer is {self.state}")
+        self._start().check("replace_track")
         with self._adding:
             known = self._tracks.get(old)
             if known is None:
@@ -929,8 +961,18 @@ class MeteredPeer(Client[RoomLink]):
             replacement = None
             if new is not None:
                 (track, *_), _ = as_tracks(new)
+                if track is old:
+                    return
                 if track.kind != old.kind:
                     raise TypeError(f"replace_track: {old.kind} cannot become {track.kind}")
+                if track in self._tracks:
+                    raise MeteredPeerStateError(
+                        f"replace_track: the new {track.kind} track is sent already; remove it "
+                        "first",
+                        code="track_already_attached",
+                        method="replace_track",
+                        current_state=self.state,
+                    )
                 replacement = LocalTrack(
                     track,
                     stream_id=known.stream_id,
@@ -941,6 +983,5 @@ class MeteredPeer(Client[RoomLink]):
                 )
                 self._tracks[track] = replacement
             del self._tracks[old]
-        self._call(
-            link.replace_track, known, replacement, deadline=deadline, what="replace a track"
-        )
+            self._start().post(link.replace_track, known, replacement)
+        self._call(link.settled, deadline=deadline, what="replace a track")

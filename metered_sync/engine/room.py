@@ -50,10 +50,10 @@ from metered_sync.errors import (
     ClosedError,
     DisconnectedError,
     MeteredError,
+    MeteredPeerStateError,
     NegotiationFailedError,
     ReconcileTimeoutError,
     ServerRequestError,
-    SignallingError,
     fresh,
 )
 from metered_sync.events import (
@@ -125,6 +125,7 @@ class RoomSink(Protocol):
     def data(self, sender: str, data: Any, kind: str, metadata: dict[str, Any] | None) -> None: ...
     def track(self, member: Member, track: IncomingTrack) -> None: ...
     def track_gone(self, member: Member, track: IncomingTrack) -> None: ...
+    def metadata(self, member: Member) -> None: ...
     def channel(self, member: Member, raw: RTCDataChannel) -> None: ...
     def negotiation_error(self, member: Member, error: MeteredError) -> None: ...
     def fatal(self, error: BaseException) -> None: ...
@@ -201,6 +202,7 @@ class Member:
             self.track_metadata[signal.track_id] = signal
             while len(self.track_metadata) > MAX_METADATA:
                 del self.track_metadata[next(iter(self.track_metadata))]
+        self._room._sink.metadata(self)
 
     def metadata_of(self, track: IncomingTrack) -> dict[str, Any] | None:
         """Return a track's metadata.
@@ -252,6 +254,8 @@ class RoomLink(Link):
         """Why the room is closed, once it is."""
         self.blind: MeteredError | None = None
         """Why members are not seen, if the server lists none."""
+        self.mute: MeteredError | None = None
+        """Why signals cannot be sent, if the server refuses them."""
         self.tracks: list[LocalTrack] = []
         self.signalling = SignallingLink(engine, self, signalling, label, timings)
         self._engine = engine
@@ -259,6 +263,8 @@ class RoomLink(Link):
         self._options = options
         self._timings = timings
         self._early: deque[_Early] = deque()
+        self._own_ids: deque[str] = deque(maxlen=16)
+        """Ours, and those we had before: the server may list them for a while yet."""
         self._include_metadata = False
         # The signalling link keeps subscriptions as long as somebody reads them.
         self._reader: Reader[Message] = Reader("a room's messages", maxsize=1)
@@ -289,6 +295,7 @@ class RoomLink(Link):
         async with self.opening():
             if self.error is not None:
                 raise fresh(self.error)
+            self._check_idle()
             self._engine.links.add(self)
             self._set_state("joining")
             self.channel, self._include_metadata = channel, include_sender_metadata
@@ -300,19 +307,32 @@ class RoomLink(Link):
                 if self.error is None and self.state == "joining":
                     self._forget_channel()
                     self._set_state("idle")
+                    if self.signalling.state == "idle":
+                        self._engine.links.discard(self)  # nothing is open
             if self.error is not None:
                 raise fresh(self.error)
-            self._await_list()
+
+    def _check_idle(self) -> None:
+        if self.state != "idle":  # (another thread's call may have come first)
+            raise MeteredPeerStateError(
+                f"join: it is {self.state}; a peer joins one room, once",
+                code="invalid_state",
+                method="join",
+                current_state=self.state,
+            )
 
     def _on_joined(self, request: Request) -> None:
         """The channel is subscribed to. (The list of members may be in the same packet.)"""
         if request.error is None and self.state == "joining":
             self._set_state("joined")
             self._sink.joined(self.peer_id or "", self.channel or "")
+            self._await_list()
 
     async def _subscribe(self, channel: str, then: Callable[[Request], None] | None = None) -> None:
         """Subscribe; the list of members follows the acknowledgement."""
         metadata = self._include_metadata
+        if self._reader.ended:  # a subscription that the server has refused
+            self._reader = Reader("a room's messages", maxsize=1)
         self.signalling.add_reader(channel, self._reader, metadata)
         while True:
             try:
@@ -356,6 +376,8 @@ class RoomLink(Link):
         if self.channel is not None:
             self.signalling.remove_reader(self.channel, self._reader)
             self.channel = None
+        for member in tuple(self.members.values()):
+            self._remove(member, None)
 
     async def aclose(self) -> None:
         """Leave: end the media connections, then the one to the service."""
@@ -416,10 +438,12 @@ class RoomLink(Link):
             pass  # the room has states of its own
         else:
             self._sink.event(event)
+            if isinstance(event, Connected) and event.peer_id not in self._own_ids:
+                self._own_ids.append(event.peer_id)
             if isinstance(event, Disconnected) and event.will_reconnect:
                 self._lost()
             elif isinstance(event, Connected) and event.is_reconnect:
-                self._asked_to_send = False  # a new token may say otherwise
+                self._asked_to_send, self.mute = False, None  # a new token may say otherwise
                 if self.state == "reconnecting":
                     self._list = anyio.Event()
                     self._await_list()
@@ -464,13 +488,17 @@ class RoomLink(Link):
 
     async def _insist(self, channel: str, listed: anyio.Event, scope: anyio.CancelScope) -> None:
         with scope:
-            for attempt in range(1 + RESUBSCRIBE):
-                with anyio.move_on_after(self._timings.reconcile):
-                    if attempt:
-                        logger.info("%s: no list of members; subscribing again", self.label)
-                        await self._subscribe(channel)
-                    await listed.wait()
-                    return
+            try:
+                for attempt in range(1 + RESUBSCRIBE):
+                    with anyio.move_on_after(self._timings.reconcile):
+                        if attempt:
+                            logger.info("%s: no list of members; subscribing again", self.label)
+                            await self._subscribe(channel)
+                        await listed.wait()
+                        return
+            except MeteredError as error:
+                self._fatal(error)  # the room is not open to us any more
+                return
             missing = ReconcileTimeoutError(
                 f"{self.label}: the server has not listed the members of {channel!r}; does the "
                 "key or token have the presence permission?"
@@ -505,7 +533,7 @@ class RoomLink(Link):
     def _reconcile(self, listed: Sequence[PresencePeer]) -> None:
         """Take over the list of members, after joining and after each reconnect."""
         back = self.state == "reconnecting"
-        present = {peer.peer_id: peer for peer in listed if peer.peer_id != self.peer_id}
+        present = {peer.peer_id: peer for peer in listed if not self._is_own(peer)}
         for member in tuple(self.members.values()):
             if member.present and member.id not in present:
                 self._absent(member)
@@ -520,8 +548,11 @@ class RoomLink(Link):
             else:
                 self._arrived(peer)
 
+    def _is_own(self, peer: PresencePeer) -> bool:
+        return peer.peer_id in self._own_ids
+
     def _arrived(self, peer: PresencePeer) -> None:
-        if peer.peer_id == self.peer_id or self.error is not None:
+        if self._is_own(peer) or self.error is not None:
             return
         member = self.members.get(peer.peer_id)
         if member is not None and member.present:
@@ -546,6 +577,7 @@ class RoomLink(Link):
             self._sink.peer_joined(member)
             self._introduce(member)
         self._take_early(member)
+        self._tell_of_mute(member)
         self._ask_whether_we_may_send()
 
     def _introduce(self, member: Member) -> None:
@@ -650,10 +682,14 @@ class RoomLink(Link):
                 "unless it is switched on in the dashboard",
                 code=error.code,
             )
+            self.mute = refused
             for member in self.members.values():
-                if member.error is None:
-                    member.error = refused
-                    self._sink.negotiation_error(member, refused)
+                self._tell_of_mute(member)
+
+    def _tell_of_mute(self, member: Member) -> None:
+        if self.mute is not None and member.error is None:
+            member.error = self.mute
+            self._sink.negotiation_error(member, self.mute)
 
     def _ask_whether_we_may_send(self) -> None:
         """Find out once whether signals can be sent at all, before somebody waits for them."""
@@ -669,7 +705,7 @@ class RoomLink(Link):
                 )
             except ServerRequestError as error:
                 self._note_refusal(error)  # (any other code means that it may)
-            except SignallingError:
+            except MeteredError:
                 self._asked_to_send = False
 
         self._engine.spawn(self, ask)
@@ -697,18 +733,22 @@ class RoomLink(Link):
 
     # --- our tracks ---
 
-    async def add_tracks(self, tracks: Sequence[LocalTrack]) -> None:
+    # These run to their end, in the order in which they are posted.
+
+    def add_tracks(self, tracks: Sequence[LocalTrack]) -> None:
         """Send tracks to every member, those who come later included."""
-        self._check_open()
+        if self.error is not None:
+            return
         self.tracks.extend(tracks)
         for member in self.members.values():
             for track in tracks:
                 self._send_metadata(member, track)
             member.connection.set_tracks(self.tracks)
 
-    async def remove_tracks(self, tracks: Sequence[LocalTrack]) -> None:
+    def remove_tracks(self, tracks: Sequence[LocalTrack]) -> None:
         """Stop sending tracks."""
-        self._check_open()
+        if self.error is not None:
+            return
         self.tracks = [track for track in self.tracks if track not in tracks]
         for member in self.members.values():
             for track in tracks:
@@ -717,9 +757,10 @@ class RoomLink(Link):
         for track in tracks:
             track.close()
 
-    async def replace_track(self, old: LocalTrack, new: LocalTrack | None) -> None:
+    def replace_track(self, old: LocalTrack, new: LocalTrack | None) -> None:
         """Send another track in the place of one, without negotiating anew."""
-        self._check_open()
+        if self.error is not None:
+            return
         index = self.tracks.index(old)
         self.tracks[index : index + 1] = [] if new is None else [new]
         for member in self.members.values():
@@ -729,13 +770,14 @@ class RoomLink(Link):
             member.connection.replace_track(old, new)
         old.close()
 
+    async def settled(self) -> None:
+        """Return when what was posted before has been done; raise if it came to nothing."""
+        if self.error is not None:
+            raise fresh(self.error)
+
     def _clear_metadata(self, member: Member, track: LocalTrack) -> None:
         if track.metadata is not None:
             self._tell(member, metadata_signal(track, None))
-
-    def _check_open(self) -> None:
-        if self.error is not None:
-            raise fresh(self.error)
 
     # --- what connections need ---
 

@@ -1,0 +1,358 @@
+"""What goes wrong at the edges of a room: joining, tracks, members that come and go."""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from metered_sync import (
+    ClosedError,
+    Connected,
+    ConnectionReset,
+    FatalError,
+    IceServer,
+    MeteredError,
+    MeteredPeer,
+    MeteredPeerStateError,
+    PeerJoined,
+    PeerLeft,
+    Presence,
+    PresencePeer,
+    ServerRequestError,
+)
+from metered_sync.local import LocalCloud
+from metered_sync.testing import PatternSource
+from metered_sync.wire.timings import DEFAULT
+from tests.conftest import wait_until
+from tests.scripted import Scripted, ScriptedServer, polite
+from tests.test_peer import FAST, pattern, peer
+
+
+@pytest.fixture
+def room(request: pytest.FixtureRequest) -> str:
+    """A channel of the test's own."""
+    return f"edges/{request.node.name}"
+
+
+def outcomes(*calls: Callable[[], object]) -> list[BaseException | None]:
+    """Make calls on threads of their own, at once; return what each raised."""
+    ended: queue.Queue[tuple[int, BaseException | None]] = queue.Queue()
+
+    def run(number: int, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except BaseException as error:
+            ended.put((number, error))
+        else:
+            ended.put((number, None))
+
+    for number, call in enumerate(calls):
+        threading.Thread(target=run, args=(number, call), daemon=True).start()
+    return [
+        error for _, error in sorted((ended.get(timeout=20) for _ in calls), key=lambda x: x[0])
+    ]
+
+
+def emit(to: MeteredPeer, event: Any) -> None:
+    """Have a peer's room take an event as if the service had sent it."""
+    link: Any = to._link
+    done = threading.Event()
+    link._engine.post(lambda: (link.emit(event), done.set()))
+    assert done.wait(5)
+
+
+# --- joining --------------------------------------------------------------------------
+
+
+def test_two_threads_that_join_at_once(shared_cloud: LocalCloud, room: str) -> None:
+    for round_ in range(5):
+        with peer(shared_cloud, f"twice{round_}") as ann:
+            errors = outcomes(lambda: ann.join(room), lambda: ann.join(f"{room}/other"))
+            (error,) = [error for error in errors if error is not None]
+            assert isinstance(error, MeteredPeerStateError)
+            assert ann.state == "joined"
+            assert ann.channel == (room if errors[0] is None else f"{room}/other")
+
+
+def test_closing_while_joining(cloud: LocalCloud, room: str) -> None:
+    server: Any = cloud._cloud
+    for delay in (0.0, 0.01, 0.05, 0.3):
+        ann = peer(cloud, "ann")
+        held = threading.Event()
+        server._engine.post(held.wait, 10)  # the server's loop stands still
+        timer = threading.Timer(delay, ann.close)
+        started = time.monotonic()
+        timer.start()
+        try:
+            (error,) = outcomes(lambda: ann.join(room, timeout=60))  # noqa: B023
+            assert isinstance(error, ClosedError)
+            assert time.monotonic() - started < 5
+        finally:
+            held.set()
+        timer.join(10)
+        assert ann.state == "closed"
+
+
+def test_a_drop_while_joining(cloud: LocalCloud, room: str) -> None:
+    with peer(cloud, "bob") as bob, peer(cloud, "ann") as ann:
+        bob.join(room)
+        with ann.events(Connected) as connects:
+            ann.on(Connected, lambda _: cloud.faults.drop_connections("ann"))
+            (error,) = outcomes(lambda: ann.join(room, timeout=20))
+            ann.off(Connected)
+            connects.get(timeout=5)
+        assert error is None or isinstance(error, MeteredError)
+        if error is not None:
+            ann.join(room)
+        wait_until(lambda: ann.state == "joined")
+        assert ann.wait_for_peer(timeout=10).id == "bob"
+
+
+# --- members --------------------------------------------------------------------------
+
+
+def test_members_who_come_later_are_known_to_be_out_of_reach(room: str) -> None:
+    with (
+        LocalCloud(permissions=["subscribe", "publish", "presence"]) as cloud,
+        MeteredPeer(**cloud.client_options()) as ann,
+        ann.events(PeerJoined) as joins,
+    ):
+        ann.join(room)
+        for _ in range(2):
+            with MeteredPeer(**cloud.client_options()) as other:
+                other.join(room)
+                there = joins.get(timeout=5).peer
+                with pytest.raises(ServerRequestError, match="Send permission"):
+                    there.track("video", timeout=10)
+
+
+def test_ones_own_former_id_is_nobody_else(cloud: LocalCloud, room: str) -> None:
+    """With a publishable key each connection has another id; the old one lingers in lists."""
+    with MeteredPeer(**cloud.client_options(), reconnect=FAST, ice_servers=[]) as ann:
+        ann.join(room)
+        before = ann.peer_id
+        assert before is not None
+        with ann.events(Connected) as connects:
+            cloud.faults.drop_connections()
+            connects.get(timeout=10)
+        wait_until(lambda: ann.state == "joined")
+        assert ann.peer_id != before
+        emit(ann, Presence(room, (PresencePeer(before, None), PresencePeer("new", None)), ()))
+        assert [there.id for there in ann.remote_peers] == ["new"]
+
+
+def test_at_most_256_members_and_each_once(shared_cloud: LocalCloud, room: str) -> None:
+    with peer(shared_cloud, "ann") as ann, ann.events(PeerJoined, PeerLeft) as events:
+        ann.join(room)
+        many = tuple(PresencePeer(f"p{n % 300}", None) for n in range(600))
+        emit(ann, Presence(room, many, ()))
+        assert len(ann.remote_peers) == 256
+        assert len(events) == 256
+        emit(ann, Presence(room, many[:5], many[:5]))  # left and back again in one frame
+        assert len(ann.remote_peers) == 256
+        assert len(events) == 256 + 10
+
+
+def test_a_list_that_repeats_a_member_makes_it_anew_once(cloud: LocalCloud, room: str) -> None:
+    with pattern() as source, peer(cloud, "ann") as ann, peer(cloud, "bob") as bob:
+        ann.add_track(source.video)
+        ann.join(room)
+        bob.join(room)
+        there = bob.wait_for_peer(timeout=5)
+        there.track(timeout=20).read(timeout=20)
+        twice = Presence(room, (PresencePeer("ann", None), PresencePeer("ann", {"v": 2})), ())
+        with there.events(ConnectionReset) as resets, bob.events(PeerJoined, PeerLeft) as seen:
+            emit(bob, twice)  # no list is due: it tells of nobody new
+            assert len(resets) == len(seen) == 0
+
+
+@pytest.mark.parametrize("code", ["channel_limit_exceeded", "channel_not_authorized"])
+def test_a_room_that_refuses_us_after_a_reconnect_ends_for_us(code: str) -> None:
+    def answer(connection: Scripted, frame: dict[str, Any]) -> None:
+        if frame["type"] == "subscribe" and connection.number:
+            connection.send(type="error", requestId=frame["requestId"], code=code, message="no")
+        else:
+            polite(connection, frame)
+
+    timings = dataclasses.replace(DEFAULT, reconcile=0.3, replay_retry=0.1)
+    with (
+        ScriptedServer(answer) as server,
+        MeteredPeer(api_key="pk_live_x", url=server.url, reconnect=FAST, _timings=timings) as ann,
+        ann.events(FatalError) as fatal,
+    ):
+        ann.join("room")
+        server.accept().drop()
+        error = fatal.get(timeout=10).err
+        assert isinstance(error, ServerRequestError)
+        assert error.code == code
+        wait_until(lambda: ann.state == "closed")
+        with pytest.raises(ServerRequestError):
+            ann.wait_for_peer(timeout=5)
+
+
+# --- tracks ---------------------------------------------------------------------------
+
+
+def test_replacing_a_track_by_itself_or_by_one_that_is_sent(
+    shared_cloud: LocalCloud, room: str
+) -> None:
+    with pattern() as one, pattern() as two, peer(shared_cloud, "ann") as ann:
+        ann.add_track(one.video)
+        ann.add_track(two.video)
+        ann.join(room)
+        ann.replace_track(one.video, one.video)
+        with pytest.raises(MeteredPeerStateError, match="already"):
+            ann.replace_track(one.video, two.video)
+        link: Any = ann._link
+        assert [track.source for track in link.tracks] == [one.video, two.video]
+        ann.remove_track(one.video)
+        ann.replace_track(two.video, None)
+        assert link.tracks == []
+        assert not ann._tracks
+
+
+def test_edits_without_time_are_made_all_the_same(shared_cloud: LocalCloud, room: str) -> None:
+    """What is sent is never something else than what remove_track() has been told."""
+    with pattern() as one, peer(shared_cloud, "ann") as ann:
+        ann.join(room)
+        link: Any = ann._link
+        for _ in range(20):
+            for edit, left in (
+                (lambda: ann.add_track(one.video, timeout=0), [one.video]),
+                (lambda: ann.remove_track(one.video, timeout=0), []),
+            ):
+                try:
+                    edit()
+                except TimeoutError:
+                    pass
+                wait_until(lambda left=left: [t.source for t in link.tracks] == left)
+
+
+def test_a_removed_track_is_not_sent_to_those_who_come_later(
+    shared_cloud: LocalCloud, room: str
+) -> None:
+    with (
+        pattern() as one,
+        pattern(320, 240) as two,
+        peer(shared_cloud, "ann") as ann,
+        peer(shared_cloud, "bob") as bob,
+    ):
+        ann.add_track(one.video, metadata={"secret": True})
+        ann.add_track(two.video)
+        ann.join(room)
+        ann.replace_track(one.video, None)
+        bob.join(room)
+        there = bob.wait_for_peer(timeout=5)
+        assert there.track("video", timeout=20).read(timeout=20).shape == (240, 320, 3)
+        assert len(there.tracks) == 1
+        assert not there._member.track_metadata
+
+
+def test_tracks_added_while_reconnecting_arrive(cloud: LocalCloud, room: str) -> None:
+    with pattern() as source, peer(cloud, "ann") as ann, peer(cloud, "bob") as bob:
+        ann.join(room)
+        bob.join(room)
+        there = bob.wait_for_peer(timeout=5)
+        cloud.faults.refuse_connections(0.3)
+        cloud.faults.drop_connections("ann")
+        wait_until(lambda: ann.state == "reconnecting")
+        ann.add_track(source.video, metadata={"late": 1})
+        wait_until(lambda: ann.state == "joined", 20)
+        there = bob.wait_for_peer("ann", timeout=20)
+        track = there.track("video", timeout=20)
+        assert track.metadata == {"late": 1}
+        assert track.read(timeout=20).any()
+
+
+# --- remote peers ---------------------------------------------------------------------
+
+
+def test_a_peer_that_has_left_says_so(shared_cloud: LocalCloud, room: str) -> None:
+    with pattern() as source, peer(shared_cloud, "ann") as ann:
+        ann.join(room)
+        with peer(shared_cloud, "bob") as bob:
+            bob.add_track(source.video)
+            bob.join(room)
+            there = ann.wait_for_peer("bob", timeout=5)
+            track = there.track(timeout=20)
+            track.read(timeout=20)
+        wait_until(lambda: there.state == "closed", 20)
+        for call in (
+            lambda: there.track("video", timeout=5),
+            lambda: there.wait_connected(timeout=5),
+            lambda: there.create_data_channel("x", timeout=5),
+            lambda: there.create_data_channel("x", wait=False),
+            lambda: there.wait_for(ConnectionReset, timeout=5),
+        ):
+            with pytest.raises(ClosedError, match=r"left|closed"):
+                call()
+        assert there.tracks == []
+        assert there.stats()["state"] == "closed"
+
+
+def test_a_data_channel_survives_a_new_generation_while_it_opens(
+    shared_cloud: LocalCloud, room: str
+) -> None:
+    with peer(shared_cloud, "ann") as ann, peer(shared_cloud, "bob") as bob:
+        ann.join(room)
+        bob.join(room)
+        there = ann.wait_for_peer(timeout=5)  # ann is the polite one: she waits before she offers
+        connection: Any = there._member.connection
+        engine: Any = ann._engine
+        timer = threading.Timer(
+            0.2, lambda: engine.post(lambda: connection.rebuild(local_id="ann"))
+        )
+        timer.start()
+        with there.create_data_channel("x", timeout=20) as channel:
+            assert channel.state == "open"
+        timer.join()
+        assert connection.generations >= 2
+
+
+def test_labels_that_cannot_be_sent_are_refused(shared_cloud: LocalCloud, room: str) -> None:
+    with peer(shared_cloud, "ann") as ann, peer(shared_cloud, "bob") as bob:
+        ann.join(room)
+        bob.join(room)
+        there = ann.wait_for_peer(timeout=5)
+        with pytest.raises(ValueError, match="label"):
+            there.create_data_channel("é")
+        with pytest.raises(TypeError, match="label"):
+            there.create_data_channel(7)  # type: ignore[arg-type]
+
+
+def test_servers_that_cannot_be_used_do_not_end_the_room(
+    shared_cloud: LocalCloud, room: str
+) -> None:
+    servers = [IceServer(("nonsense",), None, None), IceServer(("turn:",), "u", "c")]
+    with (
+        pattern() as source,
+        peer(shared_cloud, "ann", ice_servers=servers) as ann,
+        peer(shared_cloud, "bob") as bob,
+    ):
+        ann.add_track(source.video)
+        ann.join(room)
+        bob.join(room)
+        assert bob.wait_for_peer(timeout=5).track(timeout=20).read(timeout=20).any()
+
+
+def test_metadata_that_comes_after_its_track_is_shown(shared_cloud: LocalCloud, room: str) -> None:
+    with (
+        PatternSource(160, 120, fps=10) as source,
+        peer(shared_cloud, "ann") as ann,
+        peer(shared_cloud, "bob") as bob,
+    ):
+        ann.add_track(source.video)
+        ann.join(room)
+        bob.join(room)
+        track = bob.wait_for_peer(timeout=5).track(timeout=20)
+        assert track.metadata is None
+        ann.send_to(
+            "bob", {"__meteredTrackMeta": {"trackId": source.video.id, "metadata": {"n": 1}}}
+        )
+        wait_until(lambda: track.metadata == {"n": 1})
