@@ -66,12 +66,15 @@ def path(transport: RTCIceTransport) -> dict[str, str] | None:
 async def close_again(transport: RTCIceTransport) -> None:
     """Close a closed transport, if it was connecting then.
 
-    aioice (0.10 to 0.13) may succeed all the same, and goes on to ask for consent.
+    aioice may succeed all the same (0.10 to 0.13), and goes on to ask for consent; or it
+    waits for candidates for ever (0.10).
     """
     started: asyncio.Event | None = getattr(transport, "_RTCIceTransport__start", None)
     if started is not None:
+        connection: Any = transport.iceGatherer._connection
+        connection._check_list_done = True
         await started.wait()
-        await transport.iceGatherer._connection.close()
+        await connection.close()
 
 
 def relay_only(pc: RTCPeerConnection, label: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -40,6 +42,10 @@ def run(test: Coroutine[Any, Any, None], timeout: float = 60) -> None:
         await asyncio.wait_for(test, timeout)
         while _locals:
             _locals.pop().close()
+        with warnings.catch_warnings():
+            # aioice 0.10 leaves its socket to a TURN server that does not answer open
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
         deadline = time.monotonic() + 8
         while left := asyncio.all_tasks() - {asyncio.current_task()}:
             assert time.monotonic() < deadline, f"tasks are left: {left}"
