@@ -6,6 +6,8 @@ lives on refuses an offer in which their order, their kinds or their number diff
 A track of ours takes a section that the other side offered, if it has room, or one of our
 own. One with metadata takes one of our own: the JS client (1.2) finds metadata by the
 track's id, and a browser takes over our id only where it makes the receiver for our offer.
+Such a section is offered for sending only: else a browser puts a track of its own into it,
+with the receiver that it has made for that (RFC 9429, section 5.10).
 """
 
 from __future__ import annotations
@@ -49,6 +51,8 @@ class Slot:
     transceiver: RTCRtpTransceiver | None = None
     """On the present generation, as the following."""
     outlet: Outlet | None = None
+    heard: bool = False
+    """Whether the other side sends here, as it last said."""
     room: bool = False
     """Whether the other side was ready to receive when it last described the section."""
     announced: str = ""
@@ -178,6 +182,7 @@ class Sections:
             self._take(local)
         for slot in self.slots:
             if slot.local is not None and slot.transceiver is not None:
+                slot.transceiver.direction = "sendrecv"
                 _put_first(slot.transceiver, slot.local.codec)
 
     def place_all(self, pc: RTCPeerConnection) -> None:
@@ -196,6 +201,10 @@ class Sections:
             slot.attach(local)
             prefer_codec(slot.transceiver, local.codec)
             self.slots.append(slot)
+        for slot in self.slots:
+            if slot.local is not None and slot.transceiver is not None:
+                alone = slot.ours and not slot.heard and slot.local.metadata is not None
+                slot.transceiver.direction = "sendonly" if alone else "sendrecv"
         if pc.sctp is not None and not any(s.kind == "application" for s in self.slots):
             self.slots.append(Slot("application", ours=True))
 
@@ -255,6 +264,7 @@ class Sections:
                 slot = Slot(section.kind)
             slot.mid, slot.agreed = section.mid, True
             slot.rejected, slot.room = section.mid in rejected, section.receives
+            slot.heard = section.sends
             slot.transceiver = by_mid.get(section.mid)
             if slot.rejected and slot.local is not None:
                 slot.detach()

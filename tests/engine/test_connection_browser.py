@@ -92,6 +92,25 @@ def test_we_offer_and_it_joins_in() -> None:
     run(test())
 
 
+@pytest.mark.parametrize("ids", [POLITE, IMPOLITE])
+def test_tracks_with_metadata_keep_their_ids_there(ids: tuple[str, str]) -> None:
+    async def test() -> None:
+        side = Side(*ids)
+        async with peer_page(side) as page:
+            ours = [tone(metadata={}), picture(metadata={})]
+            side.link.set_tracks(ours)  # both begin at once
+            await page.run("await camera('audio', 'video')")
+            await gets(side, ["audio", "video"])
+            mids = await plays(page, 2)
+            received = await page.run("return videos")
+            assert {received[mid]["id"] for mid in mids} == {local.id for local in ours}
+            await page.run("await camera('audio', 'video')")  # may use sections that we made
+            await gets(side, ["audio", "audio", "video", "video"])
+            await in_order(page)
+
+    run(test())
+
+
 def test_it_stops_a_transceiver_and_uses_its_section_again() -> None:
     async def test() -> None:
         side = Side(*POLITE)
