@@ -165,6 +165,8 @@ class Member:
         return self._room._ice_servers()
 
     def on_state(self, state: PeerState) -> None:
+        if state == "connected":
+            self.error = None  # the other side has succeeded where we gave up
         if self._room.state == "reconnecting" and state in ("connecting", "connected"):
             return  # it is about to be made anew
         self.set_state(state)

@@ -20,6 +20,8 @@ from metered_sync import (
     MeteredError,
     MeteredPeer,
     MeteredPeerStateError,
+    NegotiationError,
+    NegotiationFailedError,
     PeerJoined,
     PeerLeft,
     Presence,
@@ -356,3 +358,23 @@ def test_metadata_that_comes_after_its_track_is_shown(shared_cloud: LocalCloud, 
             "bob", {"__meteredTrackMeta": {"trackId": source.video.id, "metadata": {"n": 1}}}
         )
         wait_until(lambda: track.metadata == {"n": 1})
+
+
+def test_a_connection_that_comes_about_after_all_is_used(
+    shared_cloud: LocalCloud, room: str
+) -> None:
+    with pattern() as source, peer(shared_cloud, "ann") as ann, peer(shared_cloud, "bob") as bob:
+        ann.join(room)
+        bob.join(room)
+        there = ann.wait_for_peer("bob", timeout=5)
+        given_up = NegotiationFailedError("given up", stage="ICE")
+        engine: Any = ann._engine
+        with there.events(NegotiationError) as failures:
+            engine.post(there._member.on_exhausted, given_up)
+            failures.get(timeout=5)
+        with pytest.raises(NegotiationFailedError):
+            there.wait_connected(timeout=5)
+        bob.add_track(source.video)  # the other side offers
+        wait_until(lambda: there.state == "connected", 20)
+        with there.create_data_channel("x", timeout=20) as channel:
+            assert channel.state == "open"
