@@ -278,7 +278,7 @@ class RemoteConnection:
     def _repeat(self) -> None:
         """Send again what may have been lost."""
         generation = self._generation
-        if generation.offered is not None:
+        if generation.offered is not None and not self._is_down():
             self._send(Description("offer", generation.offered))
         elif generation.answered is not None and not generation.connected:
             self._send(Description("answer", generation.answered))
@@ -309,16 +309,16 @@ class RemoteConnection:
     async def _take_offer(self, offer: Repaired) -> None:
         if self._inbox.has_offer():
             return  # a newer one
-        generation = self._generation
-        if generation.offered is not None:
-            if not self.polite:
-                # The other side drops its own for ours, unless it never got that.
-                self._agenda.hasten()
-                return
-            self._replace(replay=False)
-        elif self._is_stale(offer):
+        generation, agenda = self._generation, self._agenda
+        over = self._is_down() or agenda.rebuild_at != NEVER or agenda.exhausted
+        crossing = generation.offered is not None
+        if crossing and not over and not self.polite:
+            # The other side drops its own for ours, unless it never got that.
+            agenda.hasten()
             return
-        elif generation.fragment not in ("", offer.fragment) or self._is_down():
+        if not crossing and not over and self._is_stale(offer):
+            return
+        if crossing or over or generation.fragment not in ("", offer.fragment):
             self._replace(replay=False)
         self._begin()
         try:
@@ -328,7 +328,7 @@ class RemoteConnection:
         except Exception as error:
             self._fail(*self._explain(error, "its offer cannot be answered", "answer"))
             return
-        agenda, self._replay = self._agenda, False
+        self._replay = False
         agenda.exhausted, agenda.rebuild_at, agenda.offer_at = False, NEVER, NEVER
         self._send(Description("answer", answer))
         if not self._generation.connected:
@@ -495,7 +495,7 @@ class RemoteConnection:
         except MeteredError as error:
             if not generation.closed and not generation.unheard:
                 generation.unheard = True
-                self._report(f"its {signal.type} could not be sent: {error}", signal.type)
+                self._report(f"the {signal.type} could not be sent: {error}", signal.type)
         except Exception:
             logger.exception("%s: sending failed", self._label)
 

@@ -546,6 +546,22 @@ def test_the_ladder_ends() -> None:
     run(test())
 
 
+def test_an_offer_ends_a_long_pause() -> None:
+    async def test() -> None:
+        timings = replace(FAST, media_connect=0.5, ladder=(60.0,))
+        async with pair(timings=timings) as both:
+            both.filter = lambda _side, _signal: None
+            both.impolite.link.set_tracks([tone()])
+            await until(lambda: both.impolite.errors, what="an error")
+            both.filter = lambda _side, _signal: 0.0
+            both.polite.link.set_tracks([tone()])
+            await both.connected()
+            await all_play(both, 1)
+            assert both.impolite.link.generations == 2
+
+    run(test())
+
+
 def test_a_rebuild_after_the_ladder() -> None:
     async def test() -> None:
         timings = replace(FAST, media_connect=0.2, ladder=(0.0,))
@@ -601,7 +617,7 @@ def test_signalling_that_is_away() -> None:
             both.impolite.link.set_tracks([tone()])
             await until(lambda: both.impolite.offers() > 2, what="repeated")
             assert [str(e) for e in both.impolite.errors] == [
-                "b-a: its offer could not be sent: away"
+                "b-a: the offer could not be sent: away"
             ]
             both.impolite.carry = both.carry
             await both.connected()
