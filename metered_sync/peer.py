@@ -195,7 +195,7 @@ class RemotePeer(Observable):
                 if self._member.error is not None:
                     raise fresh(self._member.error)
                 if self.state == "closed" and events.ended:
-                    raise ClosedError(f"{what}: the peer has left")
+                    raise self._gone(what)
                 try:
                     events.get(timeout=deadline.left())
                 except MeteredTimeoutError:
@@ -203,7 +203,14 @@ class RemotePeer(Observable):
                         f"{what}: none within {deadline}; the peer is {self.state}"
                     ) from None
                 except ClosedError:
-                    raise ClosedError(f"{what}: the peer has left") from None
+                    raise self._gone(what) from None
+
+    def _gone(self, what: str) -> BaseException:
+        """Return the error for something that is to be done with a peer that is not there."""
+        link = self._peer._link
+        if link is not None and link.error is not None:  # it is we who are gone
+            return fresh(link.error)
+        return ClosedError(f"{what}: the peer has left")
 
     # --- acting ---
 
@@ -259,7 +266,7 @@ class RemotePeer(Observable):
 
         async def create() -> DataChannel:  # wrapped at once, before anything can arrive
             if self.state == "closed":
-                raise ClosedError(f"{what}: the peer has left")
+                raise self._gone(what)
             raw = self._member.connection.create_channel(label, **options)
             return DataChannel(raw, timeout=self._peer._timeout, _owner=self)
 
@@ -296,7 +303,7 @@ class RemotePeer(Observable):
                 except (MeteredTimeoutError, ClosedError):
                     pass
                 if events.ended:
-                    raise ClosedError(f"{what}: the peer has left")
+                    raise self._gone(what)
 
     def stats(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Return figures about the connection: path, round trip, and each track's traffic."""
@@ -591,6 +598,8 @@ class MeteredPeer(Client[RoomLink]):
             )
         check_channel(channel)
         link = self._link_to_open()
+        if link.error is not None:
+            raise fresh(link.error)
         if link.state not in ("idle", "joining"):
             raise self._wrong_state("join", f"it is {link.state}; a peer joins one room, once")
         self._call(

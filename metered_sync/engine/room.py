@@ -410,8 +410,9 @@ class RoomLink(Link):
         end = None if isinstance(error, ClosedError) else error
         for member in tuple(self.members.values()):
             self._remove(member, end)
-        for track in self.tracks:
-            track.close()
+        if self._engine.error is None:
+            for track in self.tracks:
+                track.close()
         if was_in:
             self._sink.left(self.peer_id or "", self.channel or "", reason)
         self._set_state("closed")
@@ -513,9 +514,9 @@ class RoomLink(Link):
                 self._sink.blind(missing)
 
     def _stop_waiting(self) -> None:
-        if self._waiting is not None:
+        if self._waiting is not None and self._engine.error is None:
             self._waiting.cancel()
-            self._waiting = None
+        self._waiting = None
 
     def _presence(self, event: Presence) -> None:
         if self._list is not None:
@@ -616,7 +617,7 @@ class RoomLink(Link):
     def _remove(self, member: Member, error: BaseException | None) -> None:
         """Forget a member for good."""
         self.members.pop(member.id, None)
-        if member.limbo is not None:
+        if member.limbo is not None and self._engine.error is None:
             member.limbo.cancel()
             member.limbo = None
         if member.present:
@@ -624,8 +625,11 @@ class RoomLink(Link):
             self._sink.peer_left(member)
         member.set_state("closed")
         self._sink.peer_ended(member, error)
-        # Those who are told to go are told at once; those who went may yet need the silence.
-        self._engine.spawn(self, member.connection.aclose)
+        if self._engine.error is None:
+            self._engine.spawn(self, member.connection.aclose)
+        else:  # there is no loop any more to close it on
+            for track in member.connection.tracks:
+                track.end(error)
 
     # --- messages from members ---
 

@@ -15,8 +15,10 @@ from metered_sync import (
     ClosedError,
     Connected,
     ConnectionReset,
+    DisconnectedError,
     FatalError,
     IceServer,
+    Left,
     MeteredError,
     MeteredPeer,
     MeteredPeerStateError,
@@ -196,6 +198,81 @@ def test_a_room_that_refuses_us_after_a_reconnect_ends_for_us(code: str) -> None
         wait_until(lambda: ann.state == "closed")
         with pytest.raises(ServerRequestError):
             ann.wait_for_peer(timeout=5)
+
+
+@pytest.mark.parametrize("code", ["account_suspended", "token_expired"])
+def test_an_error_of_the_service_that_ends_the_room(code: str) -> None:
+    with (
+        ScriptedServer() as server,
+        MeteredPeer(api_key="pk_live_x", url=server.url, reconnect=FAST) as ann,
+        ann.events(FatalError, PeerLeft, Left) as events,
+    ):
+        ann.join("room")
+        connection = server.accept()
+        there = {"peerId": "bob"}
+        connection.send(type="presence", channel="room", joined=[there], left=[])
+        ann.wait_for_peer("bob", timeout=5)
+        connection.send(type="error", code=code, message="see ?token=HUSHHUSH")
+        fatal = events.get(timeout=5)
+        assert isinstance(fatal, FatalError)
+        assert isinstance(fatal.err, ServerRequestError)
+        assert fatal.err.code == code
+        assert isinstance(events.get(timeout=5), PeerLeft)
+        left = events.get(timeout=5)
+        assert isinstance(left, Left)
+        assert code in left.reason
+        assert "HUSHHUSH" not in f"{left!r} {fatal!r}"
+        wait_until(lambda: ann.state == "closed")
+        with pytest.raises(ServerRequestError):
+            ann.join("room")
+        assert connection.ended() == (1000, "client requested close")
+
+
+@pytest.mark.parametrize("code", [4001, 4003, 4012, 4020])
+def test_closes_that_end_the_room(code: int) -> None:
+    with (
+        ScriptedServer() as server,
+        MeteredPeer(api_key="pk_live_x", url=server.url, reconnect=FAST) as ann,
+        ann.events(FatalError, Left) as events,
+    ):
+        ann.join("room")
+        server.accept().close(code, "because")
+        fatal = events.get(timeout=5)
+        assert isinstance(fatal, FatalError)
+        assert isinstance(fatal.err, DisconnectedError)
+        assert fatal.err.code == code
+        assert isinstance(events.get(timeout=5), Left)
+        assert ann.state == "closed"
+
+
+def test_metadata_and_its_clearing_come_in_order() -> None:
+    with (
+        pattern() as one,
+        ScriptedServer() as server,
+        MeteredPeer(api_key="pk_live_x", url=server.url, ice_servers=[], reconnect=FAST) as ann,
+    ):
+        ann.join("room")
+        connection = server.accept()
+        connection.send(type="presence", channel="room", joined=[{"peerId": "~"}], left=[])
+        ann.wait_for_peer("~", timeout=5)
+        ann.add_track(one.video, metadata={"n": 1})
+        wait_until(lambda: any("rtc-description" in str(text) for text in connection.texts), 20)
+        ann.remove_track(one.video)
+
+        def said() -> list[str]:
+            sent = [frame["data"] for frame in connection.frames if frame["type"] == "send"]
+            kinds = []
+            for data in sent:
+                if data is not None and "__meteredTrackMeta" in data:
+                    meta = data["__meteredTrackMeta"]
+                    assert meta["trackId"] == one.video.id
+                    kinds.append("set" if "metadata" in meta else "clear")
+                elif data is not None:
+                    kinds.append(data["type"])
+            return kinds
+
+        wait_until(lambda: "clear" in said(), 10)
+        assert said()[:2] == ["set", "rtc-description"]  # the metadata is there before its track
 
 
 # --- tracks ---------------------------------------------------------------------------
