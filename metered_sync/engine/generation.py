@@ -114,7 +114,7 @@ class Generation:
     def _arrange(self, offer: sdp.Description) -> sdp.Description:
         """Give an offer's sections the order and the mids that the other side knows."""
         slots = self._sections.slots
-        taken = {slot.mid for slot in slots}
+        taken = self._sections.mids | {slot.mid for slot in slots}
         order, mids = [], []
         for index, slot in enumerate(slots):
             transceiver: Any = slot.transceiver

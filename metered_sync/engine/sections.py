@@ -107,6 +107,8 @@ class Sections:
 
     def __init__(self) -> None:
         self.slots: list[Slot] = []
+        self.mids: set[str] = set()
+        """All mids that the other side knows, those of recycled sections included."""
         self.tracks: tuple[LocalTrack, ...] = ()
         """What is to be sent, in order."""
 
@@ -255,6 +257,7 @@ class Sections:
     def adopt(self, remote: Description, rejected: frozenset[str], pc: RTCPeerConnection) -> None:
         """Have the sections be those of a description that aiortc has taken."""
         by_mid: dict[Any, RTCRtpTransceiver] = {t.mid: t for t in pc.getTransceivers()}
+        self.mids.update(section.mid for section in remote.sections)
         # A new generation may have another order, or others altogether.
         known = {slot.mid: slot for slot in self.slots if slot.mid}
         slots = []

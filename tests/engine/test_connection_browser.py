@@ -128,8 +128,9 @@ def test_it_stops_a_transceiver_and_uses_its_section_again() -> None:
             await page.run("await camera('video')")
             await gets(side, ["audio", "video"])
             await plays(page, 2)
-            side.link.set_tracks([*side.link._sections.tracks, picture()])
-            await plays(page, 3)
+            side.link.set_tracks([*side.link._sections.tracks, picture(metadata={})])
+            mids = await plays(page, 3)
+            assert "1" not in mids  # that name has been used up
             assert side.link.generations == 1
             await in_order(page)
 
