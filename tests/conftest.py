@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,9 @@ from metered_sync.engine import http
 from metered_sync.local import LocalCloud
 from tests.scripted_http import ScriptedHttp, serving
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell has put the tests into the background. Processes of theirs must get Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).parent.parent
 
 # Property tests draw the same in each run, whatever the machine's pace;
