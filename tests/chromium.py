@@ -202,6 +202,10 @@ class Page:
         """Let the page call a function of ours."""
         await self._page.expose_function(name, function)
 
+    async def reload(self) -> None:
+        """Load the page again, as a user would."""
+        await self._page.reload()
+
     async def close(self) -> None:
         """Close the tab, as a user would."""
         await self._page.close()

@@ -34,6 +34,10 @@ class Tab:
         """Run it, and return what it returns."""
         return self.start(script, **names).result(TIMEOUT)
 
+    def reload(self) -> None:
+        """Load the page again, as a user would."""
+        self._portal.start_task_soon(self._page.reload).result(TIMEOUT)
+
     def close(self) -> None:
         """Close the tab, as a user would."""
         self._portal.start_task_soon(self._page.close).result(TIMEOUT)

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser.conftest import running_chromium, tabs
 from tests.conftest import ROOT, missing, need
 from tests.interop.parties import Driver
+
+__all__ = ["running_chromium", "tabs"]  # fixtures of another folder
 
 HERE = Path(__file__).parent
 INSTALLED = ROOT / ".interop"
@@ -65,10 +68,13 @@ def python_command() -> list[str]:
     return [str(folder / "bin" / "python"), str(HERE / "drive_python.py")]
 
 
+def _javascript_folder() -> Path:
+    return installed("javascript", [HERE / "package-lock.json"], _install_javascript)
+
+
 def _javascript() -> list[str]:
     node = need("node", "nodejs")
-    folder = installed("javascript", [HERE / "package-lock.json"], _install_javascript)
-    return [node, str(HERE / "drive_javascript.js"), str(folder)]
+    return [node, str(HERE / "drive_javascript.js"), str(_javascript_folder())]
 
 
 @pytest.fixture(scope="session")
@@ -85,6 +91,13 @@ def javascript_client() -> Iterator[Driver]:
     driver = Driver("javascript", _javascript())
     yield driver
     driver.close()
+
+
+@pytest.fixture(scope="session")
+def client_bundle() -> Path:
+    """The published client for JavaScript, as a script for a page."""
+    package = _javascript_folder() / "node_modules" / "@metered-ca" / "realtime"
+    return package / "dist" / "index.umd.js"
 
 
 @pytest.fixture(params=["python", "javascript"])
