@@ -201,6 +201,10 @@ class Generation:
         self._sections.tell()
         theirs = () if self.remote is None else self.remote.original.sections
         complete = reject(complete, self._sections.rejected, theirs)
+        # aiortc goes on naming a track that a section has ceased to send; Chromium refuses a
+        # description that names it twice, once it is sent in another.
+        named = (s if s.sends else replace(s, msid=None) for s in complete.sections)
+        complete = replace(complete, sections=tuple(named))
         if self._origin is None:
             self._origin = complete.origin_id
         self._version += 1

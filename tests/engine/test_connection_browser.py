@@ -26,7 +26,7 @@ async def plays(page: PeerPage, count: int) -> list[str]:
     """Wait until the page receives that many tracks; return their sections."""
     for _ in range(200):
         mids: list[str] = await page.run("return receiving()")
-        if len(mids) >= count:
+        if len(mids) == count:
             break
         await asyncio.sleep(0.05)
     assert len(mids) == count, mids
@@ -106,6 +106,27 @@ def test_tracks_with_metadata_keep_their_ids_there(ids: tuple[str, str]) -> None
             assert {received[mid]["id"] for mid in mids} == {local.id for local in ours}
             await page.run("await camera('audio', 'video')")  # may use sections that we made
             await gets(side, ["audio", "audio", "video", "video"])
+            await in_order(page)
+
+    run(test())
+
+
+def test_a_track_comes_back_in_another_section() -> None:
+    async def test() -> None:
+        side = Side(*POLITE)
+        async with peer_page(side) as page:
+            local = tone(metadata={})
+            await page.run("await camera('audio')")
+            await gets(side, ["audio"])
+            side.link.set_tracks([local])
+            assert await plays(page, 1) == ["1"]
+            side.link.set_tracks([])
+            await plays(page, 0)
+            await page.run("await camera('video')")  # and it offers to receive in all
+            await gets(side, ["audio", "video"])
+            local.metadata = None
+            side.link.set_tracks([local])
+            assert await plays(page, 1) == ["0"]
             await in_order(page)
 
     run(test())
