@@ -46,11 +46,10 @@ def watch(seconds: float, progress: Callable[[float, int], None]) -> Seen:
             return {kind: track.frames_received for kind, track in tracks.items()}
 
         pictures.get(timeout=20)  # the first picture starts the clock
-        received = count()
         while len(publisher):  # old news
             publisher.get()
         client.publish("demo/viewer", "ready")
-        sent = publisher.get(timeout=10).data["sent"]
+        sent, received = publisher.get(timeout=10).data["sent"], count()
         start = told = time.monotonic()
         while seen.seconds < seconds:
             frame = pictures.get(timeout=10)
