@@ -1,0 +1,57 @@
+"""One member of a room that receives video, with the published async client; see ``rooms.py``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from contextlib import suppress
+from typing import Any
+
+from aiortc.mediastreams import MediaStreamError
+from metered_realtime import MeteredPeer, PeerJoined, Track
+
+url, token, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+times: list[float] = []
+tasks: set[Any] = set()
+
+
+async def provide() -> str:
+    return token
+
+
+async def read(track: Any) -> None:
+    with suppress(MediaStreamError):  # a drop ends it; another one follows
+        while True:
+            await track.recv()
+            times.append(time.monotonic())
+
+
+async def main() -> None:
+    peer = MeteredPeer(url=url, token_provider=provide)
+
+    def on_track(event: Track) -> None:
+        tasks.add(asyncio.ensure_future(read(event.track)))
+
+    peer.on(PeerJoined, lambda event: event.peer.on(Track, on_track))
+    started = time.monotonic()
+    await peer.join("bench")
+    while not times:
+        await asyncio.sleep(0.002)
+    await asyncio.sleep(1)
+    cpu, before, count = time.process_time(), time.monotonic(), len(times)
+    await asyncio.sleep(seconds)
+    cpu = (time.process_time() - cpu) / (time.monotonic() - before)
+    rate = (len(times) - count) / seconds
+    print("ready", flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+    await asyncio.sleep(8)
+    print(
+        json.dumps({"first": times[0] - started, "cpu": cpu, "rate": rate, "times": times}),
+        flush=True,
+    )
+    await peer.close()
+
+
+asyncio.run(main())

@@ -1,0 +1,35 @@
+"""One member of a room that receives video, with this library; see ``rooms.py``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+
+from metered_sync import MeteredPeer
+
+url, token, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+times: list[float] = []
+
+with MeteredPeer(url=url, token_provider=lambda: token, ice_servers=[]) as peer:
+    started = time.monotonic()
+    peer.join("bench")
+    frames = peer.wait_for_peer(timeout=30).track("video", timeout=30).frames()
+    frames.get(timeout=30)
+    times.append(time.monotonic())
+
+    def read() -> None:
+        for _ in frames:
+            times.append(time.monotonic())
+
+    threading.Thread(target=read, daemon=True).start()
+    time.sleep(1)
+    cpu, before, count = time.process_time(), time.monotonic(), len(times)
+    time.sleep(seconds)
+    cpu = (time.process_time() - cpu) / (time.monotonic() - before)
+    rate = (len(times) - count) / seconds
+    print("ready", flush=True)
+    sys.stdin.readline()
+    time.sleep(8)
+print(json.dumps({"first": times[0] - started, "cpu": cpu, "rate": rate, "times": times}))
