@@ -317,6 +317,42 @@ def test_signalling_drops(
         assert video.metadata == {"role": "theirs"}
 
 
+def test_a_replaced_track_goes_on_at_theirs(meet: Callable[..., Meeting]) -> None:
+    meeting = meet()
+    them, ours = meeting.them, meeting.ours
+    ours.add_track(meeting.video.video, MediaStream(id="camera"))
+    meeting.begin()
+    them.sees("camera")
+    with PatternSource(320, 240, fps=10) as other:
+        ours.replace_track(meeting.video.video, other.video)
+        them.next("seen", size=[240, 320])
+        them.sees("camera")
+        ours.replace_track(other.video, meeting.video.video)
+        them.next("seen", size=[120, 160])
+        them.sees("camera")
+
+
+def test_two_of_ours_and_one_of_theirs(meet: Callable[..., Meeting]) -> None:
+    meeting = meet("b-ours", "c-theirs")
+    them = meeting.them
+    meeting.send_camera()
+    them.add("one", light=180, pitch=880)
+    there = meeting.begin()
+    sees(there.track("video", timeout=PATIENCE), 180)
+    with our_peer(meeting.cloud, "a-more") as more, PatternSource(192, 120, fps=5) as source:
+        more.add_track(source.video, MediaStream(id="more"))
+        more.join(meeting.room)  # into a room that is busy
+        sees(more.wait_for_peer("c-theirs", timeout=PATIENCE).track("video", timeout=PATIENCE), 180)
+        ours = more.wait_for_peer("b-ours", timeout=PATIENCE).track("video", timeout=PATIENCE)
+        assert ours.read(timeout=PATIENCE).shape == (120, 160, 3)
+        assert them.next("seen", stream="more")["size"] == [120, 192]
+        them.sees("more")
+        them.sees("camera")
+    assert them.next("left", peer="a-more")
+    them.sees("camera")
+    sees(there.track("video"), 180)
+
+
 def test_a_crash_and_a_return(meet: Callable[..., Meeting]) -> None:
     driver = Driver("python", python_command())
     try:
