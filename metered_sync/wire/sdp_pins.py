@@ -20,10 +20,12 @@ __all__ = ["Pins", "arrange"]
 
 K = TypeVar("K", bound=Hashable)
 _Meaning = tuple[str, ...]
-_EXTENSIONS = {"http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time": 2}
-"""What is offered unasked: what bandwidth estimation needs, under the number that Chromium
-always gives it. Any other could clash with those in an offer of its own that crosses ours,
-and Chromium (156) is stuck after that."""
+_EXTENSIONS = {"http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time": 12}
+"""What is offered unasked: what bandwidth estimation needs, under a number that nobody else
+uses. An offer of the other side's may cross ours, in which the number means something else:
+Chromium (156) is then stuck, and aiortc (1.14 to 1.16) reads its extensions under the numbers
+of its latest offer, agreed on or not, and closes where a length is wrong. Chromium's own offers
+have 1 to 11, 13 and 14, aiortc's 1 to 3."""
 _PAYLOAD_TYPES = range(96, 128)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.codecs import HEADER_EXTENSIONS
 from aiortc.rtcconfiguration import RTCBundlePolicy
 
 from metered_sync.wire import sdp
@@ -309,6 +310,14 @@ OURS = made(
 )
 
 
+def test_what_is_offered_unasked_clashes_with_nobodys_numbers() -> None:
+    (ours,) = (e for s in Pins().apply(OURS).sections for e in s.extensions)
+    assert ours.uri == SEND_TIME
+    browser = (e.id for s in sample("four tracks, offer").sections for e in s.extensions)
+    native = (e.id for extensions in HEADER_EXTENSIONS.values() for e in extensions)
+    assert ours.id not in {*browser, *native}
+
+
 def test_an_offer_keeps_the_numbers_of_a_browser() -> None:
     pins = Pins()
     browser = sample("four tracks, offer")
@@ -337,7 +346,7 @@ def test_an_offer_keeps_the_numbers_of_a_browser() -> None:
 def test_what_a_first_offer_has() -> None:
     offer = Pins().apply(OURS)
     assert [s.codecs for s in offer.sections] == [s.codecs for s in OURS.sections]
-    assert [s.extensions for s in offer.sections] == [(), (Extension(2, SEND_TIME),)]
+    assert [s.extensions for s in offer.sections] == [(), (Extension(12, SEND_TIME),)]
 
 
 def test_a_codec_that_finds_no_number_is_left_out() -> None:
@@ -359,8 +368,8 @@ def test_a_codec_whose_number_is_taken_gets_another() -> None:
 
 def test_the_latest_meaning_of_a_number_counts() -> None:
     pins = Pins()
-    pins.learn(made(Section("audio", "0", extensions=(Extension(2, MID),))))
-    pins.learn(made(Section("audio", "0", extensions=(Extension(2, "urn:x"), Extension(6, MID)))))
+    pins.learn(made(Section("audio", "0", extensions=(Extension(12, MID),))))
+    pins.learn(made(Section("audio", "0", extensions=(Extension(12, "urn:x"), Extension(6, MID)))))
     pins.learn(Description((Section("audio", "1", port=0, extensions=(Extension(7, MID),)),)))
     offer = pins.apply(OURS)
     assert [[e.id for e in s.extensions] for s in offer.sections] == [[6], [6]]
