@@ -182,7 +182,7 @@ def test_pictures_sound_and_messages_both_ways(
         number = room.reads("ours")
         room.watches("ours")
         assert room.reads("ours") > number
-        assert room.hears("ours") == pytest.approx(440, abs=25)
+        wait_until(lambda: room.hears("ours") == pytest.approx(440, abs=25), PATIENCE)
         for kind, local in (("video", video.video), ("audio", tone.audio)):
             came = room.next("track", kind=kind)
             assert (came["id"], came["stream"]) == (local.id, "ours")
@@ -256,14 +256,14 @@ def test_streams_come_later_and_go(enter: Callable[[str], Room], us: str) -> Non
         room.us.add_stream(second, {"n": 2})
         assert room.next("stream-added", stream="two")["metadata"] == {"n": 2}
         assert room.watches("two") == (240, 180)
-        assert room.hears("two") == pytest.approx(660, abs=25)
+        wait_until(lambda: room.hears("two") == pytest.approx(660, abs=25), PATIENCE)
         drawing = room.make("drawing", 200, 150, 880)
         with there.events(StreamAdded) as added:
             room.add("drawing")
             assert added.get(timeout=PATIENCE).stream.id == drawing
         assert watch(there.track("video", stream_id=drawing, timeout=PATIENCE)) == (200, 150)
         sound = there.track("audio", stream_id=drawing, timeout=PATIENCE)
-        assert listen(sound) == pytest.approx(880, abs=25)
+        wait_until(lambda: listen(sound) == pytest.approx(880, abs=25), PATIENCE)
 
         room.us.remove_stream(second)
         assert room.next("stream-removed", stream="two")
