@@ -31,7 +31,7 @@ pytestmark = pytest.mark.browser
 THEM = "m-browser"
 POLITE, IMPOLITE = "a-python", "z-python"
 FAST = ReconnectOptions(initial_delay=0.05, max_delay=0.2)
-PATIENCE = 20.0
+PATIENCE = 45.0
 
 
 class Room:
