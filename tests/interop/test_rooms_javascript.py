@@ -27,7 +27,7 @@ from metered_sync.testing import PatternSource, ToneSource, dominant_frequency, 
 from tests.browser.conftest import Tab, Tabs
 from tests.conftest import wait_until
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.unsettled]
 THEM = "m-browser"
 POLITE, IMPOLITE = "a-python", "z-python"
 FAST = ReconnectOptions(initial_delay=0.05, max_delay=0.2)

@@ -35,6 +35,8 @@ from tests.conftest import wait_until
 from tests.interop.conftest import python_command
 from tests.interop.parties import FAST, Driver, Party
 
+pytestmark = pytest.mark.unsettled
+
 PATIENCE = 20.0
 ORDERS = [("a-ours", "b-theirs"), ("b-ours", "a-theirs")]
 """Ids of both: the smaller one's owner gives way where offers cross."""
