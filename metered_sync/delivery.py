@@ -149,14 +149,14 @@ class Deliveries:
         """Note a delivery; forget those that have gone well."""
         with self._lock:
             self._open.append(request)
-            while self._open[0].ended.is_set:
-                self._settle(self._open.popleft())
-                if not self._open:
-                    break
+            self._sweep()
 
-    def _settle(self, request: Request) -> None:
-        if request.error is not None:
-            self._failed.append(request)
+    def _sweep(self) -> None:
+        """Let those at the head go that have ended; keep their failures. The lock is held."""
+        while self._open and self._open[0].ended.is_set:
+            request = self._open.popleft()
+            if request.error is not None:
+                self._failed.append(request)
 
     def flush(self, deadline: Deadline) -> None:
         """Wait for all that were noted so far; raise the first failure that nobody fetched."""
@@ -172,8 +172,7 @@ class Deliveries:
                     sent=request.sent,
                 )
         with self._lock:
-            while self._open and self._open[0].ended.is_set:
-                self._settle(self._open.popleft())
+            self._sweep()
             failed = [request for request in self._failed if not request.fetched]
             self._failed.clear()
         if failed:

@@ -14,7 +14,7 @@ from typing import Any
 from metered_sync.engine.deadline import Signal
 from metered_sync.engine.reader import Reader
 from metered_sync.events import Message, Presence
-from metered_sync.wire.names import matches
+from metered_sync.wire.names import is_pattern, matches
 
 __all__ = ["Channels"]
 
@@ -114,7 +114,7 @@ class Channels:
         return channel
 
     def _note_patterns(self) -> None:
-        self._patterns = tuple(name for name in self._channels if "*" in name)
+        self._patterns = tuple(name for name in self._channels if is_pattern(name))
 
     # --- the loop ---
 

@@ -23,7 +23,15 @@ from av import CodecContext
 
 from metered_sync.engine.rtc_stats import Sent
 
-__all__ = ["Encoding", "SentTrack", "check_encoding", "pin_bitrate", "prefer_codec"]
+__all__ = [
+    "ENCODER",
+    "PINNED",
+    "Encoding",
+    "SentTrack",
+    "check_encoding",
+    "pin_bitrate",
+    "prefer_codec",
+]
 
 logger = logging.getLogger("metered_sync")
 MIN_BITRATE = 10_000
@@ -96,11 +104,12 @@ def pin_bitrate(transceiver: RTCRtpTransceiver, bitrate: int | None) -> None:
     if bitrate is None or not _can_pin():
         return
     codec = transceiver._codecs[0].name.lower()
-    if codec in _PINNED:
-        setattr(transceiver.sender, _ENCODER, _PINNED[codec](int(bitrate)))
+    if codec in PINNED:
+        setattr(transceiver.sender, ENCODER, PINNED[codec](int(bitrate)))
 
 
-_ENCODER = "_RTCRtpSender__encoder"
+ENCODER = "_RTCRtpSender__encoder"
+"""The attribute of a sender that holds its encoder."""
 
 
 @functools.cache
@@ -109,8 +118,8 @@ def _can_pin() -> bool:
     stored = (*RTCRtpSender.__init__.__code__.co_names,)
     used = (*RTCRtpSender._next_encoded_frame.__code__.co_names,)
     able = (
-        _ENCODER in stored
-        and _ENCODER in used
+        ENCODER in stored
+        and ENCODER in used
         and "_codecs" in RTCRtpTransceiver.__init__.__code__.co_names
         and all(
             isinstance(getattr(encoder, "target_bitrate", None), property)
@@ -196,7 +205,8 @@ class _PinnedH264(_Pinned, H264Encoder):
         return codec
 
 
-_PINNED: dict[str, type[_Pinned]] = {"vp8": _PinnedVp8, "h264": _PinnedH264}
+PINNED: dict[str, type[_Pinned]] = {"vp8": _PinnedVp8, "h264": _PinnedH264}
+"""Encoders with a fixed bit rate, by codec."""
 
 
 class SentTrack(MediaStreamTrack):

@@ -29,7 +29,7 @@ from aiortc.codecs.vpx import Vp8Encoder, VpxPayloadDescriptor
 from av import VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from metered_sync.engine.encoding import _ENCODER, _PINNED
+from metered_sync.engine.encoding import ENCODER, PINNED
 from metered_sync.engine.timeline import VIDEO_RATE, private_copy
 
 __all__ = ["CODECS", "Encoded", "SharedEncoder", "Tap", "can_share", "tap"]
@@ -148,7 +148,7 @@ class SharedEncoder:
     def _new_encoder(self) -> Any:
         if self._bitrate is None:
             return CODECS[self.codec]()
-        return _PINNED[self.codec](int(self._bitrate))
+        return PINNED[self.codec](int(self._bitrate))
 
     def _start(self) -> None:
         if self._waiting is None or not self._takers:
@@ -249,8 +249,8 @@ def tap(sender: RTCRtpSender, settle: Callable[[str], Tap | None]) -> None:
 
 def install(sender: RTCRtpSender, encoder: Tap) -> None:
     """Make a tap the sender's encoder, if it is not."""
-    if getattr(sender, _ENCODER) is not encoder:
-        setattr(sender, _ENCODER, encoder)
+    if getattr(sender, ENCODER) is not encoder:
+        setattr(sender, ENCODER, encoder)
         setattr(sender, "_send_keyframe", encoder._taker.wants_key)  # noqa: B010
 
 
@@ -263,10 +263,10 @@ def can_share() -> bool:
         return code is not None and {*names} <= {*code.co_names}
 
     able = (
-        uses("__init__", _ENCODER)
+        uses("__init__", ENCODER)
         and uses("_run_rtp", "_next_encoded_frame")
-        and uses("_next_encoded_frame", _ENCODER, "recv", "pack")
-        and uses("_handle_rtcp_packet", _ENCODER, "_send_keyframe", "target_bitrate")
+        and uses("_next_encoded_frame", ENCODER, "recv", "pack")
+        and uses("_handle_rtcp_packet", ENCODER, "_send_keyframe", "target_bitrate")
     )
     if not able:
         logger.warning(

@@ -961,7 +961,7 @@ def test_a_receivers_estimate_arrives() -> None:
 def test_an_aiortc_that_hides_its_encoders(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(shared_encoder, "_ENCODER", "_RTCRtpSender__renamed")
+    monkeypatch.setattr(shared_encoder, "ENCODER", "_RTCRtpSender__renamed")
     shared_encoder.can_share.cache_clear()
 
     async def test() -> None:

@@ -162,7 +162,7 @@ def test_without_access_to_the_encoder_one_line_is_logged(
     pair: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sender, receiver = pair
-    monkeypatch.setattr(encoding, "_ENCODER", "_RTCRtpSender__renamed")
+    monkeypatch.setattr(encoding, "ENCODER", "_RTCRtpSender__renamed")
     encoding._can_pin.cache_clear()
     try:
         with (
