@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from metered_sync.data_channel import DataChannel as DataChannel
     from metered_sync.media.files import FileSource as FileSource
     from metered_sync.media.files import from_file as from_file
+    from metered_sync.media.snapshot import Snapshot as Snapshot
     from metered_sync.media.stream import MediaStream as MediaStream
     from metered_sync.media.track import FrameQueue as FrameQueue
     from metered_sync.media.track import RemoteTrack as RemoteTrack
@@ -201,6 +202,7 @@ _ON_FIRST_USE = {
     "SessionInfo": "metered_sync.wire.sfu",
     "SfuApi": "metered_sync.sfu_api",
     "SfuClient": "metered_sync.sfu",
+    "Snapshot": "metered_sync.media.snapshot",
     "Token": "metered_sync.wire.control",
     "TrackInfo": "metered_sync.wire.sfu",
     "TurnApi": "metered_sync.turn",

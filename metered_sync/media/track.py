@@ -12,6 +12,7 @@ from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.reader import Reader
 from metered_sync.engine.rtc import Frame, IncomingTrack
 from metered_sync.errors import MediaError, MeteredTimeoutError
+from metered_sync.media.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -174,6 +175,25 @@ class RemoteTrack:
             ) from None
         array: NDArray[Any] = frame.to_ndarray(format=format)
         return array
+
+    def snapshot(self, timeout: float | None = None) -> Snapshot:
+        """Wait for the next picture that arrives, and return it to be looked at or saved.
+
+        Args:
+            timeout: Seconds to wait; ``None`` waits for a picture, the end or Ctrl-C.
+
+        Raises:
+            MeteredTimeoutError: No picture in time.
+            ClosedError: The track has ended; the error that ended its connection, if one did.
+            MediaError: This is an audio track.
+        """
+        if self.kind != "video":
+            raise MediaError(
+                f"snapshot() takes a picture, and {self._described()} has none: display() shows "
+                "how loud it is"
+            )
+        with self.frames(mode="latest") as frames:
+            return Snapshot(frames.get(timeout=timeout), self._described())
 
     def stats(self) -> dict[str, Any]:
         """Return what was received so far.

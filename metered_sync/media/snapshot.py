@@ -1,0 +1,115 @@
+"""Single pictures: to look at, to keep, to send to a notebook."""
+
+from __future__ import annotations
+
+import functools
+import os
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from av import CodecContext, VideoFrame
+from av.video.reformatter import VideoReformatter
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Snapshot", "jpeg", "png"]
+
+QUALITY = 90
+"""Of a picture to keep, from 1 to 100."""
+COARSEST, FINEST = 31, 2
+"""FFmpeg's scale for the same."""
+
+
+class Snapshot:
+    """One picture of a track. A notebook shows it where it is a cell's result.
+
+    Made by :meth:`RemoteTrack.snapshot`. A value: nothing that happens to the track
+    changes it.
+    """
+
+    def __init__(self, frame: VideoFrame, label: str) -> None:
+        """Keep a frame; ``label`` is the track, in words."""
+        self._frame = frame
+        self._label = label
+
+    def __repr__(self) -> str:
+        return f"<Snapshot of {self._label}: {self.width}x{self.height}>"
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        return self._frame.width
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return self._frame.height
+
+    @property
+    def frame(self) -> VideoFrame:
+        """The frame as it was decoded. Readers of the track share it: do not change it."""
+        return self._frame
+
+    @functools.cached_property
+    def array(self) -> NDArray[Any]:
+        """The pixels: (height, width, 3), uint8, BGR as in OpenCV; the same array each time.
+
+        ``array[..., ::-1]`` is RGB, as matplotlib and Pillow have it.
+        """
+        return _converted(self._frame, "bgr24").to_ndarray()
+
+    def save(self, path: str | os.PathLike[str], *, quality: int = QUALITY) -> None:
+        """Write the picture to a file, as JPEG or PNG by the name's end.
+
+        Args:
+            path: Ends in ``.jpg``, ``.jpeg`` or ``.png``. A file that is there is replaced.
+            quality: Of a JPEG, from 1 (small) to 100 (good).
+
+        Raises:
+            ValueError: Another ending, or a quality that is out of range.
+            OSError: The file cannot be written.
+        """
+        ending = os.path.splitext(os.fspath(path))[1].lower()
+        if ending not in (".jpg", ".jpeg", ".png"):
+            raise ValueError(f"{os.fspath(path)!r}: a picture's name ends in .jpg, .jpeg or .png")
+        data = png(self._frame) if ending == ".png" else jpeg(self._frame, quality=quality)
+        with open(path, "wb") as file:
+            file.write(data)
+
+    def _repr_jpeg_(self) -> bytes:
+        return jpeg(self._frame)
+
+
+def jpeg(frame: VideoFrame, *, width: int | None = None, quality: int = QUALITY) -> bytes:
+    """Return a frame as a JPEG file, made smaller where it is wider than ``width`` pixels."""
+    if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
+        raise ValueError(f"quality must be a whole number from 1 to 100, not {quality!r}")
+    scale = str(round(COARSEST + (FINEST - COARSEST) * quality / 100))
+    if width is None or width >= frame.width:
+        width = frame.width
+    height = max(1, round(frame.height * width / frame.width))
+    small = _converted(frame, "yuvj420p", width, height)
+    return _encoded(small, "mjpeg", {"qmin": scale, "qmax": scale})
+
+
+def png(frame: VideoFrame) -> bytes:
+    """Return a frame as a PNG file."""
+    return _encoded(_converted(frame, "rgb24"), "png", {})
+
+
+def _converted(
+    frame: VideoFrame, format: str, width: int | None = None, height: int | None = None
+) -> VideoFrame:
+    # (A frame has a converter of its own, but other readers may be using that just now.)
+    return VideoReformatter().reformat(frame, width, height, format)
+
+
+def _encoded(frame: VideoFrame, codec: str, options: dict[str, str]) -> bytes:
+    encoder: Any = CodecContext.create(codec, "w")
+    encoder.width, encoder.height = frame.width, frame.height
+    encoder.pix_fmt = frame.format.name
+    encoder.time_base = frame.time_base or Fraction(1, 90000)  # another would rewrite its pts
+    encoder.thread_count = 1
+    encoder.options = options
+    return b"".join(map(bytes, (*encoder.encode(frame), *encoder.encode(None))))
