@@ -85,6 +85,7 @@ from metered_sync.events import (
 if TYPE_CHECKING:
     from metered_sync.control import ControlPlane as ControlPlane
     from metered_sync.data_channel import DataChannel as DataChannel
+    from metered_sync.media.audio_source import AudioSource as AudioSource
     from metered_sync.media.files import FileSource as FileSource
     from metered_sync.media.files import from_file as from_file
     from metered_sync.media.snapshot import Snapshot as Snapshot
@@ -189,6 +190,7 @@ __all__ = [
 ]
 
 _ON_FIRST_USE = {
+    "AudioSource": "metered_sync.media.audio_source",
     "ControlPlane": "metered_sync.control",
     "DataChannel": "metered_sync.data_channel",
     "FileSource": "metered_sync.media.files",

@@ -18,6 +18,9 @@ decoder too slow for its film) is told to move its timeline
 for a few operations only, on the loop too; no finalizer takes it
 (:meth:`Feed.abandon`), and a producer looks up every ``POLL`` seconds at least.
 
+Where there is no producer, lanes of another class hold what callers push; see
+:mod:`metered_sync.engine.live`.
+
 **Wake-ups.** A consumer of a lane that holds frames sleeps until the first one
 is due. Only a consumer of an empty lane is woken across threads, by one call.
 """
@@ -41,7 +44,7 @@ from metered_sync.engine import guard, loop
 from metered_sync.engine.deadline import SLICE, Deadline
 from metered_sync.errors import MediaError
 
-__all__ = ["FedTrack", "Feed", "Lane"]
+__all__ = ["FedTrack", "Feed", "Frame", "Item", "Lane"]
 
 Frame = AudioFrame | VideoFrame
 logger = logging.getLogger("metered_sync")
@@ -58,7 +61,7 @@ POLL = 0.5
 """Seconds between two looks of a waiting producer at whether it was abandoned."""
 
 
-class _Item(NamedTuple):
+class Item(NamedTuple):
     due: float
     """Seconds on the feed's clock."""
     position: float
@@ -70,10 +73,11 @@ class _Item(NamedTuple):
 class Feed:
     """What the tracks of one source share: a clock, a lock and a producer."""
 
-    def __init__(self, label: str, produce: Callable[[Feed], None]) -> None:
+    def __init__(self, label: str, produce: Callable[[Feed], None] | None) -> None:
         """Prepare; the thread starts when a track is first consumed.
 
-        ``produce`` must not hold the source, or that would never be collected.
+        ``produce`` must not hold the source, or that would never be collected. ``None``:
+        there is no such thread, for callers push.
         """
         self.label = label
         self.born = guard.generation()
@@ -92,10 +96,16 @@ class Feed:
         self._seek: float | None = None
         self._produce = produce
         self._thread: threading.Thread | None = None
+        _playing.add(self)
 
     def clock(self) -> float:
         """Return the seconds since the first frame was put; 0 before."""
         return 0.0 if math.isnan(self._origin) else time.monotonic() - self._origin
+
+    def begin(self, due: float = 0.0) -> None:
+        """Start the clock, at ``due``, unless it runs. The lock is held."""
+        if math.isnan(self._origin):
+            self._origin = time.monotonic() - due
 
     # --- any thread ---
 
@@ -117,12 +127,15 @@ class Feed:
     def wait(self, deadline: Deadline) -> bool:
         """Wait until everything has been played, or stopped; say whether that happened."""
         with self.lock:
-            while not self.stopped:
+            while True:
+                for lane in self.lanes.values():
+                    lane.pass_time()
+                if self.stopped:
+                    return True
                 left = deadline.left()
                 if left == 0:
                     return False
-                self.finished.wait(min(left, SLICE))
-        return True
+                self.finished.wait(min(left, POLL, SLICE))
 
     def abandon(self) -> None:
         """Stop without a lock: for finalizers, which may run anywhere."""
@@ -163,9 +176,9 @@ class Feed:
                 self.moved.wait(min(left, POLL))
         return False
 
-    def _run(self) -> None:
+    def _run(self, produce: Callable[[Feed], None]) -> None:
         try:
-            self._produce(self)
+            produce(self)
         except MediaError as error:
             logger.warning("%s", error)
             self.stop(error)
@@ -194,11 +207,14 @@ class Feed:
     def _start(self) -> None:
         if not self.started and not self.stopped:
             self.started = True
-            self._thread = threading.Thread(
-                target=self._run, name=f"metered-sync-{self.label}", daemon=True
-            )
-            _playing.add(self)
-            self._thread.start()
+            if self._produce is not None:
+                self._thread = threading.Thread(
+                    target=self._run,
+                    args=(self._produce,),
+                    name=f"metered-sync-{self.label}",
+                    daemon=True,
+                )
+                self._thread.start()
 
 
 class Lane:
@@ -206,7 +222,7 @@ class Lane:
 
     def __init__(self, feed: Feed, kind: str, size: int) -> None:
         self.kind = kind
-        self.queue: deque[_Item] = deque()
+        self.queue: deque[Item] = deque()
         self.handed = 0
         """Frames handed out so far."""
         self.wanted = False
@@ -230,11 +246,11 @@ class Lane:
         """
         feed = self._feed
         with feed.lock:
-            if math.isnan(feed._origin) and not feed.interrupted:
-                feed._origin = time.monotonic() - due
+            if not feed.interrupted:
+                feed.begin(due)
             while not feed.interrupted and not self.closed and self.wanted:
                 if len(self.queue) < self._size:
-                    self.queue.append(_Item(due, position, frame))
+                    self.queue.append(Item(due, position, frame))
                     if len(self.queue) == 1:
                         self._wake()
                     break
@@ -252,17 +268,17 @@ class Lane:
     async def take(self) -> Frame | None:
         """Return the next frame when it is due; ``None`` at the end."""
         running = asyncio.get_running_loop()
+        with self._feed.lock:
+            self.pass_time()
         while True:
             with self._feed.lock:
                 if not self._feed.started:
                     self._feed._start()
                 if self.closed or self._feed.stopped:
                     return None
-                delay = math.inf
-                if self.queue:
-                    delay = self.queue[0].due - self._feed.clock()
-                    if delay <= EARLY:
-                        return self._hand_out(self.queue.popleft())
+                delay = self._due_in()
+                if delay <= EARLY:
+                    return self._hand_out(self._next())
                 waiter = running.create_future()
                 self._waiters.add(waiter)
             timer = running.call_later(delay, _settle, waiter) if delay < math.inf else None
@@ -284,7 +300,18 @@ class Lane:
 
     # --- with the lock held ---
 
-    def _hand_out(self, item: _Item) -> Frame | None:
+    def pass_time(self) -> None:
+        """Drop what nobody took in time, where no producer does."""
+
+    def _due_in(self) -> float:
+        """Return the seconds until the next frame is due; ``inf``: there is none."""
+        return self.queue[0].due - self._feed.clock() if self.queue else math.inf
+
+    def _next(self) -> Item:
+        """Take the next frame."""
+        return self.queue.popleft()
+
+    def _hand_out(self, item: Item) -> Frame | None:
         self._feed.position = item.position
         if item.frame is None:
             self._close()

@@ -31,7 +31,12 @@ class Source:
     """
 
     def __init__(
-        self, label: str, lanes: Mapping[str, int], produce: Callable[[Feed], None]
+        self,
+        label: str,
+        lanes: Mapping[str, int],
+        produce: Callable[[Feed], None] | None,
+        *,
+        lane: Callable[[Feed, str, int], Lane] = Lane,
     ) -> None:
         """Make the tracks.
 
@@ -39,11 +44,13 @@ class Source:
             label: What it is called in errors, for instance ``"from_file('clip.mp4')"``.
             lanes: Which kinds it has, and how many frames of each are prepared ahead.
             produce: Puts the frames, on a thread of its own; must not hold the source.
+                ``None`` where callers push.
+            lane: Makes a lane; called with the feed, the kind and the number in ``lanes``.
         """
         self._label = label
         self._feed = Feed(label, produce)
         self._tracks = {
-            kind: FedTrack(Lane(self._feed, kind, lanes[kind]), self)
+            kind: FedTrack(lane(self._feed, kind, lanes[kind]), self)
             for kind in ("video", "audio")
             if kind in lanes
         }

@@ -1,0 +1,166 @@
+"""Turning whatever sound a program has into what is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import av.error
+import numpy as np
+from av import AudioFrame, AudioLayout, AudioResampler
+
+from metered_sync.engine.timeline import AUDIO_RATE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Converter"]
+
+PIECE = 0.1
+"""Seconds of sound that are converted at once, so that little is held twice."""
+LOUD = 4.0
+"""The greatest float sample that may be meant: some exceed 1 a little, others are not scaled."""
+
+Sound = Any  # memoryview | NDArray | AudioFrame
+
+
+class Converter:
+    """Makes 48 kHz, stereo, signed 16 bits of what is pushed. For one thread at a time."""
+
+    def __init__(self, rate: int, layout: str) -> None:
+        """Prepare for bytes and arrays of this rate and layout."""
+        if isinstance(rate, bool) or not isinstance(rate, int) or not 1000 <= rate <= 384000:
+            raise ValueError(
+                "input_rate must be a whole number of samples per second from 1000 to 384000, "
+                f"not {rate!r}"
+            )
+        if not isinstance(layout, str):
+            raise TypeError(f"input_layout must be a str, not {type(layout).__name__}")
+        try:
+            self._channels = AudioLayout(layout).nb_channels
+        except ValueError:
+            raise ValueError(
+                'input_layout must be "mono", "stereo" or another layout that FFmpeg knows, '
+                f"not {layout!r}"
+            ) from None
+        self._rate, self._layout = rate, layout
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what came before."""
+        self._rest = b""  # the beginning of a sample
+        self._resampler: AudioResampler | None = None
+        self._shape: tuple[str, str, int] | None = None
+
+    def check(self, sound: Sound) -> Sound:
+        """Return the sound as a memoryview, an array or a frame; refuse what cannot be played."""
+        if isinstance(sound, AudioFrame):
+            return sound
+        if isinstance(sound, np.ndarray):
+            return self._checked(sound)
+        try:
+            return memoryview(sound).cast("B")
+        except TypeError:
+            raise TypeError(
+                "bytes, an array of int16 or float, or an av.AudioFrame can be played, not "
+                f"{type(sound).__name__}"
+            ) from None
+
+    def convert(self, sound: Sound) -> Iterator[memoryview]:
+        """Return what :meth:`check` returned, converted, in pieces."""
+        if isinstance(sound, memoryview):
+            for samples in self._whole_samples(sound):
+                yield self._resample(self._frame(samples))
+            return
+        self._rest = b""
+        if isinstance(sound, AudioFrame):
+            yield self._resample(sound)
+            return
+        size = round(PIECE * self._rate)
+        for start in range(0, len(sound), size):
+            yield self._resample(self._frame(sound[start : start + size]))
+
+    def flush(self) -> memoryview:
+        """Return what is still inside, at the end."""
+        return memoryview(
+            b"" if self._resampler is None else _joined(self._resampler.resample(None))
+        )
+
+    def _flushed(self) -> bytes:
+        return b"" if self._resampler is None else _joined(self._resampler.resample(None))
+
+    def _checked(self, sound: NDArray[Any]) -> NDArray[Any]:
+        if sound.dtype != np.int16 and sound.dtype.kind != "f":
+            raise TypeError(
+                f"samples must be int16, or floating point from -1 to 1, not {sound.dtype}: "
+                "scale them, and convert with .astype(numpy.int16)"
+            )
+        if sound.ndim not in (1, 2):
+            raise ValueError(
+                "an array of sound has the shape (samples,) or (samples, channels), not "
+                f"{sound.shape}"
+            )
+        if sound.ndim == 2 and sound.shape[1] not in (1, 2, self._channels):
+            hint = ": transpose it (array.T)" if sound.shape[0] <= 8 else ""
+            raise ValueError(
+                f"an array of the shape {sound.shape} has {sound.shape[1]} channels, and this "
+                f"source is {self._layout}{hint}"
+            )
+        if sound.dtype.kind == "f" and not np.all(np.abs(sound) <= LOUD):
+            raise ValueError(
+                "floating-point samples are from -1 to 1, and these go beyond (or are NaN): "
+                "divide them by their full scale, or convert with .astype(numpy.int16)"
+            )
+        return sound[:, None] if sound.ndim == 1 else sound
+
+    def _whole_samples(self, data: memoryview) -> Iterator[NDArray[Any]]:
+        """Return arrays of whole samples; keep what is left of one for the next bytes."""
+        width = 2 * self._channels
+        lead = self._rest
+        left = (len(lead) + len(data)) % width
+        if left > len(data):  # not even one
+            self._rest = lead + bytes(data)
+            return
+        end = len(data) - left
+        self._rest = bytes(data[end:])
+        size = round(PIECE * self._rate) * width
+        start = 0
+        while start < end:
+            stop = min(start + size - len(lead), end)
+            whole = lead + bytes(data[start:stop])
+            yield np.frombuffer(whole, "<i2").reshape(-1, self._channels)
+            start, lead = stop, b""
+
+    def _frame(self, samples: NDArray[Any]) -> AudioFrame:
+        channels = samples.shape[1]
+        names = {1: "mono", 2: "stereo", self._channels: self._layout}
+        format, dtype = ("flt", np.float32) if samples.dtype.kind == "f" else ("s16", np.int16)
+        interleaved: NDArray[Any] = np.ascontiguousarray(samples, dtype).reshape(1, -1)
+        frame = AudioFrame.from_ndarray(interleaved, format=format, layout=names[channels])
+        frame.sample_rate = self._rate
+        return frame
+
+    def _resample(self, frame: AudioFrame) -> memoryview:
+        shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+        before = b""
+        if self._resampler is None or shape != self._shape:
+            before = self._flushed()
+            # (FFmpeg would play mono 3 dB softer on both channels.)
+            layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
+            self._resampler = AudioResampler("s16", layout, AUDIO_RATE)
+            self._shape = shape
+        try:
+            return memoryview(before + _joined(self._resampler.resample(frame)))
+        except (av.error.FFmpegError, ValueError) as error:
+            self._resampler = None
+            raise ValueError(f"sound of the kind {shape} cannot be converted: {error}") from error
+
+
+def _joined(frames: list[Any]) -> bytes:
+    """Return the samples of resampled frames, mono as stereo."""
+    parts = []
+    for frame in frames:
+        if frame is not None:  # as a resampler that has nothing to do answers when flushed
+            samples = frame.to_ndarray()
+            parts.append(np.repeat(samples, 2) if frame.layout.nb_channels == 1 else samples)
+    return b"".join(part.tobytes() for part in parts)
