@@ -27,6 +27,8 @@ MAX_SIZE = 400_000
 """Bytes of a committed notebook, its pictures included."""
 PATHS = re.compile(r"(?<![\w.])/(?:home|Users|private|root|tmp|usr|var|work)\b|\b[A-Z]:\\")
 """How a path begins that is of one machine only."""
+NUMBERS = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+(?:\.\d+)?"
+"""What may differ from run to run: random ids, and measurements."""
 
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -58,7 +60,7 @@ def code_cells(path: Path) -> Iterator[Any]:
 
 
 def without_numbers(shown: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [(kind, re.sub(r"\d+(?:\.\d+)?", "#", text)) for kind, text in shown]
+    return [(kind, re.sub(NUMBERS, "#", text)) for kind, text in shown]
 
 
 @each
