@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     from metered_sync.media.stream import MediaStream as MediaStream
     from metered_sync.media.track import FrameQueue as FrameQueue
     from metered_sync.media.track import RemoteTrack as RemoteTrack
+    from metered_sync.media.video_source import VideoSource as VideoSource
     from metered_sync.peer import MeteredPeer as MeteredPeer
     from metered_sync.peer import RemotePeer as RemotePeer
     from metered_sync.sfu import Publication as Publication
@@ -211,6 +212,7 @@ _ON_FIRST_USE = {
     "TurnCredential": "metered_sync.wire.turn",
     "TurnCredentialPage": "metered_sync.wire.turn",
     "Usage": "metered_sync.wire.control",
+    "VideoSource": "metered_sync.media.video_source",
     "from_file": "metered_sync.media.files",
     "mint_token": "metered_sync.tokens",
 }

@@ -136,7 +136,7 @@ class PictureLane(Lane):
         self.ending = False
         """Whether the track ends when the newest picture has been handed out."""
         self.dropped = 0
-        """Pictures that a newer one took the place of, or that nobody took."""
+        """Pictures that a newer one took the place of, or that nobody took in time."""
         self._new = False
         self._newest: VideoFrame | None = None
         self._due = -1.0  # of the newest picture, or of its repetition
@@ -157,10 +157,10 @@ class PictureLane(Lane):
         self._end_if_empty()
 
     def pass_time(self) -> None:
-        """Drop a picture that nobody took in time."""
+        """Take a picture that nobody took in time for an old one, only to be shown again."""
         if self._feed.started and not self._waiters and self._feed.clock() > self._due + UNHEARD:
             self.dropped += self._new
-            self._newest, self._new = None, False
+            self._new = False
             self._end_if_empty()
 
     def _due_in(self) -> float:
