@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable
 from itertools import chain, zip_longest
 from typing import Any
+from urllib.parse import urlsplit
 
 import aioice.ice
 from aiortc import RTCPeerConnection
@@ -14,8 +15,16 @@ from aiortc.rtcicetransport import RTCIceTransport, parse_stun_turn_uri
 
 from metered_sync.errors import NegotiationFailedError
 from metered_sync.events import IceServer
+from metered_sync.wire.urls import is_loopback
 
-__all__ = ["choose_servers", "close_again", "path", "relay_only", "transports"]
+__all__ = [
+    "choose_servers",
+    "close_again",
+    "loopback_address",
+    "path",
+    "relay_only",
+    "transports",
+]
 
 logger = logging.getLogger("metered_sync")
 _ORDER = (("turn", "udp"), ("turns", "tcp"), ("turn", "tcp"))
@@ -45,6 +54,17 @@ def choose_servers(servers: Iterable[IceServer], attempt: int) -> tuple[IceServe
                 turn[kind].append(one)
     relays = [one for one in chain(*zip_longest(*turn.values())) if one is not None]
     return tuple(choice[attempt % len(choice)] for choice in (stun, relays) if choice)
+
+
+def loopback_address(url: str) -> str | None:
+    """Return the only address to gather candidates on, if a service is on this machine.
+
+    For then so is everybody who uses it. ``None``: on all that there are.
+    """
+    host = urlsplit(url).hostname
+    if not is_loopback(host):
+        return None
+    return "::1" if host == "::1" else "127.0.0.1"
 
 
 def transports(pc: RTCPeerConnection) -> list[RTCIceTransport]:

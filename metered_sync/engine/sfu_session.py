@@ -18,7 +18,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
 from aiortc import RTCPeerConnection, RTCRtpTransceiver, RTCSessionDescription
@@ -26,6 +25,7 @@ from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.encoding import Encoding, SentTrack, pin_bitrate, prefer_codec
+from metered_sync.engine.ice import loopback_address
 from metered_sync.engine.rtc import (
     IncomingTrack,
     bound_gathering,
@@ -46,7 +46,7 @@ from metered_sync.events import IceServer
 from metered_sync.wire import sdp
 from metered_sync.wire import sfu as wire
 from metered_sync.wire.timings import Timings
-from metered_sync.wire.urls import is_loopback, scrub
+from metered_sync.wire.urls import scrub
 
 __all__ = ["Incoming", "Outgoing", "Progress", "Session", "SessionLostError", "SfuOptions"]
 
@@ -205,9 +205,7 @@ class Session:
 
     async def connect(self, deadline: Deadline) -> None:
         """Make the session, and return when media can flow. Failing closes it."""
-        host = urlsplit(self._options.url).hostname
-        if is_loopback(host):
-            gather_on.set("::1" if host == "::1" else "127.0.0.1")
+        gather_on.set(loopback_address(self._options.url))
         # Idle sections: an offer needs one, and they tell the SFU this client's payload
         # types for what it will offer later.
         for kind in ("audio", "video"):

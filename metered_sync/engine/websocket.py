@@ -33,13 +33,14 @@ try:
 except ImportError:  # a platform for which it is not built
     from websockets.utils import apply_mask
 
-__all__ = ["Receiver", "WebSocket", "text_frame"]
+__all__ = ["Receiver", "WebSocket", "text_frame", "text_head"]
 
 Receiver = Callable[["bytes | None"], None]
 """Takes a message: the UTF-8 bytes of a text, or ``None`` for a binary one."""
 
 _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 _WHOLE_TEXT = 0x81
+_MASKED = 0x80
 _CONTROL = (0x88, 0x89, 0x8A)
 _HEAD_END = b"\r\n\r\n"
 _MAX_HEAD = 1 << 16
@@ -47,15 +48,17 @@ _MAX_HEAD = 1 << 16
 
 def text_frame(payload: bytes) -> bytes:
     """Return a client's text frame: header, a fresh mask, the masked payload (RFC 6455, 5.2)."""
-    size = len(payload)
-    if size < 126:
-        head = bytes((_WHOLE_TEXT, 0x80 | size))
-    elif size < 65536:
-        head = b"\x81\xfe" + size.to_bytes(2, "big")
-    else:
-        head = b"\x81\xff" + size.to_bytes(8, "big")
     mask = secrets.token_bytes(4)
-    return head + mask + apply_mask(payload, mask)
+    return text_head(len(payload), _MASKED) + mask + apply_mask(payload, mask)
+
+
+def text_head(size: int, masked: int = 0) -> bytes:
+    """Return the header of a text frame that comes whole, as far as the mask."""
+    if size < 126:
+        return bytes((_WHOLE_TEXT, masked | size))
+    if size < 65536:
+        return bytes((_WHOLE_TEXT, masked | 126)) + size.to_bytes(2, "big")
+    return bytes((_WHOLE_TEXT, masked | 127)) + size.to_bytes(8, "big")
 
 
 class WebSocket(ClientConnection):

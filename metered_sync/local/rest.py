@@ -39,14 +39,14 @@ def answer(body: Any, status: int = 200, **headers: str) -> web.Response:
     )
 
 
-async def read_json(request: web.Request) -> Any:
-    """Read and decode a body; ``None`` where there is none.
+async def read_json(request: web.Request, most: int = MAX_REST_BODY) -> Any:
+    """Read and decode a body of at most so many bytes; ``None`` where there is none.
 
     Raises:
-        Refusal: It is no JSON (400), or longer than the service takes (413).
+        Refusal: It is no JSON (400), or longer (413).
     """
-    too_large = Refusal(413, "invalid_request", f"a body has at most {MAX_REST_BODY} bytes")
-    if (request.content_length or 0) > MAX_REST_BODY:
+    too_large = Refusal(413, "invalid_request", f"a body has at most {most} bytes")
+    if (request.content_length or 0) > most:
         raise too_large
     try:
         raw = await request.read()
@@ -54,7 +54,7 @@ async def read_json(request: web.Request) -> Any:
         raise too_large from None
     except web.RequestPayloadError:  # e.g. a chunk that is none
         raise Refusal(400, "invalid_request", "the body cannot be read") from None
-    if len(raw) > MAX_REST_BODY:
+    if len(raw) > most:
         raise too_large
     if not raw:
         return None

@@ -16,6 +16,7 @@ from collections import deque
 
 from aiohttp import web
 
+from metered_sync.engine.websocket import text_head
 from metered_sync.events import PresencePeer
 from metered_sync.local.keys import Identity
 from metered_sync.wire.limits import MESSAGE_BURST, MESSAGE_RATE
@@ -32,12 +33,7 @@ _PING = b"\x89\x00"
 def text_frame(text: str) -> bytes:
     """Return a text message as a server sends it: in one frame, unmasked (RFC 6455, 5.2)."""
     payload = text.encode()
-    size = len(payload)
-    if size < 126:
-        return b"\x81" + bytes((size,)) + payload
-    if size < 1 << 16:
-        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
-    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
+    return text_head(len(payload)) + payload
 
 
 class Socket:

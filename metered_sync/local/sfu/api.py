@@ -8,13 +8,13 @@ every answer carries the CORS headers, and preflights are answered.
 from __future__ import annotations
 
 import hmac
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from metered_sync.local.rest import Refusal, read_json
 from metered_sync.local.sfu.checks import RefusedError
 from metered_sync.local.sfu.session import Session
 from metered_sync.wire import sfu as wire
@@ -176,19 +176,11 @@ def _check_alive(session: Session) -> None:
 
 async def _body(request: web.Request) -> object:
     """Read and decode a request's JSON, within bounds."""
-    too_large = RefusedError(413, "too_large", f"a body has at most {_MAX_BODY} bytes")
-    if (request.content_length or 0) > _MAX_BODY:
-        raise too_large
     try:
-        raw = await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise too_large from None
-    if len(raw) > _MAX_BODY:
-        raise too_large
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError):
-        raise RefusedError(400, "bad_request", "body: must be JSON") from None
+        return await read_json(request, _MAX_BODY)
+    except Refusal as refusal:
+        code = "too_large" if refusal.status == 413 else "bad_request"
+        raise RefusedError(refusal.status, code, str(refusal)) from None
 
 
 def _json(status: int, body: Body) -> web.Response:
