@@ -17,13 +17,13 @@ from metered_sync.data_channel import DataChannel
 from metered_sync.delivery import await_ack
 from metered_sync.dispatch import EventHub, Observable
 from metered_sync.engine import guard
+from metered_sync.engine.connection_owner import State
 from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.encoding import check_encoding
 from metered_sync.engine.fanout import LocalTrack
 from metered_sync.engine.loop import Engine
 from metered_sync.engine.room import (
     Member,
-    PeerState,
     RoomLink,
     RoomOptions,
     RoomState,
@@ -32,7 +32,6 @@ from metered_sync.engine.room import (
 from metered_sync.engine.rtc import IncomingTrack
 from metered_sync.errors import (
     ClosedError,
-    MeteredError,
     MeteredPeerSendError,
     MeteredPeerStateError,
     MeteredTimeoutError,
@@ -40,14 +39,9 @@ from metered_sync.errors import (
     fresh,
 )
 from metered_sync.events import (
-    ConnectionReset,
-    Data,
     DataChannelOpened,
     Event,
-    FatalError,
     IceServer,
-    Joined,
-    Left,
     NegotiationError,
     PeerJoined,
     PeerLeft,
@@ -104,7 +98,7 @@ class RemotePeer(Observable):
         return self._member.metadata
 
     @property
-    def state(self) -> PeerState:
+    def state(self) -> State:
         """``"idle"`` (nothing to connect for), ``"connecting"``, ``"connected"``,
         ``"reconnecting"`` or ``"closed"``."""
         return self._member.state
@@ -129,14 +123,21 @@ class RemotePeer(Observable):
         return list(streams.values())
 
     @property
-    def pc(self) -> RTCPeerConnection | None:
+    def channels(self) -> list[DataChannel]:
+        """The data channels to it that are open, whoever opened them, oldest first.
+
+        One that it opens is here before its ``DataChannelOpened``, and may be read from at
+        any time: what has come waits in it.
+        """
+        return self._handle.channels("open")
+
+    @property
+    def pc(self) -> RTCPeerConnection:
         """The aiortc connection under it: an escape hatch, to be used on its loop only.
 
-        Another one after each :class:`~metered_sync.ConnectionReset`; ``None`` while
-        there is none.
+        Another one after each :class:`~metered_sync.ConnectionReset`.
         """
-        pc: RTCPeerConnection | None = self._member.connection.pc
-        return pc
+        return self._member.connection.pc
 
     # --- waiting ---
 
@@ -169,8 +170,7 @@ class RemotePeer(Observable):
                     return track
             return None
 
-        what = f"{kind or 'track'} of {self.id!r}" if kind is None else f"{kind} track"
-        return self._wait(find, f"{what} of {self.id!r}" if kind else what, timeout)
+        return self._wait(find, f"{kind or 'any'} track of {self.id!r}", timeout)
 
     def wait_connected(self, *, timeout: float | None = None) -> None:
         """Wait until the media connection is up.
@@ -268,7 +268,8 @@ class RemotePeer(Observable):
             if self.state == "closed":
                 raise self._gone(what)
             raw = self._member.connection.create_channel(label, **options)
-            return DataChannel(raw, timeout=self._peer._timeout, _owner=self)
+            channel = DataChannel(raw, timeout=self._peer._timeout, _owner=self)
+            return self._handle.note(channel, theirs=False)
 
         connection = self._member.connection
         while True:
@@ -326,15 +327,23 @@ class _Handle:
         self._tracks = weakref.WeakKeyDictionary()
         self._streams: weakref.WeakValueDictionary[str, MediaStream]
         self._streams = weakref.WeakValueDictionary()
-        self._channels: list[DataChannel] = []
+        self._channels: tuple[Callable[[], DataChannel | None], ...] = ()
+        """What gives them; replaced on the loop, not changed."""
 
-    def keep(self, channel: DataChannel) -> DataChannel:
-        """Keep a channel that the other side has opened for as long as it is open.
+    def channels(self, *states: str) -> list[DataChannel]:
+        """Return those in one of these states."""
+        found = (get() for get in self._channels)
+        return [one for one in found if one is not None and one.state in states]
 
-        Its messages wait there from now on, whether and whenever somebody takes it.
+    def note(self, channel: DataChannel, *, theirs: bool) -> DataChannel:
+        """Take note of a new channel.
+
+        One that the other side has opened is kept for as long as it is open: its messages
+        wait there from now on, whether and whenever somebody takes it.
         """
-        self._channels = [one for one in self._channels if one.state != "closed"]
-        self._channels.append(channel)
+        used = self.channels("connecting", "open", "closing")
+        kept = (get for get in self._channels if get() in used)
+        self._channels = (*kept, (lambda: channel) if theirs else weakref.ref(channel))
         return channel
 
     def remote(self, peer: MeteredPeer, member: Member) -> RemotePeer:
@@ -395,7 +404,7 @@ class _Sink:
 
     def __init__(self, peer: MeteredPeer) -> None:
         self._peer = weakref.ref(peer)
-        self._hub = peer._hub
+        self.emit, self.end = peer._hub.emit, peer._hub.end
 
     def _of(self, member: Member) -> tuple[_Handle, RemotePeer | None]:
         if member.handle is None:
@@ -403,42 +412,21 @@ class _Sink:
         peer = self._peer()
         return member.handle, member.handle.remote(peer, member) if peer is not None else None
 
-    def event(self, event: Event) -> None:
-        self._hub.emit(event)
-
-    def state(self, was: RoomState, now: RoomState) -> None:
-        self._hub.emit(StateChange(was, now))
-
-    def joined(self, peer_id: str, channel: str) -> None:
-        self._hub.emit(Joined(peer_id, channel))
-
-    def left(self, peer_id: str, channel: str, reason: str) -> None:
-        self._hub.emit(Left(peer_id, channel, reason))
-
     def peer_joined(self, member: Member) -> None:
         _, remote = self._of(member)
         if remote is not None:
-            self._hub.emit(PeerJoined(remote))
+            self.emit(PeerJoined(remote))
 
     def peer_left(self, member: Member) -> None:
         _, remote = self._of(member)
         if remote is not None:
-            self._hub.emit(PeerLeft(remote))
+            self.emit(PeerLeft(remote))
 
-    def peer_state(self, member: Member, was: PeerState, now: PeerState) -> None:
-        self._of(member)[0].hub.emit(StateChange(was, now))
-
-    def peer_reset(self, member: Member) -> None:
-        self._of(member)[0].hub.emit(ConnectionReset())
+    def peer_event(self, member: Member, event: Event) -> None:
+        self._of(member)[0].hub.emit(event)
 
     def peer_ended(self, member: Member, error: BaseException | None) -> None:
         self._of(member)[0].hub.end(error)
-
-    def blind(self, error: MeteredError) -> None:
-        self._hub.emit(ServerError("no_member_list", str(error)))
-
-    def data(self, sender: str, data: Any, kind: str, metadata: dict[str, Any] | None) -> None:
-        self._hub.emit(Data(sender, data, kind, metadata))
 
     def track(self, member: Member, track: IncomingTrack) -> None:
         handle, remote = self._of(member)
@@ -469,16 +457,7 @@ class _Sink:
 
     def channel(self, member: Member, raw: RTCDataChannel) -> None:
         handle, _ = self._of(member)
-        handle.hub.emit(DataChannelOpened(handle.keep(DataChannel(raw))))
-
-    def negotiation_error(self, member: Member, error: MeteredError) -> None:
-        self._of(member)[0].hub.emit(NegotiationError(error))
-
-    def fatal(self, error: BaseException) -> None:
-        self._hub.emit(FatalError(error))
-
-    def end(self, error: BaseException | None) -> None:
-        self._hub.end(error)
+        handle.hub.emit(DataChannelOpened(handle.note(DataChannel(raw), theirs=True)))
 
 
 class MeteredPeer(Client[RoomLink]):
@@ -831,7 +810,8 @@ class MeteredPeer(Client[RoomLink]):
                 "add_track takes one track; for a source use add_stream(MediaStream(…))"
             )
         stream_id = stream.id if stream is not None else None
-        self._add([(tracks[0], stream_id)], metadata, video_bitrate, max_framerate, codec, timeout)
+        options = (video_bitrate, max_framerate, codec)
+        self._add([tracks[0]], stream_id, metadata, options, timeout)
 
     def add_stream(
         self,
@@ -847,22 +827,15 @@ class MeteredPeer(Client[RoomLink]):
         tracks, _ = as_tracks(stream)
         if not tracks:
             raise ValueError("the stream has no tracks; add some to it first")
-        self._add(
-            [(track, getattr(stream, "id", None)) for track in tracks],
-            metadata,
-            video_bitrate,
-            max_framerate,
-            codec,
-            timeout,
-        )
+        options = (video_bitrate, max_framerate, codec)
+        self._add(tracks, getattr(stream, "id", None), metadata, options, timeout)
 
     def _add(
         self,
-        tracks: Sequence[tuple[MediaStreamTrack, str | None]],
+        tracks: Sequence[MediaStreamTrack],
+        stream_id: str | None,
         metadata: dict[str, Any] | None,
-        video_bitrate: int | None,
-        max_framerate: float | None,
-        codec: str | None,
+        options: tuple[int | None, float | None, str | None],
         timeout: float | None,
     ) -> None:
         deadline = self._deadline(timeout)
@@ -872,12 +845,10 @@ class MeteredPeer(Client[RoomLink]):
             raise fresh(link.error)
         if metadata is not None and not isinstance(metadata, dict):
             raise TypeError(f"metadata must be a mapping, not {type(metadata).__name__}")
-        encodings = check_encoding(
-            {track.kind for track, _ in tracks}, video_bitrate, max_framerate, codec
-        )
+        encodings = check_encoding({track.kind for track in tracks}, *options)
         new = []
         with self._adding:
-            for track, stream_id in tracks:
+            for track in tracks:
                 known = self._tracks.get(track)
                 if known is not None:
                     if stream_id is not None and known.stream_id != stream_id:
@@ -889,20 +860,12 @@ class MeteredPeer(Client[RoomLink]):
                             current_state=self.state,
                         )
                     continue
+                own = None if metadata is None else dict(metadata)
                 encoding = encodings[track.kind]
-                new.append(
-                    LocalTrack(
-                        track,
-                        stream_id=stream_id,
-                        metadata=None if metadata is None else dict(metadata),
-                        video_bitrate=encoding.video_bitrate,
-                        max_framerate=encoding.max_framerate,
-                        codec=encoding.codec,
-                    )
-                )
+                new.append(LocalTrack(track, stream_id=stream_id, metadata=own, encoding=encoding))
             for local in new:
                 self._check_metadata(local)
-            self._tracks.update((local.source, local) for local in new if local.source)
+            self._tracks.update((local.source, local) for local in new)
             if new:
                 self._start().post(link.add_tracks, new)
         self._call(link.settled, deadline=deadline, what="add tracks")
@@ -910,7 +873,7 @@ class MeteredPeer(Client[RoomLink]):
     def _check_metadata(self, track: LocalTrack) -> None:
         if track.metadata is None:
             return
-        text = frames.build_send("x" * 128, metadata_signal(track, track.metadata), "x" * 40)
+        text = frames.build_send("x" * 128, metadata_signal(track), "x" * 40)
         if (size := len(text.encode())) > MAX_FRAME:
             raise OversizedPayloadError(
                 f"the metadata makes a message of {size} bytes, the service accepts {MAX_FRAME}",
@@ -982,15 +945,7 @@ class MeteredPeer(Client[RoomLink]):
                         method="replace_track",
                         current_state=self.state,
                     )
-                replacement = LocalTrack(
-                    track,
-                    stream_id=known.stream_id,
-                    metadata=known.metadata,
-                    video_bitrate=known.video_bitrate,
-                    max_framerate=known.max_framerate,
-                    codec=known.codec,
-                )
-                self._tracks[track] = replacement
+                replacement = self._tracks[track] = known.successor(track)
             del self._tracks[old]
             self._start().post(link.replace_track, known, replacement)
         self._call(link.settled, deadline=deadline, what="replace a track")

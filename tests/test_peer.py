@@ -305,6 +305,34 @@ def test_a_data_channel_both_ways(shared_cloud: LocalCloud, room: str) -> None:
             assert len(channel.get(timeout=20)) == 100_000
 
 
+def test_channels_that_were_there_before_anybody_asked(shared_cloud: LocalCloud, room: str) -> None:
+    with peer(shared_cloud, "ann") as ann, peer(shared_cloud, "bob") as bob:
+        ann.join(room)
+        bob.join(room)
+        there = ann.wait_for_peer(timeout=5)
+        back = bob.wait_for_peer(timeout=5)
+        assert there.channels == back.channels == []
+        one = there.create_data_channel("one", timeout=20)
+        one.send("early")
+        wait_until(lambda: back.channels)
+        (theirs,) = back.channels
+        assert (theirs.label, theirs.get(timeout=20)) == ("one", "early")
+        two = back.create_data_channel("two", timeout=20)
+        wait_until(lambda: [c.label for c in there.channels] == ["one", "two"])
+        assert there.channels[0] is one
+        assert back.channels == [theirs, two]
+        with (
+            back.events(DataChannelOpened) as opened,
+            there.create_data_channel("three", wait=False),
+        ):
+            three = opened.get(timeout=20).channel
+            assert back.channels == [theirs, two, three]
+        one.close()
+        wait_until(lambda: back.channels == [two])
+        assert [c.label for c in there.channels] == ["two"]
+        two.close()
+
+
 # --- losing it ------------------------------------------------------------------------
 
 

@@ -29,8 +29,8 @@ from typing import Any
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame, VideoFrame
 
-from metered_sync.engine.encoding import SentTrack
-from metered_sync.engine.outlet import Outlet, check_kind
+from metered_sync.engine.encoding import Encoding, SentTrack
+from metered_sync.engine.outlet import Outlet
 from metered_sync.engine.rtc_stats import Sent
 from metered_sync.engine.shared_encoder import SharedEncoder
 from metered_sync.engine.timeline import (
@@ -51,6 +51,9 @@ YIELD = 0.001
 """Seconds left to others after such a frame: a source that never waits must not hold the loop."""
 CATCH_UP = 1.0
 """Seconds after a pause for which frames that lie ready are skipped."""
+DEFAULT = Encoding()
+IDS = 32
+"""Of how many tracks in a row, each replaced by the next, the ids are remembered."""
 STILL = 0.25
 """Seconds for which one who needs a picture waits for the next, before the newest is sent again."""
 
@@ -64,9 +67,7 @@ class LocalTrack:
         *,
         stream_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
-        video_bitrate: int | None = None,
-        max_framerate: float | None = None,
-        codec: str | None = None,
+        encoding: Encoding = DEFAULT,
     ) -> None:
         """Prepare; the source is read once an outlet is consumed.
 
@@ -74,23 +75,23 @@ class LocalTrack:
             source: Any aiortc track. It is the user's: it is never stopped from here.
             stream_id: The stream it belongs to.
             metadata: What its receivers are told about it.
-            video_bitrate: Bits per second, held whatever receivers report.
-            max_framerate: Frames per second; more are left out.
-            codec: The codec to prefer, in lower case.
+            encoding: How it is encoded.
         """
-        self.source: MediaStreamTrack | None = source
+        self.source = source
         self.id: str = source.id
+        self.ids: tuple[str, ...] = (source.id,)
+        """Its id, and before that those of tracks that it has replaced: where one of them
+        was announced, it is still known by that."""
         self.kind: str = source.kind
         self.stream_id = stream_id
         self.metadata = metadata
-        self.video_bitrate = video_bitrate
-        self.max_framerate = max_framerate
-        self.codec = codec
+        self.encoding = encoding
+        self.video_bitrate, self.codec = encoding.video_bitrate, encoding.codec
         self.sent = Sent()
         """Its frames are those that were read, and that the frame rate allows."""
         self.closed = False
         self.ended = False
-        """Whether the source has ended; another may replace it."""
+        """Whether the source has ended."""
         self._outlets: set[Outlet] = set()
         self._encoders: dict[str, SharedEncoder] = {}
         self._newest: VideoFrame | None = None
@@ -110,18 +111,13 @@ class LocalTrack:
         """Return a track for one sender."""
         return Outlet(self)
 
-    def replace(self, source: MediaStreamTrack | None) -> None:
-        """Read another source from now on; with ``None`` nothing is sent.
-
-        The track keeps its id, and timestamps go on rising, whatever those of the source do.
-        """
-        check_kind(self.kind, source)
-        if source is not self.source or self.ended:
-            self._halt()
-            self.source, self.ended = source, False
-            self._pictures.restart()
-            self._sound.restart()
-            self._update()
+    def successor(self, source: MediaStreamTrack) -> LocalTrack:
+        """Return what is to take its place: in its stream, with its metadata and encoding."""
+        new = LocalTrack(
+            source, stream_id=self.stream_id, metadata=self.metadata, encoding=self.encoding
+        )
+        new.ids = tuple(dict.fromkeys((*self.ids, *new.ids)))[-IDS:]
+        return new
 
     def close(self) -> None:
         """Let go of the source, for good. Outlets stay alive, and silent."""
@@ -170,9 +166,9 @@ class LocalTrack:
             self._newest = None  # it will be old when somebody joins
             return
         self._wanted.set()
-        if self._pumping is None and self.source is not None and not (self.ended or self.closed):
+        if self._pumping is None and not (self.ended or self.closed):
             self._pumping = asyncio.get_running_loop().create_task(
-                self._pump(self.source), name=f"pump of {self.kind} track {self.id}"
+                self._pump(), name=f"pump of {self.kind} track {self.id}"
             )
 
     # --- the pump ---
@@ -186,20 +182,20 @@ class LocalTrack:
             self._pumping.cancel()
             self._pumping = None
 
-    async def _pump(self, source: MediaStreamTrack) -> None:
+    async def _pump(self) -> None:
         try:
-            await self._read(source)
+            await self._read(self.source)
         except MediaStreamError:
             logger.debug("%r: its source has ended", self)
         except Exception:
-            logger.exception("%r: its source %r failed", self, source)
+            logger.exception("%r: its source %r failed", self, self.source)
         finally:
             if self._pumping is asyncio.current_task():  # else it was told to stop
                 self.ended = True
                 self._newest = self._pumping = None
 
     async def _read(self, source: MediaStreamTrack) -> None:
-        track = SentTrack(source, self.sent, self.max_framerate)
+        track = SentTrack(source, self.sent, self.encoding.max_framerate)
         queues = isinstance(getattr(source, "_queue", None), asyncio.Queue)
         skip_until = time.monotonic() + CATCH_UP if queues else 0.0
         while True:

@@ -26,7 +26,7 @@ from metered_sync.engine.timeline import (
 if TYPE_CHECKING:
     from metered_sync.engine.fanout import LocalTrack
 
-__all__ = ["FIFO", "Outlet", "check_kind"]
+__all__ = ["FIFO", "Outlet"]
 
 FIFO = 10
 """Slices of sound, 20 ms each, that wait for a sender at most."""
@@ -99,7 +99,8 @@ class Outlet(MediaStreamTrack):
 
     def switch(self, local: LocalTrack | None) -> None:
         """Carry another track from now on, or with ``None`` nothing, without an end."""
-        check_kind(self.kind, local)
+        if local is not None and local.kind != self.kind:
+            raise ValueError(f"a track of kind {self.kind!r} cannot go on with {local.kind!r}")
         if local is self.local or self._closed:
             return
         self._let_go()
@@ -229,9 +230,3 @@ class Outlet(MediaStreamTrack):
         self._floor = pts + self._length
         self._handed = now
         return pts
-
-
-def check_kind(kind: str, other: MediaStreamTrack | LocalTrack | None) -> None:
-    """Refuse to go on with a track of another kind."""
-    if other is not None and other.kind != kind:
-        raise ValueError(f"a track of kind {kind!r} cannot go on with one of kind {other.kind!r}")

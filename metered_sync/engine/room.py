@@ -30,39 +30,46 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
-from urllib.parse import urlsplit
 
 import anyio
 from aiortc import RTCDataChannel
 
 from metered_sync.engine.connection import RemoteConnection
+from metered_sync.engine.connection_owner import State
 from metered_sync.engine.dialling import SignallingOptions
 from metered_sync.engine.fanout import LocalTrack
-from metered_sync.engine.loop import Engine, Link
+from metered_sync.engine.ice import loopback_address
+from metered_sync.engine.loop import Engine, EventSink, Link
 from metered_sync.engine.outbox import Request
 from metered_sync.engine.reader import Reader
 from metered_sync.engine.rtc import IncomingTrack, gather_on
 from metered_sync.engine.signalling import SignallingLink
+from metered_sync.engine.told import Told
 from metered_sync.errors import (
     ClosedError,
     DisconnectedError,
     MeteredError,
     MeteredPeerStateError,
-    NegotiationFailedError,
     ReconcileTimeoutError,
     ServerRequestError,
     fresh,
 )
 from metered_sync.events import (
     Connected,
+    ConnectionReset,
+    Data,
     Direct,
     Disconnected,
     Event,
+    FatalError,
     IceServer,
+    Joined,
+    Left,
     Message,
+    NegotiationError,
     Presence,
     PresencePeer,
     ServerError,
@@ -71,20 +78,16 @@ from metered_sync.events import (
 from metered_sync.wire import frames, signals
 from metered_sync.wire.timings import Timings
 
-__all__ = ["Member", "PeerState", "RoomLink", "RoomOptions", "RoomSink", "RoomState"]
+__all__ = ["Member", "RoomLink", "RoomOptions", "RoomSink", "RoomState"]
 
 RoomState = Literal["idle", "joining", "joined", "reconnecting", "leaving", "closed"]
-PeerState = Literal["idle", "connecting", "connected", "reconnecting", "closed"]
 logger = logging.getLogger("metered_sync")
 
 MAX_MEMBERS = 256
 RESUBSCRIBE = 2
 """How often a list of members that does not come is asked for again."""
-LOOPBACK = {"localhost": "127.0.0.1", "127.0.0.1": "127.0.0.1", "::1": "::1"}
 MAX_EARLY = 256
 """Messages of peers not yet known that are kept, of all together."""
-MAX_METADATA = 512
-"""Tracks of one member whose metadata is kept."""
 FATAL_CODES = frozenset(
     (
         "account_suspended",
@@ -107,29 +110,20 @@ class RoomOptions:
     gather_timeout: float = 5.0
 
 
-class RoomSink(Protocol):
-    """What the face does with what happens; on the loop, without blocking."""
+class RoomSink(EventSink, Protocol):
+    """What the face does with what happens; on the loop, without blocking.
 
-    def event(self, event: Event) -> None:
-        """Something about the connection to the service."""
+    What is not an event yet names something that the face has an object of its own for.
+    """
 
-    def state(self, was: RoomState, now: RoomState) -> None: ...
-    def joined(self, peer_id: str, channel: str) -> None: ...
-    def left(self, peer_id: str, channel: str, reason: str) -> None: ...
     def peer_joined(self, member: Member) -> None: ...
     def peer_left(self, member: Member) -> None: ...
-    def peer_state(self, member: Member, was: PeerState, now: PeerState) -> None: ...
-    def peer_reset(self, member: Member) -> None: ...
+    def peer_event(self, member: Member, event: Event) -> None: ...
     def peer_ended(self, member: Member, error: BaseException | None) -> None: ...
-    def blind(self, error: MeteredError) -> None: ...
-    def data(self, sender: str, data: Any, kind: str, metadata: dict[str, Any] | None) -> None: ...
     def track(self, member: Member, track: IncomingTrack) -> None: ...
     def track_gone(self, member: Member, track: IncomingTrack) -> None: ...
     def metadata(self, member: Member) -> None: ...
     def channel(self, member: Member, raw: RTCDataChannel) -> None: ...
-    def negotiation_error(self, member: Member, error: MeteredError) -> None: ...
-    def fatal(self, error: BaseException) -> None: ...
-    def end(self, error: BaseException | None) -> None: ...
 
 
 class Member:
@@ -138,12 +132,13 @@ class Member:
     def __init__(self, room: RoomLink, peer: PresencePeer) -> None:
         self.id = peer.peer_id
         self.metadata = peer.metadata
-        self.state: PeerState = "idle"
+        self.state: State = "idle"
         self.present = True
         """Whether presence lists it."""
         self.error: MeteredError | None = None
         """What keeps its media from ever connecting."""
-        self.track_metadata: dict[str, signals.TrackMetadata] = {}
+        self.told = Told()
+        """What it has said about its tracks."""
         self.streams: set[str] = set()
         """Ids of streams that the face has told of."""
         self.handle: Any = None
@@ -164,67 +159,52 @@ class Member:
     def ice_servers(self) -> tuple[IceServer, ...]:
         return self._room._ice_servers()
 
-    def on_state(self, state: PeerState) -> None:
+    def on_state(self, state: State) -> None:
         if state == "connected":
             self.error = None  # the other side has succeeded where we gave up
         if self._room.state == "reconnecting" and state in ("connecting", "connected"):
             return  # it is about to be made anew
         self.set_state(state)
 
-    def set_state(self, state: PeerState) -> None:
+    def set_state(self, state: State) -> None:
         if state != self.state and self.state != "closed":
             was, self.state = self.state, state
-            self._room._sink.peer_state(self, was, state)
+            self._tell(StateChange(was, state))
 
     def on_track(self, track: IncomingTrack, first: bool) -> None:
+        self.told.come(self.connection.tracks)
         self._room._sink.track(self, track)
 
     def on_track_gone(self, track: IncomingTrack) -> None:
+        self.told.gone(track)
         self._room._sink.track_gone(self, track)
 
     def on_channel(self, raw: RTCDataChannel) -> None:
         self._room._sink.channel(self, raw)
 
     def on_reset(self) -> None:
-        self._room._sink.peer_reset(self)
+        self._tell(ConnectionReset())
 
     def on_error(self, error: MeteredError) -> None:
-        self._room._sink.negotiation_error(self, error)
+        self._tell(NegotiationError(error))
 
-    def on_exhausted(self, error: NegotiationFailedError) -> None:
+    def on_exhausted(self, error: MeteredError) -> None:
         self.error = error
-        self._room._sink.negotiation_error(self, error)
+        self._tell(NegotiationError(error))
+
+    def _tell(self, event: Event) -> None:
+        self._room._sink.peer_event(self, event)
 
     # --- what the room tells ---
 
-    def note_metadata(self, signal: signals.TrackMetadata) -> None:
-        """Keep a track's metadata for when the track is there; or forget it."""
-        self.track_metadata.pop(signal.track_id, None)
-        if signal.metadata is not None:
-            self.track_metadata[signal.track_id] = signal
-            while len(self.track_metadata) > MAX_METADATA:
-                del self.track_metadata[next(iter(self.track_metadata))]
+    def note_metadata(self, word: signals.TrackMetadata) -> None:
+        """Take note of what it says about a track."""
+        self.told.note(word, self.connection.tracks)
         self._room._sink.metadata(self)
 
     def metadata_of(self, track: IncomingTrack) -> dict[str, Any] | None:
-        """Return a track's metadata.
-
-        By the id its sender gave it; where the sender's browser has put another id into
-        its description, by stream and kind, if that leaves no doubt.
-        """
-        entry = self.track_metadata.get(track.id)
-        if entry is None:
-            taken = {other.id for other in self.connection.tracks}
-            candidates = [
-                one
-                for one in self.track_metadata.values()
-                if one.stream_id is not None
-                and (one.stream_id, one.kind) == (track.stream_id, track.kind)
-                and one.track_id not in taken
-            ]
-            if candidates and all(c.metadata == candidates[0].metadata for c in candidates):
-                entry = candidates[0]
-        return entry.metadata if entry is not None else None
+        """Return a track's metadata."""
+        return self.told.of(track, self.connection.tracks)
 
 
 @dataclass
@@ -275,8 +255,7 @@ class RoomLink(Link):
         """Set while the next presence frame of the channel lists all members."""
         self._waiting: anyio.CancelScope | None = None
         self._reason = "closed"
-        host = urlsplit(signalling.url).hostname
-        self._gather_on = LOOPBACK.get(host or "")
+        self._gather_on = loopback_address(signalling.url)
 
     # --- any thread ---
 
@@ -327,7 +306,7 @@ class RoomLink(Link):
         """The channel is subscribed to. (The list of members may be in the same packet.)"""
         if request.error is None and self.state == "joining":
             self._set_state("joined")
-            self._sink.joined(self.peer_id or "", self.channel or "")
+            self._sink.emit(Joined(self.peer_id or "", self.channel or ""))
             self._await_list()
 
     async def _subscribe(self, channel: str, then: Callable[[Request], None] | None = None) -> None:
@@ -414,14 +393,14 @@ class RoomLink(Link):
             for track in self.tracks:
                 track.close()
         if was_in:
-            self._sink.left(self.peer_id or "", self.channel or "", reason)
+            self._sink.emit(Left(self.peer_id or "", self.channel or "", reason))
         self._set_state("closed")
         self._sink.end(end)
 
     def _set_state(self, state: RoomState) -> None:
         if self.state not in (state, "closed"):
             was, self.state = self.state, state
-            self._sink.state(was, state)
+            self._sink.emit(StateChange(was, state))
 
     # --- what the signalling link emits (it takes this for its events' sink) ---
 
@@ -434,13 +413,11 @@ class RoomLink(Link):
             self._direct(event)
         elif isinstance(event, Message):
             if event.channel == self.channel and event.sender_peer_id != self.peer_id:
-                self._sink.data(
-                    event.sender_peer_id, event.data, "broadcast", event.sender_metadata
-                )
+                self._data(event, "broadcast")
         elif isinstance(event, StateChange):
             pass  # the room has states of its own
         else:
-            self._sink.event(event)
+            self._sink.emit(event)
             if isinstance(event, Connected) and event.peer_id not in self._own_ids:
                 self._own_ids.append(event.peer_id)
             if isinstance(event, Disconnected) and event.will_reconnect:
@@ -461,12 +438,12 @@ class RoomLink(Link):
     def end(self, error: BaseException | None = None) -> None:
         """The signalling link has ended."""
         if self.error is None and error is not None:
-            self._sink.fatal(error)
+            self._sink.emit(FatalError(error))
             self._end(error, str(error))
 
     def _fatal(self, error: MeteredError) -> None:
         if self.error is None:
-            self._sink.fatal(error)
+            self._sink.emit(FatalError(error))
             self._end(error, str(error))
             self._engine.spawn(self, self.signalling.aclose)
 
@@ -511,7 +488,7 @@ class RoomLink(Link):
             else:
                 self.blind = missing
                 logger.warning("%s", missing)
-                self._sink.blind(missing)
+                self._sink.emit(ServerError("no_member_list", str(missing)))
 
     def _stop_waiting(self) -> None:
         if self._waiting is not None and self._engine.error is None:
@@ -585,13 +562,11 @@ class RoomLink(Link):
 
     def _introduce(self, member: Member) -> None:
         """Tell a member of our tracks' metadata, then offer the tracks."""
-        for track in self.tracks:
-            self._send_metadata(member, track)
+        self._send_metadata(member, self.tracks)
         member.connection.set_tracks(self.tracks)
 
     def _rebuild(self, member: Member) -> None:
-        for track in self.tracks:
-            self._send_metadata(member, track)
+        self._send_metadata(member, self.tracks)
         member.error = None
         member.connection.rebuild(local_id=self.peer_id or "")
         if member.state == "reconnecting" and member.connection.state == "idle":
@@ -642,11 +617,14 @@ class RoomLink(Link):
             return
         signal = signals.parse_signal(event.data)
         if signal is None:
-            self._sink.data(event.sender_peer_id, event.data, "direct", event.sender_metadata)
+            self._data(event, "direct")
         elif isinstance(signal, signals.TrackMetadata):
             member.note_metadata(signal)
         else:
             member.connection.receive(signal)
+
+    def _data(self, event: Direct | Message, kind: str) -> None:
+        self._sink.emit(Data(event.sender_peer_id, event.data, kind, event.sender_metadata))
 
     def _keep_early(self, event: Direct) -> None:
         """Keep what a peer sends before presence has announced it."""
@@ -694,8 +672,7 @@ class RoomLink(Link):
 
     def _tell_of_mute(self, member: Member) -> None:
         if self.mute is not None and member.error is None:
-            member.error = self.mute
-            self._sink.negotiation_error(member, self.mute)
+            member.on_exhausted(self.mute)
 
     def _ask_whether_we_may_send(self) -> None:
         """Find out once whether signals can be sent at all, before somebody waits for them."""
@@ -716,10 +693,19 @@ class RoomLink(Link):
 
         self._engine.spawn(self, ask)
 
-    def _send_metadata(self, member: Member, track: LocalTrack) -> None:
-        """Tell a member of a track's metadata. It is on its way before any later signal."""
-        if track.metadata is not None:
-            self._tell(member, metadata_signal(track, track.metadata))
+    def _send_metadata(self, member: Member, tracks: Sequence[LocalTrack]) -> None:
+        """Tell a member of tracks' metadata. It is on its way before any later signal."""
+        for track in tracks:
+            if track.metadata is not None:
+                self._tell(member, metadata_signal(track))
+
+    def _clear_metadata(self, member: Member, tracks: Sequence[LocalTrack]) -> None:
+        """Take it back, under all ids that no track goes by any more."""
+        used = {track_id for track in self.tracks for track_id in track.ids}
+        for track in tracks:
+            for track_id in track.ids if track.metadata is not None else ():
+                if track_id not in used:
+                    self._tell(member, signals.build_signal(signals.TrackMetadata(track_id)))
 
     def _tell(self, member: Member, data: dict[str, Any]) -> None:
         def on_end(request: Request) -> None:
@@ -747,8 +733,7 @@ class RoomLink(Link):
             return
         self.tracks.extend(tracks)
         for member in self.members.values():
-            for track in tracks:
-                self._send_metadata(member, track)
+            self._send_metadata(member, tracks)
             member.connection.set_tracks(self.tracks)
 
     def remove_tracks(self, tracks: Sequence[LocalTrack]) -> None:
@@ -757,8 +742,7 @@ class RoomLink(Link):
             return
         self.tracks = [track for track in self.tracks if track not in tracks]
         for member in self.members.values():
-            for track in tracks:
-                self._clear_metadata(member, track)
+            self._clear_metadata(member, tracks)
             member.connection.set_tracks(self.tracks)
         for track in tracks:
             track.close()
@@ -770,9 +754,8 @@ class RoomLink(Link):
         index = self.tracks.index(old)
         self.tracks[index : index + 1] = [] if new is None else [new]
         for member in self.members.values():
-            self._clear_metadata(member, old)
-            if new is not None:
-                self._send_metadata(member, new)
+            self._clear_metadata(member, [old])
+            self._send_metadata(member, [] if new is None else [new])
             member.connection.replace_track(old, new)
         old.close()
 
@@ -781,14 +764,9 @@ class RoomLink(Link):
         if self.error is not None:
             raise fresh(self.error)
 
-    def _clear_metadata(self, member: Member, track: LocalTrack) -> None:
-        if track.metadata is not None:
-            self._tell(member, metadata_signal(track, None))
-
     # --- what connections need ---
 
     def _connect_to(self, member: Member) -> RemoteConnection:
-        # Where the service is on this machine, so is everybody who uses it.
         context = gather_on.set(self._gather_on)
         try:
             return RemoteConnection(
@@ -809,13 +787,9 @@ class RoomLink(Link):
         return self.signalling.ice_servers or ()
 
 
-def metadata_signal(track: LocalTrack, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what tells a peer of a track's metadata; ``None`` clears it."""
+def metadata_signal(track: LocalTrack) -> dict[str, Any]:
+    """Return what tells a peer of a track's metadata."""
+    metadata = dict(track.metadata or {})
     return signals.build_signal(
-        signals.TrackMetadata(
-            track.id,
-            None if metadata is None else dict(metadata),
-            track.stream_id if metadata is not None else None,
-            track.kind if metadata is not None else None,
-        )
+        signals.TrackMetadata(track.id, metadata, track.stream_id, track.kind)
     )

@@ -47,15 +47,11 @@ def ticks(rate: int) -> int:
 
 
 class VideoTimeline:
-    """Places the pictures of one source after another on the clock."""
+    """Places the pictures of a source on the clock."""
 
     def __init__(self) -> None:
         self._offset: int | None = None
         self._last = -1
-
-    def restart(self) -> None:
-        """Expect another source."""
-        self._offset = None
 
     def again(self) -> int:
         """Return a timestamp for the latest picture to be shown once more, now."""
@@ -77,7 +73,7 @@ class VideoTimeline:
 
 
 class AudioTimeline:
-    """Cuts the sound of one source after another into slices, on the clock.
+    """Cuts the sound of a source into slices, on the clock.
 
     Samples are counted, which is the smoothest there is. A source that pauses leaves a gap.
     """
@@ -86,10 +82,6 @@ class AudioTimeline:
         self._resampler: AudioResampler | None = None
         self._shape: tuple[str, str, int] | None = None
         self._next: int | None = None
-
-    def restart(self) -> None:
-        """Expect another source."""
-        self._resampler = self._shape = None
 
     def slices(self, frame: AudioFrame) -> Iterator[tuple[int, bytes]]:
         """Return what is complete: timestamps in 1/48000 s; 960 samples, s16, stereo.

@@ -330,7 +330,7 @@ def test_a_removed_track_is_not_sent_to_those_who_come_later(
         there = bob.wait_for_peer(timeout=5)
         assert there.track("video", timeout=20).read(timeout=20).shape == (240, 320, 3)
         assert len(there.tracks) == 1
-        assert not there._member.track_metadata
+        assert not there._member.told
 
 
 def test_tracks_added_while_reconnecting_arrive(cloud: LocalCloud, room: str) -> None:
