@@ -88,6 +88,8 @@ if TYPE_CHECKING:
     from metered_sync.media.audio_source import AudioSource as AudioSource
     from metered_sync.media.files import FileSource as FileSource
     from metered_sync.media.files import from_file as from_file
+    from metered_sync.media.recorder import Recorder as Recorder
+    from metered_sync.media.recording import RecordingInfo as RecordingInfo
     from metered_sync.media.snapshot import Snapshot as Snapshot
     from metered_sync.media.stream import MediaStream as MediaStream
     from metered_sync.media.track import FrameQueue as FrameQueue
@@ -200,6 +202,8 @@ _ON_FIRST_USE = {
     "MeteredPeer": "metered_sync.peer",
     "Plan": "metered_sync.wire.control",
     "Publication": "metered_sync.sfu",
+    "Recorder": "metered_sync.media.recorder",
+    "RecordingInfo": "metered_sync.media.recording",
     "RemotePeer": "metered_sync.peer",
     "RemoteTrack": "metered_sync.media.track",
     "SessionInfo": "metered_sync.wire.sfu",

@@ -166,6 +166,8 @@ class IncomingTrack:
         """How often the connection under it was rebuilt."""
         self.last = -math.inf
         """When the latest frame came (``time.monotonic()``)."""
+        self.latency = 0.0
+        """Seconds between the latest frame's first packet and the frame: buffers, decoding."""
         self.ended = False
         self.error: BaseException | None = None
         self.received = Received()
@@ -209,6 +211,9 @@ class IncomingTrack:
         # On its own, lest a name in run() holds a reader until the next frame comes.
         now = time.monotonic()
         if frame.pts is not None and frame.time_base:
+            arrived = self.received.arrived(frame.pts)
+            if arrived is not None:
+                self.latency = now - arrived
             if self._offset is None:
                 # The new receiver's clock begins anew; the pause has passed on ours.
                 due = self._time + max(now - self.last, float(frame.time_base))

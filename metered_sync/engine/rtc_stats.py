@@ -21,6 +21,8 @@ logger = logging.getLogger("metered_sync")
 WINDOW = 2.0
 """Seconds over which a bit rate is taken."""
 COUNTS = ("bytes_sent", "packets_sent", "packets_lost")
+MAX_ARRIVALS = 256
+"""Timestamps whose arrival is remembered: what a jitter buffer may hold, and a decoder."""
 STEP = 0.25
 """Seconds between the samples that it is taken from."""
 
@@ -63,11 +65,16 @@ class Received:
         self._highest = 0
         self._media = 0
         """Packets of the media's own stream on this connection."""
+        self._mapper: Any = None
+        self._arrivals: dict[int, float] = {}
+        """When the first packet of each of the latest timestamps came."""
 
     def watch(self, receiver: RTCRtpReceiver, retransmissions: Collection[int]) -> None:
         """Count a receiver's packets; those of ``retransmissions`` payload types apart."""
         self.lost_before, self._first = self.lost, None
         self._media = 0
+        self._mapper = getattr(receiver, "_RTCRtpReceiver__timestamp_mapper", None)
+        self._arrivals.clear()
         handle: Any = getattr(receiver, "_handle_rtp_packet", None)
         if handle is None:
             logger.warning("this version of aiortc hides its packets: statistics lack them")
@@ -85,6 +92,10 @@ class Received:
         self.meter.add(len(packet.payload) + packet.padding_size)
         if packet.payload_type in retransmissions:
             return
+        if packet.timestamp not in self._arrivals:
+            self._arrivals[packet.timestamp] = time.monotonic()
+            if len(self._arrivals) > MAX_ARRIVALS:
+                del self._arrivals[next(iter(self._arrivals))]
         sequence = packet.sequence_number
         if self._first is None:
             self._first = self._highest = sequence
@@ -94,6 +105,16 @@ class Received:
             if step < 0x8000:
                 self._highest += step
         self._media += 1
+
+    def arrived(self, pts: int) -> float | None:
+        """Return when the first packet of a frame came (``time.monotonic()``), if that is known.
+
+        Args:
+            pts: The frame's timestamp, as aiortc (1.14 to 1.16) gives it: it counts from the
+                first one.
+        """
+        origin = getattr(self._mapper, "_origin", None)
+        return None if origin is None else self._arrivals.get((origin + pts) & 0xFFFFFFFF)
 
     @property
     def lost(self) -> int:

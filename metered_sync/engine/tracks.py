@@ -233,6 +233,8 @@ class Lane:
         self._feed = feed
         self._size = size
         self._waiters: set[asyncio.Future[None]] = set()
+        self._takers: list[object] = []
+        """Who waits for a frame: in turn, lest one who comes again and again gets all."""
         feed.lanes[kind] = self
 
     # --- the producer's thread ---
@@ -267,6 +269,17 @@ class Lane:
 
     async def take(self) -> Frame | None:
         """Return the next frame when it is due; ``None`` at the end."""
+        taker = object()
+        self._takers.append(taker)
+        try:
+            return await self._take(taker)
+        finally:
+            self._takers.remove(taker)
+            if self._takers:
+                with self._feed.lock:
+                    self._wake()
+
+    async def _take(self, taker: object) -> Frame | None:
         running = asyncio.get_running_loop()
         with self._feed.lock:
             self.pass_time()
@@ -276,7 +289,7 @@ class Lane:
                     self._feed._start()
                 if self.closed or self._feed.stopped:
                     return None
-                delay = self._due_in()
+                delay = self._due_in() if self._takers[0] is taker else math.inf
                 if delay <= EARLY:
                     return self._hand_out(self._next())
                 waiter = running.create_future()

@@ -1,0 +1,458 @@
+"""A recording under way: one thread that places, encodes and writes what tracks deliver.
+
+Frames come in through one bounded reader, whoever delivers them; putting them there never
+blocks. A frame waits until its track has been placed (``SETTLE``), and the first ones until
+it is known which streams the file has (``WAIT``). The thread does not know the
+:class:`~metered_sync.Recorder`, which may be collected meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from aiortc.mediastreams import MediaStreamTrack
+from av.error import FFmpegError
+
+from metered_sync.engine import guard, loop, tap
+from metered_sync.engine.deadline import Deadline, Signal
+from metered_sync.engine.reader import Reader
+from metered_sync.engine.timeline import AUDIO_RATE
+from metered_sync.errors import ClosedError, MediaError, MeteredTimeoutError
+from metered_sync.media.alignment import Clock, Voice
+from metered_sync.media.muxing import Format, Movie, Output, Pictures, Sound
+from metered_sync.media.track import RemoteTrack
+
+__all__ = ["Input", "RecordedStream", "Recording", "RecordingInfo"]
+
+logger = logging.getLogger("metered_sync")
+Track = RemoteTrack | MediaStreamTrack
+
+LIMIT = {"audio": 500, "video": 30}
+"""Frames of one track that wait for the encoder at most: 10 s of sound, 1 s of pictures."""
+SETTLE = 0.4
+"""Seconds of frames by which a track is placed."""
+WAIT = 3.0
+"""Seconds that the first frame waits for the first pictures of other tracks."""
+LATE_SIZE = (640, 480)
+"""The size of pictures whose track has not shown one by then."""
+HOLD = 1.0
+"""Seconds that sound waits for that of other tracks, to be mixed."""
+TICK = 0.1
+"""Seconds between two looks at what is ready."""
+REPORT = 0.5
+"""Seconds between two calls of ``on_progress``."""
+
+
+@dataclass(frozen=True)
+class RecordedStream:
+    """One stream of a recorded file."""
+
+    kind: str
+    """``"audio"`` or ``"video"``."""
+    codec: str
+    """The encoder: ``"libx264"``, ``"libvpx"``, ``"aac"``, ``"libopus"``, ``"pcm_s16le"``."""
+    frames: int
+    """Pictures, or packets of sound, written."""
+    duration: float
+    """Seconds from the recording's beginning to the stream's end."""
+    size: tuple[int, int] | None
+    """Width and height in pixels; ``None`` for sound."""
+
+
+@dataclass(frozen=True)
+class RecordingInfo:
+    """How far a recording has come."""
+
+    path: str
+    """The file."""
+    duration: float
+    """Seconds recorded."""
+    frames: int
+    """Pictures written; packets of sound where the file has no pictures."""
+    dropped: int
+    """Frames that came but could not be recorded: encoder or disk were too slow."""
+    bytes: int
+    """The file's size so far."""
+    streams: tuple[RecordedStream, ...]
+    """What the file consists of; empty before the first frames were written."""
+
+
+class _Item(NamedTuple):
+    lane: _Lane
+    frame: Any
+    """``None``: the track has ended."""
+    media: float
+    """Seconds on the track's own clock."""
+    arrived: float
+    """When it came here, or would have without buffers on the way (``time.monotonic()``)."""
+    epoch: int
+    """How often the track was rebuilt before."""
+
+
+class Input(Reader[Any]):
+    """What a track takes for a reader; passes frames on to the recording."""
+
+    def __init__(self, lane: _Lane, track: Track, inbox: Reader[_Item]) -> None:
+        super().__init__(f"recording of {lane.label}")
+        self.taken = 0
+        """Items that the recording has taken out."""
+        self._given = 0
+        self._lane = lane
+        self._track = track
+        self._inbox = inbox
+        self._limit = LIMIT[track.kind]
+
+    def attach(self, deadline: Deadline) -> None:
+        """Have frames delivered."""
+        if isinstance(self._track, RemoteTrack):
+            self._track._incoming.add(self)
+        else:
+            engine = loop.current()
+            what = f"record {self._lane.label}"
+            engine.call(tap.tap, self._track, self, deadline=deadline, what=what)
+
+    def detach(self) -> None:
+        """Have no more delivered."""
+        if isinstance(self._track, RemoteTrack):
+            self._track._incoming.remove(self)
+        else:
+            with contextlib.suppress(Exception):  # the interpreter may be about to exit
+                loop.current().post(tap.untap, self._track, self)
+
+    def put(self, item: Any) -> None:
+        """Pass a frame on; or count it, where too many wait already."""
+        if self.ended:
+            return
+        if self._given - self.taken >= self._limit:
+            self._dropped += 1
+            return
+        arrived = time.monotonic()
+        epoch = 0
+        if isinstance(self._track, RemoteTrack):
+            arrived -= self._track._incoming.latency
+            epoch = self._track.restarts
+        media = arrived if item.pts is None or item.time is None else item.time
+        self._given += 1
+        self._inbox.put(_Item(self._lane, item, media, arrived, epoch))
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Pass on that the track has ended."""
+        if not self.ended:
+            super().end(error)
+            self._inbox.put(_Item(self._lane, None, 0.0, 0.0, 0))
+
+
+class _Lane:
+    """One track on its way into the file. Used on the recording's thread."""
+
+    def __init__(self, track: Track, inbox: Reader[_Item]) -> None:
+        name = track.name if isinstance(track, RemoteTrack) else None
+        self.label = f"{track.kind} track {name or track.id!r}"
+        self.kind: str = track.kind
+        self.input = Input(self, track, inbox)
+        self.held: list[_Item] = []
+        """What waits for the track to be placed."""
+        self.came = False
+        """Whether there was a frame at all."""
+        self.ended = False
+        self.sink: Pictures | Voice | None = None
+        self._clock = Clock()
+        self._epoch = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether more frames are held than should be."""
+        return len(self.held) > 2 * LIMIT[self.kind]
+
+    def earliest(self) -> float:
+        """Return when the first frame that is held belongs."""
+        return self.held[0].media + min(item.arrived - item.media for item in self.held)
+
+    def take(self, item: _Item, zero: float | None) -> None:
+        """Take a frame: write it, or hold it until it can be placed."""
+        if item.frame is None:
+            self.ended = True
+            return
+        self.came = True
+        if item.epoch != self._epoch:
+            self.release(zero)
+            self._clock, self._epoch = Clock(), item.epoch
+        if zero is None or self.held or not self._clock.fits(item.media, item.arrived):
+            self.held.append(item)
+        else:
+            self._write(item, zero)
+
+    def advance(self, zero: float, now: float) -> None:
+        """Write what is held, once there is enough to place it by."""
+        if self.held and (self.ended or self.full or now - self.held[0].arrived >= SETTLE):
+            self.release(zero)
+
+    def release(self, zero: float | None) -> None:
+        """Write what is held."""
+        if self.held and zero is not None:
+            held, self.held = self.held, []
+            self._clock.anchor((item.media, item.arrived) for item in held)
+            for item in held:
+                self._write(item, zero)
+
+    def _write(self, item: _Item, zero: float) -> None:
+        at = self._clock.place(item.media, item.arrived) - zero
+        if isinstance(self.sink, Voice):
+            self.sink.write(item.frame, item.media, at)
+        elif self.sink is not None:
+            self.sink.write(item.frame, at)
+
+
+class Recording:
+    """A recording, from its start to its end."""
+
+    def __init__(self, label: str, path: str, format: Format) -> None:
+        self.label = label
+        self.born = guard.generation()
+        self.done = Signal()
+        """Set when the file is closed."""
+        self.error: BaseException | None = None
+        self.info = RecordingInfo(path, 0.0, 0, 0, 0, ())
+        self.on_progress: Callable[[RecordingInfo, bool], None] | None = None
+        """Called with how far it has come, and whether that is the end. Must not block."""
+        self.owner: object = None
+        """Keeps a recorder with a callback alive as long as it records."""
+        self._path = path
+        self._format = format
+        self._inbox: Reader[_Item] = Reader(label, maxsize=1 << 20)
+        self._lock = threading.Lock()  # guards adding lanes, and the choice of streams
+        self._lanes: tuple[_Lane, ...] = ()
+        self._output: Output | None = None
+        self._movie: Movie | None = None
+        self._streams: list[Pictures | Sound] = []
+        self._sound: Sound | None = None
+        self._zero: float | None = None
+        self._first: float | None = None
+        self._reported = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name=f"metered-sync-{label}", daemon=True)
+
+    # --- any thread ---
+
+    @property
+    def running(self) -> bool:
+        """Whether it has begun, and not ended."""
+        return self._output is not None and not self.done.is_set
+
+    def open(self) -> None:
+        """Open the file."""
+        try:
+            self._output = Output(self._path)
+        except OSError as error:
+            raise MediaError(f"{self._path!r} cannot be written: {error.strerror}") from error
+
+    def start(self, deadline: Deadline) -> None:
+        """Start, and have the frames of all tracks delivered."""
+        _running.add(self)
+        self._thread.start()
+        for lane in self._lanes:
+            lane.input.attach(deadline)
+
+    def add(self, track: Track) -> Input:
+        """Make a place for a track; it is still to be attached."""
+        lane = _Lane(track, self._inbox)
+        with self._lock:
+            if self._zero is not None:
+                if lane.kind == "video" or self._sound is None:
+                    raise MediaError(
+                        f"{self.label}: {lane.label} comes too late: the file has been begun "
+                        f"without {lane.kind} of it; add it before, or record it to another file"
+                    )
+                lane.sink = Voice(self._sound.mixer)
+            self._lanes = (*self._lanes, lane)
+        return lane.input
+
+    def stop(self) -> None:
+        """Have it end, once what has come is written. Takes no lock."""
+        self._inbox.end()
+
+    # --- the thread ---
+
+    def _run(self) -> None:
+        try:
+            self._record()
+            self._close()
+        except Exception as error:
+            self._fail(error)
+        finally:
+            for lane in self._lanes:
+                lane.input.detach()
+            if self._output is not None:
+                with contextlib.suppress(OSError):
+                    self._output.close()
+            self._report(last=True)
+            self.owner = self.on_progress = None
+            _running.discard(self)
+            self.done.set()
+
+    def _record(self) -> None:
+        while True:
+            try:
+                item = self._inbox.get(timeout=TICK)
+            except MeteredTimeoutError:
+                pass
+            except ClosedError:
+                return
+            else:
+                item.lane.input.taken += item.frame is not None
+                if self._first is None and item.frame is not None:
+                    self._first = time.monotonic()
+                item.lane.take(item, self._zero)
+                del item
+            now = time.monotonic()
+            if self._zero is None:
+                self._begin_if_ready(now)
+            if self._zero is not None:
+                self._advance(self._zero, now)
+            if now - self._reported >= REPORT:
+                self._reported = now
+                self._report()
+
+    def _begin_if_ready(self, now: float) -> None:
+        if self._first is None or now - self._first < SETTLE:
+            return
+        waiting = [lane for lane in self._lanes if lane.kind == "video" and not lane.came]
+        patient = now - self._first < WAIT and not any(lane.full for lane in self._lanes)
+        if patient and not all(lane.ended for lane in waiting):
+            return
+        self._begin()
+
+    def _begin(self) -> None:
+        """Choose the file's streams, by what has come so far."""
+        assert self._output is not None
+        movie = self._movie = Movie(self._output, self._format)
+        with self._lock:
+            for lane in self._lanes:
+                if lane.kind == "video" and not (lane.ended and not lane.came):
+                    size = LATE_SIZE
+                    if lane.came:
+                        frame = lane.held[0].frame
+                        size = (max(frame.width & ~1, 2), max(frame.height & ~1, 2))
+                    else:
+                        logger.warning(
+                            "%s: no picture of %s within %g s; it will be recorded in %d x %d",
+                            self.label,
+                            lane.label,
+                            WAIT,
+                            *size,
+                        )
+                    lane.sink = movie.add_pictures(*size)
+                    self._streams.append(lane.sink)
+            if any(lane.kind == "audio" for lane in self._lanes):
+                self._sound = movie.add_sound()
+                self._streams.append(self._sound)
+            for lane in self._lanes:
+                if self._sound is not None and lane.kind == "audio":
+                    lane.sink = Voice(self._sound.mixer)
+            self._zero = min(lane.earliest() for lane in self._lanes if lane.held)
+
+    def _advance(self, zero: float, now: float) -> None:
+        for lane in self._lanes:
+            lane.advance(zero, now)
+        if self._sound is not None:
+            voices = [lane for lane in self._lanes if isinstance(lane.sink, Voice)]
+            ends = [v.sink.end for v in voices if not v.ended and isinstance(v.sink, Voice)]
+            live = any(not lane.ended for lane in self._lanes)
+            latest = round((now - zero - HOLD) * AUDIO_RATE) if live else 0
+            self._sound.write_until(max(min(ends, default=0), latest))
+
+    def _close(self) -> None:
+        """Write the rest, and the file's end."""
+        for lane in self._lanes:
+            lane.ended = True
+        if self._zero is None and any(lane.held for lane in self._lanes):
+            self._begin()
+        if self._zero is None:
+            raise MediaError(self._why_nothing())
+        for lane in self._lanes:
+            lane.release(self._zero)
+            if not lane.came:
+                logger.warning("%s: there was no frame of %s", self.label, lane.label)
+        if self._sound is not None:
+            ends = [lane.sink.end for lane in self._lanes if isinstance(lane.sink, Voice)]
+            self._sound.write_until(max(ends, default=0))
+        for stream in self._streams:
+            stream.flush()
+        assert self._movie is not None
+        assert self._output is not None
+        self._movie.close()
+        if self._output.error is not None:
+            raise self._output.error
+        self._output.close()
+
+    def _why_nothing(self) -> str:
+        if not self._lanes:
+            return f"{self.label}: nothing was recorded: it had no track; add() one"
+        names = ", ".join(lane.label for lane in self._lanes)
+        return f"{self.label}: nothing was recorded: no frame came of {names}; is it being sent?"
+
+    def _fail(self, error: Exception) -> None:
+        output = self._output
+        if isinstance(error, MediaError):
+            self.error = error
+        elif isinstance(error, (OSError, FFmpegError)):
+            cause = output.error if output is not None and output.error is not None else error
+            self.error = MediaError(
+                f"{self.label}: writing failed: {cause.strerror}; what was written before can "
+                "be played"
+            )
+            self.error.__cause__ = cause
+        else:
+            self.error = MediaError(f"{self.label} failed: {error!r}")
+            self.error.__cause__ = error
+        logger.error("%s", self.error)
+        if self._movie is not None and output is not None:
+            output.error = output.error or OSError("given up")  # it takes nothing more
+            with contextlib.suppress(Exception):
+                self._movie.close()
+
+    def _report(self, *, last: bool = False) -> None:
+        streams = tuple(
+            RecordedStream(
+                stream.kind,
+                stream.codec,
+                stream.frames,
+                stream.end,
+                (stream.fitter.width, stream.fitter.height)
+                if isinstance(stream, Pictures)
+                else None,
+            )
+            for stream in self._streams
+        )
+        kind = "video" if any(stream.kind == "video" for stream in streams) else "audio"
+        self.info = RecordingInfo(
+            self._path,
+            max((stream.duration for stream in streams), default=0.0),
+            sum(stream.frames for stream in streams if stream.kind == kind),
+            sum(lane.input.dropped for lane in self._lanes),
+            self._output.size if self._output is not None else 0,
+            streams,
+        )
+        if self.on_progress is not None:
+            self.on_progress(self.info, last)
+
+
+_running: weakref.WeakSet[Recording] = weakref.WeakSet()
+
+
+def _finish_all(deadline: Deadline) -> None:
+    """Let files be finished before the interpreter exits."""
+    mine = [one for one in tuple(_running) if one.born == guard.generation()]
+    for recording in mine:
+        recording.stop()
+    for recording in mine:
+        recording.done.wait(deadline)
+
+
+loop.at_exit(_finish_all)
