@@ -232,7 +232,7 @@ class Lane:
         """Where set: position and ``time.monotonic()`` of the latest frames handed out."""
         self._feed = feed
         self._size = size
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: dict[asyncio.Future[None], object] = {}
         self._takers: list[object] = []
         """Who waits for a frame: in turn, lest one who comes again and again gets all."""
         feed.lanes[kind] = self
@@ -270,14 +270,15 @@ class Lane:
     async def take(self) -> Frame | None:
         """Return the next frame when it is due; ``None`` at the end."""
         taker = object()
-        self._takers.append(taker)
+        with self._feed.lock:
+            self._takers.append(taker)
         try:
             return await self._take(taker)
         finally:
-            self._takers.remove(taker)
-            if self._takers:
-                with self._feed.lock:
-                    self._wake()
+            with self._feed.lock:
+                if taker in self._takers:
+                    self._takers.remove(taker)
+                self._wake()
 
     async def _take(self, taker: object) -> Frame | None:
         running = asyncio.get_running_loop()
@@ -293,7 +294,7 @@ class Lane:
                 if delay <= EARLY:
                     return self._hand_out(self._next())
                 waiter = running.create_future()
-                self._waiters.add(waiter)
+                self._waiters[waiter] = taker
             timer = running.call_later(delay, _settle, waiter) if delay < math.inf else None
             try:
                 await waiter
@@ -301,7 +302,7 @@ class Lane:
                 if timer is not None:
                     timer.cancel()
                 with self._feed.lock:
-                    self._waiters.discard(waiter)
+                    self._waiters.pop(waiter, None)
 
     def close(self) -> None:
         """End this lane. The feed stops with the last lane that somebody may consume."""
@@ -342,11 +343,12 @@ class Lane:
         self._feed.moved.notify_all()
 
     def _wake(self) -> None:
-        for waiter in self._waiters:
+        for waiter, taker in tuple(self._waiters.items()):
             try:
                 waiter.get_loop().call_soon_threadsafe(_settle, waiter)
             except RuntimeError:  # that loop is closed, and nobody waits any more
-                pass
+                del self._waiters[waiter]
+                self._takers.remove(taker)
 
 
 def _settle(waiter: asyncio.Future[None]) -> None:
