@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from metered_sync.media.audio_source import AudioSource as AudioSource
     from metered_sync.media.files import FileSource as FileSource
     from metered_sync.media.files import from_file as from_file
+    from metered_sync.media.preview import Preview as Preview
     from metered_sync.media.recorder import Recorder as Recorder
     from metered_sync.media.recording import RecordingInfo as RecordingInfo
     from metered_sync.media.snapshot import Snapshot as Snapshot
@@ -201,6 +202,7 @@ _ON_FIRST_USE = {
     "MediaStream": "metered_sync.media.stream",
     "MeteredPeer": "metered_sync.peer",
     "Plan": "metered_sync.wire.control",
+    "Preview": "metered_sync.media.preview",
     "Publication": "metered_sync.sfu",
     "Recorder": "metered_sync.media.recorder",
     "RecordingInfo": "metered_sync.media.recording",

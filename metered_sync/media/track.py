@@ -17,6 +17,8 @@ from metered_sync.media.snapshot import Snapshot
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from metered_sync.media.preview import Preview
+
 __all__ = ["FrameQueue", "RemoteTrack"]
 
 FIFO_SIZE = {"audio": 500, "video": 30}
@@ -194,6 +196,30 @@ class RemoteTrack:
             )
         with self.frames(mode="latest") as frames:
             return Snapshot(frames.get(timeout=timeout), self._described())
+
+    def display(self, *, fps: float = 15, width: int = 480, quality: int = 70) -> Preview:
+        """Show the track in a Jupyter notebook, live, and return at once.
+
+        The output of this cell shows the newest picture, or how loud the sound is, until
+        the track ends or the preview is stopped; other cells run meanwhile. With ipywidgets
+        it is smoother: the front end says what it can keep up with. Without, and while the
+        kernel is too busy to hear that, it gets five pictures a second.
+
+        Args:
+            fps: Pictures a second, at most; above 0, up to 60.
+            width: Wider pictures are made smaller, to this many pixels; up to 4096.
+            quality: Of the JPEGs, from 1 (small) to 100 (good).
+
+        Returns:
+            The preview: ``stop()`` it, or use it in a ``with`` statement.
+
+        Raises:
+            MediaError: This is not a notebook.
+            ClosedError: The track has ended; the error that ended its connection, if one did.
+        """
+        from metered_sync.media.preview import Preview
+
+        return Preview(self, fps=fps, width=width, quality=quality)
 
     def stats(self) -> dict[str, Any]:
         """Return what was received so far.
