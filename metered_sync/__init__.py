@@ -86,11 +86,17 @@ if TYPE_CHECKING:
     from metered_sync.control import ControlPlane as ControlPlane
     from metered_sync.data_channel import DataChannel as DataChannel
     from metered_sync.media.audio_source import AudioSource as AudioSource
+    from metered_sync.media.devices import DeviceSource as DeviceSource
+    from metered_sync.media.devices import from_camera as from_camera
+    from metered_sync.media.devices import from_microphone as from_microphone
+    from metered_sync.media.devices import screen_share as screen_share
     from metered_sync.media.files import FileSource as FileSource
     from metered_sync.media.files import from_file as from_file
     from metered_sync.media.preview import Preview as Preview
     from metered_sync.media.recorder import Recorder as Recorder
     from metered_sync.media.recording import RecordingInfo as RecordingInfo
+    from metered_sync.media.rtsp import RtspSource as RtspSource
+    from metered_sync.media.rtsp import from_rtsp as from_rtsp
     from metered_sync.media.snapshot import Snapshot as Snapshot
     from metered_sync.media.stream import MediaStream as MediaStream
     from metered_sync.media.track import FrameQueue as FrameQueue
@@ -197,6 +203,7 @@ _ON_FIRST_USE = {
     "AudioSource": "metered_sync.media.audio_source",
     "ControlPlane": "metered_sync.control",
     "DataChannel": "metered_sync.data_channel",
+    "DeviceSource": "metered_sync.media.devices",
     "FileSource": "metered_sync.media.files",
     "FrameQueue": "metered_sync.media.track",
     "MediaStream": "metered_sync.media.stream",
@@ -208,6 +215,7 @@ _ON_FIRST_USE = {
     "RecordingInfo": "metered_sync.media.recording",
     "RemotePeer": "metered_sync.peer",
     "RemoteTrack": "metered_sync.media.track",
+    "RtspSource": "metered_sync.media.rtsp",
     "SessionInfo": "metered_sync.wire.sfu",
     "SfuApi": "metered_sync.sfu_api",
     "SfuClient": "metered_sync.sfu",
@@ -219,8 +227,12 @@ _ON_FIRST_USE = {
     "TurnCredentialPage": "metered_sync.wire.turn",
     "Usage": "metered_sync.wire.control",
     "VideoSource": "metered_sync.media.video_source",
+    "from_camera": "metered_sync.media.devices",
     "from_file": "metered_sync.media.files",
+    "from_microphone": "metered_sync.media.devices",
+    "from_rtsp": "metered_sync.media.rtsp",
     "mint_token": "metered_sync.tokens",
+    "screen_share": "metered_sync.media.devices",
 }
 _WEBRTC = ("aioice", "aiortc", "av", "numpy")
 

@@ -18,10 +18,11 @@ import av.error
 import numpy as np
 from av import AudioFrame, AudioResampler, VideoFrame
 from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 
 from metered_sync.errors import MediaError
 
-__all__ = ["AUDIO_RATE", "Reading", "probe"]
+__all__ = ["AUDIO_RATE", "SAMPLES", "Reading", "as_yuv", "decoded", "probe", "streams_of"]
 
 AUDIO_RATE = 48000
 SAMPLES = 960
@@ -47,7 +48,7 @@ def _open(path: str) -> Any:
     return av.open("file:" + path, **_OPTIONS)
 
 
-def _streams(container: Any) -> dict[str, Any]:
+def streams_of(container: Any) -> dict[str, Any]:
     """Return the first stream of each kind that can be decoded; cover pictures are none."""
     found: dict[str, Any] = {}
     for stream in container.streams:
@@ -66,7 +67,7 @@ def probe(path: str) -> tuple[list[str], float | None]:
     """
     try:
         with _open(path) as container:
-            kinds = list(_streams(container))
+            kinds = list(streams_of(container))
             duration = container.duration
             others = sorted({stream.type for stream in container.streams} - set(kinds))
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -95,7 +96,7 @@ class Reading:
     def __init__(self, path: str, kinds: Collection[str], position: float) -> None:
         self._container = _open(path)
         try:
-            found = _streams(self._container)
+            found = streams_of(self._container)
             self._streams = {kind: found[kind] for kind in kinds if kind in found}
             if not self._streams:
                 raise MediaError(f"{path!r} has changed: its {' and '.join(kinds)} is gone")
@@ -154,11 +155,12 @@ class Reading:
         rate = stream.average_rate or stream.guessed_rate
         interval = float(1 / rate) if rate and rate <= 1000 else 1 / 30
         last: float | None = None
+        reformatter = VideoReformatter()
         for packet in self._of(stream):
             if isinstance(packet, float):
                 yield packet, "video", None
                 continue
-            for frame in _decoded(packet):
+            for frame in decoded(packet):
                 next_time = 0.0 if last is None else last + interval
                 time = next_time if frame.time is None else frame.time - self._base
                 if last is not None and time <= last:
@@ -166,7 +168,7 @@ class Reading:
                 last = time
                 self._ends["video"] = time + interval
                 if time + interval > self._position:
-                    yield time, "video", _as_yuv(frame)
+                    yield time, "video", as_yuv(frame, reformatter)
 
     def _audio(self, stream: Any) -> Iterator[tuple[float, str, Frame | None]]:
         resampler: AudioResampler | None = None
@@ -177,7 +179,7 @@ class Reading:
             if isinstance(packet, float):
                 yield packet, "audio", None
                 continue
-            for frame in _decoded(packet):
+            for frame in decoded(packet):
                 at = taken if frame.time is None else (frame.time - self._base) * AUDIO_RATE
                 if resampler is None or at - taken > GAP * AUDIO_RATE:  # something is missing
                     count += round(at - taken)
@@ -201,7 +203,7 @@ class Reading:
                 count += SAMPLES
 
 
-def _decoded(packet: Any) -> list[Any]:
+def decoded(packet: Any) -> list[Any]:
     """Return the frames of a packet; none of one that is damaged."""
     try:
         return list(packet.decode())
@@ -209,10 +211,11 @@ def _decoded(packet: Any) -> list[Any]:
         return []
 
 
-def _as_yuv(frame: VideoFrame) -> VideoFrame:
+def as_yuv(frame: VideoFrame, reformatter: VideoReformatter) -> VideoFrame:
+    """Return a picture as encoders want it."""
     width, height = max(frame.width & ~1, 2), max(frame.height & ~1, 2)  # H.264 wants even sizes
     if frame.format.name != "yuv420p" or (width, height) != (frame.width, frame.height):
-        frame = frame.reformat(width=width, height=height, format="yuv420p")
+        frame = reformatter.reformat(frame, width, height, "yuv420p")
     # The file's choice of key frames is not the encoder's.
     frame.pict_type = 0
     return frame

@@ -1,0 +1,64 @@
+"""An RTSP server on loopback: the system's Python runs this, with GStreamer's bindings.
+
+``python3 rtsp_server_gst.py PORT [USER PASSWORD]`` prints a line once it listens. Each client
+gets a live pipeline of its own, at ``/both``, ``/video``, ``/audio`` and ``/multicast``.
+"""
+
+import sys
+
+import gi
+
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtsp", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
+
+VIDEO = (
+    "videotestsrc is-live=true pattern=solid-color foreground-color=0xffff0000"
+    " ! video/x-raw,format=I420,width=160,height=120,framerate=10/1"
+    " ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=5 bitrate=100"
+    " ! rtph264pay config-interval=1 pt=96 name=pay0 "
+)
+AUDIO = (
+    "audiotestsrc is-live=true freq=500 samplesperbuffer=160"
+    " ! audio/x-raw,rate=8000,channels=1 ! mulawenc ! rtppcmupay pt=0 name=pay{} "
+)
+PATHS = {
+    "/both": VIDEO + AUDIO.format(1),
+    "/video": VIDEO,
+    "/audio": AUDIO.format(0),
+    "/multicast": VIDEO,
+}
+
+
+def main() -> None:
+    """Serve until ended."""
+    port, *login = sys.argv[1:]
+    Gst.init(None)
+    server = GstRtspServer.RTSPServer(address="127.0.0.1", service=port)
+    for path, pipeline in PATHS.items():
+        factory = GstRtspServer.RTSPMediaFactory(launch=f"( {pipeline})")
+        if path == "/multicast":
+            pool = GstRtspServer.RTSPAddressPool()
+            pool.add_range("239.255.12.42", "239.255.12.42", 15000, 15010, 1)
+            factory.set_address_pool(pool)
+            factory.set_protocols(GstRtsp.RTSPLowerTrans.UDP_MCAST)
+            factory.set_shared(True)
+        if login:
+            role = GstRtspServer.RTSPToken()
+            role.set_string("media.factory.role", "viewer")
+            auth = GstRtspServer.RTSPAuth()
+            auth.add_basic(GstRtspServer.RTSPAuth.make_basic(*login), role)
+            server.set_auth(auth)
+            access = GstRtspServer.RTSPPermissions()
+            access.add_permission_for_role("viewer", "media.factory.access", True)
+            access.add_permission_for_role("viewer", "media.factory.construct", True)
+            factory.set_permissions(access)
+        server.get_mount_points().add_factory(path, factory)
+    if server.attach(None) == 0:
+        sys.exit(f"port {port} is taken")
+    print("listening", flush=True)
+    GLib.MainLoop().run()
+
+
+main()
