@@ -1,8 +1,8 @@
 """The media connection to one peer of a room, over all its generations.
 
 The two peers agree on who gives way by their ids: the *polite* one's is the smaller. Each
-may offer; the impolite one does at once, the polite one lets the other go first, for a
-while. Where offers cross, the polite one drops its own.
+may offer; at first both let the other go first, the polite one for longer. Where offers
+cross, the polite one drops its own.
 
 Everything that happens to a connection happens in one task, in order: signals of the
 other side (:meth:`RemoteConnection.receive`), what is wanted here, deadlines. Only
@@ -212,8 +212,7 @@ class RemoteConnection:
             return 0
         if self._wants_to_offer():
             if agenda.offer_at == NEVER:
-                wait = self.polite and not self._generation.negotiated
-                agenda.offer_at = time + (self._timings.first_offer if wait else 0)
+                agenda.offer_at = time + self._courtesy()
                 self._begin()
             if time >= agenda.offer_at:
                 await self._offer()
@@ -251,6 +250,14 @@ class RemoteConnection:
             and not self._agenda.exhausted
             and (self._replay or self._sections.unsettled(self.pc))
         )
+
+    def _courtesy(self) -> float:
+        """Return how long the other side may go first."""
+        if self._generation.negotiated:
+            return 0
+        if self.polite:
+            return self._timings.first_offer
+        return self._timings.courtesy if self.generations == 1 else 0
 
     async def _offer(self) -> None:
         self._replay, self._agenda.offer_at = False, NEVER
@@ -469,6 +476,8 @@ class RemoteConnection:
             return "the peer has not answered", "answer"
         if self.pc.iceConnectionState == "completed":
             return "the DTLS handshake failed", "DTLS"
+        if not generation.has_candidates:
+            return "the peer has sent no address to reach it at (ICE candidates)", "ICE"
         return "no network path was found (ICE): a firewall may block UDP", "ICE"
 
     def _explain(self, error: Exception, problem: str, stage: str) -> tuple[str, str]:

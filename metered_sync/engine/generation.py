@@ -92,6 +92,11 @@ class Generation:
         """The other side's ICE user name fragment; empty until it has described itself."""
         return "" if self.remote is None else self.remote.fragment
 
+    @property
+    def has_candidates(self) -> bool:
+        """Whether any usable ICE candidate of the other side has come."""
+        return any(transport.getRemoteCandidates() for transport in ice.transports(self.pc))
+
     # --- descriptions ---
 
     async def make_offer(self) -> str:

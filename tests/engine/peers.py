@@ -26,6 +26,7 @@ from metered_sync.wire.timings import DEFAULT, Timings
 FAST = replace(
     DEFAULT,
     first_offer=0.4,
+    courtesy=0.05,
     answer=0.6,
     crossing=0.2,
     media_connect=4.0,

@@ -13,8 +13,6 @@ from metered_sync.wire.timings import DEFAULT
 from tests.engine.page import PeerPage, peer_page
 from tests.engine.peers import FAST, Side, frames, picture, run, tone, until
 
-pytestmark = pytest.mark.unsettled
-
 POLITE, IMPOLITE = ("a", "b"), ("b", "a")
 
 

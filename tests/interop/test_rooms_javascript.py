@@ -27,14 +27,11 @@ from metered_sync.testing import PatternSource, ToneSource, dominant_frequency, 
 from tests.browser.conftest import Tab, Tabs
 from tests.conftest import wait_until
 
-pytestmark = [pytest.mark.browser, pytest.mark.unsettled]
+pytestmark = pytest.mark.browser
 THEM = "m-browser"
 POLITE, IMPOLITE = "a-python", "z-python"
 FAST = ReconnectOptions(initial_delay=0.05, max_delay=0.2)
 PATIENCE = 45.0
-CROSSING = pytest.mark.skip(
-    "known defect: now and then no path is found after offers have crossed, on a busy machine"
-)
 
 
 class Room:
@@ -159,7 +156,7 @@ def enter(cloud: LocalCloud, tabs: Tabs, client_bundle: Path) -> Iterator[Callab
         peer.close()
 
 
-@pytest.mark.parametrize("us", [POLITE, pytest.param(IMPOLITE, marks=CROSSING)])
+@pytest.mark.parametrize("us", [POLITE, IMPOLITE])
 @pytest.mark.parametrize("browser_first", [True, False])
 def test_pictures_sound_and_messages_both_ways(
     enter: Callable[[str], Room], us: str, browser_first: bool

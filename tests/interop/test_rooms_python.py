@@ -35,8 +35,6 @@ from tests.conftest import wait_until
 from tests.interop.conftest import python_command
 from tests.interop.parties import FAST, Driver, Party
 
-pytestmark = pytest.mark.unsettled
-
 PATIENCE = 20.0
 ORDERS = [("a-ours", "b-theirs"), ("b-ours", "a-theirs")]
 """Ids of both: the smaller one's owner gives way where offers cross."""
@@ -250,7 +248,6 @@ def test_a_data_channel_of_ours_and_one_of_theirs(
             assert len(them.next("message", label="theirs")["data"]) == 50_000
 
 
-@pytest.mark.skip("known defect: now and then a track that is added early on is not heard")
 @pytest.mark.parametrize(("our_id", "their_id"), ORDERS)
 def test_streams_come_and_go_later(
     meet: Callable[..., Meeting], our_id: str, their_id: str
