@@ -323,9 +323,11 @@ class RemoteConnection:
             # The other side drops its own for ours, unless it never got that.
             agenda.hasten()
             return
-        if not crossing and not over and self._is_stale(offer):
+        if not over and self._is_stale(offer):
             return
-        if crossing or over or generation.fragment not in ("", offer.fragment):
+        if over or generation.fragment not in ("", offer.fragment):
+            self._replace(replay=False)
+        elif crossing and not generation.roll_back():
             self._replace(replay=False)
         self._begin()
         try:
@@ -379,6 +381,9 @@ class RemoteConnection:
             return
         if self._is_down() or not generation.fits(answer):
             return  # (to an earlier offer)
+        if generation.fragment not in ("", answer.fragment):
+            self._replace(replay=True)  # it has begun anew, as the async client does for glare
+            return
         try:
             await generation.take_answer(answer)
         except SupersededError:

@@ -1,7 +1,7 @@
 """One peer connection to a peer: a generation of a :class:`RemoteConnection`.
 
-aiortc (1.14 to 1.16) can neither roll back nor restart ICE, so where a browser would do
-either, a new generation takes the place of the old one.
+aiortc (1.14 to 1.16) cannot restart ICE, so where a browser would, a new generation takes
+the place of the old one.
 
 All sections share one transport from the start. (With aiortc's balanced policy a third
 section is left on a transport that bundling has stopped.) What aiortc does with
@@ -134,6 +134,26 @@ class Generation:
                 taken.add(slot.mid)
             mids.append(slot.mid)
         return arrange(offer, order, mids)
+
+    def roll_back(self) -> bool:
+        """Take our offer back, so that one of the other side can be taken.
+
+        aiortc (1.14 to 1.16) cannot; but all that an offer leaves behind, on a connection
+        that has been negotiated before, are its description, a state and its new sections.
+
+        Returns:
+            Whether that was possible.
+        """
+        pc: Any = self.pc
+        change_state = getattr(pc, "_RTCPeerConnection__setSignalingState", None)
+        pending = "_RTCPeerConnection__pendingLocalDescription"
+        if change_state is None or not hasattr(pc, pending) or not self.negotiated:
+            return False
+        setattr(pc, pending, None)
+        change_state("stable")
+        self._sections.withdraw(pc)
+        self.offered = None
+        return True
 
     async def take_offer(self, offer: Repaired) -> str:
         """Take an offer of the other side, and return the text of our answer."""

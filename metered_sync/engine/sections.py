@@ -28,6 +28,8 @@ __all__ = ["Sections", "Slot"]
 SENDING = ("sendrecv", "sendonly")
 CROWD = 32
 """Sections from which on a track with metadata, too, takes any that is free."""
+WITHDRAWN = " "
+"""The mid of a section that was withdrawn, until aiortc has the other side's offer: none has it."""
 UNUSED_CHANNEL = 65534
 """The id of a channel that is never used: with it a section for data is offered again."""
 
@@ -254,12 +256,29 @@ class Sections:
                         slot.outlet.switch(None)
                 self.slots[index] = Slot(section.kind, section.mid)
 
+    def withdraw(self, pc: RTCPeerConnection) -> None:
+        """Take back what the other side does not know: the sections that only our offer has.
+
+        They are offered again later. aiortc would put them into the other side's offer.
+        """
+        for slot in self.slots:
+            if not slot.agreed:
+                slot.mid = ""
+                transceiver: Any = slot.transceiver
+                if transceiver is not None:
+                    transceiver._set_mid(WITHDRAWN)
+                    transceiver._set_mline_index(None)
+                elif pc.sctp is not None:
+                    pc.sctp.mid = None
+        self.slots = [slot for slot in self.slots if slot.agreed or slot.transceiver is not None]
+
     def adopt(self, remote: Description, rejected: frozenset[str], pc: RTCPeerConnection) -> None:
         """Have the sections be those of a description that aiortc has taken."""
         by_mid: dict[Any, RTCRtpTransceiver] = {t.mid: t for t in pc.getTransceivers()}
         self.mids.update(section.mid for section in remote.sections)
         # A new generation may have another order, or others altogether.
         known = {slot.mid: slot for slot in self.slots if slot.mid}
+        withdrawn = [slot for slot in self.slots if not slot.mid]
         slots = []
         for section in remote.sections:
             slot = known.pop(section.mid, None)
@@ -276,7 +295,10 @@ class Sections:
             slot.transceiver = None
             if slot.outlet is not None:
                 slot.outlet.close()
-        self.slots = slots
+        for slot in withdrawn:
+            free: Any = slot.transceiver
+            free._set_mid(None)
+        self.slots = [*slots, *withdrawn]
 
     def tell(self) -> None:
         """Take note that we have described what is attached."""

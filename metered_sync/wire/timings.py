@@ -60,7 +60,7 @@ class Timings:
     """How long the impolite one does, before its very first: a browser offers at once, polite
     or not, and on the first peer connection of a page Chromium (156) finds no candidates
     ever if an offer that crosses its own comes before it has found any."""
-    answer: float = 5.0
+    answer: float = 2.5
     """An offer without an answer, or an answer without effect, is repeated after this time."""
     answer_max: float = 30.0
     """The longest pause between two repetitions; it doubles from ``answer`` on."""

@@ -337,7 +337,8 @@ def test_offers_that_cross() -> None:
     run(test())
 
 
-def test_offers_that_cross_on_a_live_connection() -> None:
+@pytest.mark.parametrize("metadata", [None, {"n": 1}])
+def test_offers_that_cross_on_a_live_connection(metadata: dict[str, Any] | None) -> None:
     async def test() -> None:
         async with pair() as both:
             sound = {side: tone() for side in both.sides}
@@ -345,14 +346,19 @@ def test_offers_that_cross_on_a_live_connection() -> None:
                 side.link.set_tracks([sound[side]])
             await all_play(both, 1)
             both.filter = lambda _side, signal: 0.2 if is_a(signal, "offer") else 0.0
+            channels = []
             for side in both.sides:
-                side.link.set_tracks([sound[side], picture()])
-            await all_play(both, 2)
-            for side in both.sides:
-                assert len(side.first) == 2
-                assert side.gone == []
+                side.link.set_tracks([sound[side], picture(metadata=metadata), picture()])
+                channels.append(side.link.create_channel("one"))
+            offers = [side.offers() for side in both.sides]
+            await all_play(both, 3)
+            for side, mine, before in zip(both.sides, channels, offers, strict=True):
+                await until(lambda side=side: side.channels, what="its channel")
+                await until(lambda mine=mine: mine.readyState == "open", what="ours")
+                assert side.offers() > before  # they did cross
+                assert len(side.first) == 3
+                assert (side.gone, side.errors, side.link.generations) == ([], [], 1)
                 assert side.link.state == "connected"
-            assert both.impolite.resets <= 1
 
     run(test())
 

@@ -298,6 +298,7 @@ def test_offers_that_cross(ids: tuple[str, str]) -> None:
             await page.run("release()")
             await gets(side, ["audio", "video"])
             await plays(page, 2)
+            assert side.link.generations == 1
             await in_order(page)
 
     run(test())
