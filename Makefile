@@ -5,6 +5,8 @@
 # Both set up their own virtual environment in .venv. PYTHON chooses the interpreter.
 
 PYTHON ?= python3
+# Two processes, for most tests wait more than they compute; a file's tests stay together.
+PYTEST_ARGS ?= --numprocesses 2 --dist loadfile
 VENV := .venv
 BIN := $(VENV)/bin
 

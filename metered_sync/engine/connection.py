@@ -325,9 +325,8 @@ class RemoteConnection:
             return
         if not over and self._is_stale(offer):
             return
-        if over or generation.fragment not in ("", offer.fragment):
-            self._replace(replay=False)
-        elif crossing and not generation.roll_back():
+        anew = over or generation.fragment not in ("", offer.fragment)
+        if anew or (crossing and not generation.roll_back()):
             self._replace(replay=False)
         self._begin()
         try:
