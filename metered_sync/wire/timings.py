@@ -54,7 +54,7 @@ class Timings:
     """The time in which one address may make ``MAX_ATTEMPTS`` attempts to connect."""
 
     # --- rooms ---
-    first_offer: float = 2.0
+    first_offer: float = 0.8
     """How long the polite one of two peers waits for the other's first offer."""
     courtesy: float = 0.3
     """How long the impolite one does, before its very first: a browser offers at once, polite
