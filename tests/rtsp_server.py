@@ -34,6 +34,11 @@ class RtspServer:
         """Return the URL of ``both``, ``video`` or ``audio``, for ``user:password@``."""
         return f"rtsp://{login}127.0.0.1:{self.port}/{path}"
 
+    @property
+    def pid(self) -> int:
+        """The process that serves."""
+        return self._process.pid
+
     def start(self) -> None:
         """Start, at the same port as before."""
         command = [PYTHON, str(PROGRAM), str(self.port), *self._login]

@@ -14,7 +14,7 @@ import av.error
 from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.tracks import Feed
 from metered_sync.errors import MediaError, MediaNotFoundError, MeteredTimeoutError
-from metered_sync.media.capture import LiveSource, Playout, open_in_time, read
+from metered_sync.media.live_source import LiveSource, Playout, open_in_time, read
 
 __all__ = ["DeviceSource", "from_camera", "from_microphone", "screen_share"]
 

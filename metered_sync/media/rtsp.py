@@ -16,7 +16,7 @@ import av.error
 from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.tracks import POLL, Feed
 from metered_sync.errors import MediaError, MeteredTimeoutError
-from metered_sync.media.capture import LiveSource, Playout, open_in_time, read
+from metered_sync.media.live_source import LiveSource, Playout, open_in_time, read
 from metered_sync.media.reading import streams_of
 
 __all__ = ["RtspSource", "from_rtsp"]

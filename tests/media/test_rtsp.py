@@ -30,7 +30,7 @@ from metered_sync import (
     from_rtsp,
 )
 from metered_sync.engine.tracks import Feed
-from metered_sync.media import capture, rtsp
+from metered_sync.media import live_source, rtsp
 from metered_sync.media.sources import as_tracks
 from metered_sync.testing import dominant_frequency
 from tests.conftest import wait_until
@@ -408,8 +408,8 @@ def test_pictures_are_left_out_where_decoding_takes_too_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Read at half its speed it falls behind; then whole groups of pictures are left out."""
-    monkeypatch.setattr(capture, "BEHIND", 0.2)
-    monkeypatch.setattr(capture, "PATIENCE", 0.2)
+    monkeypatch.setattr(live_source, "BEHIND", 0.2)
+    monkeypatch.setattr(live_source, "PATIENCE", 0.2)
     path = tmp_path / "stream.mkv"
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=25, options={"tune": "zerolatency"})
@@ -426,7 +426,7 @@ def test_pictures_are_left_out_where_decoding_takes_too_long(
 
     def produce(feed: Feed) -> None:
         nonlocal decoded
-        playout = capture.Playout(feed)
+        playout = live_source.Playout(feed)
         lane = feed.lanes["video"]
         lane.wanted = True
         ready = 0.0  # when the next packet has come over the network
@@ -444,7 +444,7 @@ def test_pictures_are_left_out_where_decoding_takes_too_long(
                     while feed.clock() < began + 0.08:
                         time.sleep(0.001)
 
-    with capture.LiveSource("test", ["video"], produce) as source:
+    with live_source.LiveSource("test", ["video"], produce) as source:
         source.wait(timeout=60)
     assert 10 < decoded < 90
     assert max(late) < 2.5
