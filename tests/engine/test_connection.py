@@ -387,7 +387,7 @@ def test_an_offer_right_behind_an_answer() -> None:
     run(test())
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(4))
 def test_signalling_that_does_everything_wrong(seed: int) -> None:
     async def test() -> None:
         rng = random.Random(seed)
