@@ -10,16 +10,17 @@ import math
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import aioice.ice
 import anyio
-from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection
+from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCRtpReceiver
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from aiortc.rtcconfiguration import RTCBundlePolicy
 from av import AudioFrame, VideoFrame
 
+from metered_sync.engine import jitter
 from metered_sync.engine.logs import scrub_loggers
 from metered_sync.engine.reader import Reader
 from metered_sync.engine.rtc_stats import Received
@@ -39,6 +40,10 @@ __all__ = [
 logger = logging.getLogger("metered_sync")
 scrub_loggers("aiortc", "aioice")
 Frame = AudioFrame | VideoFrame
+
+LINGER = 10.0
+"""Seconds for which a track is decoded with nobody reading it, so that somebody who reads now
+and then, or begins to, gets a picture at once."""
 
 gather_on: contextvars.ContextVar[str | None] = contextvars.ContextVar("gather_on", default=None)
 """The only address to gather candidates on, in the current task: a loopback one, or ``None``."""
@@ -145,9 +150,10 @@ class IncomingTrack:
     """A remote track's frames, spread over its readers.
 
     Frames are taken from aiortc as they come, whether somebody reads or not: its own
-    queue is unbounded. Readers are held weakly, for they hold their client, which the
-    engine must not keep alive; the tuple is replaced, not changed, so that the loop reads
-    it without the lock that guards replacing it.
+    queue is unbounded. They are decoded while somebody reads, and ``LINGER`` seconds
+    longer; see :mod:`metered_sync.engine.jitter`. Readers are held weakly, for they hold
+    their client, which the engine must not keep alive; the tuple is replaced, not changed,
+    so that the loop reads it without the lock that guards replacing it.
 
     The media connection under it may be rebuilt: :meth:`run` then goes on with another
     receiver. Readers see a pause, and timestamps that go on rising.
@@ -161,6 +167,8 @@ class IncomingTrack:
         self.name = name
         self.stream_id = stream_id
         self.frames = 0
+        """Frames that came so far, decoded or not."""
+        self.decoded = 0
         """Frames decoded so far."""
         self.restarts = 0
         """How often the connection under it was rebuilt."""
@@ -173,10 +181,14 @@ class IncomingTrack:
         self.received = Received()
         self._readers: tuple[weakref.ref[Reader[Any]], ...] = ()
         self._lock = threading.Lock()
+        self._until: float | None = None
+        """Up to when to decode if nobody reads."""
         self._offset: int | None = 0
         """What to add to timestamps; ``None``: find out with the next frame."""
         self._time = 0.0
-        """The latest frame's timestamp, in seconds."""
+        """The timestamp of the latest frame that was decoded, in seconds."""
+        self._spread_at = -math.inf
+        """When that came."""
 
     @property
     def readers(self) -> list[Reader[Any]]:
@@ -196,9 +208,29 @@ class IncomingTrack:
         with self._lock:
             self._readers = tuple(weakref.ref(r) for r in self.readers if r is not reader)
 
+    def take_over(self, receiver: RTCRtpReceiver, retransmissions: Collection[int]) -> None:
+        """Decide from now on what a receiver decodes, and count its packets.
+
+        ``retransmissions`` are payload types.
+        """
+        self.received.watch(receiver, retransmissions)
+        jitter.take_over(receiver, self)
+
+    def wanted(self) -> bool:
+        """Whether frames are to be decoded: somebody reads, or did so a moment ago."""
+        now = time.monotonic()
+        if self._until is None or any(ref() is not None for ref in self._readers):
+            self._until = now + LINGER
+        return now < self._until
+
+    def leave_out(self) -> None:
+        """Count a frame that came, and is not decoded."""
+        self.last = time.monotonic()
+        self.frames += 1
+
     async def run(self, track: MediaStreamTrack) -> None:
         """Take frames until no more come. Whoever runs this knows why, and what to do then."""
-        if self.frames:
+        if self.decoded:
             self._offset = None
         try:
             while not self.ended:
@@ -216,12 +248,13 @@ class IncomingTrack:
                 self.latency = now - arrived
             if self._offset is None:
                 # The new receiver's clock begins anew; the pause has passed on ours.
-                due = self._time + max(now - self.last, float(frame.time_base))
+                due = self._time + max(now - self._spread_at, float(frame.time_base))
                 self._offset = math.ceil(due / frame.time_base) - frame.pts
             frame.pts += self._offset
             self._time = float(frame.pts * frame.time_base)
-        self.last = now
+        self.last = self._spread_at = now
         self.frames += 1
+        self.decoded += 1
         for reader in self.readers:
             reader.put(frame)
 
@@ -239,6 +272,6 @@ class IncomingTrack:
             "id": self.id,
             "name": self.name,
             **self.received.stats(),
-            "frames_decoded": self.frames,
+            "frames_decoded": self.decoded,
             "restarts": self.restarts,
         }

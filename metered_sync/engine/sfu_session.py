@@ -374,7 +374,7 @@ class Session:
             transceivers = {t.mid: t for t in pc.getTransceivers()}
             for incoming, section in zip(tracks, sections, strict=True):
                 apart = {c.payload_type for c in section.codecs if c.name.lower() == "rtx"}
-                incoming.received.watch(transceivers[section.mid].receiver, apart)
+                incoming.take_over(transceivers[section.mid].receiver, apart)
             with self._webrtc("answer", "no answer can be made to the SFU's offer"):
                 await pc.setLocalDescription(await pc.createAnswer())
             if subscribed.renegotiation_required:

@@ -3,8 +3,8 @@
 From a request to a packet: ``server`` holds everything together, ``api`` are the HTTP calls,
 ``session`` negotiates (``slots`` are its media sections, ``codecs`` their rules),
 ``transport`` is the UDP socket (``stun`` and ``dtls`` its protocols), ``routing`` leads
-packets to tracks and ``forward`` sends them on (``rtp``, ``rtcp``, ``reception`` and
-``keyframes`` are its tools).
+packets to tracks and ``forward`` sends them on (``rtp``, ``rtcp`` and ``reception`` are its
+tools).
 """
 
 from metered_sync.local.sfu.server import Sfu

@@ -1,4 +1,4 @@
-"""Recognise the start of a key frame from the first bytes of an RTP payload.
+"""Recognise the start of a picture, or of a key frame, from the first bytes of an RTP payload.
 
 Sources: RFC 7741 (VP8), RFC 9628 (VP9), RFC 6184 (H.264), RFC 7798 (H.265) and the AV1 RTP
 specification, section 4.4.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["detector"]
+__all__ = ["detector", "starts_picture"]
 
 
 def detector(codec_name: str) -> Callable[[bytes], bool] | None:
@@ -16,12 +16,24 @@ def detector(codec_name: str) -> Callable[[bytes], bool] | None:
     return _DETECTORS.get(codec_name.lower())
 
 
+def starts_picture(codec_name: str, payload: bytes) -> bool:
+    """Whether a picture may start with this payload; VP8 and H.264 only, `True` for others.
+
+    Parameters that stand before a picture are a part of it.
+    """
+    test = _STARTS.get(codec_name.lower())
+    return test is None or test(payload)
+
+
+def _vp8_starts(payload: bytes) -> bool:
+    return payload[0] & 0x17 == 0x10  # Start of a partition, and the first one.
+
+
 def _vp8(payload: bytes) -> bool:
-    first = payload[0]
-    if first & 0x17 != 0x10:  # Start of a partition, and the first one.
+    if not _vp8_starts(payload):
         return False
     position = 1
-    if first & 0x80:
+    if payload[0] & 0x80:
         extended = payload[1]
         position = 2
         if extended & 0x80:
@@ -47,6 +59,19 @@ def _h264(payload: bytes) -> bool:
     elif kind == 28:  # FU-A: only its first fragment starts anything.
         kind = payload[1] & 0x1F if payload[1] & 0x80 else 0
     return kind in (5, 7)
+
+
+def _h264_starts(payload: bytes) -> bool:
+    at = 0
+    if payload[0] & 0x1F == 24:
+        at = 3
+    elif payload[0] & 0x1F == 28:
+        if not payload[1] & 0x80:
+            return False
+        at = 1
+    # Parameters and the like; or a slice whose first macroblock is number 0 (a bit that is set).
+    kind = payload[at] & 0x1F
+    return kind in (6, 7, 8, 9) or (kind in (1, 5) and bool(payload[at + 1] & 0x80))
 
 
 def _h265(payload: bytes) -> bool:
@@ -75,3 +100,4 @@ _DETECTORS = {
     "h264": _guarded(_h264),
     "h265": _guarded(_h265),
 }
+_STARTS = {"vp8": _guarded(_vp8_starts), "h264": _guarded(_h264_starts)}

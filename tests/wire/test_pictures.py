@@ -6,7 +6,7 @@ import pytest
 from aiortc.codecs import get_encoder
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
-from metered_sync.local.sfu.keyframes import detector
+from metered_sync.wire.pictures import detector
 
 
 @pytest.mark.parametrize("name", ["VP8", "H264"])

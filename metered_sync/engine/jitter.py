@@ -1,0 +1,420 @@
+"""From packets to the decoder, sooner than aiortc does it, and only where somebody reads.
+
+aiortc (1.14 to 1.16) holds each picture until the next one begins: it hands frame N to the
+decoder with the first packet of frame N+1, and one frame with each packet, so that what
+waited for a lost packet may stay late for ever. Sound is held for 80 ms, and for 320 ms
+after the first loss. What stands in for its jitter buffers here hands over
+
+- a picture when its last packet has come (the RTP marker bit) and nothing before it is
+  missing, and all that waited together with it;
+- a piece of sound at once, where nothing before it is missing;
+- nothing while nobody wants it; then, from the next key frame on.
+
+A lost packet of a picture is asked for until it comes. What did not come within
+``GIVE_UP`` is given up: pictures go on with the next key frame, and one is asked for.
+
+Only receivers that are given to :func:`take_over` are touched, by private names. How they
+work is checked once, with packets, before the first use; where a version works in another
+way, one line is logged, and its own jitter buffers stay.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Coroutine
+from types import SimpleNamespace
+from typing import Any, NamedTuple, Protocol
+
+from aiortc import RTCRtpCodecParameters, RTCRtpReceiver
+
+from metered_sync.wire.pictures import detector, starts_picture
+
+__all__ = ["Taker", "take_over"]
+
+logger = logging.getLogger("metered_sync")
+
+CAPACITY = 512
+"""Packets kept behind one that is missing. More of them, or a larger jump: a new beginning."""
+LATE = 100
+"""Packets in a row that are older than what was handed over: the sender has begun anew."""
+MISORDER = 50
+"""By how many packets the first one that comes may not be the first one that was sent."""
+GIVE_UP = 1.0
+"""Seconds to wait for a missing packet of a picture before a key frame is asked for."""
+GIVE_UP_SOUND = 0.1
+"""Seconds to wait for a missing packet of sound: nobody sends it again."""
+HELD_SOUND = 5
+"""Packets of sound that wait for a missing one at most."""
+ASK_AGAIN = 0.1
+"""Seconds after which missing packets are asked for again."""
+KEY_AGAIN = 0.5
+"""Seconds after which a key frame is asked for again."""
+PATIENCE = 3.0
+"""Seconds to wait for a key frame; then whatever comes is decoded."""
+
+_BUFFER, _NACKS, _CODECS, _QUEUE, _MAPPER, _THREAD = (
+    f"_RTCRtpReceiver__{name}"
+    for name in (
+        "jitter_buffer",
+        "nack_generator",
+        "codecs",
+        "decoder_queue",
+        "timestamp_mapper",
+        "decoder_thread",
+    )
+)
+
+
+class Taker(Protocol):
+    """Who gets the frames in the end."""
+
+    def wanted(self) -> bool:
+        """Whether they are to be decoded."""
+
+    def leave_out(self) -> None:
+        """Be told of a frame that came, and is not decoded."""
+
+
+def take_over(receiver: RTCRtpReceiver, taker: Taker) -> None:
+    """Have a receiver hand its frames over without delay, while its taker wants them.
+
+    Doing it again gives it another taker.
+    """
+    if _works():
+        _install(receiver, taker)
+
+
+def _install(receiver: Any, taker: Taker) -> None:
+    present, nacks = getattr(receiver, _BUFFER), getattr(receiver, _NACKS)
+    if isinstance(present, _Intake):
+        present.taker = taker
+    elif nacks is None:
+        setattr(receiver, _BUFFER, _Sound(receiver, taker))
+    else:
+        setattr(receiver, _BUFFER, _Pictures(receiver, taker))
+        setattr(receiver, _NACKS, _Nacks(nacks))
+
+
+class _Frame(NamedTuple):
+    """What decoders take."""
+
+    data: bytes
+    timestamp: int
+
+
+class _Intake:
+    """Puts packets in order; stands in for a jitter buffer of aiortc's."""
+
+    def __init__(self, receiver: Any, taker: Taker) -> None:
+        self.taker = taker
+        self._receiver = receiver
+        self._codecs: dict[int, Any] = getattr(receiver, _CODECS)
+        self._ssrc: int | None = None
+        self._next = 0
+        """The number of the packet that is to be taken next."""
+        self._waiting: dict[int, Any] = {}
+        """Packets behind one that is missing, by their numbers."""
+        self._stuck: float | None = None
+        """Since when it has been missing."""
+        self._late = 0
+
+    def add(self, packet: Any) -> tuple[bool, None]:
+        """Take a packet, with its payload in ``_data``; hand over the frames it completes.
+
+        Returns:
+            Whether to ask for a key frame; and no frame, where aiortc's returns one.
+        """
+        now = time.monotonic()
+        if not self.taker.wanted():
+            self._leave_out(packet)
+            return False, None
+        number = packet.sequence_number
+        if packet.ssrc != self._ssrc:
+            self._begin(packet, now)
+        ahead = (number - self._next) & 0xFFFF
+        if ahead >= 0x8000:
+            if not self._rewind(number):
+                # It came twice, or after it was given up.
+                self._late += 1
+                if self._late <= LATE:
+                    return self._ask(now), None
+                self._begin(packet, now)
+        elif ahead >= CAPACITY:
+            self._begin(packet, now)
+        self._late = 0
+        self._waiting[number] = packet
+        self._take_all(now)
+        return self._ask(now), None
+
+    def _take_all(self, now: float) -> None:
+        while self._waiting:
+            before = self._next
+            while (packet := self._waiting.pop(self._next, None)) is not None:
+                self._next = (self._next + 1) & 0xFFFF
+                self._take(packet, now)
+            if not self._waiting:
+                self._stuck = None
+            elif self._stuck is None or self._next != before:
+                self._stuck = now
+            number = self._resume_at(now) if self._waiting else None
+            if number is None:
+                return
+            # What is missing is given up.
+            for old in [n for n in self._waiting if (n - number) & 0xFFFF >= 0x8000]:
+                del self._waiting[old]
+            self._next = number
+
+    def _in_order(self) -> list[int]:
+        return sorted(self._waiting, key=lambda number: (number - self._next) & 0xFFFF)
+
+    def _hand_over(self, packets: list[Any]) -> None:
+        """Give a frame to the decoder, as the receiver does."""
+        if getattr(self._receiver, _THREAD):
+            data = b"".join(packet._data for packet in packets)
+            timestamp = getattr(self._receiver, _MAPPER).map(packets[0].timestamp)
+            codec = self._codecs[packets[0].payload_type]
+            getattr(self._receiver, _QUEUE).put((codec, _Frame(data, timestamp)))
+
+    def _begin(self, packet: Any, now: float) -> None:
+        """Go on from this packet, whatever came before."""
+        self._ssrc, self._next = packet.ssrc, packet.sequence_number
+        self._waiting.clear()
+        self._stuck, self._late = None, 0
+
+    def _leave_out(self, packet: Any) -> None:
+        """Take note of a packet that nobody wants."""
+        self._ssrc = None
+        self._waiting.clear()
+        self.taker.leave_out()
+
+    def _rewind(self, number: int) -> bool:
+        """Go back to an older packet, where a stream has only just begun."""
+        return False
+
+    def _take(self, packet: Any, now: float) -> None:
+        """Take the next packet."""
+        raise NotImplementedError
+
+    def _resume_at(self, now: float) -> int | None:
+        """Return the number to go on from, where what is missing is to be given up."""
+        raise NotImplementedError
+
+    def _ask(self, now: float) -> bool:
+        """Whether to ask for a key frame now."""
+        return False
+
+
+class _Sound(_Intake):
+    """For sound: each packet is a frame."""
+
+    def _take(self, packet: Any, now: float) -> None:
+        if packet._data:
+            self._hand_over([packet])
+
+    def _resume_at(self, now: float) -> int | None:
+        assert self._stuck is not None
+        if len(self._waiting) < HELD_SOUND and now - self._stuck < GIVE_UP_SOUND:
+            return None
+        return self._in_order()[0]
+
+
+class _Pictures(_Intake):
+    """For pictures, each of as many packets as it takes."""
+
+    def __init__(self, receiver: Any, taker: Taker) -> None:
+        super().__init__(receiver, taker)
+        self._parts: list[Any] = []
+        """The packets of the next picture, as far as they have come."""
+        self._untouched = True
+        """Whether a stream has begun, and nothing of it was handed over or thrown away yet."""
+        self._ended: int | None = None
+        """The timestamp of the latest picture that ended with a marker."""
+        self._trusted = True
+        """Whether markers stand where pictures end (RFC 6184 lets H.264 err)."""
+        self._flowing = False
+        """Whether the decoder has what the next picture refers to."""
+        self._starving: float | None = None
+        """Since when a key frame has been missing."""
+        self._asked = -KEY_AGAIN
+        """When one was last asked for."""
+        self._left = False
+        """Whether the latest packets were left out."""
+
+    def _begin(self, packet: Any, now: float) -> None:
+        # A stream begins with a key frame; in its middle one must be asked for.
+        middle = self._left or packet.ssrc == self._ssrc
+        super()._begin(packet, now)
+        self._parts.clear()
+        self._ended = None
+        self._untouched, self._flowing, self._left = not middle, False, False
+        self._starving = now if middle else None
+
+    def _leave_out(self, packet: Any) -> None:
+        self._ssrc, self._left = None, True
+        self._waiting.clear()
+        self._parts.clear()
+        if packet.marker:
+            self.taker.leave_out()
+
+    def _rewind(self, number: int) -> bool:
+        if not self._untouched or (self._next - number) & 0xFFFF > MISORDER:
+            return False
+        self._waiting |= {packet.sequence_number: packet for packet in self._parts}
+        self._parts.clear()
+        self._next = number
+        return True
+
+    def _take(self, packet: Any, now: float) -> None:
+        if self._parts and self._parts[0].timestamp != packet.timestamp:
+            self._release(now)
+        if not self._parts:
+            if not packet._data:  # nothing but padding
+                self._untouched = False
+                return
+            if packet.timestamp == self._ended and not self._starts(packet):
+                self._trusted = False
+        self._parts.append(packet)
+        if packet.marker and self._trusted:
+            self._ended = packet.timestamp
+            self._release(now)
+
+    def _release(self, now: float) -> None:
+        parts, self._parts = self._parts, []
+        self._untouched = False
+        if not self._flowing:
+            if any(map(self._is_key, parts)):
+                self._flowing = True
+            elif self._starving is None:
+                self._starving = now
+            else:
+                self._flowing = now - self._starving > PATIENCE
+        if self._flowing:
+            self._starving = None
+            self._hand_over(parts)
+        else:
+            self.taker.leave_out()
+
+    def _resume_at(self, now: float) -> int | None:
+        assert self._stuck is not None
+        if now - self._stuck < GIVE_UP:
+            return None
+        self._starving = self._starving or now
+        # Nobody who does not send a key frame is waited for longer.
+        test = self._starts if now - self._starving > PATIENCE else self._is_key
+        for number in self._in_order():
+            if test(self._waiting[number]):
+                self._parts.clear()
+                self._flowing = False
+                return number
+        return None
+
+    def _ask(self, now: float) -> bool:
+        if self._starving is None or now - self._asked < KEY_AGAIN:
+            return False
+        self._asked = now
+        return True
+
+    def _starts(self, packet: Any) -> bool:
+        return starts_picture(self._codec(packet), packet.payload)
+
+    def _is_key(self, packet: Any) -> bool:
+        test = detector(self._codec(packet))
+        return test is None or test(packet.payload)
+
+    def _codec(self, packet: Any) -> str:
+        return str(self._codecs[packet.payload_type].name)
+
+
+class _Nacks:
+    """Asks for missing packets again; aiortc's own generator does with the next loss only."""
+
+    def __init__(self, generator: Any) -> None:
+        self._generator = generator
+        self._asked = 0.0
+
+    @property
+    def missing(self) -> set[int]:
+        """The numbers to ask for."""
+        return set(self._generator.missing)
+
+    def add(self, packet: Any) -> bool:
+        """Note a packet; say whether to ask for those that are missing."""
+        now = time.monotonic()
+        missed = self._generator.add(packet)
+        if not missed and (not self._generator.missing or now - self._asked < ASK_AGAIN):
+            return False
+        self._asked = now
+        return True
+
+
+# --- the check ------------------------------------------------------------------------
+
+
+@functools.cache
+def _works() -> bool:
+    """Whether this version of aiortc has what is used here (1.14 to 1.16 have)."""
+    try:
+        _check()
+    except Exception as error:
+        logger.warning(
+            "this version of aiortc receives in a way not known here: pictures come later than "
+            "they could, and are decoded whether somebody reads them or not (%r)",
+            error,
+        )
+        return False
+    return True
+
+
+def _check() -> None:
+    """Give packets to receivers with our buffers, and with their own. Raises what is wrong."""
+    from aiortc.rtp import RtpPacket  # (here, lest a version without it fails to import this)
+
+    # The first picture has two packets. The numbers wrap.
+    for kind, name, payloads, times in (
+        ("video", "VP8", (b"\x10\x00a", b"\x00b", b"\x10\x01c", b"\x10\x01d"), (0, 0, 1, 2)),
+        ("audio", "PCMU", (b"a", b"b", b"c", b"d", b"e", b"f"), range(6)),
+    ):
+        packets = [
+            (96, int(n > 0), 0xFFFE + n & 0xFFFF, 3000 * at, 1, payload)
+            for n, (payload, at) in enumerate(zip(payloads, times, strict=True))
+        ]
+        ours, theirs = _receiver(kind, name), _receiver(kind, name)
+        _install(ours, SimpleNamespace(wanted=lambda: True, leave_out=lambda: None))
+        for packet in packets:
+            _feed(theirs, RtpPacket(*packet))
+        for index in (0, 1, 3, 2, 2, *range(4, len(packets))):  # one late, and twice
+            _feed(ours, RtpPacket(*packets[index]))
+        expected, got = _handed_over(theirs), _handed_over(ours)
+        if (
+            not expected
+            or got[: len(expected)] != expected
+            or len(got) != len(packets) - (kind == "video")
+        ):
+            raise RuntimeError(f"{kind}: handed over {got}, not {expected} and the rest")
+
+
+def _receiver(kind: str, codec: str) -> Any:
+    receiver: Any = RTCRtpReceiver(kind, SimpleNamespace(state="new"))  # type: ignore[arg-type]
+    getattr(receiver, _CODECS)[96] = RTCRtpCodecParameters(
+        mimeType=f"{kind}/{codec}", clockRate=90000, payloadType=96
+    )
+    setattr(receiver, _THREAD, True)
+    return receiver
+
+
+def _feed(receiver: Any, packet: Any) -> None:
+    handling: Coroutine[Any, Any, None] = receiver._handle_rtp_packet(packet, 0)
+    try:
+        handling.send(None)
+    except StopIteration:
+        return
+    handling.close()
+    raise RuntimeError("a packet is not handled at once")
+
+
+def _handed_over(receiver: Any) -> list[tuple[Any, bytes, int]]:
+    queue = getattr(receiver, _QUEUE)
+    items = [queue.get_nowait() for _ in range(queue.qsize())]
+    return [(codec.name, frame.data, frame.timestamp) for codec, frame in items]
