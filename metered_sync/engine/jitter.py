@@ -29,7 +29,7 @@ from typing import Any, NamedTuple, Protocol
 
 from aiortc import RTCRtpCodecParameters, RTCRtpReceiver
 
-from metered_sync.wire.pictures import detector, starts_picture
+from metered_sync.wire.pictures import detector, starts_picture, starts_stream
 
 __all__ = ["Taker", "take_over"]
 
@@ -37,8 +37,8 @@ logger = logging.getLogger("metered_sync")
 
 CAPACITY = 512
 """Packets kept behind one that is missing. More of them, or a larger jump: a new beginning."""
-LATE = 100
-"""Packets in a row that are older than what was handed over: the sender has begun anew."""
+LATE = 20
+"""Packets in a row that are far older than what was handed over: the sender has begun anew."""
 MISORDER = 50
 """By how many packets the first one that comes may not be the first one that was sent."""
 GIVE_UP = 1.0
@@ -137,7 +137,7 @@ class _Intake:
         if ahead >= 0x8000:
             if not self._rewind(number):
                 # It came twice, or after it was given up.
-                self._late += 1
+                self._late += ahead < 0x10000 - CAPACITY
                 if self._late <= LATE:
                     return self._ask(now), None
                 self._begin(packet, now)
@@ -227,12 +227,14 @@ class _Pictures(_Intake):
         super().__init__(receiver, taker)
         self._parts: list[Any] = []
         """The packets of the next picture, as far as they have come."""
-        self._untouched = True
-        """Whether a stream has begun, and nothing of it was handed over or thrown away yet."""
+        self._first: list[Any] | None = None
+        """What has come of a stream that has only just begun."""
         self._ended: int | None = None
         """The timestamp of the latest picture that ended with a marker."""
         self._trusted = True
         """Whether markers stand where pictures end (RFC 6184 lets H.264 err)."""
+        self._begun = False
+        """Whether the decoder has had anything."""
         self._flowing = False
         """Whether the decoder has what the next picture refers to."""
         self._starving: float | None = None
@@ -248,7 +250,8 @@ class _Pictures(_Intake):
         super()._begin(packet, now)
         self._parts.clear()
         self._ended = None
-        self._untouched, self._flowing, self._left = not middle, False, False
+        self._first = None if middle else []
+        self._flowing = self._left = False
         self._starving = now if middle else None
 
     def _leave_out(self, packet: Any) -> None:
@@ -259,19 +262,24 @@ class _Pictures(_Intake):
             self.taker.leave_out()
 
     def _rewind(self, number: int) -> bool:
-        if not self._untouched or (self._next - number) & 0xFFFF > MISORDER:
+        if self._first is None or (self._next - number) & 0xFFFF > MISORDER:
             return False
-        self._waiting |= {packet.sequence_number: packet for packet in self._parts}
+        self._waiting |= {packet.sequence_number: packet for packet in self._first}
+        self._first.clear()
         self._parts.clear()
+        self._ended = None
         self._next = number
         return True
 
     def _take(self, packet: Any, now: float) -> None:
+        if self._first is not None:
+            self._first.append(packet)
+            if len(self._first) > MISORDER:
+                self._first = None
         if self._parts and self._parts[0].timestamp != packet.timestamp:
             self._release(now)
         if not self._parts:
             if not packet._data:  # nothing but padding
-                self._untouched = False
                 return
             if packet.timestamp == self._ended and not self._starts(packet):
                 self._trusted = False
@@ -282,7 +290,6 @@ class _Pictures(_Intake):
 
     def _release(self, now: float) -> None:
         parts, self._parts = self._parts, []
-        self._untouched = False
         if not self._flowing:
             if any(map(self._is_key, parts)):
                 self._flowing = True
@@ -291,7 +298,7 @@ class _Pictures(_Intake):
             else:
                 self._flowing = now - self._starving > PATIENCE
         if self._flowing:
-            self._starving = None
+            self._begun, self._first, self._starving = True, None, None
             self._hand_over(parts)
         else:
             self.taker.leave_out()
@@ -320,6 +327,8 @@ class _Pictures(_Intake):
         return starts_picture(self._codec(packet), packet.payload)
 
     def _is_key(self, packet: Any) -> bool:
+        if not self._begun:
+            return starts_stream(self._codec(packet), packet.payload)
         test = detector(self._codec(packet))
         return test is None or test(packet.payload)
 
@@ -400,7 +409,8 @@ def _receiver(kind: str, codec: str) -> Any:
     getattr(receiver, _CODECS)[96] = RTCRtpCodecParameters(
         mimeType=f"{kind}/{codec}", clockRate=90000, payloadType=96
     )
-    setattr(receiver, _THREAD, True)
+    if getattr(receiver, _THREAD) is None:  # it is made when a connection is
+        setattr(receiver, _THREAD, True)
     return receiver
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["detector", "starts_picture"]
+__all__ = ["detector", "starts_picture", "starts_stream"]
 
 
 def detector(codec_name: str) -> Callable[[bytes], bool] | None:
@@ -21,7 +21,16 @@ def starts_picture(codec_name: str, payload: bytes) -> bool:
 
     Parameters that stand before a picture are a part of it.
     """
-    test = _STARTS.get(codec_name.lower())
+    test = _PICTURE_STARTS.get(codec_name.lower())
+    return test is None or test(payload)
+
+
+def starts_stream(codec_name: str, payload: bytes) -> bool:
+    """Whether a decoder that knows nothing yet can start with this payload.
+
+    H.264: only with parameters. `True` for codecs whose key frames are not known here.
+    """
+    test = _STREAM_STARTS.get(codec_name.lower())
     return test is None or test(payload)
 
 
@@ -52,26 +61,29 @@ def _av1(payload: bytes) -> bool:
     return bool(payload[0] & 0x08)
 
 
-def _h264(payload: bytes) -> bool:
+def _h264_unit(payload: bytes) -> bytes:
+    """Return the first bytes of the unit that starts in a payload; none if none does."""
     kind = payload[0] & 0x1F
     if kind == 24:  # STAP-A: a size of two bytes, then the first unit.
-        kind = payload[3] & 0x1F
-    elif kind == 28:  # FU-A: only its first fragment starts anything.
-        kind = payload[1] & 0x1F if payload[1] & 0x80 else 0
-    return kind in (5, 7)
+        return payload[3:5]
+    if kind == 28:  # FU-A: only its first fragment starts anything.
+        return payload[1:3] if payload[1] & 0x80 else b""
+    return payload[:2]
+
+
+def _h264(payload: bytes) -> bool:
+    return _h264_unit(payload)[0] & 0x1F in (5, 7)
+
+
+def _h264_parameters(payload: bytes) -> bool:
+    return _h264_unit(payload)[0] & 0x1F == 7
 
 
 def _h264_starts(payload: bytes) -> bool:
-    at = 0
-    if payload[0] & 0x1F == 24:
-        at = 3
-    elif payload[0] & 0x1F == 28:
-        if not payload[1] & 0x80:
-            return False
-        at = 1
+    unit = _h264_unit(payload)
     # Parameters and the like; or a slice whose first macroblock is number 0 (a bit that is set).
-    kind = payload[at] & 0x1F
-    return kind in (6, 7, 8, 9) or (kind in (1, 5) and bool(payload[at + 1] & 0x80))
+    kind = unit[0] & 0x1F
+    return kind in (6, 7, 8, 9) or (kind in (1, 5) and bool(unit[1] & 0x80))
 
 
 def _h265(payload: bytes) -> bool:
@@ -100,4 +112,5 @@ _DETECTORS = {
     "h264": _guarded(_h264),
     "h265": _guarded(_h265),
 }
-_STARTS = {"vp8": _guarded(_vp8_starts), "h264": _guarded(_h264_starts)}
+_PICTURE_STARTS = {"vp8": _guarded(_vp8_starts), "h264": _guarded(_h264_starts)}
+_STREAM_STARTS = {**_DETECTORS, "h264": _guarded(_h264_parameters)}

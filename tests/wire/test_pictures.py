@@ -6,7 +6,7 @@ import pytest
 from aiortc.codecs import get_encoder
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
-from metered_sync.wire.pictures import detector
+from metered_sync.wire.pictures import detector, starts_picture, starts_stream
 
 
 @pytest.mark.parametrize("name", ["VP8", "H264"])
@@ -75,5 +75,35 @@ def test_short_payloads_are_no_key_frames(name, payload):
     assert not is_key(b"")
 
 
+@pytest.mark.parametrize(
+    ("name", "payload", "picture", "stream"),
+    [
+        ("vp8", "10 00", True, True),
+        ("vp8", "10 01", True, False),
+        ("vp8", "90 80 12 01", True, False),
+        ("vp8", "11 00", False, False),
+        ("vp8", "00 00", False, False),
+        ("h264", "67 42", True, True),
+        ("h264", "68 ce", True, False),
+        ("h264", "65 88", True, False),
+        ("h264", "65 08", False, False),
+        ("h264", "41 9a", True, False),
+        ("h264", "41 1a", False, False),
+        ("h264", "78 0010 67 42", True, True),
+        ("h264", "78 0010 41 1a", False, False),
+        ("h264", "7c 85 88", True, False),
+        ("h264", "7c 85 08", False, False),
+        ("h264", "7c 05 88", False, False),
+    ],
+)
+def test_where_a_picture_and_where_a_stream_may_start(name, payload, picture, stream):
+    assert starts_picture(name, bytes.fromhex(payload)) is picture
+    assert starts_stream(name, bytes.fromhex(payload)) is stream
+
+
 def test_other_codecs_are_not_known():
     assert detector("opus") is None
+    assert starts_picture("opus", b"")
+    assert starts_stream("opus", b"")
+    assert not starts_picture("h264", b"\x7c\x05")
+    assert not starts_stream("VP8", b"")
