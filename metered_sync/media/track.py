@@ -58,7 +58,8 @@ class RemoteTrack:
     """A track that somebody else sends.
 
     Any number of readers, on any threads, each see every frame (or the newest one).
-    Decoding happens in the background, whether anybody reads or not.
+    Decoding happens in the background, while somebody reads and for ten seconds after that. Who
+    reads later gets the first picture a moment later: with the next key frame, which is asked for.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class RemoteTrack:
 
     @property
     def frames_received(self) -> int:
-        """Frames decoded so far, read or not."""
+        """Frames that came so far, read or not."""
         return self._incoming.frames
 
     def frames(

@@ -93,6 +93,18 @@ def test_a_bit_rate_is_held(
     mosaic.stop()
 
 
+@pytest.mark.parametrize("codec", ["vp8", "h264"])
+def test_the_encoder_begins_with_the_bit_rate(pair: Any, codec: str) -> None:
+    sender, receiver = pair
+    with PatternSource(160, 120, 15) as pattern:
+        published = sender.publish(pattern.video, video_bitrate=2_000_000, codec=codec)
+        assert receiver.subscribe(published).read(timeout=20) is not None
+        link: Any = sender._link
+        (transceiver,) = (t for t in link.session.pc.getTransceivers() if t.sender.track)
+        encoder = getattr(transceiver.sender, encoding.ENCODER)
+        assert encoder.codec.bit_rate == encoder.target_bitrate == 2_000_000
+
+
 @pytest.mark.parametrize(("source", "limit"), [(30, 10), (30, 20), (15, 15), (10, 60)])
 def test_a_frame_rate_is_kept(pair: Any, source: float, limit: float) -> None:
     sender, receiver = pair
