@@ -7,6 +7,7 @@ killed or the disk is full: MP4 in fragments, turned into an ordinary file at th
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from fractions import Fraction
@@ -68,12 +69,14 @@ COMMON = {"flush_packets": "1", "max_interleave_delta": "1000000"}
 class Output:
     """A file that FFmpeg writes to. After the first error it takes no more bytes.
 
-    So what is in it then stays as it is, and FFmpeg can be told to close it all the same.
+    It is cut back then to where it was complete (:meth:`keep`), and stays as it is, though
+    FFmpeg is told to close it all the same.
     """
 
     def __init__(self, path: str) -> None:
         self._file = open(path, "wb", buffering=0)  # noqa: SIM115
         self._at = 0
+        self._kept = 0
         self.size = 0
         """Bytes written."""
         self.error: OSError | None = None
@@ -87,13 +90,24 @@ class Output:
                 left = memoryview(data)
                 while left:
                     left = left[self._file.write(left) :]
+                self.size = max(self.size, self._file.tell())
             except OSError as error:
-                self.error = error
+                self.fail(error)
                 raise
-            finally:
-                self.size = max(self.size, os.fstat(self._file.fileno()).st_size)
         self._at += len(data)
         return len(data)
+
+    def keep(self) -> None:
+        """Take note that the file is complete as far as it goes."""
+        self._kept = self.size
+
+    def fail(self, error: OSError) -> None:
+        """Take nothing more, and forget what is not complete."""
+        if self.error is None:
+            self.error = error
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._kept)
+                self.size = self._kept
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to another position."""
@@ -117,6 +131,7 @@ class Movie:
 
     def __init__(self, output: Output, format: Format) -> None:
         self.format = format
+        self._output = output
         self._container: Any = av.open(
             output,
             "w",
@@ -134,7 +149,7 @@ class Movie:
         stream.codec_context.gop_size = KEY_FRAMES
         if codec == "libvpx":
             stream.codec_context.bit_rate = max(width * height * 3, 200_000)
-        return Pictures(self._container, stream, Fitter(width, height))
+        return Pictures(self, stream, Fitter(width, height))
 
     def add_sound(self) -> Sound:
         """Add a stream of sound."""
@@ -142,7 +157,12 @@ class Movie:
         stream.layout = "stereo"
         if self.format.audio in BIT_RATES:
             stream.codec_context.bit_rate = BIT_RATES[self.format.audio]
-        return Sound(self._container, stream)
+        return Sound(self, stream)
+
+    def mux(self, packet: Any) -> None:
+        """Write what an encoder gave."""
+        self._container.mux(packet)
+        self._output.keep()
 
     def close(self) -> None:
         """Write the end of the file."""
@@ -154,14 +174,14 @@ class Pictures:
 
     kind = "video"
 
-    def __init__(self, container: Any, stream: Any, fitter: Fitter) -> None:
+    def __init__(self, movie: Movie, stream: Any, fitter: Fitter) -> None:
         self.codec: str = stream.codec_context.codec.name
         self.frames = 0
         """Pictures written."""
         self.end = 0.0
         """Where the last one ends, in seconds."""
         self.fitter = fitter
-        self._container = container
+        self._movie = movie
         self._stream = stream
         self._packet: Any = None
         self._last = -STEP
@@ -195,7 +215,7 @@ class Pictures:
     def _mux(self, packet: Any, duration: int) -> None:
         packet.duration = duration
         self.end = (packet.pts + duration) / VIDEO_RATE
-        self._container.mux(packet)
+        self._movie.mux(packet)
 
 
 class Sound:
@@ -203,12 +223,12 @@ class Sound:
 
     kind = "audio"
 
-    def __init__(self, container: Any, stream: Any) -> None:
+    def __init__(self, movie: Movie, stream: Any) -> None:
         self.codec: str = stream.codec_context.codec.name
         self.frames = 0
         """Packets written."""
         self.mixer = Mixer()
-        self._container = container
+        self._movie = movie
         self._stream = stream
 
     @property
@@ -219,8 +239,8 @@ class Sound:
     def write_until(self, position: int) -> None:
         """Write what is mixed, up to a position in samples."""
         while (at := self.mixer.position) < position:
-            # (At most a second at once: after a long pause there is much silence to write.)
-            samples = self.mixer.take(min(position, at + AUDIO_RATE))
+            # (Not all at once: after a long pause there is much silence to write.)
+            samples = self.mixer.take(min(position, at + AUDIO_RATE // 10))
             frame = AudioFrame.from_ndarray(samples.reshape(1, -1), "s16", "stereo")
             frame.sample_rate = AUDIO_RATE
             frame.pts, frame.time_base = at, Fraction(1, AUDIO_RATE)
@@ -233,5 +253,5 @@ class Sound:
 
     def _put(self, packets: Any) -> None:
         for packet in packets:
-            self._container.mux(packet)
+            self._movie.mux(packet)
             self.frames += 1

@@ -320,13 +320,14 @@ class Recording:
                 self._report()
 
     def _begin_if_ready(self, now: float) -> None:
-        if self._first is None or now - self._first < SETTLE:
+        if self._first is None:
             return
-        waiting = [lane for lane in self._lanes if lane.kind == "video" and not lane.came]
-        patient = now - self._first < WAIT and not any(lane.full for lane in self._lanes)
-        if patient and not all(lane.ended for lane in waiting):
-            return
-        self._begin()
+        waited = now - self._first
+        missing = any(
+            lane.kind == "video" and not lane.came and not lane.ended for lane in self._lanes
+        )
+        if waited >= (WAIT if missing else SETTLE) or any(lane.full for lane in self._lanes):
+            self._begin()
 
     def _begin(self) -> None:
         """Choose the file's streams, by what has come so far."""
@@ -413,7 +414,7 @@ class Recording:
             self.error.__cause__ = error
         logger.error("%s", self.error)
         if self._movie is not None and output is not None:
-            output.error = output.error or OSError("given up")  # it takes nothing more
+            output.fail(OSError("given up"))
             with contextlib.suppress(Exception):
                 self._movie.close()
 
