@@ -386,11 +386,12 @@ def test_progress(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_an_encoder_that_is_too_slow(tmp_path: Path) -> None:
-    noise = np.random.default_rng(1).integers(0, 255, (810, 960), np.uint8)
-    frame = VideoFrame.from_ndarray(noise, "yuv420p")
+    noise = np.random.default_rng(1).integers(0, 255, (2, 540, 640), np.uint8)
+    both = [VideoFrame.from_ndarray(one, "yuv420p") for one in noise]
 
     def frames() -> Iterator[tuple[float, VideoFrame]]:
         for number in range(10**6):
+            frame = both[number % 2]
             frame.pts, frame.time_base = number, Fraction(1, 1000)
             yield number * 0.001, frame
 

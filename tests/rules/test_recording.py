@@ -72,17 +72,18 @@ from aiortc.mediastreams import MediaStreamTrack
 class Noise(MediaStreamTrack):
     kind = "video"
     number = 0
-    noise = np.random.default_rng(1).integers(0, 255, (1080, 1280), np.uint8)
-    frame = av.VideoFrame.from_ndarray(noise, "yuv420p")
+    noise = np.random.default_rng(1).integers(0, 255, (2, 1080, 1280), np.uint8)
+    frames = [av.VideoFrame.from_ndarray(one, "yuv420p") for one in noise]
     async def recv(self):
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0.005)
         self.number += 1
-        self.frame.pts, self.frame.time_base = self.number, Fraction(1, 500)
-        return self.frame
+        frame = self.frames[self.number % 2]
+        frame.pts, frame.time_base = self.number, Fraction(1, 200)
+        return frame
 recorder = Recorder(path, Noise())
 recorder.start()
 deadline = time.monotonic() + 30
-while not recorder.info.dropped and time.monotonic() < deadline:
+while (not recorder.info.dropped or recorder.info.duration < 1) and time.monotonic() < deadline:
     time.sleep(0.01)
 """
 
