@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from contextlib import suppress
 from typing import Any
 
+from _rooms_pause import Watch, seconds, times, token, url
 from aiortc.mediastreams import MediaStreamError
 from metered_realtime import MeteredPeer, PeerJoined, Track
 
-url, token, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
-times: list[float] = []
 tasks: set[Any] = set()
 
 
@@ -45,12 +43,12 @@ async def main() -> None:
     cpu = (time.process_time() - cpu) / (time.monotonic() - before)
     rate = (len(times) - count) / seconds
     print("ready", flush=True)
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
-    await asyncio.sleep(8)
-    print(
-        json.dumps({"first": times[0] - started, "cpu": cpu, "rate": rate, "times": times}),
-        flush=True,
-    )
+    watch = await asyncio.get_running_loop().run_in_executor(None, Watch)
+    while not watch.over():
+        await asyncio.sleep(0.05)
+    ended = time.monotonic()
+    figures = {"first": times[0] - started, "cpu": cpu, "rate": rate, "times": times}
+    print(json.dumps({**figures, "ended": ended}), flush=True)
     await peer.close()
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 
-from metered_sync import MeteredPeer
+from _rooms_pause import Watch, seconds, times, token, url
 
-url, token, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
-times: list[float] = []
+from metered_sync import MeteredPeer
 
 with MeteredPeer(url=url, token_provider=lambda: token, ice_servers=[]) as peer:
     started = time.monotonic()
@@ -30,6 +28,9 @@ with MeteredPeer(url=url, token_provider=lambda: token, ice_servers=[]) as peer:
     cpu = (time.process_time() - cpu) / (time.monotonic() - before)
     rate = (len(times) - count) / seconds
     print("ready", flush=True)
-    sys.stdin.readline()
-    time.sleep(8)
-print(json.dumps({"first": times[0] - started, "cpu": cpu, "rate": rate, "times": times}))
+    watch = Watch()
+    while not watch.over():
+        time.sleep(0.05)
+    ended = time.monotonic()
+figures = {"first": times[0] - started, "cpu": cpu, "rate": rate, "times": times, "ended": ended}
+print(json.dumps(figures))

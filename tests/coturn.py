@@ -42,7 +42,8 @@ def coturn(folder: Path) -> Iterator[int]:
         *("--no-tls", "--no-dtls", "--allow-loopback-peers", "--log-file=stdout"),
         *(f"--pidfile={folder / 'pid'}", f"--userdb={folder / 'db'}"),
     ]
-    with subprocess.Popen([program, *options], stdout=subprocess.DEVNULL) as server:
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen([program, *options], stdout=quiet, stderr=quiet) as server:
         try:
             wait_until(lambda: _listens(port), 20, "coturn listens")
             yield port
@@ -56,17 +57,17 @@ def _listens(port: int) -> bool:
 
 
 @contextmanager
-def bad_path(port: int, *, loss: float, delay: float) -> Iterator[int]:
-    """Stand before a UDP port of this machine; the port to use instead.
+def bad_path(port: int, *, loss: float = 0.0, delay: float = 0.0) -> Iterator[BadPath]:
+    """Stand before a UDP port of this machine; its ``port`` is the one to use instead.
 
     Each datagram, in either direction, is lost with the probability ``loss``, or else comes
     ``delay`` seconds later.
     """
-    path = _BadPath(port, loss, delay)
+    path = BadPath(port, loss, delay)
     thread = threading.Thread(target=path.loop.run_forever)
     thread.start()
     try:
-        yield path.front.getsockname()[1]
+        yield path
     finally:
         path.loop.call_soon_threadsafe(path.loop.stop)
         thread.join()
@@ -75,7 +76,7 @@ def bad_path(port: int, *, loss: float, delay: float) -> Iterator[int]:
             end.close()
 
 
-class _BadPath:
+class BadPath:
     """What clients send to ``front`` goes on to the port, from a socket of each one's own."""
 
     def __init__(self, port: int, loss: float, delay: float) -> None:
@@ -83,10 +84,12 @@ class _BadPath:
         self.backs: dict[Any, socket.socket] = {}
         self.front = self._socket(self._forth)
         self.front.bind(("127.0.0.1", 0))
-        self._port = port
+        self.port: int = self.front.getsockname()[1]
+        self._behind = port
         self._loss = loss
         self._delay = delay
         self._dice = random.Random(1)
+        self._cut: tuple[Any, ...] = ()
 
     def _socket(self, read: Callable[..., None], *args: Any) -> socket.socket:
         end = socket.socket(type=socket.SOCK_DGRAM)
@@ -98,12 +101,16 @@ class _BadPath:
         data, client = self.front.recvfrom(65536)
         if client not in self.backs:
             self.backs[client] = self._socket(self._back, client)
-            self.backs[client].connect(("127.0.0.1", self._port))
-        self._later(self.backs[client].send, data)
+            self.backs[client].connect(("127.0.0.1", self._behind))
+        self._later(client, self.backs[client].send, data)
 
     def _back(self, client: Any) -> None:
-        self._later(self.front.sendto, self.backs[client].recv(65536), client)
+        self._later(client, self.front.sendto, self.backs[client].recv(65536), client)
 
-    def _later(self, send: Callable[..., int], *args: Any) -> None:
-        if self._dice.random() >= self._loss:
+    def _later(self, client: Any, send: Callable[..., int], *args: Any) -> None:
+        if client not in self._cut and self._dice.random() >= self._loss:
             self.loop.call_later(self._delay, send, *args)
+
+    def cut(self) -> None:
+        """Lose everything from now on, for all who use it now; any thread."""
+        self._cut = tuple(self.backs)

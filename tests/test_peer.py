@@ -525,6 +525,13 @@ def test_stats_name_the_path_and_the_traffic(shared_cloud: LocalCloud, room: str
         assert stats["paths"]
         (track,) = stats["incoming"]
         assert track["frames_decoded"] >= 1
+        assert track["bitrate"] > 0
+        assert track["packets_lost"] == 0
+        back = ann.wait_for_peer(timeout=5)
+        wait_until(lambda: back.stats()["outgoing"][0]["round_trip_time"] is not None, 20)
+        (sent,) = back.stats()["outgoing"]
+        assert 0 <= sent["round_trip_time"] < 5
+        assert sent["bytes_sent"] > 1000
 
 
 def _some(track: Any, count: int) -> Iterator[Any]:

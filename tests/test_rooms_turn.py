@@ -7,12 +7,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import aioice.ice
 import pytest
 
-from metered_sync import DataChannelOpened, MeteredPeer
+from metered_sync import ConnectionReset, DataChannelOpened, MeteredPeer, PeerLeft
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, read_number
 from metered_sync.wire.timings import DEFAULT
+from tests.conftest import wait_until
 from tests.coturn import SECRET, bad_path, coturn, free_port
 
 PATIENCE = 40.0
@@ -76,9 +78,9 @@ def test_the_one_server_that_works_is_found(turn_port: int) -> None:
 def test_a_lossy_and_slow_path(turn_port: int) -> None:
     """What one sends passes the path twice: 5 % are lost, the rest takes 100 ms more."""
     with (
-        bad_path(turn_port, loss=0.025, delay=0.05) as port,
+        bad_path(turn_port, loss=0.025, delay=0.05) as path,
         LocalCloud(
-            ice_servers=[f"turn:127.0.0.1:{port}?transport=udp"], turn_secret=SECRET
+            ice_servers=[f"turn:127.0.0.1:{path.port}?transport=udp"], turn_secret=SECRET
         ) as cloud,
     ):
         ann, bob = two(cloud)
@@ -109,3 +111,34 @@ def test_a_lossy_and_slow_path(turn_port: int) -> None:
                 assert len(numbers) >= 0.3 * (numbers[-1] - numbers[0])
                 assert len(numbers) >= 0.3 * 15 * 10
             assert there.stats()["generations"] == 1
+
+
+def test_a_path_that_dies_while_signalling_lives(
+    turn_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aioice.ice, "CONSENT_INTERVAL", 0.2)
+    monkeypatch.setattr(aioice.ice, "CONSENT_FAILURES", 3)
+    with (
+        bad_path(turn_port) as path,
+        LocalCloud(
+            ice_servers=[f"turn:127.0.0.1:{path.port}?transport=udp"], turn_secret=SECRET
+        ) as cloud,
+        PatternSource(160, 120, fps=10) as source,
+        MeteredPeer(**cloud.token_options("ann"), relay_only=True) as ann,
+        MeteredPeer(**cloud.token_options("bob"), ice_servers=[]) as bob,
+    ):
+        ann.add_track(source.video)
+        ann.join("room")
+        bob.join("room")
+        there = bob.wait_for_peer("ann", timeout=PATIENCE)
+        track = there.track("video", timeout=PATIENCE)
+        with track.frames() as frames, bob.events(PeerLeft) as left:
+            frames.get(timeout=PATIENCE)
+            with there.events(ConnectionReset) as resets:
+                path.cut()
+                resets.get(timeout=PATIENCE)
+            wait_until(lambda: track.restarts >= 1, PATIENCE)
+            frames.get(timeout=PATIENCE)  # (perhaps from before)
+            frames.get(timeout=PATIENCE)
+            assert there.track("video") is track
+            assert (bob.state, len(left)) == ("joined", 0)

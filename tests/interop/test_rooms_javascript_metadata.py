@@ -63,8 +63,10 @@ def test_it_is_found_whatever_the_ids(enter: Callable[[str], Room], us: str) -> 
             )
             said.get(timeout=PATIENCE)
         is_(camera=1, drawing=3)
-        restarts = there.track("video", stream_id=camera).restarts
+        track = there.track("video", stream_id=camera)
+        track.read(timeout=PATIENCE)
+        restarts = track.restarts
         room.cloud.faults.drop_connections(THEM)
-        wait_until(lambda: there.track("video", stream_id=camera).restarts > restarts, PATIENCE)
+        wait_until(lambda: track.restarts > restarts, PATIENCE)
         there.wait_connected(timeout=PATIENCE)
         is_(camera=1, drawing=3)

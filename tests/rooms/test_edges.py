@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -15,15 +16,19 @@ from metered_sync import (
     ClosedError,
     Connected,
     ConnectionReset,
+    DataChannelOpened,
     DisconnectedError,
     FatalError,
     IceServer,
     Left,
+    MediaError,
+    MediaStream,
     MeteredError,
     MeteredPeer,
     MeteredPeerStateError,
     NegotiationError,
     NegotiationFailedError,
+    OversizedPayloadError,
     PeerJoined,
     PeerLeft,
     Presence,
@@ -31,7 +36,7 @@ from metered_sync import (
     ServerRequestError,
 )
 from metered_sync.local import LocalCloud
-from metered_sync.testing import PatternSource
+from metered_sync.testing import PatternSource, ToneSource
 from metered_sync.wire.timings import DEFAULT
 from tests.conftest import wait_until
 from tests.scripted import Scripted, ScriptedServer, polite
@@ -163,7 +168,7 @@ def test_at_most_256_members_and_each_once(shared_cloud: LocalCloud, room: str) 
         assert len(events) == 256 + 10
 
 
-def test_a_list_that_repeats_a_member_makes_it_anew_once(cloud: LocalCloud, room: str) -> None:
+def test_a_list_that_is_not_due_tells_of_nobody_new(cloud: LocalCloud, room: str) -> None:
     with pattern() as source, peer(cloud, "ann") as ann, peer(cloud, "bob") as bob:
         ann.add_track(source.video)
         ann.join(room)
@@ -172,7 +177,7 @@ def test_a_list_that_repeats_a_member_makes_it_anew_once(cloud: LocalCloud, room
         there.track(timeout=20).read(timeout=20)
         twice = Presence(room, (PresencePeer("ann", None), PresencePeer("ann", {"v": 2})), ())
         with there.events(ConnectionReset) as resets, bob.events(PeerJoined, PeerLeft) as seen:
-            emit(bob, twice)  # no list is due: it tells of nobody new
+            emit(bob, twice)
             assert len(resets) == len(seen) == 0
 
 
@@ -276,6 +281,74 @@ def test_metadata_and_its_clearing_come_in_order() -> None:
 
 
 # --- tracks ---------------------------------------------------------------------------
+
+
+def test_tracks_that_cannot_be_added(shared_cloud: LocalCloud, room: str) -> None:
+    with (
+        pattern() as one,
+        pattern() as two,
+        ToneSource(440) as tone,
+        peer(shared_cloud, "ann") as ann,
+    ):
+        stream = MediaStream([one.video], id="s")
+        ann.add_stream(stream, metadata={"n": 1})
+        ann.add_track(one.video)
+        ann.add_track(one.video, stream)  # (once more: nothing)
+        calls: list[tuple[type[BaseException], str, Callable[[], object]]] = [
+            (
+                MeteredPeerStateError,
+                "in the stream 's'",
+                lambda: ann.add_track(one.video, MediaStream()),
+            ),
+            (MediaError, "no audio", lambda: ann.add_track(two.audio)),
+            (TypeError, "add_stream", lambda: ann.add_track(two)),
+            (ValueError, "no tracks", lambda: ann.add_stream(MediaStream())),
+            (TypeError, "mapping", lambda: ann.add_track(two.video, metadata=[1])),
+            (TypeError, "JSON", lambda: ann.add_track(two.video, metadata={"x": object()})),
+            (
+                OversizedPayloadError,
+                "65536",
+                lambda: ann.add_track(two.video, metadata={"x": "x" * 65536}),
+            ),
+            (ValueError, "codec", lambda: ann.add_track(two.video, codec="vp10")),
+            (ValueError, "only audio", lambda: ann.add_track(tone.audio, video_bitrate=100_000)),
+            (TypeError, "cannot become", lambda: ann.replace_track(one.video, tone.audio)),
+            (MeteredPeerStateError, "not sent", lambda: ann.replace_track(two.video, one.video)),
+        ]
+        ann.join(room)
+        for kind, match, call in calls:
+            with pytest.raises(kind, match=match):
+                call()
+        link: Any = ann._link
+        assert [track.source for track in link.tracks] == [one.video]
+
+
+def test_no_track_is_replaced_while_reconnecting(cloud: LocalCloud, room: str) -> None:
+    with pattern() as one, pattern() as two, peer(cloud, "ann") as ann:
+        ann.add_track(one.video)
+        ann.join(room)
+        cloud.faults.refuse_connections(1.0)
+        cloud.faults.drop_connections("ann")
+        wait_until(lambda: ann.state == "reconnecting")
+        with pytest.raises(MeteredPeerStateError, match="reconnecting"):
+            ann.replace_track(one.video, two.video)
+
+
+def test_how_a_track_is_encoded(shared_cloud: LocalCloud, room: str) -> None:
+    with (
+        pattern(fps=20) as source,
+        peer(shared_cloud, "ann") as ann,
+        peer(shared_cloud, "bob") as bob,
+    ):
+        ann.add_track(source.video, codec="h264", max_framerate=10, video_bitrate=200_000)
+        ann.join(room)
+        bob.join(room)
+        frames = bob.wait_for_peer("ann", timeout=5).track("video", timeout=20).frames(mode="fifo")
+        times = [frames.get(timeout=20).time for _ in range(10)]
+        assert times[-1] - times[0] > 0.8  # 20 a second would be half of that
+        pc: Any = ann.wait_for_peer("bob").pc
+        (transceiver,) = pc.getTransceivers()
+        assert transceiver._codecs[0].mimeType == "video/H264"
 
 
 def test_replacing_a_track_by_itself_or_by_one_that_is_sent(
@@ -392,6 +465,32 @@ def test_a_data_channel_survives_a_new_generation_while_it_opens(
             assert channel.state == "open"
         timer.join()
         assert connection.generations >= 2
+
+
+def test_the_options_of_a_data_channel_reach_the_other_side(
+    shared_cloud: LocalCloud, room: str
+) -> None:
+    with (
+        peer(shared_cloud, "ann") as ann,
+        peer(shared_cloud, "bob") as bob,
+    ):
+        ann.join(room)
+        bob.join(room)
+        there, back = ann.wait_for_peer(timeout=5), bob.wait_for_peer(timeout=5)
+        lossy: list[dict[str, Any]] = [
+            {"ordered": False, "max_retransmits": 0, "protocol": "game"},
+            {"max_packet_life_time": 0.25},
+            {},
+        ]
+        found = []
+        with back.events(DataChannelOpened) as opened, ExitStack() as stack:
+            for options in lossy:
+                stack.enter_context(there.create_data_channel("x", timeout=20, **options))
+                raw: Any = opened.get(timeout=20).channel._link.raw
+                found.append((raw.ordered, raw.maxRetransmits, raw.maxPacketLifeTime, raw.protocol))
+        assert found == [(False, 0, None, "game"), (True, None, 250, ""), (True, None, None, "")]
+        with pytest.raises(ValueError, match="max_retransmits"):
+            there.create_data_channel("x", max_retransmits=1, max_packet_life_time=1)
 
 
 def test_labels_that_cannot_be_sent_are_refused(shared_cloud: LocalCloud, room: str) -> None:
