@@ -68,11 +68,11 @@ def outcomes(*calls: Callable[[], object]) -> list[BaseException | None]:
     ]
 
 
-def emit(to: MeteredPeer, event: Any) -> None:
-    """Have a peer's room take an event as if the service had sent it."""
+def emit(to: MeteredPeer, *events: Any) -> None:
+    """Have a peer's room take events as if the service had sent them, in one go."""
     link: Any = to._link
     done = threading.Event()
-    link._engine.post(lambda: (link.emit(event), done.set()))
+    link._engine.post(lambda: ([link.emit(event) for event in events], done.set()))
     assert done.wait(5)
 
 
