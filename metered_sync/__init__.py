@@ -86,12 +86,16 @@ if TYPE_CHECKING:
     from metered_sync.control import ControlPlane as ControlPlane
     from metered_sync.data_channel import DataChannel as DataChannel
     from metered_sync.media.audio_source import AudioSource as AudioSource
+    from metered_sync.media.callbacks import FrameCallback as FrameCallback
+    from metered_sync.media.capture import VideoCapture as VideoCapture
     from metered_sync.media.devices import DeviceSource as DeviceSource
     from metered_sync.media.devices import from_camera as from_camera
     from metered_sync.media.devices import from_microphone as from_microphone
     from metered_sync.media.devices import screen_share as screen_share
     from metered_sync.media.files import FileSource as FileSource
     from metered_sync.media.files import from_file as from_file
+    from metered_sync.media.iteration import iter_frames as iter_frames
+    from metered_sync.media.pcm import PcmReader as PcmReader
     from metered_sync.media.preview import Preview as Preview
     from metered_sync.media.recorder import Recorder as Recorder
     from metered_sync.media.recording import RecordingInfo as RecordingInfo
@@ -205,9 +209,11 @@ _ON_FIRST_USE = {
     "DataChannel": "metered_sync.data_channel",
     "DeviceSource": "metered_sync.media.devices",
     "FileSource": "metered_sync.media.files",
+    "FrameCallback": "metered_sync.media.callbacks",
     "FrameQueue": "metered_sync.media.track",
     "MediaStream": "metered_sync.media.stream",
     "MeteredPeer": "metered_sync.peer",
+    "PcmReader": "metered_sync.media.pcm",
     "Plan": "metered_sync.wire.control",
     "Preview": "metered_sync.media.preview",
     "Publication": "metered_sync.sfu",
@@ -226,11 +232,13 @@ _ON_FIRST_USE = {
     "TurnCredential": "metered_sync.wire.turn",
     "TurnCredentialPage": "metered_sync.wire.turn",
     "Usage": "metered_sync.wire.control",
+    "VideoCapture": "metered_sync.media.capture",
     "VideoSource": "metered_sync.media.video_source",
     "from_camera": "metered_sync.media.devices",
     "from_file": "metered_sync.media.files",
     "from_microphone": "metered_sync.media.devices",
     "from_rtsp": "metered_sync.media.rtsp",
+    "iter_frames": "metered_sync.media.iteration",
     "mint_token": "metered_sync.tokens",
     "screen_share": "metered_sync.media.devices",
 }

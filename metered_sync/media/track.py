@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import threading
-import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from metered_sync.engine import guard
 from metered_sync.engine.deadline import Deadline
-from metered_sync.engine.reader import Reader
-from metered_sync.engine.rtc import Frame, IncomingTrack
+from metered_sync.engine.rtc import IncomingTrack
 from metered_sync.errors import MediaError, MeteredTimeoutError
+from metered_sync.media.callbacks import FrameCallback, FrameCallbacks
+from metered_sync.media.capture import VideoCapture
+from metered_sync.media.frame_queue import FrameQueue
+from metered_sync.media.native import Twins
+from metered_sync.media.pcm import PcmReader
+from metered_sync.media.pixels import Pixels, check_format
 from metered_sync.media.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -23,35 +27,6 @@ __all__ = ["FrameQueue", "RemoteTrack"]
 
 FIFO_SIZE = {"audio": 500, "video": 30}
 """Frames that a first-in, first-out reader holds: ten seconds of sound, one of pictures."""
-
-
-class FrameQueue(Reader[Any]):
-    """A track's frames, for one reader: ``av.VideoFrame`` or ``av.AudioFrame``, by its kind.
-
-    In mode ``"latest"`` it holds the newest frame only, and never gives the same one
-    twice; in mode ``"fifo"`` it holds a bounded number and drops the oldest. ``dropped``
-    counts.
-    """
-
-    def __init__(self, label: str, track: RemoteTrack, *, maxsize: int) -> None:
-        super().__init__(label, maxsize=maxsize)
-        self._track = track  # it, and with it its client, must not be collected while read
-        self._arrived = -math.inf
-
-    @property
-    def age(self) -> float:
-        """Seconds since the newest frame arrived here; ``inf`` before the first."""
-        return time.monotonic() - self._arrived
-
-    def put(self, item: Frame) -> None:
-        """Queue a frame."""
-        self._arrived = time.monotonic()
-        super().put(item)
-
-    def close(self) -> None:
-        """Stop receiving. What is queued can still be read; blocked readers wake."""
-        super().close()
-        self._track._incoming.remove(self)
 
 
 class RemoteTrack:
@@ -74,6 +49,9 @@ class RemoteTrack:
         self._owner = owner  # the client must not be collected while its track is in use
         self._lock = threading.Lock()  # guards _newest
         self._newest: FrameQueue | None = None
+        self._twins = Twins()
+        self._pixels = Pixels()
+        self._callbacks = FrameCallbacks(self)
         self._born = guard.generation()
 
     def __repr__(self) -> str:
@@ -146,21 +124,25 @@ class RemoteTrack:
         """Wait for the newest picture that this method has not returned yet.
 
         Args:
-            timeout: Seconds to wait; ``None`` waits for a frame, the end or Ctrl-C.
-            format: The pixel format, as FFmpeg names it: ``"bgr24"``, ``"rgb24"``, ``"gray"``.
+            timeout: Seconds to wait; ``None`` waits for a picture, the end or Ctrl-C.
+            format: The pixel format, as FFmpeg names it: ``"bgr24"``, ``"rgb24"``, ``"gray"``
+                (0 to 255, as OpenCV's), ``"bgra"``, ``"yuv420p"``, ``"nv12"``, ….
 
         Returns:
-            An array of shape (height, width, 3), or (height, width) for ``"gray"``; uint8.
+            An array of shape (height, width, 3), or (height, width) for ``"gray"``, and
+            (height * 3 / 2, width) for ``"yuv420p"`` and ``"nv12"``; uint8. It is contiguous
+            and the caller's own: writable, and nothing is written into it later. It is the
+            memory that the picture was converted into, and not copied again unless its rows
+            were padded there: in widths that are no multiple of 32.
 
         Raises:
             MeteredTimeoutError: No new picture in time.
             ClosedError: The track has ended; the error that ended its connection, if one did.
-            MediaError: This is an audio track.
+            MediaError: This is an audio track, or the picture's odd size does not fit.
+            ValueError: A format that cannot be had; the error names those that can.
         """
-        if self.kind != "video":
-            raise MediaError(
-                f"read() returns pictures, and {self._described()} has none: use frames()"
-            )
+        self._check_video("read() returns pictures", "pcm() returns samples")
+        check_format(format)
         deadline = Deadline.of(timeout)
         guard.check_process(self._born, self._described())
         with self._lock:
@@ -176,8 +158,74 @@ class RemoteTrack:
                 f"no first frame of {self._described()} within {deadline}: it is negotiated; does "
                 "its publisher send?"
             ) from None
-        array: NDArray[Any] = frame.to_ndarray(format=format)
-        return array
+        return self._pixels.of(frame, format)
+
+    def capture(self, *, timeout: float | None = None) -> VideoCapture:
+        """Return what reads the track as OpenCV's ``cv2.VideoCapture`` reads a camera.
+
+        Args:
+            timeout: Seconds that each of its calls waits unless told otherwise; ``None``
+                waits for a picture, the end or Ctrl-C.
+
+        Raises:
+            MediaError: This is an audio track.
+        """
+        self._check_video("capture() reads pictures", "pcm() returns samples")
+        guard.check_process(self._born, self._described())
+        return VideoCapture(self, timeout=timeout)
+
+    def pcm(
+        self, *, rate: int = 16000, layout: Literal["mono", "stereo"] = "mono", chunk: float = 0.02
+    ) -> PcmReader:
+        """Return an iterator over the track's sound, from now on, in chunks of one length.
+
+        A chunk is an array of int16: of shape (samples,) for ``"mono"`` and (samples, 2) for
+        ``"stereo"``, contiguous, writable, and the caller's own. All have ``chunk * rate``
+        samples; the last one, when the track ends, is filled up with silence.
+
+        **Time.** Samples count the source's time: where less than 1 s of it is missing
+        (a lost packet, a microphone that sends nothing while it is quiet) there is silence
+        instead. A longer pause is left out, and so is what was dropped because nobody took
+        it: ten seconds of sound are kept.
+
+        Args:
+            rate: Samples per second, from 1000 to 384000.
+            layout: ``"mono"`` (channels are mixed) or ``"stereo"``.
+            chunk: Seconds; rounded to whole samples.
+
+        Raises:
+            MediaError: This is a video track.
+            ValueError: An argument makes no sense.
+        """
+        if self.kind != "audio":
+            raise MediaError(
+                f"pcm() returns sound, and {self._described()} has none: use read() or frames()"
+            )
+        return PcmReader(
+            self.frames(mode="fifo"), f"pcm of {self._described()}", rate, layout, chunk
+        )
+
+    def on_frame(self, fn: Callable[[Any], object]) -> FrameCallback:
+        """Call ``fn(frame)`` with the track's newest frame, again and again; also a decorator.
+
+        The callbacks of one track run one at a time, on a thread of its own. They may block
+        and call anything, and close their own client. Frames that come while they are at it
+        are dropped, but for the newest, and counted: use :meth:`pcm` for sound that must be
+        whole. What they raise is logged, goes to the client's (or remote peer's)
+        ``on_error`` as ``on_error(frame, exception)``, and stops nothing. While there are
+        callbacks, the track and its client stay alive.
+
+        Returns:
+            A handle: ``close()`` ends the calls, ``dropped`` counts, and calling it calls
+            ``fn``.
+
+        Raises:
+            ClosedError: The track has ended; the error that ended its connection, if one did.
+        """
+        if not callable(fn):
+            raise TypeError(f"{fn!r} is not callable")
+        guard.check_process(self._born, self._described())
+        return self._callbacks.add(fn)
 
     def snapshot(self, timeout: float | None = None) -> Snapshot:
         """Wait for the next picture that arrives, and return it to be looked at or saved.
@@ -190,11 +238,7 @@ class RemoteTrack:
             ClosedError: The track has ended; the error that ended its connection, if one did.
             MediaError: This is an audio track.
         """
-        if self.kind != "video":
-            raise MediaError(
-                f"snapshot() takes a picture, and {self._described()} has none: display() shows "
-                "how loud it is"
-            )
+        self._check_video("snapshot() takes a picture", "display() shows how loud it is")
         with self.frames(mode="latest") as frames:
             return Snapshot(frames.get(timeout=timeout), self._described())
 
@@ -231,6 +275,10 @@ class RemoteTrack:
             seconds), ``frames_decoded``, ``restarts``; ``kind``, ``id``, ``name``.
         """
         return self._incoming.stats()
+
+    def _check_video(self, what: str, instead: str) -> None:
+        if self.kind != "video":
+            raise MediaError(f"{what}, and {self._described()} has none: {instead}")
 
     def _described(self) -> str:
         return f"{self.kind} track {self.name or self.id!r}"

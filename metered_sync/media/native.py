@@ -1,0 +1,78 @@
+"""FFmpeg's objects on callers' threads: which may be shared, and what a fork does to them.
+
+Several readers of a track get the same picture. A ``VideoFrame`` keeps what it was last
+converted with, so two threads that convert one frame at the same moment crash the
+process (PyAV 14 to 19). So each reader gets a frame of its own, over the same pixels.
+
+Filter graphs, and resamplers of sound with them, have threads. In a forked child those
+are missing, and freeing such an object would wait for them for ever. So what may have
+threads is held there until the process ends.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections import deque
+from fractions import Fraction
+from typing import Any
+
+from av import VideoFrame
+from av.filter import Graph
+
+__all__ = ["Twins", "keep_in_child"]
+
+_keep: weakref.WeakSet[Any] = weakref.WeakSet()
+_graveyard: list[Any] = []
+
+
+def keep_in_child(owner: object) -> None:
+    """Never free ``owner``, and what it refers to, in a child that is forked from now on."""
+    _keep.add(owner)
+
+
+class Twins:
+    """Makes frames that share the pixels of others, and nothing else. Any thread."""
+
+    def __init__(self) -> None:
+        self._idle: deque[tuple[object, Graph]] = deque()  # as many as work at once
+        keep_in_child(self)
+
+    def of(self, frame: VideoFrame) -> VideoFrame:
+        """Return a frame over the pixels of another: the same time, format and size."""
+        kind = (frame.width, frame.height, frame.format.name, frame.time_base)
+        try:
+            of_kind, graph = self._idle.pop()
+        except IndexError:
+            of_kind = None
+        if of_kind != kind:
+            graph = _passing(frame)
+        graph.push(frame)
+        twin = graph.pull()
+        self._idle.append((kind, graph))
+        assert isinstance(twin, VideoFrame)
+        return twin
+
+
+def _passing(frame: VideoFrame) -> Graph:
+    """Return a graph that does nothing: what comes out is a new frame over the old pixels."""
+    graph = Graph()
+    if hasattr(graph, "threads"):  # PyAV 16
+        graph.threads = 1
+    source = graph.add_buffer(
+        width=frame.width,
+        height=frame.height,
+        format=frame.format,
+        time_base=frame.time_base or Fraction(1, 90000),
+    )
+    source.link_to(graph.add("buffersink"))
+    graph.configure()
+    return graph
+
+
+def _in_child() -> None:
+    _graveyard.extend(_keep)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

@@ -1,0 +1,81 @@
+"""Pictures as arrays."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from av import VideoFrame
+from av.video.reformatter import ColorRange, VideoReformatter
+
+from metered_sync.errors import MediaError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Pixels", "check_format"]
+
+FORMATS = (
+    *("bgr24", "rgb24", "gray", "bgra", "rgba", "abgr", "argb", "gbrp"),
+    *("yuv420p", "yuvj420p", "nv12", "yuv444p", "yuvj444p", "yuyv422"),
+    *("gray16le", "rgb48le", "rgba64le", "grayf32le"),
+)
+"""What can be had, by FFmpeg's names. (PyAV 14 to 16 crash with some of the others.)"""
+HALVED = ("yuv420p", "yuvj420p", "nv12", "yuyv422")
+"""Those whose arrays hold colours at half the size, and so no odd sizes."""
+PLANAR = ("yuv420p", "yuvj420p", "nv12")
+"""What decoders give, as a rule: the first plane is the picture in grey."""
+
+
+def _accepts_threads() -> bool:
+    try:
+        VideoReformatter().reformat(VideoFrame(16, 16, "yuv420p"), format="gray", threads=1)
+    except TypeError:
+        return False
+    return True
+
+
+# Where FFmpeg may convert on several threads, it starts as many as there are processors.
+ONE_THREAD: dict[str, Any] = {"threads": 1} if _accepts_threads() else {}
+
+
+def check_format(format: object) -> None:
+    """Raise ``TypeError`` or ``ValueError`` for what a picture cannot be had as."""
+    if not isinstance(format, str):
+        raise TypeError(f"format must be a str, not {type(format).__name__}")
+    if format not in FORMATS:
+        raise ValueError(f"pictures can be had as {', '.join(FORMATS)}, not as {format!r}")
+
+
+class Pixels:
+    """Makes arrays of frames; keeps what the next conversion can use again. Any thread."""
+
+    def __init__(self) -> None:
+        self._idle: deque[VideoReformatter] = deque()  # as many as work at once
+
+    def of(self, frame: VideoFrame, format: str) -> NDArray[Any]:
+        """Return a picture as an array of its own: contiguous, and writable."""
+        if format in HALVED and (frame.width % 2 or frame.height % 2):
+            raise MediaError(
+                f"a picture of {frame.width}x{frame.height} pixels cannot be had as {format!r}, "
+                'which needs even sizes: ask for another format, "bgr24" for instance'
+            )
+        full = frame.color_range == ColorRange.JPEG or frame.format.name == "yuvj420p"
+        if full and format == "gray" and frame.format.name in PLANAR:
+            plane = frame.planes[0]
+            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+            luma: NDArray[Any] = rows[: frame.height, : frame.width].copy()
+            return luma
+        try:
+            reformatter = self._idle.pop()
+        except IndexError:
+            reformatter = VideoReformatter()
+        # (Grey and RGB go from 0 to 255, pictures as a rule from 16 to 235: FFmpeg stretches
+        # them. Older versions of PyAV do not look whether a frame says that it does, too.)
+        range_ = {"src_color_range": ColorRange.JPEG} if full else {}
+        converted = reformatter.reformat(frame, format=format, **range_, **ONE_THREAD)
+        self._idle.append(reformatter)
+        array: NDArray[Any] = converted.to_ndarray()  # the new frame's own memory, if it can be
+        # Had it that format already, others may read it.
+        return array.copy() if converted is frame else np.ascontiguousarray(array)
