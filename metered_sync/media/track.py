@@ -141,7 +141,7 @@ class RemoteTrack:
             MediaError: This is an audio track, or the picture's odd size does not fit.
             ValueError: A format that cannot be had; the error names those that can.
         """
-        self._check_video("read() returns pictures", "pcm() returns samples")
+        self._check_video("read() returns pictures", "use pcm() or frames()")
         check_format(format)
         deadline = Deadline.of(timeout)
         guard.check_process(self._born, self._described())
@@ -170,7 +170,7 @@ class RemoteTrack:
         Raises:
             MediaError: This is an audio track.
         """
-        self._check_video("capture() reads pictures", "pcm() returns samples")
+        self._check_video("capture() reads pictures", "use pcm() or frames()")
         guard.check_process(self._born, self._described())
         return VideoCapture(self, timeout=timeout)
 

@@ -119,9 +119,9 @@ def test_what_read_cannot_do_is_said_at_once() -> None:
     with pytest.raises(ValueError, match="timeout"):
         far.track.read(-1)
     heard = Far("audio").track
-    with pytest.raises(MediaError, match=r"audio track 'far' has none: pcm\(\)"):
+    with pytest.raises(MediaError, match=r"audio track 'far' has none: use pcm\(\)"):
         heard.read()
-    with pytest.raises(MediaError, match=r"audio track 'far' has none: pcm\(\)"):
+    with pytest.raises(MediaError, match=r"audio track 'far' has none: use pcm\(\)"):
         heard.capture()
     with pytest.raises(MediaError, match=r"video track 'far' has none: use read\(\)"):
         far.track.pcm()
