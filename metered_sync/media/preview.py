@@ -20,12 +20,10 @@ import math
 import queue
 import threading
 import time
-import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from metered_sync.engine import guard, loop
-from metered_sync.engine.deadline import Deadline
+from metered_sync.engine import guard
 from metered_sync.errors import MediaError, MeteredError, MeteredTimeoutError
 from metered_sync.media.drawings import Drawing, LevelMeter, Picture
 from metered_sync.media.screens import Output, WidgetOutput, notebook
@@ -97,7 +95,6 @@ class Preview:
         self._thread = threading.Thread(
             target=self._run, name=f"metered-sync-preview ({self._label})", daemon=True
         )
-        _showing.add(self)
         self._thread.start()
 
     def __repr__(self) -> str:
@@ -224,18 +221,3 @@ def _check(name: str, value: object, most: int) -> None:
     number = isinstance(value, (int, float) if name == "fps" else int)
     if isinstance(value, bool) or not number or not 0 < value <= most:  # type: ignore[operator]
         raise ValueError(f"{name} must be above 0 and at most {most}, not {value!r}")
-
-
-_showing: weakref.WeakSet[Preview] = weakref.WeakSet()
-
-
-def _stop_all(deadline: Deadline) -> None:
-    """Let the threads end before the interpreter does."""
-    previews = [p for p in tuple(_showing) if p._born == guard.generation()]
-    for preview in previews:
-        preview._finish()
-    for preview in previews:
-        preview._thread.join(deadline.left())
-
-
-loop.at_exit(_stop_all)

@@ -264,6 +264,19 @@ def test_a_front_end_that_is_gone_is_tried_now_and_then(widgets: FrontEnd) -> No
     widgets.run("preview.stop(); module.GONE = 5.0")
 
 
+def test_the_end_of_a_track_is_seen_while_no_answer_comes(widgets: FrontEnd) -> None:
+    widgets.run(
+        "module.GONE = 60\nother = SfuClient(**cloud.sfu_options())\nother.connect()\n"
+        "preview = other.subscribe(camera).display()"
+    )
+    widgets.until(lambda: widgets.updates > 3)
+    widgets.answering = False
+    widgets.run("threading.Timer(1, other.close).start()")
+    widgets.until(lambda: VIEW not in only_output(widgets))
+    widgets.answer()
+    widgets.run("wait(lambda: preview.stopped); module.GONE = 5.0")
+
+
 def test_a_front_end_without_widgets_gets_plain_pictures(widgets: FrontEnd) -> None:
     widgets.answering = False
     widgets.run("module.GONE = 0.5\npreview = track.display()")
