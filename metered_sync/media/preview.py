@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from metered_sync.engine import guard
 from metered_sync.errors import MediaError, MeteredError, MeteredTimeoutError
 from metered_sync.media.drawings import Drawing, LevelMeter, Picture
-from metered_sync.media.screens import Output, WidgetOutput, notebook
+from metered_sync.media.screens import Output, WidgetOutput, notebook, running_cell
 
 if TYPE_CHECKING:
     from metered_sync.media.track import FrameQueue, RemoteTrack
@@ -83,8 +83,7 @@ class Preview:
         self._look = drawing.first()
         self._shell = shell
         self._cell = shell.execution_count
-        parent: Any = getattr(shell.kernel, "get_parent", dict)()
-        self._cell_id = (parent.get("metadata") or {}).get("cellId")
+        self._cell_id = running_cell(shell)
         self._screen: Output | WidgetOutput
         try:
             self._screen = WidgetOutput(shell, self._look, self._on_answer)
@@ -205,7 +204,7 @@ class Preview:
             self._changed.notify_all()
 
     def _before_a_cell(self, info: Any) -> None:
-        if self._cell_id is not None and getattr(info, "cell_id", None) == self._cell_id:
+        if self._cell_id is not None and running_cell(self._shell) == self._cell_id:
             self._finish()
         with self._changed:
             self._hearing = False

@@ -175,11 +175,8 @@ def test_what_ends_a_preview(face: FrontEnd) -> None:
 def test_previews_leave_nothing(face: FrontEnd) -> None:
     face.run(
         "def count():\n"
-        "    widgets = sys.modules.get('ipywidgets')\n"
-        "    from comm import get_comm_manager\n"
-        "    return len(get_comm_manager().comms), (\n"
-        "        len(widgets.Widget.widgets) if widgets else 0), (\n"
-        "        len(track._incoming.readers), threading.active_count())\n"
+        "    comms = get_ipython().kernel.comm_manager.comms\n"
+        "    return len(comms), len(track._incoming.readers), threading.active_count()\n"
         "before = count()\n"
         "for _ in range(10):\n"
         "    with track.display() as preview:\n"
