@@ -54,18 +54,20 @@ class Output:
     answers = False
     """Whether the front end may be expected to say what it has shown."""
 
-    def __init__(self, shell: Any, look: Look, others: Mapping[str, Any] | None = None) -> None:
-        """Add an output to the cell that this thread runs; ``others`` are further formats."""
+    def __init__(self, shell: Any, look: Look, view: Mapping[str, Any] | None = None) -> None:
+        """Add an output to the cell that this thread runs; a ``view`` is preferred to the look."""
         self._publisher = shell.display_pub
         self._transient = {"display_id": uuid.uuid4().hex}
-        self._publisher.publish({**look.bundle(), **(others or {})}, transient=self._transient)
+        self._publish(look, view, update=False)
 
-    def show(self, look: Look, number: int) -> None:
-        """Show something else; ``number`` counts up from 1.
+    def show(self, look: Look, number: int, view: Mapping[str, Any] | None = None) -> None:
+        """Show something else; ``number`` counts up from 1."""
+        self._publish(look, view, update=True)
 
-        Waits until the kernel has sent what it printed so far, so nothing piles up there.
-        """
-        self._publisher.publish(look.bundle(), transient=self._transient, update=True)
+    def _publish(self, look: Look, view: Mapping[str, Any] | None, update: bool) -> None:
+        # (Waits until the kernel has sent what it printed so far: nothing piles up there.)
+        bundle = {**look.bundle(), **(view or {})}
+        self._publisher.publish(bundle, transient=self._transient, update=update)
 
     def close(self, look: Look) -> Output:
         """Show this for good: it is what the saved notebook has. Returns a plain output."""
@@ -78,7 +80,7 @@ class WidgetOutput:
 
     Two more widgets, which nobody sees, let the front end answer: one is told the number
     of what is shown, and a link between the two, which the front end follows by itself,
-    has the other one report it. A front end without widgets shows what came first.
+    has the other one report it. A front end without widgets shows the first picture.
     """
 
     answers = True
@@ -99,11 +101,14 @@ class WidgetOutput:
         self._answer.observe(lambda change: answered(change["new"]), "value")
         self._widgets = (link, self._answer, self._number, self._shown)
         self._fill(look)
-        self._output = Output(shell, look, {VIEW: self._shown._repr_mimebundle_()[VIEW]})
+        self._view = {VIEW: self._shown._repr_mimebundle_()[VIEW]}
+        self._output = Output(shell, look, self._view)
 
     def show(self, look: Look, number: int) -> None:
         """Show something else; ``number`` counts up from 1."""
         self._fill(look)
+        if number == 1:
+            self._output.show(look, number, self._view)
         self._number.value = number
 
     def close(self, look: Look) -> Output:

@@ -109,6 +109,7 @@ def test_a_preview_is_live_in_one_output(face: FrontEnd) -> None:
     assert number is not None
     assert number > first
     assert (VIEW in only_output(face)) == face.has_widgets
+    assert "image/jpeg" in only_output(face)  # for who opens what is saved now
     assert re.match(
         r"<Preview of video track 'camera': live, \d+ shown>", face.run("print(preview)")
     )
