@@ -145,17 +145,22 @@ class Voice:
         self._mixer = mixer
         self._resampler: AudioResampler | None = None
         self._shape: tuple[str, str, int] | None = None
+        self._channels = 2
         self._expected: float | None = None
 
     def write(self, frame: AudioFrame, media: float, at: float) -> None:
         """Add a frame that belongs ``at`` seconds; its own time tells where gaps are."""
         shape = (frame.format.name, frame.layout.name, frame.sample_rate)
         if self._resampler is None or shape != self._shape:
-            self._resampler = AudioResampler("s16", "stereo", AUDIO_RATE)
+            # (FFmpeg makes mono quieter on its way to stereo.)
+            self._channels = min(frame.layout.nb_channels, 2)
+            layout = ("mono", "stereo")[self._channels - 1]
+            self._resampler = AudioResampler("s16", layout, AUDIO_RATE)
             self._shape = shape
         samples = np.zeros((0, 2), np.int16)
         for part in self._resampler.resample(frame):
-            samples = np.concatenate((samples, part.to_ndarray().reshape(-1, 2)), dtype=np.int16)
+            both = np.broadcast_to(part.to_ndarray().reshape(-1, self._channels), (part.samples, 2))
+            samples = np.concatenate((samples, both), dtype=np.int16)
         joined = self._expected is not None and abs(media - self._expected) < GAP
         self._expected = media + frame.samples / frame.sample_rate
         place = round(at * AUDIO_RATE)

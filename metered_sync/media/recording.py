@@ -23,7 +23,7 @@ from av.error import FFmpegError
 from metered_sync.engine import guard, loop, tap
 from metered_sync.engine.deadline import Deadline, Signal
 from metered_sync.engine.reader import Reader
-from metered_sync.engine.timeline import AUDIO_RATE
+from metered_sync.engine.timeline import AUDIO_RATE, SLICE
 from metered_sync.errors import ClosedError, MediaError, MeteredTimeoutError
 from metered_sync.media.alignment import Clock, Voice
 from metered_sync.media.muxing import Format, Movie, Output, Pictures, Sound
@@ -366,7 +366,8 @@ class Recording:
             ends = [v.sink.end for v in voices if not v.ended and isinstance(v.sink, Voice)]
             live = any(not lane.ended for lane in self._lanes)
             latest = round((now - zero - HOLD) * AUDIO_RATE) if live else 0
-            self._sound.write_until(max(min(ends, default=0), latest))
+            ready = max(min(ends, default=0), latest)
+            self._sound.write_until(ready - ready % SLICE)
 
     def _close(self) -> None:
         """Write the rest, and the file's end."""
