@@ -227,14 +227,13 @@ class Playout:
     def _put_sound(self, lane: Lane, frame: AudioFrame) -> None:
         due = self._due(frame.time)
         shape = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if (
-            self._resampler is None
-            or self._shape != shape
-            or (frame.time is not None and abs(due - self._sound_due) > GAP)
-        ):
+        if self._resampler is None or self._shape != shape:
             self._resampler = AudioResampler("s16", "stereo", AUDIO_RATE, SAMPLES)
             self._shape = shape
             self._sound_due = self._piece_due = due
+        elif frame.time is not None and abs(due - self._sound_due) > GAP:
+            self._piece_due += due - self._sound_due
+            self._sound_due = due
         self._sound_due += frame.samples / frame.sample_rate
         frame.pts = None
         for piece in self._resampler.resample(frame):

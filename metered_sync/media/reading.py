@@ -214,11 +214,26 @@ def decoded(packet: Any) -> list[Any]:
 def as_yuv(frame: VideoFrame, reformatter: VideoReformatter) -> VideoFrame:
     """Return a picture as encoders want it."""
     width, height = max(frame.width & ~1, 2), max(frame.height & ~1, 2)  # H.264 wants even sizes
+    quarters = round(frame.rotation / 90) % 4 if abs(frame.rotation) <= 180 else 0
     if frame.format.name != "yuv420p" or (width, height) != (frame.width, frame.height):
         frame = reformatter.reformat(frame, width, height, "yuv420p")
+    if quarters:
+        frame = _turned(frame, quarters)
     # The file's choice of key frames is not the encoder's.
     frame.pict_type = 0
     return frame
+
+
+def _turned(frame: VideoFrame, quarters: int) -> VideoFrame:
+    """Turn a picture by quarters, counterclockwise: telephones film lying on their side."""
+    width, height = frame.width, frame.height
+    size = width * height
+    luma, *chroma = np.split(frame.to_ndarray().ravel(), [size, size * 5 // 4])
+    planes = [luma.reshape(height, width), *(c.reshape(height // 2, width // 2) for c in chroma)]
+    turned = np.concatenate([np.rot90(plane, quarters).ravel() for plane in planes])
+    if quarters % 2:
+        width, height = height, width
+    return VideoFrame.from_ndarray(turned.reshape(height * 3 // 2, width), format="yuv420p")
 
 
 def _padded(frame: AudioFrame) -> AudioFrame:

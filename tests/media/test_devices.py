@@ -154,11 +154,11 @@ threading.Thread(target=speak).start()
 with from_microphone() as source:
     assert source.video is None
     async def main():
-        return [await source.audio.recv() for _ in range(25)]
-    frames = asyncio.run(asyncio.wait_for(main(), 30))
+        return [await source.audio.recv() for _ in range(6)]
+    frames = asyncio.run(asyncio.wait_for(main(), 50))
 assert all(a.pts < b.pts for a, b in zip(frames, frames[1:]))
 frame = frames[0]
-sound = [f.to_ndarray()[0, ::2] for f in frames[5:]]
+sound = [f.to_ndarray()[0, ::2] for f in frames[2:]]
 print(source, frame.format.name, frame.layout.name, frame.samples, frame.sample_rate)
 pitch = np.median([dominant_frequency(piece, 48000) for piece in sound])
 print(round(pitch / 50), np.max(sound) > 4000)

@@ -7,6 +7,7 @@ import gc
 import itertools
 import math
 import os
+import struct
 import threading
 import time
 import weakref
@@ -206,6 +207,24 @@ def test_the_demo_clip_plays_in_step() -> None:
 
 
 @pytest.mark.usefixtures("patient")
+def test_progress_can_be_watched(files: dict[str, Path]) -> None:
+    with from_file(files["both"]) as source:
+        player = threading.Thread(target=play, args=(source,))
+        player.start()
+        positions = []
+        while True:
+            try:
+                source.wait(timeout=0.02)
+                break
+            except MeteredTimeoutError:
+                positions.append(source.position)
+        player.join(10)
+        assert positions == sorted(positions)
+        assert len(set(positions)) > 5
+        assert source.position == source.duration == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.usefixtures("patient")
 def test_a_variable_rate_keeps_its_times(tmp_path: Path) -> None:
     times = [0, 10, 15, 215, 220, 400]
     path = write(tmp_path / "variable.mkv", audio=None, times=times)
@@ -233,6 +252,37 @@ def test_odd_sizes_become_even(tmp_path: Path) -> None:
         container.mux(stream.encode(None))
     [frame] = play(from_file(path))["video"]
     assert (frame.width, frame.height, frame.format.name) == (62, 46, "yuv420p")
+
+
+@pytest.mark.parametrize(("quarters", "corner"), [(1, (-1, 0)), (2, (-1, -1)), (3, (0, -1))])
+def test_a_film_that_lies_on_its_side_is_set_upright(
+    tmp_path: Path, quarters: int, corner: tuple[int, int]
+) -> None:
+    """As telephones film: the file says how the picture is to be turned, counterclockwise."""
+    path = tmp_path / "telephone.mp4"
+    image = np.full((48, 64, 3), 40, np.uint8)
+    image[:20, :20] = 200  # the corner at the top left
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=FPS, options={"qp": "4"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "bgr24")))
+        container.mux(stream.encode(None))
+    data = bytearray(path.read_bytes())
+    cosine, sine = [(1, 0), (0, -1), (-1, 0), (0, 1)][quarters]
+    matrix = struct.pack(
+        ">9i", *(n << 16 for n in (cosine, sine, 0, -sine, cosine)), 0, 0, 0, 1 << 30
+    )
+    at = data.index(b"tkhd") + 44
+    data[at : at + 36] = matrix
+    path.write_bytes(data)
+    [frame] = play(from_file(path))["video"]
+    assert (frame.width, frame.height) == ((64, 48) if quarters == 2 else (48, 64))
+    shown = frame.to_ndarray(format="gray")
+    y, x = (10 if c == 0 else -10 for c in corner)
+    assert shown[y, x] > 150
+    assert sorted(
+        v > 150 for v in (shown[10, 10], shown[10, -10], shown[-10, 10], shown[-10, -10])
+    ) == [False, False, False, True]
 
 
 def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
