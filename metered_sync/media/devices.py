@@ -132,7 +132,8 @@ class DeviceSource(LiveSource):
                         return
                 except (av.error.FFmpegError, OSError) as error:
                     problem = error.strerror or str(error)
-            raise MediaError(f"{label} has broken off: {problem}; is it still plugged in?")
+            if not feed.stopped:
+                raise MediaError(f"{label} has broken off: {problem}; is it still there?")
 
         super().__init__(label, ["audio" if kind == "microphone" else "video"], produce)
 

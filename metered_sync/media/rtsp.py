@@ -152,6 +152,8 @@ class _Link:
             except (av.error.FFmpegError, OSError) as error:
                 why = str(error) if type(error) is TimeoutError else _text(error)
             container = None
+            if feed.stopped:
+                return
             self.connected = False
             logger.warning("%s: lost, connecting again: %s", self.label, why)
             lost = time.monotonic()
