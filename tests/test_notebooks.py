@@ -105,6 +105,9 @@ def test_nothing_of_the_machine_was_saved(path: Path) -> None:
 
 
 def test_there_are_notebooks() -> None:
-    stems = [path.stem for path in NOTEBOOKS]
-    assert stems == [story for story in STORIES if story in stems]
-    assert "01-pubsub" in stems
+    assert [path.stem for path in NOTEBOOKS] == STORIES
+
+
+def test_each_has_a_line_in_the_readme() -> None:
+    text = (ROOT / "notebooks" / "README.md").read_text()
+    assert re.findall(r"^\| \[(.*?)\]\(\1\.ipynb\) \|", text, re.MULTILINE) == STORIES
