@@ -6,8 +6,10 @@ meter), and has the notebook's front end show it.
 **In flight.** At most ``IN_FLIGHT`` pictures are on their way to a front end that answers;
 what comes meanwhile is not sent. Answers may be impossible: there are no widgets, or the
 kernel, busy with a cell, cannot hear them. Then a picture goes every ``UNANSWERED``
-seconds. To a front end that could answer and does not (a closed page), one goes every
-``GONE`` seconds; one that has never answered has no widgets, and gets plain pictures.
+seconds, as long as a cell is run now and then. What does not answer though it could (a
+closed page), or has not run a cell for long, is tried ever more rarely: the server keeps
+all that is sent until the page is opened again. A front end that could answer and never
+has knows no widgets, and gets plain pictures.
 
 **Locks.** ``_changed`` guards the state. It is held while something is shown, so that after
 :meth:`Preview.stop` nothing more is.
@@ -39,8 +41,12 @@ IN_FLIGHT = 2
 """Pictures that may be on their way to the front end."""
 UNANSWERED = 0.2
 """Seconds between two pictures where answers are not possible."""
+ALONE = 3000
+"""Pictures that go without an answer, or a cell, before somebody is taken to be gone."""
 GONE = 5.0
-"""Seconds to wait for an answer that is possible."""
+"""Seconds after which somebody who is gone is tried; then twice as long, and so on."""
+RARELY = 60.0
+"""The longest of these gaps, in seconds."""
 POLL = 0.5
 """Seconds between two looks of a waiting preview at whether its track has ended."""
 
@@ -77,7 +83,8 @@ class Preview:
         self._changed = threading.Condition()
         self._stopped = False
         self._count = 0  # of what has been shown
-        self._answered = -1  # the latest number that the front end has answered, if any
+        self._settled = 0  # how many of them the front end has answered, or need not
+        self._answers = False  # whether it has ever answered
         self._hearing = False  # whether an answer would be heard now
         self._last = -math.inf  # when something was shown (time.monotonic())
         self._look = drawing.first()
@@ -150,12 +157,9 @@ class Preview:
         """Wait until something may be shown; ``False``: stopped."""
         with self._changed:
             while not self._stopped:
-                full = self._count - max(self._answered, 0) >= IN_FLIGHT
-                unanswered = GONE if self._hearing else UNANSWERED
-                gap = max(self._interval, unanswered) if full else self._interval
-                left = self._last + gap - time.monotonic()
+                left = self._last + self._gap() - time.monotonic()
                 if left <= 0:
-                    if full and self._hearing and self._answered < 0:
+                    if self._hearing and not self._answers and self._in_flight >= IN_FLIGHT:
                         self._screen = self._screen.close(self._look)
                         self._hearing = False
                     return True
@@ -163,6 +167,19 @@ class Preview:
                     return True
                 self._changed.wait(min(left, POLL))
             return False
+
+    @property
+    def _in_flight(self) -> int:
+        return self._count - self._settled
+
+    def _gap(self) -> float:
+        """Return the seconds from what was shown last to what may be shown next."""
+        if self._in_flight < IN_FLIGHT:
+            return self._interval
+        tries = self._in_flight - (IN_FLIGHT if self._hearing else ALONE)
+        if tries < 0:
+            return max(self._interval, UNANSWERED)
+        return min(GONE * 2.0 ** min(tries, 10), RARELY)
 
     def _take(self) -> list[Any]:
         """Wait for what is to be shown; empty: there has been no sound for a while."""
@@ -199,20 +216,23 @@ class Preview:
 
     def _on_answer(self, number: int) -> None:
         with self._changed:
-            self._answered = max(self._answered, number)
-            self._hearing = True
+            self._settled = max(self._settled, number)
+            self._answers = self._hearing = True
             self._changed.notify_all()
 
     def _before_a_cell(self, info: Any) -> None:
         if self._cell_id is not None and running_cell(self._shell) == self._cell_id:
             self._finish()
-        with self._changed:
-            self._hearing = False
-            self._changed.notify_all()
+        self._note_a_cell(ended=False)
 
     def _after_a_cell(self, result: Any) -> None:
+        self._note_a_cell(ended=True)
+
+    def _note_a_cell(self, ended: bool) -> None:
         with self._changed:
-            self._hearing = self._screen.answers
+            self._hearing = ended and self._screen.answers
+            if not self._answers:  # but here is somebody
+                self._settled = self._count
             self._changed.notify_all()
 
 

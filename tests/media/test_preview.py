@@ -228,6 +228,17 @@ def test_a_front_end_that_does_not_answer(face: FrontEnd) -> None:
     face.answering = True
 
 
+def test_it_rests_where_nobody_seems_to_be(face: FrontEnd) -> None:
+    face.answering = False
+    face.run(
+        "module.ALONE, module.GONE = 6, 60\npreview = track.display()\n"
+        "wait(lambda: preview.shown == 6)\ntime.sleep(1)\nassert preview.shown == 6"
+    )
+    face.answering = True
+    face.run("wait(lambda: preview.shown > 8)")  # somebody runs a cell
+    face.run("preview.stop(); module.ALONE, module.GONE = 3000, 5.0")
+
+
 # --- answers --------------------------------------------------------------------------
 
 
