@@ -45,6 +45,8 @@ GIVE_UP = 1.0
 """Seconds to wait for a missing packet of a picture before a key frame is asked for."""
 GIVE_UP_SOUND = 0.1
 """Seconds to wait for a missing packet of sound: nobody sends it again."""
+STEP = 0.25
+"""Seconds that count as waiting between two packets at most: this process may have stood still."""
 HELD_SOUND = 5
 """Packets of sound that wait for a missing one at most."""
 ASK_AGAIN = 0.1
@@ -117,7 +119,9 @@ class _Intake:
         self._waiting: dict[int, Any] = {}
         """Packets behind one that is missing, by their numbers."""
         self._stuck: float | None = None
-        """Since when it has been missing."""
+        """For how many seconds it has been missing."""
+        self._seen = 0.0
+        """When the latest packet came."""
         self._late = 0
 
     def add(self, packet: Any) -> tuple[bool, None]:
@@ -145,10 +149,11 @@ class _Intake:
             self._begin(packet, now)
         self._late = 0
         self._waiting[number] = packet
-        self._take_all(now)
+        self._take_all(now, min(now - self._seen, STEP))
+        self._seen = now
         return self._ask(now), None
 
-    def _take_all(self, now: float) -> None:
+    def _take_all(self, now: float, waited: float) -> None:
         while self._waiting:
             before = self._next
             while (packet := self._waiting.pop(self._next, None)) is not None:
@@ -157,7 +162,9 @@ class _Intake:
             if not self._waiting:
                 self._stuck = None
             elif self._stuck is None or self._next != before:
-                self._stuck = now
+                self._stuck = 0.0
+            else:
+                self._stuck += waited
             number = self._resume_at(now) if self._waiting else None
             if number is None:
                 return
@@ -215,7 +222,7 @@ class _Sound(_Intake):
 
     def _resume_at(self, now: float) -> int | None:
         assert self._stuck is not None
-        if len(self._waiting) < HELD_SOUND and now - self._stuck < GIVE_UP_SOUND:
+        if len(self._waiting) < HELD_SOUND and self._stuck < GIVE_UP_SOUND:
             return None
         return self._in_order()[0]
 
@@ -305,7 +312,7 @@ class _Pictures(_Intake):
 
     def _resume_at(self, now: float) -> int | None:
         assert self._stuck is not None
-        if now - self._stuck < GIVE_UP:
+        if self._stuck < GIVE_UP:
             return None
         self._starving = self._starving or now
         # Nobody who does not send a key frame is waited for longer.
