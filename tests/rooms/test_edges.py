@@ -43,12 +43,6 @@ from tests.scripted import Scripted, ScriptedServer, polite
 from tests.test_peer import FAST, pattern, peer
 
 
-@pytest.fixture
-def room(request: pytest.FixtureRequest) -> str:
-    """A channel of the test's own."""
-    return f"edges/{request.node.name}"
-
-
 def outcomes(*calls: Callable[[], object]) -> list[BaseException | None]:
     """Make calls on threads of their own, at once; return what each raised."""
     ended: queue.Queue[tuple[int, BaseException | None]] = queue.Queue()

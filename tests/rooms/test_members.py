@@ -29,12 +29,6 @@ from tests.scripted import Scripted, ScriptedServer, polite
 from tests.test_peer import FAST, pattern, peer
 
 
-@pytest.fixture
-def room(request: pytest.FixtureRequest) -> str:
-    """A channel of the test's own."""
-    return f"members/{request.node.name}"
-
-
 def test_what_comes_before_its_sender_is_known_is_not_lost(
     shared_cloud: LocalCloud, room: str
 ) -> None:

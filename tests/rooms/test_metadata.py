@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from metered_sync import ConnectionReset, MeteredPeer, PeerJoined
 from metered_sync.local import LocalCloud
 from tests.conftest import wait_until
 from tests.scripted import Scripted, ScriptedServer
 from tests.test_peer import FAST, pattern, peer
-
-
-@pytest.fixture
-def room(request: pytest.FixtureRequest) -> str:
-    """A channel of the test's own."""
-    return f"metadata/{request.node.name}"
 
 
 def words(connection: Scripted) -> list[tuple[str, Any]]:

@@ -1,0 +1,11 @@
+"""A room of its own for each test."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def room(request: pytest.FixtureRequest) -> str:
+    """A channel of the test's own."""
+    return f"rooms/{request.node.name}"
