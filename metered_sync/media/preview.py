@@ -200,11 +200,11 @@ class Preview:
                 return
             self._stopped = True
             self._changed.notify_all()
+            self._frames.close()
             try:
                 self._screen.close(self._look)
             except Exception:  # of a kernel that is shutting down
                 logger.debug("the preview of the %s: its end", self._label, exc_info=True)
-        self._frames.close()
         for event, function in (
             ("pre_run_cell", self._before_a_cell),
             ("post_run_cell", self._after_a_cell),

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from av import CodecContext, VideoFrame
 from av.video.reformatter import VideoReformatter
 
+from metered_sync.media.pixels import ONE_THREAD, Pixels
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -57,7 +59,7 @@ class Snapshot:
 
         ``array[..., ::-1]`` is RGB, as matplotlib and Pillow have it.
         """
-        return _converted(self._frame, "bgr24").to_ndarray()
+        return Pixels().of(self._frame, "bgr24")
 
     def save(self, path: str | os.PathLike[str], *, quality: int = QUALITY) -> None:
         """Write the picture to a file, as JPEG or PNG by the name's end.
@@ -89,27 +91,25 @@ def jpeg(frame: VideoFrame, *, width: int | None = None, quality: int = QUALITY)
     if width is None or width >= frame.width:
         width = frame.width
     height = max(1, round(frame.height * width / frame.width))
-    small = _converted(frame, "yuvj420p", width, height)
+    small = VideoReformatter().reformat(_rgb(frame), width, height, "yuvj420p", **ONE_THREAD)
     return _encoded(small, "mjpeg", {"qmin": scale, "qmax": scale})
 
 
 def png(frame: VideoFrame) -> bytes:
     """Return a frame as a PNG file."""
-    return _encoded(_converted(frame, "rgb24"), "png", {})
+    return _encoded(_rgb(frame), "png", {})
 
 
-def _converted(
-    frame: VideoFrame, format: str, width: int | None = None, height: int | None = None
-) -> VideoFrame:
-    # (A frame has a converter of its own, but other readers may be using that just now.)
-    return VideoReformatter().reformat(frame, width, height, format)
+def _rgb(frame: VideoFrame) -> VideoFrame:
+    """Return a copy of a frame, which other readers may be using, for ourselves."""
+    return VideoFrame.from_ndarray(Pixels().of(frame, "rgb24"), format="rgb24")
 
 
 def _encoded(frame: VideoFrame, codec: str, options: dict[str, str]) -> bytes:
     encoder: Any = CodecContext.create(codec, "w")
     encoder.width, encoder.height = frame.width, frame.height
     encoder.pix_fmt = frame.format.name
-    encoder.time_base = frame.time_base or Fraction(1, 90000)  # another would rewrite its pts
+    encoder.time_base = Fraction(1, 1)
     encoder.thread_count = 1
     encoder.options = options
     return b"".join(map(bytes, (*encoder.encode(frame), *encoder.encode(None))))

@@ -10,6 +10,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.video.reformatter import ColorRange
 
 from metered_sync import (
     ClosedError,
@@ -148,6 +149,24 @@ def test_quality() -> None:
     for quality in (0, 101, 50.5, True):
         with pytest.raises(ValueError, match="quality must be a whole number from 1 to 100"):
             jpeg(frame, quality=quality)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("format", ["yuv420p", "nv12", "yuvj420p"])
+def test_brightness(format: str) -> None:
+    for full in (False, True):
+        levels = np.repeat(np.array([16, 64, 128, 235], np.uint8), 16)
+        planes = np.full((72, 64), 128, np.uint8)
+        planes[:48] = levels
+        frame = av.VideoFrame.from_ndarray(planes, format=format)
+        if full:
+            frame.color_range = ColorRange.JPEG
+        full_range = full or format == "yuvj420p"
+        expected = [16, 64, 128, 235] if full_range else [0, 56, 130, 255]
+        for data in (jpeg(frame), png(frame), jpeg(frame, width=32)):
+            image = decoded(data)
+            assert (
+                abs(image[12, image.shape[1] // 8 :: image.shape[1] // 4, 1] - expected).max() < 4
+            )
 
 
 @pytest.mark.parametrize("format", ["yuv420p", "yuvj420p", "rgb24", "gray", "nv12"])
