@@ -27,8 +27,9 @@ def iter_frames(
 
     A :class:`RemoteTrack` is read as its :meth:`~RemoteTrack.frames` are. A local track
     (``source.video``, or any aiortc track) is asked for a frame when the loop wants one, so
-    that none is lost; its frames go to one consumer only, so what is being sent as well is
-    better opened twice.
+    that none is lost. Its frames go to one consumer only, so what is being sent as well is
+    better opened twice; and one that fills a queue of its own, as aiortc's ``MediaPlayer``
+    does, grows while the loop is slow.
 
     Args:
         track: The track to read.

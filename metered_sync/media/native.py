@@ -2,7 +2,7 @@
 
 Several readers of a track get the same picture. A ``VideoFrame`` keeps what it was last
 converted with, so two threads that convert one frame at the same moment crash the
-process (PyAV 14 to 19). So each reader gets a frame of its own, over the same pixels.
+process (PyAV 14 to 18). So each reader gets a frame of its own, over the same pixels.
 
 Filter graphs, and resamplers of sound with them, have threads. In a forked child those
 are missing, and freeing such an object would wait for them for ever. So what may have
@@ -57,7 +57,7 @@ class Twins:
 def _passing(frame: VideoFrame) -> Graph:
     """Return a graph that does nothing: what comes out is a new frame over the old pixels."""
     graph = Graph()
-    if hasattr(graph, "threads"):  # PyAV 16
+    if hasattr(graph, "threads"):  # newer versions of PyAV
         graph.threads = 1
     source = graph.add_buffer(
         width=frame.width,

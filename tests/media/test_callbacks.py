@@ -59,6 +59,7 @@ def test_the_newest_frame_only_and_drops_are_counted() -> None:
 
 
 def test_those_of_one_track_run_one_at_a_time_on_its_thread() -> None:
+    wait_until(lambda: not threads())  # those of other tests
     far = Far()
     busy: list[str] = []
     seen: list[tuple[str, int, str]] = []
