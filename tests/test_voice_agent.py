@@ -132,17 +132,12 @@ def test_a_conversation(served_cloud: dict[str, str], speech: Any) -> None:
         # A long answer, which the caller interrupts.
         assert len(ask("tell me a story")) > 300  # some 20 s
         wait_until(lambda: levels[-1] > SPEAKS, 20, "the story begins")
-        mouth.say("goodbye")
+        mouth.say("the weather is nice today")  # a phrase that it does not know
         assert messages.get(timeout=30).data == {"interrupted": True}
         interrupted = time.monotonic()
         wait_until(silent, 10, "the story breaks off")
         assert time.monotonic() - interrupted < 5  # 20 ms, what was on its way, and the 0.3 s
-        assert answer()["heard"] in ("goodbye", "?")
-        wait_until(lambda: levels[-1] > SPEAKS, 20, "that is answered, too")
-
-        # A phrase that it does not know.
-        wait_until(silent, 30, "the agent has ended")
-        mouth.say("the weather is nice today")
         told = answer()
         assert told["heard"] == "?"
         assert told["answer"].startswith("Sorry")
+        wait_until(lambda: levels[-1] > SPEAKS, 20, "that is answered, too")

@@ -39,15 +39,45 @@ STILL = 0.25
 """Seconds after which a picture is shown again."""
 
 
-class SoundLane(Lane):
+class _LiveLane(Lane):
+    """A lane that ends, when it is told to, with the last frame it hands out."""
+
+    def __init__(self, feed: Feed, kind: str, size: int) -> None:
+        super().__init__(feed, kind, size)
+        self.ending = False
+        """Whether the track ends when everything has been handed out."""
+
+    def end(self) -> None:
+        """End the track once everything has been handed out."""
+        self.ending = True
+        self._feed.moved.notify_all()
+        self._end_if_empty()
+
+    def _is_empty(self) -> bool:
+        raise NotImplementedError
+
+    def _end_if_empty(self) -> None:
+        if self.ending and self._is_empty():
+            self._feed._stop(None)
+
+    def _hand_out(self, item: Item) -> Frame | None:
+        frame = super()._hand_out(item)
+        self._end_if_empty()
+        return frame
+
+    def _is_left_alone(self, due: float) -> bool:
+        """Whether nobody took what was due then, and nobody waits."""
+        late = self._feed.clock() - due
+        return self._feed.started and not self._waiters and late > UNHEARD
+
+
+class SoundLane(_LiveLane):
     """Holds sound: 48 kHz, stereo, signed 16 bits. Hands out 20 ms at a time, for ever."""
 
     def __init__(self, feed: Feed, kind: str, size: int) -> None:
         """Make a lane that callers should fill with ``size`` bytes at most."""
         super().__init__(feed, kind, size)
         self.sound = bytearray()
-        self.ending = False
-        """Whether the track ends when all sound has been handed out."""
         self.latest = SILENCE
         """What was handed out latest."""
         self._due = 0.0  # of the next slice, on the feed's clock
@@ -71,17 +101,10 @@ class SoundLane(Lane):
         self._feed.moved.notify_all()
         self._end_if_empty()
 
-    def end(self) -> None:
-        """End the track once all sound has been handed out."""
-        self.ending = True
-        self._feed.moved.notify_all()
-        self._end_if_empty()
-
     def pass_time(self) -> None:
         """Drop what nobody took in time."""
-        late = self._feed.clock() - self._due
-        if self._feed.started and not self._waiters and late > UNHEARD:
-            missed = int(late / SLICE_SECONDS)
+        if self._is_left_alone(self._due):
+            missed = int((self._feed.clock() - self._due) / SLICE_SECONDS)
             self._due += missed * SLICE_SECONDS
             self._feed.position = self._due
             self.latest = SILENCE
@@ -110,14 +133,8 @@ class SoundLane(Lane):
         frame = audio_frame(round(due * AUDIO_RATE), self.latest)
         return Item(due, due + SLICE_SECONDS, frame)
 
-    def _hand_out(self, item: Item) -> Frame | None:
-        frame = super()._hand_out(item)
-        self._end_if_empty()
-        return frame
-
-    def _end_if_empty(self) -> None:
-        if self.ending and not self.sound:
-            self._feed._stop(None)
+    def _is_empty(self) -> bool:
+        return not self.sound
 
     def _close(self) -> None:
         self.sound.clear()
@@ -125,7 +142,7 @@ class SoundLane(Lane):
         super()._close()
 
 
-class PictureLane(Lane):
+class PictureLane(_LiveLane):
     """Holds the newest picture: handed out at once, and again where no other follows."""
 
     def __init__(self, feed: Feed, kind: str, size: int) -> None:
@@ -133,8 +150,6 @@ class PictureLane(Lane):
         super().__init__(feed, kind, size)
         self.again_after = STILL
         """Seconds after which a picture is handed out again."""
-        self.ending = False
-        """Whether the track ends when the newest picture has been handed out."""
         self.dropped = 0
         """Pictures that a newer one took the place of, or that nobody took in time."""
         self._new = False
@@ -150,15 +165,9 @@ class PictureLane(Lane):
             self._stamp(picture, due)
             self._wake()
 
-    def end(self) -> None:
-        """End the track once the newest picture has been handed out."""
-        self.ending = True
-        self._feed.moved.notify_all()
-        self._end_if_empty()
-
     def pass_time(self) -> None:
         """Take a picture that nobody took in time for an old one, only to be shown again."""
-        if self._feed.started and not self._waiters and self._feed.clock() > self._due + UNHEARD:
+        if self._is_left_alone(self._due):
             self.dropped += self._new
             self._new = False
             self._end_if_empty()
@@ -183,14 +192,8 @@ class PictureLane(Lane):
         self._due = max(due, self._due + 1 / VIDEO_RATE)
         picture.pts, picture.time_base = round(self._due * VIDEO_RATE), Fraction(1, VIDEO_RATE)
 
-    def _hand_out(self, item: Item) -> Frame | None:
-        frame = super()._hand_out(item)
-        self._end_if_empty()
-        return frame
-
-    def _end_if_empty(self) -> None:
-        if self.ending and not self._new:
-            self._feed._stop(None)
+    def _is_empty(self) -> bool:
+        return not self._new
 
     def _close(self) -> None:
         self._newest, self._new = None, False

@@ -151,14 +151,13 @@ class AudioSource(Source):
         """
         guard.check_process(self._feed.born, self._label)
         with self._feed.lock:
-            if self._ended:
-                return
             self._ended = True
             self._feed.moved.notify_all()
             while self._turns:  # they leave as soon as they look
                 self._feed.moved.wait(POLL)
-            self._lane.add(self._converter.flush())
-            self._lane.end()
+            if not self._lane.ending:
+                self._lane.add(self._converter.flush())
+                self._lane.end()
 
     def wait_drained(self, timeout: float | None = None) -> None:
         """Wait until everything that was pushed has been played, or dropped.
@@ -188,23 +187,19 @@ class AudioSource(Source):
     def _turn(self, deadline: Deadline, patience: Deadline) -> Iterator[Callable[[], bool]]:
         """Push while no other call does; yield what says whether all was dropped meanwhile."""
         me = object()
-        with self._feed.lock:
-            before = self._cleared
-            self._turns.append(me)
-
-        def dropped() -> bool:
-            return self._cleared != before
-
         try:
             with self._feed.lock:
+                before = self._cleared
+                self._turns.append(me)
                 self._wait(lambda: self._turns[0] is me, deadline, patience)
             if self._converted_since != before:
                 self._converter.reset()
                 self._converted_since = before
-            yield dropped
+            yield lambda: self._cleared != before
         finally:
             with self._feed.lock:
-                self._turns.remove(me)
+                if me in self._turns:  # else Ctrl-C came before
+                    self._turns.remove(me)
                 self._feed.moved.notify_all()
 
     # --- with the lock held ---

@@ -90,6 +90,8 @@ def test_it_plays_what_is_pushed_in_frames_of_20_ms() -> None:
         assert abs(int(heard.max()) - 8000) < 100
         sound = ear.sound()
         assert (sound[:, 0] == sound[:, 1]).all()
+        assert ear.times[-1] - ear.times[0] >= 0.47  # in real time
+        assert source.position == pytest.approx(0.5)
     assert source.frames_sent == {"audio": len(ear.frames)}
 
 
@@ -243,16 +245,6 @@ def test_silence_where_there_is_nothing_to_play() -> None:
     source.stop()
 
 
-def test_the_pace_is_real_time() -> None:
-    source = AudioSource(max_buffered_seconds=2)
-    with Listener(source.audio) as ear:
-        source.push(tone(440, 1))
-        ear.wait_for(51)
-        assert ear.times[50] - ear.times[0] >= 0.99
-        assert source.position >= 0.99
-    source.stop()
-
-
 def test_after_a_stall_nothing_comes_in_a_burst(monkeypatch: pytest.MonkeyPatch) -> None:
     source = AudioSource()
     monkeypatch.setattr(live, "UNHEARD", 60.0)  # the listener is there, only slow
@@ -312,12 +304,12 @@ def test_a_push_waits_while_the_buffer_is_full() -> None:
     source = AudioSource(max_buffered_seconds=0.2)
     with Listener(source.audio) as ear:
         started = time.monotonic()
-        source.push(tone(440, 1))
-        assert time.monotonic() - started >= 0.75
+        source.push(tone(440, 0.6))
+        assert time.monotonic() - started >= 0.35
         assert source.buffered_seconds <= 0.2
         source.wait_drained(timeout=10)
         ear.wait_for(len(ear.frames) + 2)
-        assert len(ear.heard()) == pytest.approx(48000, abs=60)
+        assert len(ear.heard()) == pytest.approx(28800, abs=60)
     source.stop()
 
 
@@ -346,35 +338,35 @@ def test_while_nobody_consumes_a_push_waits_for_a_while_only(
         source.push(tone(440, 1))
     source.clear()
     with Listener(source.audio):
-        source.push(tone(440, 1))  # as long as playing takes
+        source.push(tone(440, 0.6))  # as long as playing takes
     source.stop()
 
 
 def test_time_passes_while_a_consumer_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "UNHEARD", 0.2)
+    monkeypatch.setattr(live, "UNHEARD", 0.1)
     source = AudioSource(max_buffered_seconds=0.3)
     with Listener(source.audio) as ear:
         ear.wait_for(2)
-    source.push(tone(440, 1))  # it would wait for ever, were playing to wait for a listener
+    source.push(tone(440, 0.6))  # it would wait for ever, were playing to wait for a listener
     source.wait_drained(timeout=20)
-    assert source.position >= 1
-    source.push(tone(440, 0.5))
+    assert source.position >= 0.6
+    source.push(tone(440, 0.2))
     source.end()
     source.wait(timeout=20)
 
 
 def test_several_who_push_take_turns() -> None:
-    source = AudioSource(input_rate=48000, max_buffered_seconds=0.2)
+    source = AudioSource(input_rate=48000, max_buffered_seconds=0.1)
     pushes = []
     for number in range(1, 6):
-        pushes.append(Pushing(source, np.full(9600 + 7, number * 1000, np.int16)))
+        pushes.append(Pushing(source, np.full(4800 + 7, number * 1000, np.int16)))
         wait_until(lambda n=number: len(source._turns) == n)
     with Listener(source.audio) as ear:
         assert [push.result() for push in pushes] == [None] * 5
         source.end()
         ear.wait_for_end()
         heard = ear.heard()
-        assert np.array_equal(heard, np.repeat(np.arange(1, 6) * 1000, 9607))
+        assert np.array_equal(heard, np.repeat(np.arange(1, 6) * 1000, 4807))
 
 
 # --- barge-in ---------------------------------------------------------------------------
