@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from av import VideoFrame
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import ColorRange, VideoReformatter
 
 from metered_sync.engine import guard
 from metered_sync.engine.deadline import SLICE, Deadline
@@ -17,6 +17,7 @@ from metered_sync.engine.live import STILL, PictureLane
 from metered_sync.engine.timeline import private_copy
 from metered_sync.engine.tracks import EARLY
 from metered_sync.errors import ClosedError, MeteredTimeoutError
+from metered_sync.media.pixels import Pixels
 from metered_sync.media.sources import Source
 
 if TYPE_CHECKING:
@@ -138,7 +139,10 @@ class VideoSource(Source):
     def _frame(self, picture: Any, format: str) -> VideoFrame:
         """Return a frame over the memory of a picture."""
         if isinstance(picture, VideoFrame):
-            return picture
+            if picture.color_range != ColorRange.JPEG:
+                return picture
+            # (What is sent goes from 16 to 235, and cannot say that it would not.)
+            picture, format = Pixels().of(picture, "bgr24"), "bgr24"
         if format not in CHANNELS and format not in PLANAR:
             known = ", ".join(repr(name) for name in (*CHANNELS, *PLANAR))
             raise ValueError(f"format must be one of {known}, not {format!r}")

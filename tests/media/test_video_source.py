@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from av import VideoFrame
+from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
 from metered_sync import ClosedError, MeteredTimeoutError, SfuClient, VideoSource
@@ -92,6 +93,15 @@ def test_frames(format: str) -> None:
     source.write(frame)
     assert close(shown(source))
     assert (frame.pts, frame.time_base) == (4711, Fraction(1, 1000))  # it is the caller's
+
+
+def test_frames_of_full_range() -> None:
+    frame = VideoFrame.from_ndarray(np.full((72, 64), 128, np.uint8), "yuv420p")
+    np.frombuffer(frame.planes[0], np.uint8)[:] = 60  # grey, of 0 to 255
+    frame.color_range = ColorRange.JPEG
+    source = VideoSource(64, 48, fps=100)
+    source.write(frame)
+    assert close(shown(source), (60, 60, 60))
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
