@@ -27,6 +27,7 @@ Everything here runs on the loop thread.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import deque
@@ -143,7 +144,7 @@ class Member:
         """Ids of streams that the face has told of."""
         self.handle: Any = None
         """For the face: what it has made of this member."""
-        self.limbo: anyio.CancelScope | None = None
+        self.limbo: asyncio.TimerHandle | None = None
         self._room = room
         self.connection = room._connect_to(self)
 
@@ -251,9 +252,10 @@ class RoomLink(Link):
         # The signalling link keeps subscriptions as long as somebody reads them.
         self._reader: Reader[Message] = Reader("a room's messages", maxsize=1)
         self._asked_to_send = False
-        self._list: anyio.Event | None = None
-        """Set while the next presence frame of the channel lists all members."""
-        self._waiting: anyio.CancelScope | None = None
+        self._list_due = False
+        """Whether the next presence frame of the channel lists all members."""
+        self._waiting: asyncio.TimerHandle | None = None
+        """Until when the list should have come."""
         self._reason = "closed"
         self._gather_on = loopback_address(signalling.url)
 
@@ -282,7 +284,7 @@ class RoomLink(Link):
             self.channel, self._include_metadata = channel, include_sender_metadata
             try:
                 await self.signalling.connect()
-                self._list = anyio.Event()
+                self._list_due = True
                 await self._subscribe(channel, self._on_joined)
             finally:
                 if self.error is None and self.state == "joining":
@@ -425,7 +427,7 @@ class RoomLink(Link):
             elif isinstance(event, Connected) and event.is_reconnect:
                 self._asked_to_send, self.mute = False, None  # a new token may say otherwise
                 if self.state == "reconnecting":
-                    self._list = anyio.Event()
+                    self._list_due = True
                     self._await_list()
             elif isinstance(event, ServerError) and event.code in FATAL_CODES:
                 self._fatal(
@@ -458,37 +460,37 @@ class RoomLink(Link):
 
     # --- the list of members ---
 
-    def _await_list(self) -> None:
-        """See to it that the list of members comes; or say that it does not."""
-        listed, channel = self._list, self.channel
-        if listed is not None and channel is not None:
-            self._stop_waiting()
-            scope = self._waiting = anyio.CancelScope()
-            self._engine.spawn(self, lambda: self._insist(channel, listed, scope))
+    def _await_list(self, more: int = RESUBSCRIBE) -> None:
+        """See to it that the list of members comes; or say that it does not.
 
-    async def _insist(self, channel: str, listed: anyio.Event, scope: anyio.CancelScope) -> None:
-        with scope:
-            try:
-                for attempt in range(1 + RESUBSCRIBE):
-                    with anyio.move_on_after(self._timings.reconcile):
-                        if attempt:
-                            logger.info("%s: no list of members; subscribing again", self.label)
-                            await self._subscribe(channel)
-                        await listed.wait()
-                        return
-            except MeteredError as error:
-                self._fatal(error)  # the room is not open to us any more
-                return
-            missing = ReconcileTimeoutError(
-                f"{self.label}: the server has not listed the members of {channel!r}; does the "
-                "key or token have the presence permission?"
-            )
-            if self.state == "reconnecting":
-                self._fatal(missing)
-            else:
-                self.blind = missing
-                logger.warning("%s", missing)
-                self._sink.emit(ServerError("no_member_list", str(missing)))
+        It may be asked for so many times more.
+        """
+        self._stop_waiting()
+        loop = asyncio.get_running_loop()
+        self._waiting = loop.call_later(self._timings.reconcile, self._insist, more)
+
+    def _insist(self, more: int) -> None:
+        if more:
+            logger.info("%s: no list of members; subscribing again", self.label)
+            self._engine.spawn(self, self._resubscribe)
+            self._await_list(more - 1)
+            return
+        missing = ReconcileTimeoutError(
+            f"{self.label}: the server has not listed the members of {self.channel!r}; does the "
+            "key or token have the presence permission?"
+        )
+        if self.state == "reconnecting":
+            self._fatal(missing)
+        else:
+            self.blind = missing
+            logger.warning("%s", missing)
+            self._sink.emit(ServerError("no_member_list", str(missing)))
+
+    async def _resubscribe(self) -> None:
+        try:
+            await self._subscribe(self.channel or "")
+        except MeteredError as error:
+            self._fatal(error)  # the room is not open to us any more
 
     def _stop_waiting(self) -> None:
         if self._waiting is not None and self._engine.error is None:
@@ -496,9 +498,8 @@ class RoomLink(Link):
         self._waiting = None
 
     def _presence(self, event: Presence) -> None:
-        if self._list is not None:
-            self._list.set()
-            self._list = None
+        if self._list_due:
+            self._list_due = False
             self._stop_waiting()
             self.blind = None
             self._reconcile(event.joined)
@@ -580,14 +581,8 @@ class RoomLink(Link):
             self._remove(member, None)
             return
         member.set_state("reconnecting")
-        scope = member.limbo = anyio.CancelScope()
-
-        async def expire() -> None:
-            with scope:
-                await anyio.sleep(self._timings.limbo)
-                self._remove(member, None)
-
-        self._engine.spawn(self, expire)
+        loop = asyncio.get_running_loop()
+        member.limbo = loop.call_later(self._timings.limbo, self._remove, member, None)
 
     def _remove(self, member: Member, error: BaseException | None) -> None:
         """Forget a member for good."""
