@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 import av
 from av import AudioFrame, VideoFrame
 
+from metered_sync.engine import guard
 from metered_sync.engine.timeline import AUDIO_RATE, VIDEO_RATE
+from metered_sync.errors import MediaError
 from metered_sync.media.alignment import Fitter, Mixer
 
 if TYPE_CHECKING:
     pass
 
-__all__ = ["FORMATS", "Format", "Movie", "Output", "Pictures", "Sound"]
+__all__ = ["FORMATS", "Format", "Movie", "Output", "Pictures", "Sound", "check_encoders"]
 
 KEY_FRAMES = 60
 """Pictures between two that can be searched for."""
@@ -56,6 +58,7 @@ FORMATS = {
     ".wav": Format("wav", "pcm_s16le"),
     ".webm": Format("webm", "libopus", VP8),
 }
+
 OPTIONS = {
     "matroska": {"cluster_time_limit": "500"},
     "webm": {"cluster_time_limit": "500"},
@@ -64,6 +67,17 @@ OPTIONS = {
     "wav": {},
 }
 COMMON = {"flush_packets": "1", "max_interleave_delta": "1000000"}
+
+
+def check_encoders(format: Format, path: str) -> None:
+    """Raise if PyAV, of which there are builds with less in them, cannot encode this."""
+    needed = [format.audio] if format.video is None else [format.audio, format.video[0]]
+    lacking = [name for name in needed if name not in av.codecs_available]
+    if lacking:
+        raise MediaError(
+            f"{path!r} cannot be written: this build of PyAV lacks the encoder "
+            f"{' and '.join(lacking)}; use PyAV's wheel from PyPI, or another suffix"
+        )
 
 
 class Output:
@@ -75,6 +89,7 @@ class Output:
 
     def __init__(self, path: str) -> None:
         self._file = open(path, "wb", buffering=0)  # noqa: SIM115
+        self._born = guard.generation()
         self._at = 0
         self._kept = 0
         self.size = 0
@@ -83,8 +98,8 @@ class Output:
         self.closed = False
 
     def write(self, data: Any) -> int:
-        """Write all of it."""
-        if self.error is None:
+        """Write all of it; in a forked child, where FFmpeg may end the file, nothing."""
+        if self.error is None and self._born == guard.generation():
             try:
                 self._file.seek(self._at)
                 left = memoryview(data)

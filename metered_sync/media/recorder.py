@@ -21,8 +21,9 @@ from metered_sync.errors import (
     MeteredTimeoutError,
     fresh,
 )
-from metered_sync.media.muxing import FORMATS
-from metered_sync.media.recording import Recording, RecordingInfo, Track
+from metered_sync.media.lanes import Track
+from metered_sync.media.muxing import FORMATS, check_encoders
+from metered_sync.media.recording import Recording, RecordingInfo
 from metered_sync.media.sources import as_tracks
 from metered_sync.media.track import RemoteTrack
 
@@ -64,8 +65,8 @@ class Recorder:
 
         Args:
             path: The file; its directory must exist.
-            tracks: What to record: tracks that arrive, local ones (any aiortc track), or
-                anything that has ``.tracks``: sources, streams, peers.
+            tracks: What to record: tracks that arrive, local ones (any aiortc track),
+                anything that has ``.tracks`` (sources, streams, peers), or lists of these.
             on_progress: Called as ``on_progress(info)`` with a :class:`RecordingInfo` about
                 twice a second, and at the end, on a thread of its own. It may block and call
                 anything; calls that fall due meanwhile are left out. What it raises is
@@ -74,11 +75,13 @@ class Recorder:
         Raises:
             ValueError: A suffix that stands for no format.
             MediaNotFoundError: There is no such directory.
-            MediaError: It cannot be written there, or not what these tracks deliver.
+            MediaError: It cannot be written there, or not what these tracks deliver; or this
+                build of PyAV lacks an encoder.
             TypeError: Something that is neither a track nor has any.
         """
         name = _checked(path)
         self._format = FORMATS[os.path.splitext(name)[1].lower()]
+        check_encoders(self._format, name)
         self._label = f"Recorder({os.path.basename(name)!r})"
         self._recording = Recording(self._label, name, self._format)
         self._tracks: dict[Track, None] = {}
@@ -133,10 +136,10 @@ class Recorder:
                     raise ClosedError(f"{self._label} has stopped: make a new one")
                 if one in self._tracks:
                     continue
-                input_ = self._recording.add(one)
+                lane = self._recording.add(one)
                 self._tracks[one] = None
                 if self._recording.running:
-                    input_.attach(deadline)
+                    lane.input.attach(deadline)
 
     def start(self, *, timeout: float | None = None) -> None:
         """Open the file and start recording. Returns at once if it is recording.
@@ -229,6 +232,8 @@ def _checked(path: str | os.PathLike[str]) -> str:
 def _tracks(value: object) -> list[Track]:
     if isinstance(value, RemoteTrack):
         return [value]
+    if isinstance(value, (list, tuple)):
+        return [track for one in value for track in _tracks(one)]
     tracks: Any = getattr(value, "tracks", None)
     if isinstance(tracks, (list, tuple)) and all(
         isinstance(one, (RemoteTrack, MediaStreamTrack)) for one in tracks

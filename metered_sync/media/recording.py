@@ -1,9 +1,7 @@
 """A recording under way: one thread that places, encodes and writes what tracks deliver.
 
-Frames come in through one bounded reader, whoever delivers them; putting them there never
-blocks. A frame waits until its track has been placed (``SETTLE``), and the first ones until
-it is known which streams the file has (``WAIT``). The thread does not know the
-:class:`~metered_sync.Recorder`, which may be collected meanwhile.
+The first frames wait until it is known which streams the file has (``WAIT``). The thread does
+not know the :class:`~metered_sync.Recorder`, which may be collected meanwhile.
 """
 
 from __future__ import annotations
@@ -15,34 +13,26 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
-from aiortc.mediastreams import MediaStreamTrack
 from av.error import FFmpegError
 
-from metered_sync.engine import guard, loop, tap
+from metered_sync.engine import guard, loop
 from metered_sync.engine.deadline import Deadline, Signal
 from metered_sync.engine.reader import Reader
 from metered_sync.engine.timeline import AUDIO_RATE, SLICE
 from metered_sync.errors import ClosedError, MediaError, MeteredTimeoutError
-from metered_sync.media.alignment import Clock, Voice
+from metered_sync.media.alignment import Voice
+from metered_sync.media.lanes import SETTLE, Item, Lane, Track
 from metered_sync.media.muxing import Format, Movie, Output, Pictures, Sound
-from metered_sync.media.track import RemoteTrack
 
-__all__ = ["Input", "RecordedStream", "Recording", "RecordingInfo"]
+__all__ = ["RecordedStream", "Recording", "RecordingInfo"]
 
 logger = logging.getLogger("metered_sync")
-Track = RemoteTrack | MediaStreamTrack
-
-LIMIT = {"audio": 500, "video": 30}
-"""Frames of one track that wait for the encoder at most: 10 s of sound, 1 s of pictures."""
-SETTLE = 0.4
-"""Seconds of frames by which a track is placed."""
 WAIT = 3.0
 """Seconds that the first frame waits for the first pictures of other tracks."""
 LATE_SIZE = (640, 480)
 """The size of pictures whose track has not shown one by then."""
-HOLD = 1.0
+HOLD = 2.0
 """Seconds that sound waits for that of other tracks, to be mixed."""
 TICK = 0.1
 """Seconds between two looks at what is ready."""
@@ -84,132 +74,6 @@ class RecordingInfo:
     """What the file consists of; empty before the first frames were written."""
 
 
-class _Item(NamedTuple):
-    lane: _Lane
-    frame: Any
-    """``None``: the track has ended."""
-    media: float
-    """Seconds on the track's own clock."""
-    arrived: float
-    """When it came here, or would have without buffers on the way (``time.monotonic()``)."""
-    epoch: int
-    """How often the track was rebuilt before."""
-
-
-class Input(Reader[Any]):
-    """What a track takes for a reader; passes frames on to the recording."""
-
-    def __init__(self, lane: _Lane, track: Track, inbox: Reader[_Item]) -> None:
-        super().__init__(f"recording of {lane.label}")
-        self.taken = 0
-        """Items that the recording has taken out."""
-        self._given = 0
-        self._lane = lane
-        self._track = track
-        self._inbox = inbox
-        self._limit = LIMIT[track.kind]
-
-    def attach(self, deadline: Deadline) -> None:
-        """Have frames delivered."""
-        if isinstance(self._track, RemoteTrack):
-            self._track._incoming.add(self)
-        else:
-            engine = loop.current()
-            what = f"record {self._lane.label}"
-            engine.call(tap.tap, self._track, self, deadline=deadline, what=what)
-
-    def detach(self) -> None:
-        """Have no more delivered."""
-        if isinstance(self._track, RemoteTrack):
-            self._track._incoming.remove(self)
-        else:
-            with contextlib.suppress(Exception):  # the interpreter may be about to exit
-                loop.current().post(tap.untap, self._track, self)
-
-    def put(self, item: Any) -> None:
-        """Pass a frame on; or count it, where too many wait already."""
-        if self.ended:
-            return
-        if self._given - self.taken >= self._limit:
-            self._dropped += 1
-            return
-        arrived = time.monotonic()
-        epoch = 0
-        if isinstance(self._track, RemoteTrack):
-            arrived -= self._track._incoming.latency
-            epoch = self._track.restarts
-        media = arrived if item.pts is None or item.time is None else item.time
-        self._given += 1
-        self._inbox.put(_Item(self._lane, item, media, arrived, epoch))
-
-    def end(self, error: BaseException | None = None) -> None:
-        """Pass on that the track has ended."""
-        if not self.ended:
-            super().end(error)
-            self._inbox.put(_Item(self._lane, None, 0.0, 0.0, 0))
-
-
-class _Lane:
-    """One track on its way into the file. Used on the recording's thread."""
-
-    def __init__(self, track: Track, inbox: Reader[_Item]) -> None:
-        name = track.name if isinstance(track, RemoteTrack) else None
-        self.label = f"{track.kind} track {name or track.id!r}"
-        self.kind: str = track.kind
-        self.input = Input(self, track, inbox)
-        self.held: list[_Item] = []
-        """What waits for the track to be placed."""
-        self.came = False
-        """Whether there was a frame at all."""
-        self.ended = False
-        self.sink: Pictures | Voice | None = None
-        self._clock = Clock()
-        self._epoch = 0
-
-    @property
-    def full(self) -> bool:
-        """Whether more frames are held than should be."""
-        return len(self.held) > 2 * LIMIT[self.kind]
-
-    def earliest(self) -> float:
-        """Return when the first frame that is held belongs."""
-        return self.held[0].media + min(item.arrived - item.media for item in self.held)
-
-    def take(self, item: _Item, zero: float | None) -> None:
-        """Take a frame: write it, or hold it until it can be placed."""
-        if item.frame is None:
-            self.ended = True
-            return
-        self.came = True
-        if item.epoch != self._epoch:
-            self.release(zero)
-            self._clock, self._epoch = Clock(), item.epoch
-        if zero is None or self.held or not self._clock.fits(item.media, item.arrived):
-            self.held.append(item)
-        else:
-            self._write(item, zero)
-
-    def advance(self, zero: float, now: float) -> None:
-        """Write what is held, once there is enough to place it by."""
-        if self.held and (self.ended or self.full or now - self.held[0].arrived >= SETTLE):
-            self.release(zero)
-
-    def release(self, zero: float | None) -> None:
-        """Write what is held."""
-        if self.held and zero is not None:
-            held, self.held = self.held, []
-            self._clock.anchor((item.media, item.arrived) for item in held)
-            for item in held:
-                self._write(item, zero)
-
-    def _write(self, item: _Item, zero: float) -> None:
-        at = self._clock.place(item.media, item.arrived) - zero
-        if isinstance(self.sink, Voice):
-            self.sink.write(item.frame, item.media, at)
-        elif self.sink is not None:
-            self.sink.write(item.frame, at)
-
-
 class Recording:
     """A recording, from its start to its end."""
 
@@ -226,9 +90,9 @@ class Recording:
         """Keeps a recorder with a callback alive as long as it records."""
         self._path = path
         self._format = format
-        self._inbox: Reader[_Item] = Reader(label, maxsize=1 << 20)
+        self._inbox: Reader[Item] = Reader(label, maxsize=1 << 20)
         self._lock = threading.Lock()  # guards adding lanes, and the choice of streams
-        self._lanes: tuple[_Lane, ...] = ()
+        self._lanes: tuple[Lane, ...] = ()
         self._output: Output | None = None
         self._movie: Movie | None = None
         self._streams: list[Pictures | Sound] = []
@@ -254,14 +118,19 @@ class Recording:
 
     def start(self, deadline: Deadline) -> None:
         """Start, and have the frames of all tracks delivered."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._fail(error)
+            self._end()
+            raise MediaError(f"{self.label}: the interpreter is exiting") from error
         _running.add(self)
-        self._thread.start()
         for lane in self._lanes:
             lane.input.attach(deadline)
 
-    def add(self, track: Track) -> Input:
+    def add(self, track: Track) -> Lane:
         """Make a place for a track; it is still to be attached."""
-        lane = _Lane(track, self._inbox)
+        lane = Lane(track, self._inbox)
         with self._lock:
             if self._zero is not None:
                 if lane.kind == "video" or self._sound is None:
@@ -271,7 +140,7 @@ class Recording:
                     )
                 lane.sink = Voice(self._sound.mixer)
             self._lanes = (*self._lanes, lane)
-        return lane.input
+        return lane
 
     def stop(self) -> None:
         """Have it end, once what has come is written. Takes no lock."""
@@ -286,15 +155,18 @@ class Recording:
         except Exception as error:
             self._fail(error)
         finally:
-            for lane in self._lanes:
-                lane.input.detach()
-            if self._output is not None:
-                with contextlib.suppress(OSError):
-                    self._output.close()
-            self._report(last=True)
-            self.owner = self.on_progress = None
-            _running.discard(self)
-            self.done.set()
+            self._end()
+
+    def _end(self) -> None:
+        for lane in self._lanes:
+            lane.input.detach()
+        if self._output is not None:
+            with contextlib.suppress(OSError):
+                self._output.close()
+        self._report(last=True)
+        self.owner = self.on_progress = None
+        _running.discard(self)
+        self.done.set()
 
     def _record(self) -> None:
         while True:

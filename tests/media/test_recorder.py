@@ -35,6 +35,7 @@ from metered_sync import (
 from metered_sync.engine.tracks import Feed
 from metered_sync.local import LocalCloud
 from metered_sync.media import recording
+from metered_sync.media.muxing import Format, check_encoders
 from metered_sync.media.sources import Source
 from metered_sync.testing import PatternSource, ToneSource, dominant_frequency, read_number
 from tests.conftest import ROOT, need, run_script, wait_until
@@ -108,6 +109,10 @@ def pictures(*sizes: tuple[int, int], each: int = 5) -> Iterator[tuple[float, Vi
 def decode(path: Path | str) -> tuple[list[tuple[float, Any]], Any]:
     """Return a file's pictures, grey, with their times; and its sound."""
     images, sound = [], [np.zeros((0, 2), np.int16)]
+    if str(path).endswith(".wav"):  # (PyAV 19.0 fails to open some, whoever has written them)
+        header, data = Path(path).read_bytes().split(b"data", 1)
+        assert header.startswith(b"RIFF")
+        return [], np.frombuffer(data[4 : len(data) // 4 * 4], np.int16).reshape(-1, 2)
     with av.open(str(path)) as file:
         for frame in file.decode(*file.streams.audio, *file.streams.video):
             if isinstance(frame, VideoFrame):
@@ -417,6 +422,8 @@ def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "d.mp4").mkdir()
         with pytest.raises(MediaError, match="is a directory"):
             Recorder(tmp_path / "d.mp4", pattern.video)
+        with pytest.raises(MediaError, match="lacks the encoder aac_plus; use"):
+            check_encoders(Format("mp4", "aac_plus"), "a.mp4")
         with pytest.raises(TypeError, match="a track or a source"):
             Recorder(tmp_path / "a.mp4", 5)
         with pytest.raises(TypeError, match="on_progress must be callable"):
