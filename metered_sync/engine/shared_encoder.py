@@ -25,12 +25,13 @@ from typing import Any, NamedTuple, Protocol
 from aiortc import RTCRtpSender
 from aiortc.codecs.base import Encoder
 from aiortc.codecs.h264 import H264Encoder
-from aiortc.codecs.vpx import Vp8Encoder, VpxPayloadDescriptor
+from aiortc.codecs.vpx import Vp8Encoder
 from av import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from metered_sync.engine.encoding import ENCODER, PINNED
 from metered_sync.engine.timeline import VIDEO_RATE, private_copy
+from metered_sync.wire.pictures import detector
 
 __all__ = ["CODECS", "Encoded", "SharedEncoder", "Tap", "can_share", "tap"]
 
@@ -168,7 +169,9 @@ class SharedEncoder:
         frame = private_copy(frame, self._reformatter)
         frame.pts, frame.time_base = pts, Fraction(1, VIDEO_RATE)
         payloads, _ = self._encoder.encode(frame, key)
-        return Encoded(pts, payloads, bool(payloads) and _is_key(self.codec, payloads[0]))
+        is_key = detector(self.codec)
+        assert is_key is not None
+        return Encoded(pts, payloads, any(map(is_key, payloads[:1])))
 
     def _done(self, key: bool, job: asyncio.Future[Encoded]) -> None:
         self._busy = False
@@ -190,17 +193,6 @@ class SharedEncoder:
             for taker in tuple(self._takers):
                 taker.put(encoded.pts, encoded)
         self._start()
-
-
-def _is_key(codec: str, payload: bytes) -> bool:
-    """Whether the picture that begins with a payload is a key frame."""
-    if codec == "vp8":  # RFC 6386, 9.1: the first bit of the frame
-        _, data = VpxPayloadDescriptor.parse(payload)
-        return not data[0] & 1
-    kind = payload[0] & 31
-    if kind in (24, 28):  # RFC 6184: several units in a packet, or a part of one
-        kind = payload[3 if kind == 24 else 1] & 31
-    return kind in (5, 7)  # a key frame, or the parameters before it
 
 
 class Tap(Encoder):
