@@ -1,5 +1,6 @@
 """Ears and a mouth: speech to phrases, and text to speech, both without leaving this machine."""
 
+import shutil
 import subprocess
 import threading
 import wave
@@ -50,6 +51,8 @@ class Mouth:
     """Speak into a track with espeak-ng; stop at once when told to."""
 
     def __init__(self, voice="en-us"):
+        if shutil.which("espeak-ng") is None:
+            raise RuntimeError("espeak-ng is missing: install the package of that name")
         self.source = AudioSource(input_rate=ESPEAK_RATE, max_buffered_seconds=1)
         self.voice = voice
         self._saying = None  # the thread that speaks; another one, or None, tells it to stop
