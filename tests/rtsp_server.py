@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +12,6 @@ from functools import cache
 from pathlib import Path
 
 from tests.conftest import missing
-from tests.coturn import free_port
 
 PYTHON = "/usr/bin/python3"
 PROGRAM = Path(__file__).with_name("rtsp_server_gst.py")
@@ -26,8 +27,9 @@ class RtspServer:
     def __init__(self, *login: str) -> None:
         """Start it; with ``login``, a user and a password are asked for."""
         _need_gstreamer()
-        self.port = free_port()
         self._login = login
+        # Not one that the system may give to a client while the server is down.
+        self.port = next(filter(_is_free, random.sample(range(20000, 30000), 100)))
         self.start()
 
     def url(self, path: str = "both", login: str = "") -> str:
@@ -71,6 +73,16 @@ def rtsp_server(*login: str) -> Iterator[RtspServer]:
         yield server
     finally:
         server.kill()
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 @cache

@@ -27,7 +27,7 @@ from metered_sync.errors import MediaError
 from metered_sync.media.reading import AUDIO_RATE, SAMPLES, as_yuv, decoded, streams_of
 from metered_sync.media.sources import Source
 
-__all__ = ["LiveSource", "Playout", "open_in_time", "read"]
+__all__ = ["LiveSource", "LostError", "Playout", "open_in_time", "read"]
 
 AHEAD = {"video": 2, "audio": 15}
 """Frames that wait for a consumer, at most: 0.3 s of sound."""
@@ -41,6 +41,10 @@ BEHIND = 1.0
 """Seconds by which pictures may be late before decoding them all is taken to be too much."""
 PATIENCE = 1.0
 """Seconds for which they may: a network that stood still for a while delivers all at once."""
+
+
+class LostError(Exception):
+    """What was played does not come any more."""
 
 
 class LiveSource(Source):
@@ -123,10 +127,12 @@ def read(container: Any, feed: Feed, playout: Playout, silence: float = math.inf
         Whether to go on: ``False`` once the feed is stopped, ``True`` at the stream's end.
 
     Raises:
+        LostError: The silence; or what is played is not among what it offers.
         FFmpegError: The container cannot be read any further.
-        TimeoutError: The silence.
     """
     streams = [s for kind, s in streams_of(container).items() if kind in feed.lanes]
+    if not streams:
+        raise LostError(f"there is no {' and no '.join(feed.lanes)} any more")
     heard = time.monotonic()
     while True:
         try:
@@ -144,7 +150,7 @@ def read(container: Any, feed: Feed, playout: Playout, silence: float = math.inf
         if feed.interrupted and feed.take_seek() is None:
             return False
         if time.monotonic() - heard > silence:
-            raise TimeoutError(f"nothing has come for {silence:g} s")
+            raise LostError(f"nothing has come for {silence:g} s")
 
 
 class Playout:

@@ -16,7 +16,7 @@ import av.error
 from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.tracks import POLL, Feed
 from metered_sync.errors import MediaError, MeteredTimeoutError
-from metered_sync.media.live_source import LiveSource, Playout, open_in_time, read
+from metered_sync.media.live_source import LiveSource, LostError, Playout, open_in_time, read
 from metered_sync.media.reading import streams_of
 
 __all__ = ["RtspSource", "from_rtsp"]
@@ -32,8 +32,11 @@ SILENCE = 10.0
 """Seconds without data after which a connection is taken to be lost."""
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 15.0
-"""Seconds between two attempts to connect again: doubled each time, less up to a fifth."""
+"""Seconds before an attempt to connect again: doubled each time, less up to a fifth."""
+STEADY = 10.0
+"""Seconds after which a connection has shown that it lasts, and pauses begin small again."""
 OPTIONS = {
+    "allowed_media_types": "video+audio",
     "analyzeduration": "500000",  # µs in which to find out what is sent
     "fpsprobesize": "0",
     "max_delay": "100000",  # µs for which a packet that UDP brought too early waits
@@ -118,6 +121,7 @@ class _Link:
         self.container: Any = None  # the first one, until it is read
         self.connected = True
         self.restarts = 0
+        self._pause = FIRST_PAUSE
 
     def open(self, deadline: Deadline) -> Any:
         """Connect; on any thread.
@@ -144,19 +148,24 @@ class _Link:
         playout = Playout(feed)
         container, self.container = self.container, None
         while container is not None:
+            began = time.monotonic()
             try:
                 with container:
                     if not read(container, feed, playout, SILENCE):
                         return
                 why = "the server has ended it"
+            except LostError as error:
+                why = str(error)
             except (av.error.FFmpegError, OSError) as error:
-                why = str(error) if type(error) is TimeoutError else _text(error)
+                why = _text(error)
             container = None
             if feed.stopped:
                 return
             self.connected = False
             logger.warning("%s: lost, connecting again: %s", self.label, why)
             lost = time.monotonic()
+            if lost > began + STEADY:
+                self._pause = FIRST_PAUSE
             container = self._again(feed)
             if container is not None:
                 self.connected = True
@@ -166,20 +175,21 @@ class _Link:
 
     def _again(self, feed: Feed) -> Any:
         """Connect again, however long it takes; ``None`` once the feed is stopped."""
-        pause, told = FIRST_PAUSE, ""
+        told = ""
         while True:
-            deadline = Deadline(pause * random.uniform(0.8, 1.0))
+            deadline = Deadline(self._pause * random.uniform(0.8, 1.0))
             while deadline.left() > 0 or feed.interrupted:
                 if feed.interrupted and feed.take_seek() is None:
                     return None
                 with feed.lock:
                     feed.moved.wait(min(deadline.left(), POLL))
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
             try:
                 return self.open(Deadline(CONNECT))
             except MediaError as error:
-                logger.log(logging.DEBUG if str(error) == told else logging.WARNING, "%s", error)
+                level = logging.DEBUG if str(error) == told else logging.WARNING
+                logger.log(level, "%s", error)
                 told = str(error)
-            pause = min(pause * 2, LONGEST_PAUSE)
 
     def _why(self, error: Exception, deadline: Deadline) -> str:
         if deadline.left() == 0:

@@ -191,6 +191,23 @@ def test_a_server_that_dies_is_waited_for(
                 assert more[kind][0].pts > frames[kind][-1].pts
                 frames[kind] += more[kind]
         assert log.getvalue().count("back after") == 2
+        # What does not last is waited for longer and longer.
+        assert source._link._pause >= 4 * rtsp.FIRST_PAUSE
+
+
+def test_a_camera_that_comes_back_without_what_was_played(
+    camera: RtspServer, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rtsp, "FIRST_PAUSE", 0.1)
+    with from_rtsp(camera.url("video")) as source:
+        source._link._url = camera.url("audio")  # it is set up anew
+        camera.kill()
+        wait_until(lambda: source.state == "reconnecting")
+        camera.start()
+        wait_until(lambda: "there is no video any more" in log.getvalue(), 20)
+        source._link._url = camera.url("video")
+        wait_until(lambda: source.restarts >= 2 and source.state == "connected", 20)
+        check_all(source)
 
 
 def test_silence_is_a_loss(camera: RtspServer, monkeypatch: pytest.MonkeyPatch) -> None:
