@@ -119,7 +119,7 @@ class Bridge:
             answer = {"done": command, **self.carry_out(peer, command, event)}
         except (ValueError, PermissionError, MeteredError) as error:
             answer = {"failed": command, "why": str(error)}
-        log.info("%s from %s: %s", command, event.sender_peer_id, answer.get("why", "done"))
+        log.info("%.40r from %s: %s", command, event.sender_peer_id, answer.get("why", "done"))
         try:
             peer.send_to(event.sender_peer_id, answer)
         except MeteredError as error:

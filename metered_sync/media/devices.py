@@ -14,7 +14,7 @@ import av.error
 from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.tracks import Feed
 from metered_sync.errors import MediaError, MediaNotFoundError, MeteredTimeoutError
-from metered_sync.media.live_source import LiveSource, Playout, open_in_time, read
+from metered_sync.media.live_source import LiveSource, LostError, Playout, open_in_time, read
 
 __all__ = ["DeviceSource", "from_camera", "from_microphone", "screen_share"]
 
@@ -130,8 +130,8 @@ class DeviceSource(LiveSource):
                 try:
                     if not read(container, feed, Playout(feed)):
                         return
-                except (av.error.FFmpegError, OSError) as error:
-                    problem = error.strerror or str(error)
+                except (LostError, av.error.FFmpegError, OSError) as error:
+                    problem = getattr(error, "strerror", None) or str(error)
             if not feed.stopped:
                 raise MediaError(f"{label} has broken off: {problem}; is it still there?")
 

@@ -1,10 +1,10 @@
 """Live sources: what comes from elsewhere as it happens, and cannot be made to wait.
 
 They run from the moment they are made. What nobody takes in time is dropped, oldest
-first, so that what is taken is new. A frame leaves as soon as it is there. Its
+first, so that what is taken is new. A picture leaves as soon as it is there. Its
 timestamp comes from the stream, moved onto the feed's clock by the delay of the
-quickest frames: so sound and pictures stay in step, and the network's jitter is
-none of the timestamps'.
+quickest pictures, so that the network's jitter is none of the timestamps'. Sound is
+quicker, for it need not wait for the next picture to begin: it is held back for as long.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ __all__ = ["LiveSource", "LostError", "Playout", "open_in_time", "read"]
 
 AHEAD = {"video": 2, "audio": 15}
 """Frames that wait for a consumer, at most: 0.3 s of sound."""
+HOLD = 0.25
+"""Seconds for which sound is held back for its picture, at most."""
 GAP = 0.06
 """Seconds by which sound may stray from its timestamps before they are believed."""
 JUMP = 10.0
@@ -84,7 +86,7 @@ def open_in_time(function: Callable[[], Any], deadline: Deadline, label: str) ->
 
     Raises:
         TimeoutError: The deadline passed.
-        MediaError: What ``function`` raised.
+        Exception: What ``function`` raised.
     """
     guard.check_blocking(guard.generation(), label)
     lock = threading.Lock()  # guards what follows
@@ -95,12 +97,12 @@ def open_in_time(function: Callable[[], Any], deadline: Deadline, label: str) ->
     def run() -> None:
         try:
             result = function()
-        except MediaError as error:
+        except Exception as error:
             result = error
         with lock:
             if waiting:
                 outcome.append(result)
-            elif not isinstance(result, MediaError):
+            elif not isinstance(result, Exception):
                 result.close()
         done.set()
 
@@ -113,7 +115,7 @@ def open_in_time(function: Callable[[], Any], deadline: Deadline, label: str) ->
             result = outcome.pop() if outcome else None
     if result is None:
         raise TimeoutError
-    if isinstance(result, MediaError):
+    if isinstance(result, Exception):
         raise result
     return result
 
@@ -153,6 +155,30 @@ def read(container: Any, feed: Feed, playout: Playout, silence: float = math.inf
             raise LostError(f"nothing has come for {silence:g} s")
 
 
+class _Delay:
+    """How far a stream's time is from the feed's clock, for its quickest frames."""
+
+    def __init__(self) -> None:
+        self.offset: float | None = None
+        self._least = 0.0  # how much later the quickest frame came, of those
+        self._since = 0.0  # this time
+
+    def due(self, time: float | None, now: float) -> float:
+        """Return when a frame that is here now is due, on the feed's clock."""
+        if time is None:
+            return now
+        if self.offset is None or abs(now - time - self.offset) > JUMP:
+            self.offset, self._least, self._since = now - time, 0.0, now
+        late = now - time - self.offset
+        self._least = max(0.0, min(self._least, late))
+        if late < 0:
+            self.offset += late
+        elif now - self._since > WINDOW:
+            self.offset += self._least
+            self._least, self._since = math.inf, now
+        return time + self.offset
+
+
 class Playout:
     """Decodes a live stream's packets and puts the frames into a feed's lanes."""
 
@@ -165,9 +191,7 @@ class Playout:
 
     def begin(self) -> None:
         """Expect another stream: what comes first is due at once."""
-        self._offset: float | None = None  # from the stream's time to the feed's clock
-        self._least = 0.0  # delay beyond that, of the quickest frame
-        self._since = 0.0  # that time
+        self._video, self._audio = _Delay(), _Delay()
         self._in_time = self._feed.clock()  # when pictures were not late, most recently
         self._key_needed = True
         self._resampler: AudioResampler | None = None
@@ -193,12 +217,12 @@ class Playout:
         now = self._feed.clock()
         stamp = packet.pts if packet.dts is None else packet.dts
         late = 0.0
-        if stamp is not None and self._offset is not None:
-            late = now - float(stamp * packet.time_base) - self._offset
+        if stamp is not None and self._video.offset is not None:
+            late = now - float(stamp * packet.time_base) - self._video.offset
         if late < BEHIND:
             self._in_time = now
         elif now > self._in_time + 2 * PATIENCE:
-            self._in_time, self._offset = now, None  # what is sent is that old
+            self._in_time, self._video.offset = now, None  # what is sent is that old
         elif now > self._in_time + PATIENCE:
             self._key_needed = True
             return True
@@ -207,31 +231,17 @@ class Playout:
         self._key_needed = False
         return False
 
-    def _due(self, time: float | None) -> float:
-        """Return when a frame of that time in the stream is due, on the feed's clock."""
-        now = self._feed.clock()
-        if time is None:
-            return now
-        if self._offset is None or abs(now - time - self._offset) > JUMP:
-            self._offset, self._least, self._since = now - time, 0.0, now
-        late = now - time - self._offset
-        self._least = max(0.0, min(self._least, late))
-        if late < 0:
-            self._offset += late
-        elif now - self._since > WINDOW:
-            self._offset += self._least
-            self._least, self._since = math.inf, now
-        return time + self._offset
-
     def _put_picture(self, lane: Lane, frame: VideoFrame) -> None:
-        due = self._due(frame.time)
+        due = self._video.due(frame.time, self._feed.clock())
         frame = as_yuv(frame, self._reformatter)
         self._video_pts = max(round(due * 90000), self._video_pts + 1)
         frame.pts, frame.time_base = self._video_pts, Fraction(1, 90000)
         lane.put(frame, due, due)
 
     def _put_sound(self, lane: Lane, frame: AudioFrame) -> None:
-        due = self._due(frame.time)
+        due = self._audio.due(frame.time, self._feed.clock())
+        if self._audio.offset is not None and self._video.offset is not None:
+            due += min(max(self._video.offset - self._audio.offset, 0.0), HOLD)
         shape = (frame.format.name, frame.layout.name, frame.sample_rate)
         if self._resampler is None or self._shape != shape:
             self._resampler = AudioResampler("s16", "stereo", AUDIO_RATE, SAMPLES)

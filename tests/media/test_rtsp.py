@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
@@ -29,8 +28,7 @@ from metered_sync import (
     WrongThreadError,
     from_rtsp,
 )
-from metered_sync.engine.tracks import Feed
-from metered_sync.media import live_source, rtsp
+from metered_sync.media import rtsp
 from metered_sync.media.sources import as_tracks
 from metered_sync.testing import dominant_frequency
 from tests.conftest import wait_until
@@ -405,53 +403,3 @@ def test_the_loop_thread_is_no_place_to_connect(camera: RtspServer) -> None:
     loop.current().post(connect)
     assert done.wait(5)
     assert [type(error) for error in errors] == [WrongThreadError]
-
-
-# --- a machine that is too slow -------------------------------------------------------
-
-
-def test_pictures_are_left_out_where_decoding_takes_too_long(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Read at half its speed it falls behind; then whole groups of pictures are left out."""
-    monkeypatch.setattr(live_source, "BEHIND", 0.2)
-    monkeypatch.setattr(live_source, "PATIENCE", 0.2)
-    path = tmp_path / "stream.mkv"
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=25, options={"tune": "zerolatency"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        stream.codec_context.gop_size = 5
-        for number in range(100):
-            image = av.VideoFrame.from_ndarray(np.full((72, 64), number, np.uint8), "yuv420p")
-            image.pts, image.time_base = number, Fraction(1, 25)
-            container.mux(stream.encode(image))
-        container.mux(stream.encode(None))
-
-    late: list[float] = []
-    decoded = 0
-
-    def produce(feed: Feed) -> None:
-        nonlocal decoded
-        playout = live_source.Playout(feed)
-        lane = feed.lanes["video"]
-        lane.wanted = True
-        ready = 0.0  # when the next packet has come over the network
-        with av.open(str(path)) as container:
-            for packet in container.demux(video=0):
-                before = len(lane.queue), lane.queue and lane.queue[-1].due
-                while feed.clock() < ready:
-                    time.sleep(0.001)
-                playout.put(packet)
-                ready += 0.04
-                if (len(lane.queue), lane.queue and lane.queue[-1].due) != before:
-                    decoded += 1
-                    late.append(feed.clock() - lane.queue[-1].due)
-                    began = feed.clock()
-                    while feed.clock() < began + 0.08:
-                        time.sleep(0.001)
-
-    with live_source.LiveSource("test", ["video"], produce) as source:
-        source.wait(timeout=60)
-    assert 10 < decoded < 90
-    assert max(late) < 2.5
-    assert late[-1] < 1
