@@ -41,6 +41,11 @@ class RtspServer:
         """The process that serves."""
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process.poll() is None
+
     def start(self) -> None:
         """Start, at the same port as before."""
         command = [PYTHON, str(PROGRAM), str(self.port), *self._login]

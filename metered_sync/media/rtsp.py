@@ -161,16 +161,16 @@ class _Link:
             container = None
             if feed.stopped:
                 return
-            self.connected = False
             logger.warning("%s: lost, connecting again: %s", self.label, why)
+            self.connected = False
             lost = time.monotonic()
             if lost > began + STEADY:
                 self._pause = FIRST_PAUSE
             container = self._again(feed)
             if container is not None:
-                self.connected = True
-                self.restarts += 1
                 logger.info("%s: back after %.1f s", self.label, time.monotonic() - lost)
+                self.restarts += 1
+                self.connected = True
                 playout.begin()
 
     def _again(self, feed: Feed) -> Any:

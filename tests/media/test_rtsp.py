@@ -39,9 +39,17 @@ LOGIN = "ann:s3cret%40%2F%3Ax@"
 
 
 @pytest.fixture(scope="module")
-def camera() -> Iterator[RtspServer]:
+def server() -> Iterator[RtspServer]:
     with rtsp_server() as server:
         yield server
+
+
+@pytest.fixture
+def camera(server: RtspServer) -> RtspServer:
+    """A camera that works, whatever the test before has done to it."""
+    if not server.alive:
+        server.start()
+    return server
 
 
 @pytest.fixture(scope="module")
@@ -180,14 +188,13 @@ def test_a_server_that_dies_is_waited_for(
             camera.kill()
             wait_until(lambda: source.state == "reconnecting", 20)
             assert all(track.readyState == "live" for track in source.tracks)
-            attempts = log.getvalue().count("lost, connecting again")
-            assert attempts == restarts
             camera.start()
             more = check_all(source)
             assert (source.state, source.restarts) == ("connected", restarts)
             for kind in frames:
                 assert more[kind][0].pts > frames[kind][-1].pts
                 frames[kind] += more[kind]
+        assert log.getvalue().count("lost, connecting again") == 2
         assert log.getvalue().count("back after") == 2
         # What does not last is waited for longer and longer.
         assert source._link._pause >= 4 * rtsp.FIRST_PAUSE
