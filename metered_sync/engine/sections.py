@@ -72,6 +72,7 @@ class Slot:
             self.outlet.switch(local)
         # Read when a description is made, like the stream's id, for which there is no parameter.
         transceiver.sender.replaceTrack(self.outlet)
+        self.outlet.attach(transceiver.sender)
         transceiver.sender._stream_id = local.stream_id or "-"
         transceiver.direction = "sendrecv"
         self.local, self.refused, self.announced = local, False, local.id
