@@ -307,7 +307,17 @@ class RemotePeer(Observable):
                     raise self._gone(what)
 
     def stats(self, *, timeout: float | None = None) -> dict[str, Any]:
-        """Return figures about the connection: path, round trip, and each track's traffic."""
+        """Return figures about the connection and the traffic of each track.
+
+        Returns:
+            ``state``; ``generations``, how often the connection was made; ``paths``, each
+            the kinds of the ``local`` and ``remote`` ICE candidate that were chosen;
+            ``incoming``, for each track what :meth:`RemoteTrack.stats` returns;
+            ``outgoing``, for each track that is sent here, on the present connection:
+            ``kind``, ``id``, ``bytes_sent``, ``packets_sent``, ``packets_lost``,
+            ``frames_sent``, ``round_trip_time`` (seconds, ``None`` until it is known) and
+            ``bitrate`` (bits per second since the last call).
+        """
         return self._peer._call(
             self._member.connection.stats, deadline=self._peer._deadline(timeout), what="stats"
         )

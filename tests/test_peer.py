@@ -533,6 +533,8 @@ def test_stats_name_the_path_and_the_traffic(shared_cloud: LocalCloud, room: str
         (sent,) = back.stats()["outgoing"]
         assert 0 <= sent["round_trip_time"] < 5
         assert sent["bytes_sent"] > 1000
+        assert sent["frames_sent"] >= 1
+        wait_until(lambda: back.stats()["outgoing"][0]["bitrate"] > 0, 20)
 
 
 def _some(track: Any, count: int) -> Iterator[Any]:

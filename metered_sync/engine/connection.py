@@ -158,7 +158,7 @@ class RemoteConnection:
             "ice_state": pc.iceConnectionState,
             "paths": [path for one in ice.transports(pc) if (path := ice.path(one))],
             "incoming": [track.stats() for track in self.tracks],
-            "outgoing": [await slot.sample() for slot in slots],
+            "outgoing": [await slot.stats() for slot in slots],
         }
 
     async def aclose(self, *, quiet: bool = False) -> None:

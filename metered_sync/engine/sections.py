@@ -12,6 +12,8 @@ with the receiver that it has made for that (RFC 9429, section 5.10).
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +22,7 @@ from aiortc import RTCPeerConnection, RTCRtpTransceiver
 
 from metered_sync.engine.encoding import pin_bitrate, prefer_codec
 from metered_sync.engine.fanout import LocalTrack, Outlet
-from metered_sync.engine.rtc_stats import Sent
+from metered_sync.engine.rtc_stats import STEP, Sent
 from metered_sync.wire.sdp import Description
 
 __all__ = ["Sections", "Slot"]
@@ -61,13 +63,17 @@ class Slot:
     """The id of the track that was attached: a track that replaces it does not change it."""
     told: str = ""
     """The same, as of our latest description."""
+    counted: tuple[float, int] = (-math.inf, 0)
+    """When the bytes sent were last counted (``time.monotonic()``), and how many there were."""
+    bitrate: float = 0.0
+    """Bits per second up to then."""
 
     def attach(self, local: LocalTrack) -> None:
         """Send a track here, as from the next description on."""
         transceiver = self.transceiver
         assert transceiver is not None
         if self.outlet is None:
-            self.outlet = local.outlet()
+            self.outlet, self.counted = local.outlet(), (time.monotonic(), 0)
         else:  # (a sender that waits for a track's next frame would never notice another one)
             self.outlet.switch(local)
         # Read when a description is made, like the stream's id, for which there is no parameter.
@@ -93,11 +99,21 @@ class Slot:
         if self.transceiver is not None:
             self.transceiver.direction = "recvonly"
 
-    async def sample(self) -> dict[str, Any]:
-        """Return what was sent here so far on this generation."""
+    async def stats(self) -> dict[str, Any]:
+        """Return what was sent here so far on this generation; the bit rate since the last call."""
         sender = None if self.transceiver is None else self.transceiver.sender
-        track = None if self.local is None else self.local.id
-        return {"kind": self.kind, "id": track, **await Sent().sample(sender)}
+        counts = await Sent().sample(sender)
+        now, (since, before) = time.monotonic(), self.counted
+        if now - since >= STEP:
+            self.bitrate = max(counts["bytes_sent"] - before, 0) * 8 / (now - since)
+            self.counted = now, counts["bytes_sent"]
+        return {
+            "kind": self.kind,
+            "id": None if self.local is None else self.local.id,
+            **counts,
+            "bitrate": self.bitrate,
+            "frames_sent": 0 if self.outlet is None else self.outlet.frames,
+        }
 
     @property
     def sends(self) -> bool:
