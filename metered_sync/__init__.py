@@ -107,7 +107,7 @@ if TYPE_CHECKING:
     from metered_sync.media.track import RemoteTrack as RemoteTrack
     from metered_sync.media.video_source import VideoSource as VideoSource
     from metered_sync.peer import MeteredPeer as MeteredPeer
-    from metered_sync.peer import RemotePeer as RemotePeer
+    from metered_sync.remote_peer import RemotePeer as RemotePeer
     from metered_sync.sfu import Publication as Publication
     from metered_sync.sfu import SfuClient as SfuClient
     from metered_sync.sfu_api import SfuApi as SfuApi
@@ -219,7 +219,7 @@ _ON_FIRST_USE = {
     "Publication": "metered_sync.sfu",
     "Recorder": "metered_sync.media.recorder",
     "RecordingInfo": "metered_sync.media.recording",
-    "RemotePeer": "metered_sync.peer",
+    "RemotePeer": "metered_sync.remote_peer",
     "RemoteTrack": "metered_sync.media.track",
     "RtspSource": "metered_sync.media.rtsp",
     "SessionInfo": "metered_sync.wire.sfu",

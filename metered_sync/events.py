@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # what these events carry lives two floors up
     from metered_sync.data_channel import DataChannel
     from metered_sync.media.stream import MediaStream
     from metered_sync.media.track import RemoteTrack
-    from metered_sync.peer import RemotePeer
+    from metered_sync.remote_peer import RemotePeer
 
 __all__ = [
     "Connected",
