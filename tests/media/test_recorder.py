@@ -289,15 +289,10 @@ def test_tracks_that_come_late_end_early_or_never(
 
     never = Told("video", iter([(3600.0, VideoFrame(64, 48))]))
     with ToneSource(frequency=440, duration=1) as tone:
-        recorder = Recorder(
-            tmp_path / "a.mkv",
-            tone.audio,
-            Told("video", later(1.5)),
-            never,
-            Told("audio", iter([])),
-        )
+        late, short = Told("video", later(0.8)), Told("audio", iter([]))
+        recorder = Recorder(tmp_path / "a.mkv", [tone, [late]], never, short)
         recorder.start()
-        record_until(recorder, 2.5)
+        wait_until(lambda: recorder.info.frames == 10)
         info = recorder.stop()
     assert [(s.kind, s.frames, s.size) for s in info.streams[:2]] == [
         ("video", 10, (64, 48)),
@@ -306,7 +301,7 @@ def test_tracks_that_come_late_end_early_or_never(
     images, sound = decode(tmp_path / "a.mkv")
     assert len(images) == 10
     assert images[0][0] == 0  # shown from the beginning
-    assert abs(images[1][0] - 1.55) < 0.1
+    assert abs(images[1][0] - 0.85) < 0.25
     loud = np.flatnonzero(np.abs(sound[:, 0].astype(int)) > 2000)
     assert loud[0] < 0.1 * RATE
     assert abs(loud[-1] / RATE - 1) < 0.1
@@ -338,16 +333,16 @@ def test_sound_of_several_tracks_is_mixed(tmp_path: Path) -> None:
         ToneSource(frequency=3000) as high,
         Recorder(tmp_path / "a.wav", low) as recorder,
     ):
-        record_until(recorder, 0.7)
+        record_until(recorder, 0.5)
         recorder.add(high)
         recorder.add(high)
-        record_until(recorder, 2.5)
+        record_until(recorder, recorder.info.duration + 1)
         with pytest.raises(MediaError, match=r"holds sound only.*pass \.audio"):
             recorder.add(PatternSource(160, 120, 15))
     _, sound = decode(tmp_path / "a.wav")
     strength = [
         [np.abs(np.fft.rfft(part[:, 0] / 32768.0))[frequency // 5] for frequency in (400, 3000)]
-        for part in (sound[: RATE // 5], sound[2 * RATE : 2 * RATE + RATE // 5])
+        for part in (sound[: RATE // 5], sound[-RATE // 2 :][: RATE // 5])
     ]
     assert strength[0][0] > 100 > 1 > strength[0][1]
     assert min(strength[1]) > 100
@@ -501,7 +496,7 @@ for recorder in recorders[:4]:
 print(recorders[4].stop().bytes < limit)
 """,
         str(tmp_path),
-        "50000",
+        "35000",
     )
     assert done.returncode == 0, done.stderr
     *failures, fine = done.stdout.splitlines()
@@ -510,8 +505,8 @@ print(recorders[4].stop().bytes < limit)
         "failed: File too large; what was written before can be played True True"
     ] * 4
     assert len(done.stderr.splitlines()) == 4  # each logged when it happened
-    check_playable(tmp_path, ["a.mp4", "a.mkv", "a.webm"], 0.8)
-    check_playable(tmp_path, ["a.wav"], 0.15)
+    check_playable(tmp_path, ["a.mp4", "a.mkv", "a.webm"], 0.4)
+    check_playable(tmp_path, ["a.wav"], 0.05)
 
 
 def test_a_killed_process_leaves_what_can_be_played(tmp_path: Path) -> None:
