@@ -31,6 +31,8 @@ SETTLE = 0.4
 
 
 class Item(NamedTuple):
+    """A frame, or the end of a track."""
+
     lane: Lane
     frame: Any
     """``None``: the track has ended."""
@@ -74,7 +76,7 @@ class Input(Reader[Any]):
 
     def put(self, item: Any) -> None:
         """Pass a frame on; or count it, where too many wait already."""
-        if self.ended:
+        if self.ended or self._inbox.ended:
             return
         if self._given - self.taken >= self._limit:
             self._dropped += 1

@@ -195,10 +195,9 @@ class Recording:
         if self._first is None:
             return
         waited = now - self._first
-        missing = any(
-            lane.kind == "video" and not lane.came and not lane.ended for lane in self._lanes
-        )
-        if waited >= (WAIT if missing else SETTLE) or any(lane.full for lane in self._lanes):
+        missing = [lane for lane in self._lanes if not lane.came and not lane.ended]
+        patience = WAIT if any(lane.kind == "video" for lane in missing) else SETTLE
+        if waited >= patience or any(lane.full for lane in self._lanes):
             self._begin()
 
     def _begin(self) -> None:
@@ -206,8 +205,9 @@ class Recording:
         assert self._output is not None
         movie = self._movie = Movie(self._output, self._format)
         with self._lock:
-            for lane in self._lanes:
-                if lane.kind == "video" and not (lane.ended and not lane.came):
+            expected = [lane for lane in self._lanes if lane.came or not lane.ended]
+            for lane in expected:
+                if lane.kind == "video":
                     size = LATE_SIZE
                     if lane.came:
                         frame = lane.held[0].frame
@@ -222,7 +222,7 @@ class Recording:
                         )
                     lane.sink = movie.add_pictures(*size)
                     self._streams.append(lane.sink)
-            if any(lane.kind == "audio" for lane in self._lanes):
+            if any(lane.kind == "audio" for lane in expected):
                 self._sound = movie.add_sound()
                 self._streams.append(self._sound)
             for lane in self._lanes:

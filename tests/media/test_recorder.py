@@ -261,7 +261,7 @@ def test_a_rebuilt_connection_leaves_a_pause(cloud: LocalCloud, tmp_path: Path) 
 
 def test_pictures_of_any_size(tmp_path: Path) -> None:
     told = Told("video", pictures((161, 121), (120, 160), (640, 120), (33, 17)))
-    with Recorder(tmp_path / "a.mp4", told) as recorder:
+    with Recorder(tmp_path / "a.mp4", told, Told("audio", iter([]))) as recorder:
         wait_until(lambda: recorder.info.frames == 20)
     check_probed(recorder.info)
     assert [stream.size for stream in recorder.info.streams] == [(160, 120)]
