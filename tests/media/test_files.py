@@ -10,6 +10,7 @@ import os
 import struct
 import threading
 import time
+import wave
 import weakref
 from collections.abc import Iterable
 from fractions import Fraction
@@ -194,6 +195,21 @@ def test_sound_of_another_rate_is_converted(files: dict[str, Path]) -> None:
 
 
 @pytest.mark.usefixtures("patient")
+def test_a_tone_of_1000_hz_in_a_wav_file_is_sound(tmp_path: Path) -> None:
+    # FFmpeg 8.1 (PyAV 19), which looks at the samples, takes this one for another format.
+    path = tmp_path / "tone.wav"
+    tone = np.sin(2 * math.pi * 1000 * np.arange(48000) / 48000) * 12000
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(48000)
+        file.writeframes(np.repeat(tone.astype(np.int16), 2).tobytes())
+    with from_file(path) as source:
+        assert source.duration == pytest.approx(1.0)
+        assert source.video is None
+        assert source.audio is not None
+
+
 def test_the_demo_clip_plays_in_step() -> None:
     with from_file(BUNNY) as source:
         assert source.duration == pytest.approx(5.3, abs=0.1)
