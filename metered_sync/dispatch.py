@@ -228,19 +228,29 @@ class EventHub:
             self.owner = None
 
     def _run(self, callback: _Callback, event: Any) -> None:
-        try:
-            callback.context.run(callback.function, event)
-        except SystemExit:
-            pass  # ends the callback, as it would end a thread
-        except BaseException as error:
-            logger.exception(
-                "a callback of %s for %s raised an exception", self.label, type(event).__name__
-            )
-            if self.on_error is not None:
-                try:
-                    self.on_error(event, error)
-                except BaseException:
-                    logger.exception("on_error of %s raised an exception", self.label)
+        what = f"a callback of {self.label} for {type(event).__name__}"
+        run_callback(callback.context, callback.function, event, what, self.on_error)
+
+
+def run_callback(
+    context: contextvars.Context,
+    function: Callable[[Any], object],
+    argument: Any,
+    what: str,
+    on_error: Callable[[Any, BaseException], object] | None,
+) -> None:
+    """Call a user's function; log what it raises, and hand that to ``on_error``."""
+    try:
+        context.run(function, argument)
+    except SystemExit:
+        pass  # ends the callback, as it would end a thread
+    except BaseException as error:
+        logger.exception("%s raised an exception", what)
+        if on_error is not None:
+            try:
+                on_error(argument, error)
+            except BaseException:
+                logger.exception("on_error, told of %s, raised an exception", what)
 
 
 def _is_open(queue: EventQueue | None) -> bool:

@@ -8,11 +8,11 @@ it runs it keeps the track alive, and with that its client.
 from __future__ import annotations
 
 import contextvars
-import logging
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from metered_sync.dispatch import run_callback
 from metered_sync.engine import guard
 from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.loop import at_exit
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from metered_sync.media.track import RemoteTrack
 
 __all__ = ["FrameCallback", "FrameCallbacks"]
-
-logger = logging.getLogger("metered_sync")
 
 
 class FrameCallback:
@@ -76,18 +74,9 @@ class FrameCallback:
 
     def run(self, frame: Any, track: RemoteTrack) -> None:
         """Call the function; log what it raises, and tell the track's owner."""
-        try:
-            self._context.run(self._function, frame)
-        except SystemExit:
-            pass  # ends the callback, as it would end a thread
-        except BaseException as error:
-            logger.exception("a frame callback of %s raised an exception", track._described())
-            on_error = getattr(track._owner, "on_error", None)
-            if on_error is not None:
-                try:
-                    on_error(frame, error)
-                except BaseException:
-                    logger.exception("on_error of %r raised an exception", track._owner)
+        what = f"a frame callback of {track._described()}"
+        on_error = getattr(track._owner, "on_error", None)
+        run_callback(self._context, self._function, frame, what, on_error)
 
 
 class FrameCallbacks:

@@ -91,7 +91,7 @@ def test_on_error_may_raise_too(pair: Any, caplog: pytest.LogCaptureFixture) -> 
     for number in range(3):
         bob.publish("worse", number)
     assert [seen.get(timeout=5) for _ in range(3)] == [0, 1, 2]
-    wait_until(lambda: "on_error of SignallingClient raised" in caplog.text)
+    wait_until(lambda: "on_error, told of a callback of SignallingClient" in caplog.text)
 
 
 def test_a_callback_may_close_its_own_client(shared_cloud: LocalCloud) -> None:

@@ -48,16 +48,6 @@ def facts(served_cloud: dict[str, str]) -> str:
     return json.dumps(served_cloud)
 
 
-@pytest.fixture
-def options(served_cloud: dict[str, str]) -> dict[str, str]:
-    """A cloud in another process: what it holds is not ours."""
-    return {
-        "url": served_cloud["http_url"],
-        "app_id": served_cloud["sfu_app_id"],
-        "secret": served_cloud["sfu_secret"],
-    }
-
-
 # --- 2: Ctrl-C ------------------------------------------------------------------------
 
 
