@@ -125,7 +125,8 @@ def _report(seen: Seen) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for kind, unit in (("video", "pictures"), ("audio", "pieces of sound")):
         sent, received = seen.sent[kind], seen.received[kind]
-        table.add_row(f"{unit}", f"{sent} sent, {received} received")
+        early = " (with what was under way when counting began)" if received > sent else ""
+        table.add_row(unit, f"{sent} sent, {received} received{early}")
     table.add_row("pictures per second", f"{len(seen.ages) / seen.seconds:.1f} read")
     table.add_row(
         "age of the newest picture",
