@@ -12,10 +12,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from av import AudioFrame, AudioResampler, VideoFrame
 from av.video.reformatter import VideoReformatter
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = [
     "AUDIO_RATE",
@@ -25,7 +29,9 @@ __all__ = [
     "AudioTimeline",
     "VideoTimeline",
     "audio_frame",
+    "interleaved",
     "private_copy",
+    "sound_kind",
     "ticks",
 ]
 
@@ -88,7 +94,7 @@ class AudioTimeline:
 
         An encoder of aiortc refuses a frame whose rate or layout is not that of the first.
         """
-        shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+        shape = sound_kind(frame)
         if self._resampler is None or shape != self._shape:
             self._resampler = AudioResampler("s16", "stereo", AUDIO_RATE, frame_size=SLICE)
             self._shape = shape
@@ -98,6 +104,20 @@ class AudioTimeline:
                 self._next = now
             yield self._next, bytes(part.planes[0])[: SLICE * 4]
             self._next += SLICE
+
+
+def sound_kind(frame: AudioFrame) -> tuple[str, str, int]:
+    """Return what a resampler is made for: format, layout, rate."""
+    return (frame.format.name, frame.layout.name, frame.sample_rate)
+
+
+def interleaved(frame: AudioFrame, channels: int) -> NDArray[np.int16]:
+    """Return a frame's samples (packed s16), sample by sample; mono goes to both as it is.
+
+    (FFmpeg would play it 3 dB softer on both, so it is asked for mono.)
+    """
+    samples: NDArray[Any] = frame.to_ndarray()
+    return np.repeat(samples, 2) if frame.layout.nb_channels < channels else samples.ravel()
 
 
 def audio_frame(pts: int, samples: bytes) -> AudioFrame:

@@ -16,7 +16,7 @@ import numpy as np
 from av import AudioFrame, AudioResampler, VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from metered_sync.engine.timeline import AUDIO_RATE, private_copy
+from metered_sync.engine.timeline import AUDIO_RATE, interleaved, private_copy, sound_kind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -145,22 +145,18 @@ class Voice:
         self._mixer = mixer
         self._resampler: AudioResampler | None = None
         self._shape: tuple[str, str, int] | None = None
-        self._channels = 2
         self._expected: float | None = None
 
     def write(self, frame: AudioFrame, media: float, at: float) -> None:
         """Add a frame that belongs ``at`` seconds; its own time tells where gaps are."""
-        shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+        shape = sound_kind(frame)
         if self._resampler is None or shape != self._shape:
-            # (FFmpeg makes mono quieter on its way to stereo.)
-            self._channels = min(frame.layout.nb_channels, 2)
-            layout = ("mono", "stereo")[self._channels - 1]
+            layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
             self._resampler = AudioResampler("s16", layout, AUDIO_RATE)
             self._shape = shape
         samples = np.zeros((0, 2), np.int16)
         for part in self._resampler.resample(frame):
-            both = np.broadcast_to(part.to_ndarray().reshape(-1, self._channels), (part.samples, 2))
-            samples = np.concatenate((samples, both), dtype=np.int16)
+            samples = np.concatenate((samples, interleaved(part, 2).reshape(-1, 2)))
         joined = self._expected is not None and abs(media - self._expected) < GAP
         self._expected = media + frame.samples / frame.sample_rate
         place = round(at * AUDIO_RATE)

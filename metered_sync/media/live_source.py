@@ -22,6 +22,7 @@ from av.video.reformatter import VideoReformatter
 
 from metered_sync.engine import guard
 from metered_sync.engine.deadline import Deadline, Signal
+from metered_sync.engine.timeline import sound_kind
 from metered_sync.engine.tracks import Feed, Frame, Lane
 from metered_sync.errors import MediaError
 from metered_sync.media.reading import AUDIO_RATE, SAMPLES, as_yuv, decoded, streams_of
@@ -242,7 +243,7 @@ class Playout:
         due = self._audio.due(frame.time, self._feed.clock())
         if self._audio.offset is not None and self._video.offset is not None:
             due += min(max(self._video.offset - self._audio.offset, 0.0), HOLD)
-        shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+        shape = sound_kind(frame)
         if self._resampler is None or self._shape != shape:
             self._resampler = AudioResampler("s16", "stereo", AUDIO_RATE, SAMPLES)
             self._shape = shape

@@ -11,7 +11,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import av
 from av import AudioFrame, VideoFrame
@@ -20,9 +20,6 @@ from metered_sync.engine import guard
 from metered_sync.engine.timeline import AUDIO_RATE, VIDEO_RATE
 from metered_sync.errors import MediaError
 from metered_sync.media.alignment import Fitter, Mixer
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["FORMATS", "Format", "Movie", "Output", "Pictures", "Sound", "check_encoders"]
 

@@ -13,8 +13,10 @@ from av import AudioFrame, AudioResampler
 
 from metered_sync.engine import guard
 from metered_sync.engine.deadline import Deadline, wait
+from metered_sync.engine.timeline import interleaved, sound_kind
 from metered_sync.errors import ClosedError, MeteredError, MeteredTimeoutError
 from metered_sync.media.native import keep_in_child
+from metered_sync.media.samples import check_rate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,12 +121,9 @@ class PcmReader(Iterator[Any]):
         self.close()
 
 
-def check(rate: object, layout: object, chunk: object) -> int:
+def check(rate: int, layout: object, chunk: object) -> int:
     """Return how many samples a chunk has; refuse what makes no sense."""
-    if isinstance(rate, bool) or not isinstance(rate, int) or not 1000 <= rate <= 384000:
-        raise ValueError(
-            f"rate must be a whole number of samples per second from 1000 to 384000, not {rate!r}"
-        )
+    check_rate("rate", rate)
     if layout not in CHANNELS:
         raise ValueError(f'layout must be "mono" or "stereo", not {layout!r}')
     if isinstance(chunk, bool) or not isinstance(chunk, (int, float)):
@@ -160,11 +159,10 @@ class _Cutter:
         missing = 0.0
         if frame.time is not None and self._due is not None and follows:
             missing = frame.time - self._due
-        shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+        shape = sound_kind(frame)
         if self._resampler is None or shape != self._shape or missing > TOLERANCE or not follows:
             self._flush()
             self._shape = shape
-            # (FFmpeg would play mono 3 dB softer on both channels.)
             layout = "mono" if frame.layout.nb_channels == 1 else self._layout
             self._resampler = AudioResampler("s16", layout, self._rate)
         if TOLERANCE < missing < PAUSE:
@@ -187,6 +185,4 @@ class _Cutter:
     def _take(self, frames: list[Any]) -> None:
         for frame in frames:
             if frame is not None:  # as a resampler that has nothing to do answers when flushed
-                samples = frame.to_ndarray()
-                doubled = frame.layout.nb_channels < CHANNELS[self._layout]
-                self._ready += (np.repeat(samples, 2) if doubled else samples).tobytes()
+                self._ready += interleaved(frame, CHANNELS[self._layout]).tobytes()

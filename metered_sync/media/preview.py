@@ -64,7 +64,7 @@ class Preview:
         _check("fps", fps, 60)
         _check("width", width, 4096)
         _check("quality", quality, 100)
-        self._label = f"{track.kind} track {track.name or track.id!r}"
+        self._label = track._described()
         drawing: Drawing = LevelMeter()
         if track.kind == "video":
             drawing = Picture(self._label, width, quality)

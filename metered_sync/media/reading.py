@@ -20,6 +20,7 @@ from av import AudioFrame, AudioResampler, VideoFrame
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
+from metered_sync.engine.timeline import sound_kind
 from metered_sync.errors import MediaError
 
 __all__ = ["AUDIO_RATE", "SAMPLES", "Reading", "as_yuv", "decoded", "probe", "streams_of"]
@@ -192,8 +193,8 @@ class Reading:
                 if resampler is None or at - taken > GAP * AUDIO_RATE:  # something is missing
                     count += round(at - taken)
                     taken = at
-                if shape != (frame.format.name, frame.layout.name, frame.sample_rate):
-                    shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+                if shape != sound_kind(frame):
+                    shape = sound_kind(frame)
                     resampler = AudioResampler("s16", "stereo", AUDIO_RATE, SAMPLES)
                     count = round(taken)
                 taken += frame.samples * AUDIO_RATE / frame.sample_rate

@@ -9,12 +9,12 @@ import av.error
 import numpy as np
 from av import AudioFrame, AudioLayout, AudioResampler
 
-from metered_sync.engine.timeline import AUDIO_RATE
+from metered_sync.engine.timeline import AUDIO_RATE, interleaved, sound_kind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Converter"]
+__all__ = ["Converter", "check_rate"]
 
 PIECE = 0.1
 """Seconds of sound that are converted at once, so that little is held twice."""
@@ -29,11 +29,7 @@ class Converter:
 
     def __init__(self, rate: int, layout: str) -> None:
         """Prepare for bytes and arrays of this rate and layout."""
-        if isinstance(rate, bool) or not isinstance(rate, int) or not 1000 <= rate <= 384000:
-            raise ValueError(
-                "input_rate must be a whole number of samples per second from 1000 to 384000, "
-                f"not {rate!r}"
-            )
+        check_rate("input_rate", rate)
         if not isinstance(layout, str):
             raise TypeError(f"input_layout must be a str, not {type(layout).__name__}")
         try:
@@ -82,9 +78,7 @@ class Converter:
 
     def flush(self) -> memoryview:
         """Return what is still inside, at the end."""
-        return memoryview(
-            b"" if self._resampler is None else _joined(self._resampler.resample(None))
-        )
+        return memoryview(self._flushed())
 
     def _flushed(self) -> bytes:
         return b"" if self._resampler is None else _joined(self._resampler.resample(None))
@@ -141,11 +135,10 @@ class Converter:
         return frame
 
     def _resample(self, frame: AudioFrame) -> memoryview:
-        shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+        shape = sound_kind(frame)
         before = b""
         if self._resampler is None or shape != self._shape:
             before = self._flushed()
-            # (FFmpeg would play mono 3 dB softer on both channels.)
             layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
             self._resampler = AudioResampler("s16", layout, AUDIO_RATE)
             self._shape = shape
@@ -156,11 +149,15 @@ class Converter:
             raise ValueError(f"sound of the kind {shape} cannot be converted: {error}") from error
 
 
+def check_rate(name: str, rate: object) -> None:
+    """Raise ``ValueError`` for what is no rate of samples."""
+    if isinstance(rate, bool) or not isinstance(rate, int) or not 1000 <= rate <= 384000:
+        raise ValueError(
+            f"{name} must be a whole number of samples per second from 1000 to 384000, not {rate!r}"
+        )
+
+
 def _joined(frames: list[Any]) -> bytes:
     """Return the samples of resampled frames, mono as stereo."""
-    parts = []
-    for frame in frames:
-        if frame is not None:  # as a resampler that has nothing to do answers when flushed
-            samples = frame.to_ndarray()
-            parts.append(np.repeat(samples, 2) if frame.layout.nb_channels == 1 else samples)
-    return b"".join(part.tobytes() for part in parts)
+    # (A resampler that has nothing to do answers ``None`` when flushed.)
+    return b"".join(interleaved(frame, 2).tobytes() for frame in frames if frame is not None)
