@@ -12,9 +12,10 @@ import av.error
 from av import AudioFrame, VideoFrame
 
 from metered_sync.engine import guard
+from metered_sync.engine.timeline import AUDIO_RATE
 from metered_sync.engine.tracks import Feed
 from metered_sync.errors import ClosedError, MediaError, MediaNotFoundError
-from metered_sync.media.reading import AUDIO_RATE, Reading, probe
+from metered_sync.media.reading import Reading, probe
 from metered_sync.media.sources import Source
 
 __all__ = ["FileSource", "from_file"]

@@ -22,10 +22,10 @@ from av.video.reformatter import VideoReformatter
 
 from metered_sync.engine import guard
 from metered_sync.engine.deadline import Deadline, Signal
-from metered_sync.engine.timeline import sound_kind
+from metered_sync.engine.timeline import AUDIO_RATE, SLICE, sound_kind
 from metered_sync.engine.tracks import Feed, Frame, Lane
 from metered_sync.errors import MediaError
-from metered_sync.media.reading import AUDIO_RATE, SAMPLES, as_yuv, decoded, streams_of
+from metered_sync.media.reading import as_yuv, decoded, streams_of
 from metered_sync.media.sources import Source
 
 __all__ = ["LiveSource", "LostError", "Playout", "open_in_time", "read"]
@@ -245,7 +245,7 @@ class Playout:
             due += min(max(self._video.offset - self._audio.offset, 0.0), HOLD)
         shape = sound_kind(frame)
         if self._resampler is None or self._shape != shape:
-            self._resampler = AudioResampler("s16", "stereo", AUDIO_RATE, SAMPLES)
+            self._resampler = AudioResampler("s16", "stereo", AUDIO_RATE, SLICE)
             self._shape = shape
             self._sound_due = self._piece_due = due
         elif frame.time is not None and abs(due - self._sound_due) > GAP:
@@ -259,4 +259,4 @@ class Playout:
                 piece.pts, piece.time_base = pts, Fraction(1, AUDIO_RATE)
                 self._audio_end = pts + piece.samples
                 lane.put(piece, self._piece_due, self._piece_due)
-            self._piece_due += SAMPLES / AUDIO_RATE
+            self._piece_due += SLICE / AUDIO_RATE

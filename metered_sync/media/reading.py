@@ -20,14 +20,11 @@ from av import AudioFrame, AudioResampler, VideoFrame
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
-from metered_sync.engine.timeline import sound_kind
+from metered_sync.engine.timeline import AUDIO_RATE, SLICE, sound_kind
 from metered_sync.errors import MediaError
 
-__all__ = ["AUDIO_RATE", "SAMPLES", "Reading", "as_yuv", "decoded", "probe", "streams_of"]
+__all__ = ["Reading", "as_yuv", "decoded", "probe", "streams_of"]
 
-AUDIO_RATE = 48000
-SAMPLES = 960
-"""Samples of a piece of sound: 20 ms, what Opus is sent in."""
 GAP = 0.1
 """Seconds by which sound may stray from its timestamps before they are believed."""
 MAX_APART = 500
@@ -195,21 +192,21 @@ class Reading:
                     taken = at
                 if shape != sound_kind(frame):
                     shape = sound_kind(frame)
-                    resampler = AudioResampler("s16", "stereo", AUDIO_RATE, SAMPLES)
+                    resampler = AudioResampler("s16", "stereo", AUDIO_RATE, SLICE)
                     count = round(taken)
                 taken += frame.samples * AUDIO_RATE / frame.sample_rate
                 frame.pts = None
                 assert resampler is not None
                 for piece in resampler.resample(frame):
-                    if (count + SAMPLES // 2) / AUDIO_RATE > self._position:
+                    if (count + SLICE // 2) / AUDIO_RATE > self._position:
                         yield count / AUDIO_RATE, "audio", piece
-                    count += SAMPLES
+                    count += SLICE
                     self._ends["audio"] = count / AUDIO_RATE
         if resampler is not None:
             for piece in resampler.resample(None):
                 self._ends["audio"] = (count + piece.samples) / AUDIO_RATE
                 yield count / AUDIO_RATE, "audio", _padded(piece)
-                count += SAMPLES
+                count += SLICE
 
 
 def decoded(packet: Any) -> list[Any]:
@@ -247,9 +244,9 @@ def _turned(frame: VideoFrame, quarters: int) -> VideoFrame:
 
 def _padded(frame: AudioFrame) -> AudioFrame:
     """Fill the last piece up with silence."""
-    if frame.samples == SAMPLES:
+    if frame.samples == SLICE:
         return frame
-    samples = np.zeros((1, SAMPLES * 2), np.int16)
+    samples = np.zeros((1, SLICE * 2), np.int16)
     samples[:, : frame.samples * 2] = frame.to_ndarray()
     padded = AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
     padded.sample_rate = AUDIO_RATE
