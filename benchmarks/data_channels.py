@@ -21,9 +21,9 @@ from typing import Any
 from aiortc import RTCPeerConnection
 
 from metered_sync import DataChannel
-from metered_sync.engine import loop
+from metered_sync.bridge import loop
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.data_channels import ChannelLink
-from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.rtc import gather_on, peer_connection
 
 SIZES = {"messages of 64 B": (64, 8000), "messages of 16 KiB": (16384, 1000)}

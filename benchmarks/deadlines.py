@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 
 from metered_sync import SignallingClient
-from metered_sync.engine import loop
-from metered_sync.engine.deadline import Deadline
+from metered_sync.bridge import loop
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.local import LocalCloud
 
 ROUNDS = 60

@@ -11,9 +11,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from metered_sync._version import __version__
+from metered_sync.bridge.dispatch import EventQueue
 from metered_sync.client import ReconnectOptions, SignallingClient, Subscription
 from metered_sync.delivery import Delivery
-from metered_sync.dispatch import EventQueue
 from metered_sync.errors import (
     AckTimeoutError,
     CancelledError,

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.loop import Engine
+from metered_sync.bridge.reader import Overflow, Reader
 from metered_sync.delivery import Deliveries, Delivery, await_ack
-from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.dialling import Backoff, SignallingOptions
-from metered_sync.engine.loop import Engine
 from metered_sync.engine.outbox import Request
-from metered_sync.engine.reader import Overflow, Reader
 from metered_sync.engine.signalling import SignallingLink, State
 from metered_sync.errors import DisconnectedError, MeteredTimeoutError, fresh
 from metered_sync.events import IceServer, Message

@@ -6,9 +6,9 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from metered_sync.dispatch import EventHub
-from metered_sync.engine import guard
-from metered_sync.engine.deadline import Deadline
+from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.dispatch import EventHub
 from metered_sync.engine.outbox import Request
 from metered_sync.engine.signalling import SignallingLink
 from metered_sync.errors import AckTimeoutError, CancelledError, MeteredTimeoutError, fresh

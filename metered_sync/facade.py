@@ -8,9 +8,9 @@ import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
-from metered_sync.dispatch import EventHub, Observable
-from metered_sync.engine import guard, loop
-from metered_sync.engine.deadline import Deadline
+from metered_sync.bridge import guard, loop
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.dispatch import EventHub, Observable
 from metered_sync.errors import ClosedError, NotConnectedError
 
 __all__ = ["Client", "Facade"]

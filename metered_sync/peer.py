@@ -10,13 +10,13 @@ from typing import Any
 
 from aiortc.mediastreams import MediaStreamTrack
 
+from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.loop import Engine
 from metered_sync.client import During, ReconnectOptions, signalling_options, waits
 from metered_sync.delivery import await_ack
-from metered_sync.engine import guard
-from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.encoding import check_encoding
 from metered_sync.engine.fanout import LocalTrack
-from metered_sync.engine.loop import Engine
 from metered_sync.engine.room import (
     Member,
     RoomLink,

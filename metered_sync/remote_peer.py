@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiortc import RTCDataChannel, RTCPeerConnection
 
+from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.dispatch import EventHub, Observable
 from metered_sync.client import During
 from metered_sync.data_channel import DataChannel
-from metered_sync.dispatch import EventHub, Observable
-from metered_sync.engine import guard
 from metered_sync.engine.connection_owner import State
-from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.room import Member
 from metered_sync.engine.rtc import IncomingTrack
 from metered_sync.errors import ClosedError, MeteredTimeoutError, fresh

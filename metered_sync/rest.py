@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn, TypeVar
 
-from metered_sync.engine import loop
-from metered_sync.engine.deadline import Deadline
+from metered_sync.bridge import loop
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.http import Answer, Http, HttpError
 from metered_sync.errors import ClosedError, RestError
 from metered_sync.wire.bodies import BodyError, parse_error

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar, overload
 from urllib.parse import urlsplit
 
-from metered_sync.engine.deadline import Deadline
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.loop import Engine
 from metered_sync.engine.encoding import check_encoding
-from metered_sync.engine.loop import Engine
 from metered_sync.engine.sfu import Incoming, Outgoing, SfuLink, SfuOptions, SfuState
 from metered_sync.events import IceServer
 from metered_sync.facade import Client

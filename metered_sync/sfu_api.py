@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from metered_sync.engine import loop
-from metered_sync.engine.deadline import Deadline
+from metered_sync.bridge import loop
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sfu_calls import SfuCalls
 from metered_sync.wire import sfu as wire
 from metered_sync.wire.keys import check_secret

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from aiortc import RTCDataChannel, RTCPeerConnection
 
+from metered_sync.bridge import loop
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.data_channel import DataChannel, channel_options, check_label
-from metered_sync.engine import loop
 from metered_sync.engine.data_channels import ChannelLink
-from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.rtc import gather_on, peer_connection
 from tests.conftest import wait_until
 

@@ -36,7 +36,7 @@ from metered_sync import (
     WrongThreadError,
     mint_token,
 )
-from metered_sync.engine import loop
+from metered_sync.bridge import loop
 from metered_sync.local import LocalCloud
 from metered_sync.wire.tokens import key_id, parse_claims
 from tests.conftest import run_script, wait_until

@@ -11,8 +11,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from metered_sync.engine.deadline import Signal
-from metered_sync.engine.reader import Reader
+from metered_sync.bridge.deadline import Signal
+from metered_sync.bridge.reader import Reader
 from metered_sync.events import Message, Presence
 from metered_sync.wire.names import is_pattern, matches
 

@@ -29,9 +29,9 @@ from typing import Literal, Protocol, cast
 import anyio
 from aiortc import RTCDataChannel
 
-from metered_sync.engine.deadline import Deadline, Signal
-from metered_sync.engine.loop import Engine, EventSink, Link, current
-from metered_sync.engine.reader import Reader
+from metered_sync.bridge.deadline import Deadline, Signal
+from metered_sync.bridge.loop import Engine, EventSink, Link, current
+from metered_sync.bridge.reader import Reader
 from metered_sync.errors import (
     ClosedError,
     DataChannelOverflowError,

@@ -15,10 +15,10 @@ from websockets.asyncio.client import connect as websocket_connect
 from websockets.exceptions import InvalidStatus
 from websockets.version import version as websockets_version
 
+from metered_sync.bridge.loop import EventSink
+from metered_sync.bridge.workers import run_in_worker
 from metered_sync.engine.logs import scrubbed_logger
-from metered_sync.engine.loop import EventSink
 from metered_sync.engine.websocket import WebSocket
-from metered_sync.engine.workers import run_in_worker
 from metered_sync.errors import SignallingConnectError
 from metered_sync.events import TokenProviderError
 from metered_sync.wire import frames

@@ -36,10 +36,10 @@ import requests
 import requests.auth
 import urllib3.exceptions
 
-from metered_sync.engine import guard
-from metered_sync.engine.deadline import Deadline
+from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.workers import run_in_worker
 from metered_sync.engine.logs import scrub_loggers
-from metered_sync.engine.workers import run_in_worker
 from metered_sync.wire.frames import encode
 from metered_sync.wire.urls import is_loopback, scrub
 

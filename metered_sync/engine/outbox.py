@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from metered_sync.engine.deadline import Signal
+from metered_sync.bridge.deadline import Signal
 from metered_sync.engine.websocket import text_frame
 from metered_sync.errors import DisconnectedError, NotConnectedError, fresh
 

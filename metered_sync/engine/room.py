@@ -38,14 +38,14 @@ from typing import Any, Literal, Protocol
 import anyio
 from aiortc import RTCDataChannel
 
+from metered_sync.bridge.loop import Engine, EventSink, Link
+from metered_sync.bridge.reader import Reader
 from metered_sync.engine.connection import RemoteConnection
 from metered_sync.engine.connection_owner import State
 from metered_sync.engine.dialling import SignallingOptions
 from metered_sync.engine.fanout import LocalTrack
 from metered_sync.engine.ice import loopback_address
-from metered_sync.engine.loop import Engine, EventSink, Link
 from metered_sync.engine.outbox import Request
-from metered_sync.engine.reader import Reader
 from metered_sync.engine.rtc import IncomingTrack, gather_on
 from metered_sync.engine.signalling import SignallingLink
 from metered_sync.engine.told import Told

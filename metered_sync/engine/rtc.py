@@ -20,9 +20,9 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from aiortc.rtcconfiguration import RTCBundlePolicy
 from av import AudioFrame, VideoFrame
 
+from metered_sync.bridge.reader import Reader
 from metered_sync.engine import jitter
 from metered_sync.engine.logs import scrub_loggers
-from metered_sync.engine.reader import Reader
 from metered_sync.engine.rtc_stats import Received
 from metered_sync.errors import NegotiationFailedError
 from metered_sync.events import IceServer

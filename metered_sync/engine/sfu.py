@@ -33,8 +33,8 @@ from typing import Any, Literal, TypeVar
 import anyio
 from aiortc.mediastreams import MediaStreamTrack
 
-from metered_sync.engine.deadline import Deadline
-from metered_sync.engine.loop import Engine, EventSink, Link
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.loop import Engine, EventSink, Link
 from metered_sync.engine.sfu_calls import SfuCalls
 from metered_sync.engine.sfu_directory import Directory
 from metered_sync.engine.sfu_session import (

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from metered_sync.engine.deadline import Deadline
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.http import Answer, Http, HttpError
 from metered_sync.errors import SfuAuthError, SfuConflictError, SfuError, SfuNotFoundError
 from metered_sync.wire import sfu as wire

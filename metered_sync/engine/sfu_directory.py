@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 
 import anyio
 
-from metered_sync.engine.deadline import Deadline
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sfu_calls import SfuCalls
 from metered_sync.errors import SfuNotFoundError
 from metered_sync.wire import sfu as wire

@@ -23,7 +23,7 @@ import anyio
 from aiortc import RTCPeerConnection, RTCRtpTransceiver, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamTrack
 
-from metered_sync.engine.deadline import Deadline
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.encoding import Encoding, SentTrack, pin_bitrate, prefer_codec
 from metered_sync.engine.ice import loopback_address
 from metered_sync.engine.rtc import (

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import anyio
 
-from metered_sync.engine.deadline import Deadline
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sfu_session import Incoming, Session, SessionLostError
 from metered_sync.errors import NegotiationFailedError, SfuError, SfuNotFoundError
 from metered_sync.wire.sfu import TrackInfo

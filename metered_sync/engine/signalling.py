@@ -25,11 +25,11 @@ from typing import Literal
 
 import anyio
 
+from metered_sync.bridge.loop import Engine, EventSink, Link
+from metered_sync.bridge.reader import Reader
 from metered_sync.engine.channels import Channels
 from metered_sync.engine.dialling import ABNORMAL, Dialler, SignallingOptions
-from metered_sync.engine.loop import Engine, EventSink, Link
 from metered_sync.engine.outbox import Outbox, Request
-from metered_sync.engine.reader import Reader
 from metered_sync.engine.websocket import WebSocket
 from metered_sync.errors import (
     AckTimeoutError,

@@ -20,7 +20,7 @@ from typing import Any
 
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
-from metered_sync.engine.reader import Reader
+from metered_sync.bridge.reader import Reader
 from metered_sync.engine.timeline import LEAD, SLACK
 from metered_sync.errors import MediaError
 

@@ -40,8 +40,8 @@ from typing import NamedTuple
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame, VideoFrame
 
-from metered_sync.engine import guard, loop
-from metered_sync.engine.deadline import SLICE, Deadline
+from metered_sync.bridge import guard, loop
+from metered_sync.bridge.deadline import SLICE, Deadline
 from metered_sync.errors import MediaError
 
 __all__ = ["FedTrack", "Feed", "Frame", "Item", "Lane"]

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from metered_sync.engine import guard
-from metered_sync.engine.deadline import SLICE, Deadline
+from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import SLICE, Deadline
 from metered_sync.engine.live import BYTES_PER_SECOND, SAMPLE, SoundLane
 from metered_sync.engine.timeline import AUDIO_RATE
 from metered_sync.engine.tracks import POLL

@@ -12,10 +12,10 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from metered_sync.dispatch import run_callback
-from metered_sync.engine import guard
-from metered_sync.engine.deadline import Deadline
-from metered_sync.engine.loop import at_exit
+from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.dispatch import run_callback
+from metered_sync.bridge.loop import at_exit
 from metered_sync.errors import ClosedError, MeteredError, fresh
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from av import AudioFrame, VideoFrame
 
-from metered_sync.engine import guard
-from metered_sync.engine.deadline import Deadline
+from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.errors import ClosedError
 from metered_sync.media.frame_queue import FrameQueue
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import av
 import av.error
 
-from metered_sync.engine.deadline import Deadline
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.tracks import Feed
 from metered_sync.errors import MediaError, MediaNotFoundError, MeteredTimeoutError
 from metered_sync.media.live_source import LiveSource, LostError, Playout, open_in_time, read

@@ -11,7 +11,7 @@ import av
 import av.error
 from av import AudioFrame, VideoFrame
 
-from metered_sync.engine import guard
+from metered_sync.bridge import guard
 from metered_sync.engine.timeline import AUDIO_RATE
 from metered_sync.engine.tracks import Feed
 from metered_sync.errors import ClosedError, MediaError, MediaNotFoundError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from av import AudioFrame, VideoFrame
 
-from metered_sync.engine.reader import Reader
+from metered_sync.bridge.reader import Reader
 from metered_sync.errors import ClosedError
 
 if TYPE_CHECKING:

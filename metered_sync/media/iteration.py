@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
-from metered_sync.engine import guard, loop
-from metered_sync.engine.deadline import Deadline
+from metered_sync.bridge import guard, loop
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.errors import ClosedError
 from metered_sync.media.sources import as_tracks
 from metered_sync.media.track import RemoteTrack

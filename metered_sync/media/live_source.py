@@ -20,8 +20,8 @@ import av.error
 from av import AudioFrame, AudioResampler, VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from metered_sync.engine import guard
-from metered_sync.engine.deadline import Deadline, Signal
+from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import Deadline, Signal
 from metered_sync.engine.timeline import AUDIO_RATE, SLICE, sound_kind
 from metered_sync.engine.tracks import Feed, Frame, Lane
 from metered_sync.errors import MediaError

@@ -16,7 +16,7 @@ from typing import Any
 import av
 from av import AudioFrame, VideoFrame
 
-from metered_sync.engine import guard
+from metered_sync.bridge import guard
 from metered_sync.engine.timeline import AUDIO_RATE, VIDEO_RATE
 from metered_sync.errors import MediaError
 from metered_sync.media.alignment import Fitter, Mixer

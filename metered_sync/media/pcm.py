@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from av import AudioFrame, AudioResampler
 
-from metered_sync.engine import guard
-from metered_sync.engine.deadline import Deadline, wait
+from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import Deadline, wait
 from metered_sync.engine.timeline import interleaved, sound_kind
 from metered_sync.errors import ClosedError, MeteredError, MeteredTimeoutError
 from metered_sync.media.native import keep_in_child

@@ -25,7 +25,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from metered_sync.engine import guard
+from metered_sync.bridge import guard
 from metered_sync.errors import MediaError, MeteredError, MeteredTimeoutError
 from metered_sync.media.drawings import Drawing, LevelMeter, Picture
 from metered_sync.media.screens import Output, WidgetOutput, notebook, running_cell

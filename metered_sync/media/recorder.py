@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 from aiortc.mediastreams import MediaStreamTrack
 
-from metered_sync.dispatch import EventHub
-from metered_sync.engine import guard
-from metered_sync.engine.deadline import Deadline
+from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.dispatch import EventHub
 from metered_sync.errors import (
     ClosedError,
     MediaError,

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 from av.error import FFmpegError
 
-from metered_sync.engine import guard, loop
-from metered_sync.engine.deadline import Deadline, Signal
-from metered_sync.engine.reader import Reader
+from metered_sync.bridge import guard, loop
+from metered_sync.bridge.deadline import Deadline, Signal
+from metered_sync.bridge.reader import Reader
 from metered_sync.engine.timeline import AUDIO_RATE, SLICE
 from metered_sync.errors import ClosedError, MediaError, MeteredTimeoutError
 from metered_sync.media.alignment import Voice

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from aiortc.mediastreams import MediaStreamTrack
 
-from metered_sync.engine import guard
-from metered_sync.engine.deadline import Deadline
+from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.tracks import FedTrack, Feed, Lane
 from metered_sync.errors import MediaError, MeteredTimeoutError, fresh
 

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from metered_sync.engine import guard
-from metered_sync.engine.deadline import Deadline
+from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.rtc import IncomingTrack
 from metered_sync.errors import MediaError, MeteredTimeoutError
 from metered_sync.media.callbacks import FrameCallback, FrameCallbacks

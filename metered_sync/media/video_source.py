@@ -11,8 +11,8 @@ import numpy as np
 from av import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 
-from metered_sync.engine import guard
-from metered_sync.engine.deadline import SLICE, Deadline
+from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import SLICE, Deadline
 from metered_sync.engine.live import STILL, PictureLane
 from metered_sync.engine.timeline import private_copy
 from metered_sync.engine.tracks import EARLY

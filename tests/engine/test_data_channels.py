@@ -16,9 +16,9 @@ from metered_sync import (
     MeteredTimeoutError,
     OversizedPayloadError,
 )
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine import data_channels
 from metered_sync.engine.data_channels import ChannelLink, Inbox
-from metered_sync.engine.deadline import Deadline
 from metered_sync.events import DCClose, DCError, DCMessage, Event
 from metered_sync.wire.data_channels import measure
 from tests.channel_pair import Pair, on_loop

@@ -19,9 +19,10 @@ from aiortc import RTCRtpSender
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame, VideoFrame
 
-from metered_sync.engine import loop, shared_encoder
+from metered_sync.bridge import loop
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine import outlet as outlet_module
-from metered_sync.engine.deadline import Deadline
+from metered_sync.engine import shared_encoder
 from metered_sync.engine.encoding import Encoding, prefer_codec
 from metered_sync.engine.fanout import LocalTrack, Outlet
 from metered_sync.engine.rtc import gather_on, peer_connection

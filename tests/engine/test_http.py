@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine import http as http_module
-from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.http import Answer, Http, HttpError
 from tests.conftest import run_script, wait_until
 from tests.rules.test_secrets import shown
@@ -420,7 +420,7 @@ def test_a_forked_child_leaves_its_parents_connections_alone(scripted: ScriptedH
     scripted.script = [(200, {}, b"1")] * 3
     source = f"""
 import asyncio, os
-from metered_sync.engine.deadline import Deadline
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.http import Http
 http = Http({scripted.origin!r}, {SECRET!r})
 def fetch(path):

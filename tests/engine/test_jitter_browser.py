@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from metered_sync.engine.reader import Reader
+from metered_sync.bridge.reader import Reader
 from tests.bad_network import bad_network
 from tests.engine.page import peer_page
 from tests.engine.peers import Side, run, until

@@ -11,7 +11,7 @@ import pytest
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import VideoFrame
 
-from metered_sync.engine.reader import Reader
+from metered_sync.bridge.reader import Reader
 from metered_sync.engine.tap import tap, untap
 from metered_sync.testing import PatternSource
 

@@ -15,8 +15,8 @@ import pytest
 from aiortc.mediastreams import MediaStreamError
 from av import AudioFrame
 
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine import tracks as tracks_module
-from metered_sync.engine.deadline import Deadline
 from metered_sync.engine.tracks import FedTrack, Feed, Lane
 from metered_sync.errors import MediaError
 from tests.conftest import run_script, wait_until

@@ -125,7 +125,7 @@ def test_what_get_waited_for_is_read_next_unless_there_is_a_newer_one() -> None:
 
 
 def cap_deadline() -> Any:
-    from metered_sync.engine.deadline import Deadline
+    from metered_sync.bridge.deadline import Deadline
 
     return Deadline(10)
 

@@ -395,7 +395,7 @@ def test_what_is_shown_of_a_url(url: str, shown: str) -> None:
 
 
 def test_the_loop_thread_is_no_place_to_connect(camera: RtspServer) -> None:
-    from metered_sync.engine import loop
+    from metered_sync.bridge import loop
 
     errors: list[BaseException] = []
     done = threading.Event()

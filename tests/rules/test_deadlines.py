@@ -16,8 +16,8 @@ from metered_sync import (
     MeteredTimeoutError,
     SignallingClient,
 )
-from metered_sync.engine import deadline as deadline_module
-from metered_sync.engine import reader as reader_module
+from metered_sync.bridge import deadline as deadline_module
+from metered_sync.bridge import reader as reader_module
 from metered_sync.local import LocalCloud
 from tests.conftest import wait_until
 

@@ -16,7 +16,7 @@ START = """
 import os, sys, threading, time, multiprocessing, warnings
 warnings.simplefilter("ignore", DeprecationWarning)    # Python 3.12 warns of every such fork
 from metered_sync import *
-from metered_sync.engine import loop
+from metered_sync.bridge import loop
 options = dict(url=sys.argv[1], api_key=sys.argv[2])
 
 def in_child(function):

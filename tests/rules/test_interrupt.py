@@ -129,8 +129,8 @@ with socket.create_server(("127.0.0.1", 0)) as server:
 
 ORDER = """
 import sys, anyio
-from metered_sync.engine import loop
-from metered_sync.engine.deadline import Deadline
+from metered_sync.bridge import loop
+from metered_sync.bridge.deadline import Deadline
 
 async def work():
     print("ready", flush=True)

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from metered_sync import Message, MeteredError, SignallingClient
-from metered_sync.engine import loop
-from metered_sync.engine.deadline import Deadline
+from metered_sync.bridge import loop
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.local import LocalCloud
 from tests.conftest import wait_until
 

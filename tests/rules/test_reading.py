@@ -21,7 +21,7 @@ from metered_sync import (
     WrongThreadError,
     iter_frames,
 )
-from metered_sync.engine import loop
+from metered_sync.bridge import loop
 from metered_sync.testing import PatternSource, ToneSource, dominant_frequency, read_number
 from tests.conftest import run_script, wait_until
 from tests.rules.test_fork import START as FORK

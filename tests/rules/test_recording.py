@@ -13,7 +13,7 @@ import av
 import pytest
 
 from metered_sync import Recorder, WrongThreadError
-from metered_sync.engine import loop
+from metered_sync.bridge import loop
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource
 from tests.conftest import run_script, wait_until

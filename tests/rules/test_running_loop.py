@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from metered_sync import SignallingClient
-from metered_sync.engine import guard
+from metered_sync.bridge import guard
 from metered_sync.local import LocalCloud
 from tests.conftest import run_script
 

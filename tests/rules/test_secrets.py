@@ -121,7 +121,7 @@ def test_bad_arguments_do_not_repeat_secrets() -> None:
 def test_http_failures(log: io.StringIO) -> None:
     import asyncio
 
-    from metered_sync.engine.deadline import Deadline
+    from metered_sync.bridge.deadline import Deadline
     from metered_sync.engine.http import Http, HttpError
 
     # A server that answers nonsense which repeats the secret, and one that is not there.

@@ -20,8 +20,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, Generic, Literal, TypeVar
 
-from metered_sync.engine import guard
-from metered_sync.engine.deadline import SLICE, Deadline
+from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import SLICE, Deadline
 from metered_sync.errors import ClosedError, MeteredTimeoutError, fresh
 
 __all__ = ["Overflow", "Reader"]

@@ -23,9 +23,9 @@ task; and ``start_blocking_portal`` joins its thread without a bound.)
 takes no lock, so finalizers use it, and so do senders: a burst of messages
 costs one call of it.
 
-**What comes back up** goes through :class:`~metered_sync.engine.reader.Reader`:
+**What comes back up** goes through :class:`~metered_sync.bridge.reader.Reader`:
 the engine puts, callers take. Users' callbacks run on dispatcher threads
-(:mod:`metered_sync.dispatch`), never here.
+(:mod:`metered_sync.bridge.dispatch`), never here.
 
 **Locks.** ``_lock`` (module) is held while the engine is chosen and started.
 Everything else that the engine owns is touched on the loop thread only;
@@ -35,7 +35,7 @@ Everything else that the engine owns is touched on the loop thread only;
 selector are the parent's. The engine object is kept in ``_graveyard``, lest
 somebody's finalizer closes what is inside; where codecs are about, so is all that
 the parent had left for the collector. Objects of the parent know their
-process (:mod:`metered_sync.engine.guard`) and refuse.
+process (:mod:`metered_sync.bridge.guard`) and refuse.
 
 **Exit.** ``atexit`` is too late: by then the executors that aiortc's encoders
 use are shut, and with a non-daemon thread waiting on us it would never run at
@@ -68,8 +68,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import anyio
 import anyio.abc
 
-from metered_sync.engine import guard
-from metered_sync.engine.deadline import Deadline, Signal
+from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import Deadline, Signal
 from metered_sync.errors import EngineError, MeteredTimeoutError, fresh
 from metered_sync.events import Event
 
@@ -91,7 +91,7 @@ START = 10.0
 
 
 class EventSink(Protocol):
-    """Where the engine's events go (:class:`metered_sync.dispatch.EventHub`)."""
+    """Where the engine's events go (:class:`metered_sync.bridge.dispatch.EventHub`)."""
 
     def emit(self, event: Event) -> None:
         """Take an event without blocking."""
@@ -269,7 +269,7 @@ class Engine:
         Raises:
             MeteredTimeoutError: The deadline passed; the function has been cancelled.
             EngineError: There is no loop any more.
-            ForkedError, WrongThreadError: See :mod:`metered_sync.engine.guard`.
+            ForkedError, WrongThreadError: See :mod:`metered_sync.bridge.guard`.
         """
         self.check(what)
         call = _Call(function, args)

@@ -18,10 +18,10 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
-from metered_sync.engine import guard
-from metered_sync.engine.deadline import Deadline
-from metered_sync.engine.loop import at_exit
-from metered_sync.engine.reader import Overflow, Reader
+from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.loop import at_exit
+from metered_sync.bridge.reader import Overflow, Reader
 from metered_sync.errors import ClosedError, MeteredTimeoutError, fresh
 from metered_sync.events import Event
 

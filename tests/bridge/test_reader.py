@@ -17,8 +17,8 @@ from metered_sync import (
     Message,
     MeteredTimeoutError,
 )
-from metered_sync.dispatch import EventQueue
-from metered_sync.engine.reader import Reader
+from metered_sync.bridge.dispatch import EventQueue
+from metered_sync.bridge.reader import Reader
 
 
 def reader(**options: Any) -> Reader[int]:

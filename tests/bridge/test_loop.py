@@ -11,9 +11,9 @@ import anyio
 import pytest
 
 from metered_sync import EngineError, MeteredTimeoutError, WrongThreadError
-from metered_sync.engine import loop
-from metered_sync.engine.deadline import Deadline
-from metered_sync.engine.loop import Engine, Link
+from metered_sync.bridge import loop
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.loop import Engine, Link
 
 
 @pytest.fixture

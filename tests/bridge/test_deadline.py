@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from metered_sync.engine.deadline import Deadline, Signal, wait
+from metered_sync.bridge.deadline import Deadline, Signal, wait
 
 
 @pytest.mark.parametrize("bad", [-1, -0.001, math.nan, True, False])

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from metered_sync.engine import workers
-from metered_sync.engine.workers import run_in_worker
+from metered_sync.bridge import workers
+from metered_sync.bridge.workers import run_in_worker
 from tests.conftest import wait_until
 
 variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
