@@ -23,8 +23,8 @@ from aiortc import RTCPeerConnection
 from metered_sync import DataChannel
 from metered_sync.bridge import loop
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.engine.data_channels import ChannelLink
-from metered_sync.engine.rtc import gather_on, peer_connection
+from metered_sync.engine.webrtc.data_channel import ChannelLink
+from metered_sync.engine.webrtc.peer_connection import gather_on, peer_connection
 
 SIZES = {"messages of 64 B": (64, 8000), "messages of 16 KiB": (16384, 1000)}
 MAX_BUFFERED = 1 << 20

@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from metered_sync import MeteredPeer, RemoteTrack, mint_token  # noqa: E402
-from metered_sync.engine import rtc  # noqa: E402
+from metered_sync.engine.webrtc import peer_connection as rtc  # noqa: E402
 from metered_sync.local import LocalCloud  # noqa: E402
 from metered_sync.testing import PatternSource, read_number  # noqa: E402
 from tests.interop.conftest import python_command  # noqa: E402

@@ -38,7 +38,7 @@ from aiortc.rtcdtlstransport import RTCDtlsTransport
 from av import VideoFrame
 
 from metered_sync import MeteredError, SfuClient
-from metered_sync.engine.rtc import gather_on
+from metered_sync.engine.webrtc.peer_connection import gather_on
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, read_number
 

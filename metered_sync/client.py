@@ -12,9 +12,9 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.loop import Engine
 from metered_sync.bridge.reader import Overflow, Reader
 from metered_sync.delivery import Deliveries, Delivery, await_ack
-from metered_sync.engine.dialling import Backoff, SignallingOptions
-from metered_sync.engine.outbox import Request
-from metered_sync.engine.signalling import SignallingLink, State
+from metered_sync.engine.messaging.handshake import Backoff, SignallingOptions
+from metered_sync.engine.messaging.link import SignallingLink, State
+from metered_sync.engine.messaging.outbox import Request
 from metered_sync.errors import DisconnectedError, MeteredTimeoutError, fresh
 from metered_sync.events import IceServer, Message
 from metered_sync.facade import Client

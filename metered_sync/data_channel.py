@@ -11,7 +11,7 @@ from aiortc import RTCDataChannel
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.dispatch import EventHub, Observable, _Callback
-from metered_sync.engine.data_channels import MAX_BUFFERED, ChannelLink, ChannelState
+from metered_sync.engine.webrtc.data_channel import MAX_BUFFERED, ChannelLink, ChannelState
 from metered_sync.errors import MeteredTimeoutError, fresh
 from metered_sync.events import DCMessage
 from metered_sync.facade import _forgotten

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.dispatch import EventHub
-from metered_sync.engine.outbox import Request
-from metered_sync.engine.signalling import SignallingLink
+from metered_sync.engine.messaging.link import SignallingLink
+from metered_sync.engine.messaging.outbox import Request
 from metered_sync.errors import AckTimeoutError, CancelledError, MeteredTimeoutError, fresh
 
 __all__ = ["Deliveries", "Delivery", "await_ack"]

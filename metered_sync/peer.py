@@ -15,15 +15,15 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.loop import Engine
 from metered_sync.client import During, ReconnectOptions, signalling_options, waits
 from metered_sync.delivery import await_ack
-from metered_sync.engine.encoding import check_encoding
-from metered_sync.engine.fanout import LocalTrack
-from metered_sync.engine.room import (
+from metered_sync.engine.rooms.link import (
     Member,
     RoomLink,
     RoomOptions,
     RoomState,
     metadata_signal,
 )
+from metered_sync.engine.sending.local_track import LocalTrack
+from metered_sync.engine.webrtc.encoding import check_encoding
 from metered_sync.errors import (
     MeteredPeerSendError,
     MeteredPeerStateError,

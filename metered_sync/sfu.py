@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.loop import Engine
-from metered_sync.engine.encoding import check_encoding
-from metered_sync.engine.sfu import Incoming, Outgoing, SfuLink, SfuOptions, SfuState
+from metered_sync.engine.sfu.link import Incoming, Outgoing, SfuLink, SfuOptions, SfuState
+from metered_sync.engine.webrtc.encoding import check_encoding
 from metered_sync.events import IceServer
 from metered_sync.facade import Client
 from metered_sync.media.sources import as_tracks

@@ -9,7 +9,7 @@ from typing import Any
 
 from metered_sync.bridge import loop
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.engine.sfu_calls import SfuCalls
+from metered_sync.engine.sfu.calls import SfuCalls
 from metered_sync.wire import sfu as wire
 from metered_sync.wire.keys import check_secret
 from metered_sync.wire.urls import check_origin

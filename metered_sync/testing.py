@@ -18,7 +18,7 @@ try:
     import numpy as np
     from av import AudioFrame, VideoFrame
 
-    from metered_sync.engine.tracks import Feed
+    from metered_sync.engine.sending.feed import Feed
     from metered_sync.media.sources import Source
 except ModuleNotFoundError as error:
     if error.name is None or error.name.split(".")[0] not in ("aioice", "aiortc", "av", "numpy"):

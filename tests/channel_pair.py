@@ -12,8 +12,8 @@ from aiortc import RTCDataChannel, RTCPeerConnection
 from metered_sync.bridge import loop
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.data_channel import DataChannel, channel_options, check_label
-from metered_sync.engine.data_channels import ChannelLink
-from metered_sync.engine.rtc import gather_on, peer_connection
+from metered_sync.engine.webrtc.data_channel import ChannelLink
+from metered_sync.engine.webrtc.peer_connection import gather_on, peer_connection
 from tests.conftest import wait_until
 
 __all__ = ["Pair", "on_loop"]

@@ -37,7 +37,7 @@ from metered_sync import (
     StateChange,
     TokenProviderError,
 )
-from metered_sync.engine.dialling import Backoff
+from metered_sync.engine.messaging.handshake import Backoff
 from metered_sync.wire.timings import DEFAULT, Timings
 from tests.conftest import wait_until
 from tests.scripted import WELCOME, Scripted, ScriptedServer, mute, polite

@@ -30,7 +30,7 @@ from metered_sync import (
     OversizedPayloadError,
     WrongThreadError,
 )
-from metered_sync.engine import data_channels
+from metered_sync.engine.webrtc import data_channel as data_channels
 from tests.channel_pair import Pair, on_loop
 from tests.conftest import run_script, wait_until
 from tests.rules.test_fork import START as FORK

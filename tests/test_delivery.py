@@ -23,7 +23,7 @@ from metered_sync import (
     ServerRequestError,
     SignallingClient,
 )
-from metered_sync.engine.outbox import MAX_FRAMES
+from metered_sync.engine.messaging.outbox import MAX_FRAMES
 from metered_sync.local import LocalCloud
 from tests.conftest import run_script, wait_until
 from tests.scripted import ScriptedServer, mute, polite

@@ -1,5 +1,16 @@
 """The engine: everything asynchronous, on one background thread.
 
-It knows asyncio, ``websockets`` and ``aiortc``; it never calls user code and
-never blocks. The floors above see it through :mod:`metered_sync.bridge.loop`.
+========= =============================================================================
+rooms     the members of a channel, and a media connection to each
+sfu       a session with the SFU, and the next one when it is lost
+sending   local tracks on their way to senders
+messaging the connection to the messaging service
+webrtc    what rooms and the SFU need of aiortc
+http      the one HTTP call, on daemon threads of our own
+logs      logging without secrets
+========= =============================================================================
+
+It knows asyncio, ``websockets`` and ``aiortc``; it never calls user code and never blocks.
+``rooms`` and ``sfu`` stand on ``sending``, ``messaging``, ``webrtc`` and ``http``, never on
+each other. The floors above reach it through :mod:`metered_sync.bridge.loop`.
 """

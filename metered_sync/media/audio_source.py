@@ -12,9 +12,9 @@ import numpy as np
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import SLICE, Deadline
-from metered_sync.engine.live import BYTES_PER_SECOND, SAMPLE, SoundLane
-from metered_sync.engine.timeline import AUDIO_RATE
-from metered_sync.engine.tracks import POLL
+from metered_sync.engine.sending.feed import POLL
+from metered_sync.engine.sending.pushed import BYTES_PER_SECOND, SAMPLE, SoundLane
+from metered_sync.engine.sending.timeline import AUDIO_RATE
 from metered_sync.errors import ClosedError, MeteredTimeoutError
 from metered_sync.media.samples import Converter
 from metered_sync.media.sources import Source

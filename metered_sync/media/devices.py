@@ -12,7 +12,7 @@ import av
 import av.error
 
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.engine.tracks import Feed
+from metered_sync.engine.sending.feed import Feed
 from metered_sync.errors import MediaError, MediaNotFoundError, MeteredTimeoutError
 from metered_sync.media.live_source import LiveSource, LostError, Playout, open_in_time, read
 

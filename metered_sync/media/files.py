@@ -12,8 +12,8 @@ import av.error
 from av import AudioFrame, VideoFrame
 
 from metered_sync.bridge import guard
-from metered_sync.engine.timeline import AUDIO_RATE
-from metered_sync.engine.tracks import Feed
+from metered_sync.engine.sending.feed import Feed
+from metered_sync.engine.sending.timeline import AUDIO_RATE
 from metered_sync.errors import ClosedError, MediaError, MediaNotFoundError
 from metered_sync.media.reading import Reading, probe
 from metered_sync.media.sources import Source

@@ -16,7 +16,7 @@ from aiortc.mediastreams import MediaStreamTrack
 from metered_sync.bridge import loop
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.reader import Reader
-from metered_sync.engine import tap
+from metered_sync.engine.sending import tee as tap
 from metered_sync.media.alignment import Clock, Voice
 from metered_sync.media.muxing import Pictures
 from metered_sync.media.track import RemoteTrack

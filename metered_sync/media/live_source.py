@@ -22,8 +22,8 @@ from av.video.reformatter import VideoReformatter
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline, Signal
-from metered_sync.engine.timeline import AUDIO_RATE, SLICE, sound_kind
-from metered_sync.engine.tracks import Feed, Frame, Lane
+from metered_sync.engine.sending.feed import Feed, Frame, Lane
+from metered_sync.engine.sending.timeline import AUDIO_RATE, SLICE, sound_kind
 from metered_sync.errors import MediaError
 from metered_sync.media.reading import as_yuv, decoded, streams_of
 from metered_sync.media.sources import Source

@@ -20,7 +20,7 @@ from av import AudioFrame, AudioResampler, VideoFrame
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
-from metered_sync.engine.timeline import AUDIO_RATE, SLICE, sound_kind
+from metered_sync.engine.sending.timeline import AUDIO_RATE, SLICE, sound_kind
 from metered_sync.errors import MediaError
 
 __all__ = ["Reading", "as_yuv", "decoded", "probe", "streams_of"]

@@ -19,7 +19,7 @@ from av.error import FFmpegError
 from metered_sync.bridge import guard, loop
 from metered_sync.bridge.deadline import Deadline, Signal
 from metered_sync.bridge.reader import Reader
-from metered_sync.engine.timeline import AUDIO_RATE, SLICE
+from metered_sync.engine.sending.timeline import AUDIO_RATE, SLICE
 from metered_sync.errors import ClosedError, MediaError, MeteredTimeoutError
 from metered_sync.media.alignment import Voice
 from metered_sync.media.lanes import SETTLE, Item, Lane, Track

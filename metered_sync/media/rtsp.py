@@ -14,7 +14,7 @@ import av
 import av.error
 
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.engine.tracks import POLL, Feed
+from metered_sync.engine.sending.feed import POLL, Feed
 from metered_sync.errors import MediaError, MeteredTimeoutError
 from metered_sync.media.live_source import LiveSource, LostError, Playout, open_in_time, read
 from metered_sync.media.reading import streams_of

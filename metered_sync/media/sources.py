@@ -11,7 +11,7 @@ from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.engine.tracks import FedTrack, Feed, Lane
+from metered_sync.engine.sending.feed import FedTrack, Feed, Lane
 from metered_sync.errors import MediaError, MeteredTimeoutError, fresh
 
 __all__ = ["Source", "as_tracks"]

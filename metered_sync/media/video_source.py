@@ -13,9 +13,9 @@ from av.video.reformatter import ColorRange, VideoReformatter
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import SLICE, Deadline
-from metered_sync.engine.live import STILL, PictureLane
-from metered_sync.engine.timeline import private_copy
-from metered_sync.engine.tracks import EARLY
+from metered_sync.engine.sending.feed import EARLY
+from metered_sync.engine.sending.pushed import STILL, PictureLane
+from metered_sync.engine.sending.timeline import private_copy
 from metered_sync.errors import ClosedError, MeteredTimeoutError
 from metered_sync.media.pixels import Pixels
 from metered_sync.media.sources import Source

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from metered_sync import RemoteTrack, SfuClient, from_file
-from metered_sync.engine import rtc
+from metered_sync.engine.webrtc import peer_connection as rtc
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource, dominant_frequency, read_number
 from tests.bad_network import bad_network

@@ -18,7 +18,7 @@ from av import AudioFrame
 from numpy.typing import NDArray
 
 from metered_sync import AudioSource, ClosedError, MeteredError, MeteredTimeoutError, SfuClient
-from metered_sync.engine import live
+from metered_sync.engine.sending import pushed as live
 from metered_sync.local import LocalCloud
 from metered_sync.media import audio_source
 from metered_sync.testing import dominant_frequency

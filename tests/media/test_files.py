@@ -30,7 +30,7 @@ from metered_sync import (
     MeteredTimeoutError,
     from_file,
 )
-from metered_sync.engine import tracks as tracks_module
+from metered_sync.engine.sending import feed as tracks_module
 from metered_sync.media.reading import MAX_APART, Reading
 from metered_sync.media.sources import as_tracks
 from tests.conftest import run_script, wait_until

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
-from metered_sync.engine.tracks import Feed
+from metered_sync.engine.sending.feed import Feed
 from metered_sync.media import live_source
 from metered_sync.media.live_source import LiveSource, Playout
 from tests.media.test_files import level_of, number_of, write

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from metered_sync import MeteredPeer, RemoteTrack, SfuClient
-from metered_sync.engine import rtc
+from metered_sync.engine.webrtc import peer_connection as rtc
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource, read_number
 from tests.bad_network import bad_network

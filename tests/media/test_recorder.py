@@ -32,7 +32,7 @@ from metered_sync import (
     RecordingInfo,
     SfuClient,
 )
-from metered_sync.engine.tracks import Feed
+from metered_sync.engine.sending.feed import Feed
 from metered_sync.local import LocalCloud
 from metered_sync.media import recording
 from metered_sync.media.muxing import Format, check_encoders

@@ -8,7 +8,7 @@ import pytest
 from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
 
 from metered_sync import MediaError, MediaStream
-from metered_sync.engine.rtc import IncomingTrack
+from metered_sync.engine.webrtc.peer_connection import IncomingTrack
 from metered_sync.media.sources import as_tracks
 from metered_sync.media.track import RemoteTrack
 from metered_sync.testing import PatternSource, ToneSource

@@ -17,7 +17,7 @@ from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
 from metered_sync import ClosedError, MeteredTimeoutError, SfuClient, VideoSource
-from metered_sync.engine import live
+from metered_sync.engine.sending import pushed as live
 from metered_sync.local import LocalCloud
 from metered_sync.testing import _Painter, read_number
 from tests.conftest import wait_until

@@ -21,7 +21,7 @@ from metered_sync import (
     SfuNotFoundError,
     TrackInfo,
 )
-from metered_sync.engine.rtc import gather_on
+from metered_sync.engine.webrtc.peer_connection import gather_on
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource, read_number
 from tests.conftest import run_script

@@ -13,7 +13,7 @@ from aiortc import VideoStreamTrack
 from av import VideoFrame
 
 from metered_sync import SfuClient
-from metered_sync.engine import encoding
+from metered_sync.engine.webrtc import encoding
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource
 from tests.conftest import wait_until

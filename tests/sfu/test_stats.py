@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from metered_sync import SfuClient
-from metered_sync.engine.rtc_stats import Meter
+from metered_sync.engine.webrtc.stats import Meter
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource
 from tests.conftest import wait_until
@@ -99,7 +99,7 @@ def test_what_has_ended_is_not_listed(pair: Any) -> None:
 
 def test_a_meter(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("metered_sync.engine.rtc_stats.time.monotonic", lambda: now)
+    monkeypatch.setattr("metered_sync.engine.webrtc.stats.time.monotonic", lambda: now)
     meter = Meter()
     assert meter.rate() == 0
     for _ in range(100):  # 1000 bytes each 10 ms

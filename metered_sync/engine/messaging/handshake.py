@@ -1,0 +1,245 @@
+"""Making a messaging connection: the token, the upgrade, and the server's welcome."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import anyio
+from websockets.asyncio.client import connect as websocket_connect
+from websockets.exceptions import InvalidStatus
+from websockets.version import version as websockets_version
+
+from metered_sync.bridge.loop import EventSink
+from metered_sync.bridge.workers import run_in_worker
+from metered_sync.engine.logs import scrubbed_logger
+from metered_sync.engine.messaging.websocket import WebSocket
+from metered_sync.errors import SignallingConnectError
+from metered_sync.events import TokenProviderError
+from metered_sync.wire import frames
+from metered_sync.wire.limits import (
+    CLOSE_NORMAL,
+    CLOSE_OVER_LIMIT,
+    CLOSE_TOKEN_EXPIRED,
+    MAX_INBOUND_FRAME,
+    TERMINAL_CLOSES,
+)
+from metered_sync.wire.timings import Timings
+from metered_sync.wire.urls import is_loopback, scrub, signalling_url
+
+__all__ = ["ABNORMAL", "Backoff", "Dialler", "SignallingOptions"]
+
+ABNORMAL = 1006
+"""The close code that stands for: no close frame was received (RFC 6455, 7.4.1)."""
+_random = random.Random()
+"""Not the module's own: a program that seeds that one wants its numbers to itself."""
+PROVIDER_FAILURES = 3
+"""Failures of the token provider in a row before an event says so."""
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How long to wait before which attempt."""
+
+    initial_delay: float
+    multiplier: float
+    max_delay: float
+    jitter_ratio: float
+    max_attempts: float
+
+    def delay(self, attempt: int, floor: float = 0.0) -> float:
+        """Return the seconds to wait before an attempt (the first is 1), with jitter.
+
+        The jitter of a ``floor`` goes upwards: clients that a server has sent away all at once
+        must not come back all at once.
+        """
+        # The exponent is capped: a float overflows long before the attempts end.
+        delay = self.initial_delay * self.multiplier ** min(attempt - 1, 64)
+        delay = min(delay, self.max_delay) * (1 + self.jitter_ratio * _random.uniform(-1, 1))
+        return max(delay, floor * (1 + self.jitter_ratio * _random.random()))
+
+
+@dataclass(frozen=True)
+class SignallingOptions:
+    """What a connection is made with."""
+
+    url: str
+    """The origin."""
+    api_key: str | None = field(default=None, repr=False)
+    token_provider: Callable[[], str] | None = None
+    renewable: bool = True
+    """Whether the provider may return a new token the next time."""
+    token_provider_timeout: float = 10.0
+    reconnect: Backoff | None = None
+    inactivity_timeout: float = 60.0
+    auto_resubscribe: bool = True
+    rate_limit: tuple[float, float] | None = (90, 180)
+
+
+class Dialler:
+    """Makes connections with one set of options; on the loop."""
+
+    def __init__(
+        self, sink: EventSink, options: SignallingOptions, label: str, timings: Timings
+    ) -> None:
+        self._sink = sink
+        self._options = options
+        self._label = label
+        self._timings = timings
+        self._provider_failures = 0
+        self._providing: asyncio.Task[str] | None = None
+
+    async def open(self, *, within: float) -> tuple[WebSocket, frames.Welcome]:
+        """Connect and wait for the welcome; ``SignallingConnectError`` where that fails.
+
+        ``within`` bounds the upgrade, in seconds; a first connect is bounded by its caller.
+        """
+        url = await self._url()
+        host = urlsplit(self._options.url).hostname
+        options: dict[str, Any] = {}
+        if is_loopback(host) and int(websockets_version.split(".")[0]) >= 15:
+            options["proxy"] = None  # an environment's proxy cannot reach our loopback
+        connection: Any
+        try:
+            connection = await websocket_connect(
+                url,
+                create_connection=WebSocket,
+                compression=None,
+                open_timeout=None if within == math.inf else within,
+                close_timeout=self._timings.close,
+                ping_interval=None,  # the watchdog counts text frames, as the server expects
+                max_size=MAX_INBOUND_FRAME,
+                logger=scrubbed_logger("metered_sync.websocket"),
+                **options,
+            )
+        except InvalidStatus as error:
+            raise self._refused(error) from None
+        except Exception as error:  # the system's, the library's, a codec's, a proxy's
+            raise SignallingConnectError(
+                f"{self._label}: cannot connect to {self._options.url}: {scrub(str(error))}; "
+                "check the url and that the server runs",
+                close_code=ABNORMAL,
+                close_reason=type(error).__name__,
+            ) from None
+        try:
+            welcome = await self._await_welcome(connection)
+        except BaseException:
+            with anyio.move_on_after(self._timings.farewell, shield=True):
+                await connection.close(CLOSE_NORMAL, "no welcome")
+            connection.transport.abort()
+            raise
+        return connection, welcome
+
+    async def _url(self) -> str:
+        """Return the address with its credential; a fresh token where there is a provider."""
+        provider = self._options.token_provider
+        if provider is None:
+            return signalling_url(self._options.url, key=self._options.api_key)
+        try:
+            token = await self._provided(provider)
+            if not isinstance(token, str) or not token:
+                raise TypeError(f"it returned {type(token).__name__}, not a non-empty str")
+        except Exception as error:
+            self._provider_failures += 1
+            if self._provider_failures >= PROVIDER_FAILURES:
+                self._sink.emit(TokenProviderError(self._provider_failures, error))
+            what = "took too long" if isinstance(error, TimeoutError) else scrub(repr(error))
+            raise SignallingConnectError(
+                f"{self._label}: the token_provider failed: {what}",
+                close_code=ABNORMAL,
+                close_reason="token_provider failed",
+            ) from error
+        self._provider_failures = 0
+        return signalling_url(self._options.url, token=token)
+
+    async def _provided(self, provider: Callable[[], str]) -> object:
+        """Await the provider's token. A call that hangs is not joined by a second one."""
+        if self._providing is None:
+            self._providing = asyncio.create_task(run_in_worker(provider))
+            # Retrieves an error that comes when nobody asks any more.
+            self._providing.add_done_callback(lambda task: task.cancelled() or task.exception())
+        task = self._providing
+        try:
+            done, _ = await asyncio.wait({task}, timeout=self._options.token_provider_timeout)
+        except BaseException:
+            self.stop()
+            raise
+        if not done:
+            raise TimeoutError
+        self._providing = None
+        return task.result()
+
+    def stop(self) -> None:
+        """Give up on a provider that is still being asked."""
+        if self._providing is not None:
+            self._providing.cancel()
+            self._providing = None
+
+    def _refused(self, error: InvalidStatus) -> SignallingConnectError:
+        status = error.response.status_code
+        body = scrub((error.response.body or b"")[:200].decode("utf-8", "replace"))
+        remedy = {
+            401: "check the key or token, and the key's allowed origins",
+            404: "check the url: it does not lead to a messaging service",
+            429: "too many connection attempts; wait a minute",
+        }.get(status, "check the url and the service's status")
+        return SignallingConnectError(
+            f"{self._label}: {self._options.url} refused the connection (HTTP {status}) "
+            f"{body}: {remedy}",
+            close_code=status,
+            close_reason="handshake rejected",
+        )
+
+    async def _await_welcome(self, connection: WebSocket) -> frames.Welcome:
+        welcome: asyncio.Future[frames.Welcome] = asyncio.get_running_loop().create_future()
+
+        def receive(text: bytes | None) -> None:
+            try:
+                frame = frames.parse_server_frame(text or b"")
+            except frames.FrameError:
+                return
+            if isinstance(frame, frames.Welcome) and not welcome.done():
+                connection.listen(None)  # what follows is for whoever uses the connection
+                welcome.set_result(frame)
+
+        connection.listen(receive)
+        closed = asyncio.create_task(connection.wait_closed())
+        try:
+            either: set[asyncio.Future[Any]] = {welcome, closed}
+            await asyncio.wait(
+                either,
+                timeout=self._timings.welcome,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            closed.cancel()
+        if welcome.done():
+            return welcome.result()
+        if closed.done() and not closed.cancelled():
+            raise self._closed_at_once(connection)
+        raise SignallingConnectError(
+            f"{self._label}: {self._options.url} accepted the connection but sent no welcome "
+            f"within {self._timings.welcome:g} s; is it a messaging service?",
+            close_code=ABNORMAL,
+            close_reason="no welcome",
+        )
+
+    def _closed_at_once(self, connection: WebSocket) -> SignallingConnectError:
+        code = int(connection.protocol.close_code or ABNORMAL)
+        reason = scrub(connection.protocol.close_reason or "")
+        remedy = TERMINAL_CLOSES.get(code)
+        if code == CLOSE_TOKEN_EXPIRED:
+            remedy = "the token has expired: mint a new one"
+        elif code == CLOSE_OVER_LIMIT:
+            remedy = "the plan's limit of concurrent connections is reached"
+        return SignallingConnectError(
+            f"{self._label}: {self._options.url} closed the connection at once (code {code}, "
+            f"{reason!r})" + (f": {remedy}" if remedy else ""),
+            close_code=code,
+            close_reason=reason,
+        )

@@ -1,0 +1,18 @@
+"""Rooms on the engine: the members of one channel, and a media connection to each.
+
+================ =======================================================================
+link             the room: joining, members coming and going, its tracks
+connection       the media connection to one member, over all its peer connections
+connection_owner what a connection tells the member that it belongs to, and asks of it
+generation       one peer connection to a member
+sections         the media sections of a connection, and which of our tracks each carries
+received_tracks  the tracks that a member sends, over all generations
+track_metadata   match the metadata that a member announced with the tracks that arrive
+signal_queue     the signals of one member, on their way to its connection
+schedule         when a connection offers, repeats, gives up and begins anew
+sdp_pins         keep section numbers and payload types where the other side knows them
+sdp_repair       make foreign descriptions fit for aiortc, and ours fit for the others
+================ =======================================================================
+
+The door is :class:`~metered_sync.engine.rooms.link.RoomLink`.
+"""

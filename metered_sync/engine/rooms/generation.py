@@ -1,0 +1,319 @@
+"""One peer connection to a peer: a generation of a :class:`RemoteConnection`.
+
+aiortc (1.14 to 1.16) cannot restart ICE, so where a browser would, a new generation takes
+the place of the old one.
+
+All sections share one transport from the start. (With aiortc's balanced policy a third
+section is left on a transport that bundling has stopped.) What aiortc does with
+``_bundled`` would stop the shared one, as soon as the first section of the group is not
+the one it was made for; it is told that everything is bundled already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
+from typing import Any
+
+import anyio
+from aiortc import RTCPeerConnection, RTCSessionDescription
+from aiortc.sdp import candidate_from_sdp
+
+from metered_sync.engine.rooms.sdp_pins import Pins, arrange
+from metered_sync.engine.rooms.sdp_repair import (
+    MAX_CANDIDATE,
+    MAX_CANDIDATES,
+    Repaired,
+    is_usable_candidate,
+    reject,
+)
+from metered_sync.engine.rooms.sections import Sections
+from metered_sync.engine.webrtc import ice
+from metered_sync.engine.webrtc.peer_connection import (
+    bound_gathering,
+    close_quietly,
+    peer_connection,
+)
+from metered_sync.events import IceServer
+from metered_sync.wire import sdp
+from metered_sync.wire.signals import Candidate, EndOfCandidates
+
+__all__ = ["Generation", "SupersededError"]
+
+logger = logging.getLogger("metered_sync")
+
+
+class SupersededError(Exception):
+    """The generation was closed meanwhile: what was being done on it is of no use."""
+
+
+class Generation:
+    """A peer connection, with what was said about it. Its methods take turns."""
+
+    def __init__(
+        self,
+        label: str,
+        sections: Sections,
+        pins: Pins,
+        servers: Iterable[IceServer],
+        *,
+        gather_timeout: float,
+        relay_only: bool,
+    ) -> None:
+        self.pc: RTCPeerConnection = peer_connection(servers)
+        self.label = label
+        self.offered: str | None = None
+        """Our offer that has not been answered."""
+        self.answered: str | None = None
+        """Our latest answer."""
+        self.negotiated = False
+        """Whether offer and answer were exchanged."""
+        self.connected = False
+        """Whether media could flow at some time."""
+        self.used = False
+        """Whether anything was done with it."""
+        self.closed = False
+        """Whether we have closed it."""
+        self.unheard = False
+        """Whether a description could not be sent, and its owner knows."""
+        self.remote: Repaired | None = None
+        """The other side's latest description."""
+        self._sections = sections
+        self._pins = pins
+        self._gather_timeout = gather_timeout
+        self._relay_only = relay_only
+        self._turn = anyio.Lock()
+        self._origin: int | None = None
+        self._version = 0
+        self._counted = 0
+        self._adding: set[asyncio.Task[None]] = set()
+
+    @property
+    def fragment(self) -> str:
+        """The other side's ICE user name fragment; empty until it has described itself."""
+        return "" if self.remote is None else self.remote.fragment
+
+    @property
+    def has_candidates(self) -> bool:
+        """Whether any usable ICE candidate of the other side has come."""
+        return any(transport.getRemoteCandidates() for transport in ice.transports(self.pc))
+
+    # --- descriptions ---
+
+    async def make_offer(self) -> str:
+        """Make an offer of all that is wanted, and return its text."""
+        async with self._taking_turns():
+            self._sections.place_all(self.pc)
+            agreed = [
+                (transceiver, transceiver._codecs, transceiver._headerExtensions)
+                for transceiver in self.pc.getTransceivers()
+                if transceiver.currentDirection is not None
+            ]
+            offer = sdp.parse((await self.pc.createOffer()).sdp)
+            # aiortc forgets what was agreed on, and may start senders and receivers any time.
+            for transceiver, codecs, extensions in agreed:
+                transceiver._codecs, transceiver._headerExtensions = codecs, extensions
+            offer = self._pins.apply(self._arrange(offer))
+            self.offered = await self._describe("offer", offer)
+            return self.offered
+
+    def _arrange(self, offer: sdp.Description) -> sdp.Description:
+        """Give an offer's sections the order and the mids that the other side knows."""
+        slots = self._sections.slots
+        taken = self._sections.mids | {slot.mid for slot in slots}
+        order, mids = [], []
+        for index, slot in enumerate(slots):
+            transceiver: Any = slot.transceiver
+            if transceiver is None:
+                kinds = [section.kind for section in offer.sections]
+                order.append(kinds.index("application"))
+            else:
+                order.append(transceiver._get_mline_index())
+                transceiver._set_mline_index(index)
+            if not slot.mid:
+                slot.mid = next(mid for mid in map(str, range(len(taken) + 1)) if mid not in taken)
+                taken.add(slot.mid)
+            mids.append(slot.mid)
+        return arrange(offer, order, mids)
+
+    def roll_back(self) -> bool:
+        """Take our offer back, so that one of the other side can be taken.
+
+        aiortc (1.14 to 1.16) cannot; but all that an offer leaves behind, on a connection
+        that has been negotiated before, are its description, a state and its new sections.
+
+        Returns:
+            Whether that was possible.
+        """
+        pc: Any = self.pc
+        change_state = getattr(pc, "_RTCPeerConnection__setSignalingState", None)
+        pending = "_RTCPeerConnection__pendingLocalDescription"
+        if change_state is None or not hasattr(pc, pending) or not self.negotiated:
+            return False
+        setattr(pc, pending, None)
+        change_state("stable")
+        self._sections.withdraw(pc)
+        self.offered = None
+        return True
+
+    async def take_offer(self, offer: Repaired) -> str:
+        """Take an offer of the other side, and return the text of our answer."""
+        async with self._taking_turns():
+            self._sections.forget_recycled(offer.original)
+            await self._take("offer", offer)
+            self._sections.place_offered()
+            for transceiver in self.pc.getTransceivers():
+                # aiortc fails on a transceiver for which the offer has no section.
+                if transceiver._offerDirection is None:
+                    transceiver._offerDirection = "inactive"
+            answer = sdp.parse((await self.pc.createAnswer()).sdp)
+            self.answered = await self._describe("answer", answer)
+            self.negotiated = True
+            self._sections.settle(final=False)
+            return self.answered
+
+    async def take_answer(self, answer: Repaired) -> None:
+        """Take the answer to our offer."""
+        async with self._taking_turns():
+            await self._take("answer", answer)
+            self.offered, self.answered, self.negotiated = None, None, True
+            self._sections.settle(final=True)
+
+    def fits(self, answer: Repaired) -> bool:
+        """Return whether an answer may be one to our present offer."""
+        offer = sdp.parse(self.offered or "v=0")
+        theirs = answer.original.sections
+        return [(s.kind, s.mid) for s in offer.sections] == [(s.kind, s.mid) for s in theirs]
+
+    @contextlib.asynccontextmanager
+    async def _taking_turns(self) -> AsyncIterator[None]:
+        self.used = True
+        async with self._turn:
+            self._check()
+            try:
+                yield
+            except Exception:
+                self._check()  # no wonder, then
+                raise
+
+    def _check(self) -> None:
+        if self.closed:
+            raise SupersededError
+
+    async def _take(self, type_: str, repaired: Repaired) -> None:
+        if repaired.fragment != self.fragment:
+            self._counted = 0
+        for one in (*self.pc.getTransceivers(), self.pc.sctp):
+            if one is not None:
+                one._bundled = True
+        text = sdp.build(repaired.description)
+        await self.pc.setRemoteDescription(RTCSessionDescription(text, type_))
+        self._check()
+        self.remote = repaired
+        self._pins.learn(repaired.original)
+        self._sections.adopt(repaired.original, repaired.rejected, self.pc)
+
+    async def _describe(self, type_: str, description: sdp.Description) -> str:
+        """Set our description; return it with all candidates."""
+        bound_gathering(self.pc, self._gather_timeout)
+        if self._relay_only:
+            ice.relay_only(self.pc, self.label)
+        given = RTCSessionDescription(sdp.build(description), type_)
+        # Shielded: aioice leaves a socket open where its gathering is cancelled.
+        with anyio.CancelScope(shield=True):
+            await self.pc.setLocalDescription(given)
+        self._check()
+        complete = sdp.parse(self.pc.localDescription.sdp)
+        self._sections.tell()
+        theirs = () if self.remote is None else self.remote.original.sections
+        complete = reject(complete, self._sections.rejected, theirs)
+        # aiortc goes on naming a track that a section has ceased to send; Chromium refuses a
+        # description that names it twice, once it is sent in another.
+        named = (s if s.sends else replace(s, msid=None) for s in complete.sections)
+        complete = replace(complete, sections=tuple(named))
+        if self._origin is None:
+            self._origin = complete.origin_id
+        self._version += 1
+        return sdp.build(replace(complete, origin_id=self._origin, origin_version=self._version))
+
+    async def start_rest(self) -> None:
+        """Start what was negotiated while DTLS was connecting.
+
+        aiortc (1.14 to 1.16) starts senders and receivers after each description, unless the
+        handshake is just under way: then never.
+        """
+        start = getattr(self.pc, "_RTCPeerConnection__connect", None)
+        if start is None:
+            logger.warning("this version of aiortc hides how it starts media: some may be missing")
+        else:
+            await start()
+
+    # --- candidates ---
+
+    def add_candidate(self, candidate: Candidate) -> None:
+        """Take a candidate for the present description of the other side."""
+        self._counted += 1
+        if self._counted > MAX_CANDIDATES:
+            if self._counted == MAX_CANDIDATES + 1:
+                logger.warning(
+                    "%s: more than %d ICE candidates: the rest is ignored",
+                    self.label,
+                    MAX_CANDIDATES,
+                )
+            return
+        if self.remote is None:
+            return
+        text = candidate.candidate.removeprefix("candidate:")
+        mid, index = self.remote.tagged
+        here = index == candidate.sdp_m_line_index
+        if candidate.sdp_mid is not None:
+            here = mid == candidate.sdp_mid
+        if here and len(text) <= MAX_CANDIDATE and is_usable_candidate(text):
+            self._add(text)
+
+    def end_candidates(self, end: EndOfCandidates) -> None:
+        """Note that the present description has no more candidates.
+
+        Only what names it counts: a marker without a name may be about an earlier one, and
+        aiortc takes no candidate after it. What it is good for, an early failure, the
+        deadline for connecting does as well.
+        """
+        if end.username_fragment is not None and end.username_fragment == self.fragment:
+            self._add(None)
+
+    def _add(self, text: str | None) -> None:
+        # A browser's candidate may have a name to look up (mDNS), which takes its time.
+        task = asyncio.get_running_loop().create_task(self._add_soon(text, tuple(self._adding)))
+        self._adding.add(task)
+        task.add_done_callback(self._adding.discard)
+
+    async def _add_soon(self, text: str | None, before: Iterable[asyncio.Task[None]]) -> None:
+        try:
+            if text is None and before:
+                await asyncio.wait(before)
+            candidate = None if text is None else candidate_from_sdp(text)
+            for transport in ice.transports(self.pc):
+                await transport.addRemoteCandidate(candidate)
+        except Exception:
+            logger.debug("%s: an ICE candidate was not taken", self.label, exc_info=True)
+
+    # --- the end ---
+
+    async def close(self, within: float, *, quiet: bool) -> None:
+        """Close it. With ``quiet`` the other side is not told: it finds out, or hears of us."""
+        self.closed = True
+        with anyio.move_on_after(self._gather_timeout + 1):
+            await self._turn.acquire()  # aioice leaves a socket open where it is disturbed
+        for task in self._adding:
+            task.cancel()
+        if quiet:
+            with anyio.move_on_after(within, shield=True):
+                for transport in ice.transports(self.pc):
+                    await transport.stop()
+        await close_quietly(self.pc, within)
+        with anyio.move_on_after(within, shield=True):
+            for transport in ice.transports(self.pc):
+                await ice.close_again(transport)

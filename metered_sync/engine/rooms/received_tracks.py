@@ -1,0 +1,160 @@
+"""The tracks that a peer sends us, over all generations of its connection.
+
+aiortc (1.14 to 1.16) says once that a section has a track, and nothing when the other
+side stops sending in it, or begins again. So each remote description is compared with the
+one before, section by section: who sends, and what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from aiortc import RTCRtpTransceiver
+
+from metered_sync.engine.rooms.sdp_repair import Repaired, Sender, senders
+from metered_sync.engine.webrtc.peer_connection import IncomingTrack
+
+__all__ = ["Arrivals"]
+
+MAX_KNOWN = 256
+"""Tracks remembered that are not sent at present: who was told of one may get it again."""
+
+
+@dataclass(eq=False)
+class _Arrival:
+    """A track that is being sent."""
+
+    incoming: IncomingTrack
+    sender: Sender
+    transceiver: RTCRtpTransceiver
+    taking: asyncio.Task[None]
+
+
+class Arrivals:
+    """What arrives from one peer."""
+
+    def __init__(
+        self,
+        on_track: Callable[[IncomingTrack, bool], None],
+        on_gone: Callable[[IncomingTrack], None],
+    ) -> None:
+        self._on_track = on_track
+        self._on_gone = on_gone
+        self._present: dict[str, _Arrival] = {}
+        """By mid, on the present generation."""
+        self._carried: list[IncomingTrack] = []
+        """Present on the last generation, and not found yet on this one."""
+        self._absent: list[IncomingTrack] = []
+
+    @property
+    def tracks(self) -> tuple[IncomingTrack, ...]:
+        """What the peer sends, as far as is known."""
+        return (*(arrival.incoming for arrival in self._present.values()), *self._carried)
+
+    def carry(self) -> None:
+        """Begin a new generation."""
+        for arrival in self._present.values():
+            arrival.taking.cancel()
+            self._carried.append(arrival.incoming)
+        self._present.clear()
+
+    def update(self, remote: Repaired, transceivers: Iterable[RTCRtpTransceiver]) -> bool:
+        """Compare a description of the other side with the one before.
+
+        Returns:
+            Whether all can be received: aiortc does not start a receiver again that the
+            other side has once ended (RTCP BYE).
+        """
+        by_mid: dict[Any, RTCRtpTransceiver] = {one.mid: one for one in transceivers}
+        found = {
+            mid: sender
+            for mid, sender in senders(remote.original).items()
+            if mid not in remote.rejected and mid in by_mid
+        }
+        gone = []
+        for mid, arrival in tuple(self._present.items()):
+            if _same(arrival.sender, found.get(mid)):
+                arrival.incoming.stream_id = found[mid].stream_id
+                arrival.sender = found[mid]
+            else:
+                arrival.taking.cancel()
+                gone.append(self._present.pop(mid).incoming)
+        candidates = [*self._carried, *gone, *self._absent]
+        retransmissions = {
+            s.mid: {c.payload_type for c in s.codecs if c.name.lower() == "rtx"}
+            for s in remote.original.sections
+        }
+        new = found.keys() - self._present.keys()
+        arrived = []
+        for mid, sender in found.items():
+            if mid in new:
+                incoming = self._recognise(sender, candidates, set(found.values()))
+                first = incoming is None
+                if incoming is None:
+                    track_id = sender.track_id or by_mid[mid].receiver.track.id
+                    incoming = IncomingTrack(sender.kind, id=track_id, stream_id=sender.stream_id)
+                else:
+                    candidates.remove(incoming)
+                    incoming.stream_id = sender.stream_id
+                self._attach(mid, incoming, sender, by_mid[mid], retransmissions[mid])
+                if first or incoming in self._absent:
+                    arrived.append((incoming, first))
+        lost = [one for one in (*self._carried, *gone) if one in candidates]
+        self._carried = []
+        self._absent = candidates[-MAX_KNOWN:]
+        for incoming in candidates[:-MAX_KNOWN]:
+            incoming.end()
+        for incoming in lost:
+            self._on_gone(incoming)
+        for incoming, first in arrived:
+            self._on_track(incoming, first)
+        ended = [by_mid[mid].receiver.track.readyState == "ended" for mid in new]
+        return not any(ended)
+
+    def _recognise(
+        self, sender: Sender, candidates: list[IncomingTrack], all_: set[Sender]
+    ) -> IncomingTrack | None:
+        """Return the track that this is again, if it was there before."""
+        for incoming in candidates:
+            if incoming.kind == sender.kind and incoming.id == sender.track_id:
+                return incoming
+        # Its id may have changed: by the place in its stream, leaving out those whose id is
+        # there. A track that is not known to be gone is rather taken for this than another.
+        ids = {one.track_id for one in all_}
+        for incoming in self._carried:
+            same = (incoming.kind, incoming.stream_id) == (sender.kind, sender.stream_id)
+            if same and incoming in candidates and incoming.id not in ids:
+                return incoming
+        return None
+
+    def _attach(
+        self,
+        mid: str,
+        incoming: IncomingTrack,
+        sender: Sender,
+        transceiver: RTCRtpTransceiver,
+        retransmissions: set[int],
+    ) -> None:
+        receiver = transceiver.receiver
+        if incoming.frames or incoming.received.packets:
+            incoming.restarts += 1
+        vars(receiver).pop("_handle_rtp_packet", None)  # (what counted for another track)
+        incoming.take_over(receiver, retransmissions)
+        taking = asyncio.get_running_loop().create_task(
+            incoming.run(receiver.track), name=f"{incoming.kind} track {incoming.id}"
+        )
+        self._present[mid] = _Arrival(incoming, sender, transceiver, taking)
+
+    def end(self) -> None:
+        """End all tracks, for good."""
+        for arrival in self._present.values():
+            arrival.taking.cancel()
+        for incoming in (*self.tracks, *self._absent):
+            incoming.end()
+
+
+def _same(before: Sender, now: Sender | None) -> bool:
+    return now is not None and (before.kind, before.track_id) == (now.kind, now.track_id)

@@ -1,0 +1,338 @@
+"""The media sections of a connection to a peer, and which of our tracks each carries.
+
+A connection keeps its sections over all its generations: a browser whose peer connection
+lives on refuses an offer in which their order, their kinds or their number differ.
+
+A track of ours takes a section that the other side offered, if it has room, or one of our
+own. One with metadata takes one of our own: the JS client (1.2) finds metadata by the
+track's id, and a browser takes over our id only where it makes the receiver for our offer.
+Such a section is offered for sending only: else a browser puts a track of its own into it,
+with the receiver that it has made for that (RFC 9429, section 5.10).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiortc import RTCPeerConnection, RTCRtpTransceiver
+
+from metered_sync.engine.sending.local_track import LocalTrack, Outlet
+from metered_sync.engine.webrtc.encoding import pin_bitrate, prefer_codec
+from metered_sync.engine.webrtc.stats import STEP, Sent
+from metered_sync.wire.sdp import Description
+
+__all__ = ["Sections", "Slot"]
+
+SENDING = ("sendrecv", "sendonly")
+CROWD = 32
+"""Sections from which on a track with metadata, too, takes any that is free."""
+WITHDRAWN = " "
+"""The mid of a section that was withdrawn, until aiortc has the other side's offer: none has it."""
+UNUSED_CHANNEL = 65534
+"""The id of a channel that is never used: with it a section for data is offered again."""
+
+
+@dataclass(eq=False)
+class Slot:
+    """One section."""
+
+    kind: str
+    """``"audio"``, ``"video"`` or ``"application"``."""
+    mid: str = ""
+    ours: bool = False
+    """Whether we made it."""
+    agreed: bool = False
+    """Whether the other side has described it, too."""
+    rejected: bool = False
+    local: LocalTrack | None = None
+    """What we send in it."""
+    refused: bool = False
+    """Whether the other side does not want to receive here."""
+    transceiver: RTCRtpTransceiver | None = None
+    """On the present generation, as the following."""
+    outlet: Outlet | None = None
+    heard: bool = False
+    """Whether the other side sends here, as it last said."""
+    room: bool = False
+    """Whether the other side was ready to receive when it last described the section."""
+    announced: str = ""
+    """The id of the track that was attached: a track that replaces it does not change it."""
+    told: str = ""
+    """The same, as of our latest description."""
+    counted: tuple[float, int] = (-math.inf, 0)
+    """When the bytes sent were last counted (``time.monotonic()``), and how many there were."""
+    bitrate: float = 0.0
+    """Bits per second up to then."""
+
+    def attach(self, local: LocalTrack) -> None:
+        """Send a track here, as from the next description on."""
+        transceiver = self.transceiver
+        assert transceiver is not None
+        if self.outlet is None:
+            self.outlet, self.counted = local.outlet(), (time.monotonic(), 0)
+        else:  # (a sender that waits for a track's next frame would never notice another one)
+            self.outlet.switch(local)
+        # Read when a description is made, like the stream's id, for which there is no parameter.
+        transceiver.sender.replaceTrack(self.outlet)
+        self.outlet.attach(transceiver.sender)
+        transceiver.sender._stream_id = local.stream_id or "-"
+        transceiver.direction = "sendrecv"
+        self.local, self.refused, self.announced = local, False, local.id
+
+    def suits(self, local: LocalTrack, *, crowded: bool = False) -> bool:
+        """Return whether a track may be attached here."""
+        if self.kind != local.kind or self.transceiver is None or self.local is not None:
+            return False
+        if self.refused or self.rejected or not (self.ours or self.room):
+            return False
+        return local.metadata is None or crowded or (self.ours and self.announced == local.id)
+
+    def detach(self) -> None:
+        """Send nothing here, as from the next description on."""
+        self.local = None
+        if self.outlet is not None:
+            self.outlet.switch(None)
+        if self.transceiver is not None:
+            self.transceiver.direction = "recvonly"
+
+    async def stats(self) -> dict[str, Any]:
+        """Return what was sent here so far on this generation; the bit rate since the last call."""
+        sender = None if self.transceiver is None else self.transceiver.sender
+        counts = await Sent().sample(sender)
+        now, (since, before) = time.monotonic(), self.counted
+        if now - since >= STEP:
+            self.bitrate = max(counts["bytes_sent"] - before, 0) * 8 / (now - since)
+            self.counted = now, counts["bytes_sent"]
+        return {
+            "kind": self.kind,
+            "id": None if self.local is None else self.local.id,
+            **counts,
+            "bitrate": self.bitrate,
+            "frames_sent": 0 if self.outlet is None else self.outlet.frames,
+        }
+
+    @property
+    def sends(self) -> bool:
+        """Whether sending has been agreed on."""
+        return self.transceiver is not None and self.transceiver.currentDirection in SENDING
+
+
+class Sections:
+    """All sections of one connection."""
+
+    def __init__(self) -> None:
+        self.slots: list[Slot] = []
+        self.mids: set[str] = set()
+        """All mids that the other side knows, those of recycled sections included."""
+        self.tracks: tuple[LocalTrack, ...] = ()
+        """What is to be sent, in order."""
+
+    @property
+    def rejected(self) -> frozenset[str]:
+        """The mids of those that are not in use."""
+        return frozenset(slot.mid for slot in self.slots if slot.rejected)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether there is any that is not rejected: without one nothing connects."""
+        return any(not slot.rejected for slot in self.slots)
+
+    def renew(self) -> None:
+        """Begin a new generation: the sections stay, what belongs to the old one goes."""
+        self.slots = [slot for slot in self.slots if slot.agreed]
+        for slot in self.slots:
+            if slot.outlet is not None:
+                slot.outlet.close()
+            slot.transceiver = slot.outlet = None
+            slot.refused = False
+
+    def release(self) -> None:
+        """Let go of the tracks."""
+        for slot in self.slots:
+            if slot.outlet is not None:
+                slot.outlet.close()
+
+    def set_tracks(self, tracks: Sequence[LocalTrack]) -> None:
+        """Note what is to be sent; what is not any more falls silent at once."""
+        self.tracks = tuple(tracks)
+        for slot in self.slots:
+            if slot.local is not None and slot.local not in self.tracks:
+                slot.detach()
+
+    def replace(self, old: LocalTrack, new: LocalTrack | None) -> None:
+        """Send another track in the place of one, without a word to the other side."""
+        replaced = [new if track is old else track for track in self.tracks]
+        self.tracks = tuple(track for track in replaced if track is not None)
+        for slot in self.slots:
+            if slot.local is old:
+                if new is None:
+                    slot.detach()
+                else:
+                    slot.local = new
+                    if slot.outlet is not None:
+                        slot.outlet.switch(new)
+
+    # --- what is left to negotiate ---
+
+    def unsettled(self, pc: RTCPeerConnection) -> bool:
+        """Return whether what was negotiated differs from what is wanted."""
+        placed = {slot.local for slot in self.slots if slot.transceiver is not None}
+        if any(track not in placed for track in self.tracks):
+            return True
+        if pc.sctp is not None and pc.sctp.mid is None:
+            return True
+        return any(
+            (slot.local is not None) != slot.sends
+            or (slot.local is not None and slot.announced != slot.told)
+            for slot in self.slots
+            if slot.transceiver is not None and not slot.refused and not slot.rejected
+        )
+
+    # --- placing tracks ---
+
+    def place_offered(self) -> None:
+        """Attach tracks to the sections of an offer, once aiortc has it."""
+        for slot in self.slots:
+            if slot.transceiver is not None and slot.local is not None and slot.outlet is None:
+                slot.attach(slot.local)  # where it was on the last generation
+        for local in self._unplaced():
+            self._take(local)
+        for slot in self.slots:
+            if slot.local is not None and slot.transceiver is not None:
+                slot.transceiver.direction = "sendrecv"
+                _put_first(slot.transceiver, slot.local.codec)
+
+    def place_all(self, pc: RTCPeerConnection) -> None:
+        """Attach all tracks, before an offer is made; on a new generation, remake sections."""
+        for slot in self.slots:
+            if slot.transceiver is None:
+                self._remake(slot, pc)
+        for slot in self.slots:
+            if slot.refused and slot.local is not None and not slot.ours:
+                slot.detach()  # it goes to a section of our own
+        for local in self._unplaced():
+            if self._take(local):
+                continue
+            slot = Slot(local.kind, ours=True)
+            slot.transceiver = pc.addTransceiver(local.kind)
+            slot.attach(local)
+            prefer_codec(slot.transceiver, local.codec)
+            self.slots.append(slot)
+        for slot in self.slots:
+            if slot.local is not None and slot.transceiver is not None:
+                alone = slot.ours and not slot.heard and slot.local.metadata is not None
+                slot.transceiver.direction = "sendonly" if alone else "sendrecv"
+        if pc.sctp is not None and not any(s.kind == "application" for s in self.slots):
+            self.slots.append(Slot("application", ours=True))
+
+    def _unplaced(self) -> list[LocalTrack]:
+        placed = {slot.local for slot in self.slots if slot.transceiver is not None}
+        return [track for track in self.tracks if track not in placed]
+
+    def _take(self, local: LocalTrack) -> bool:
+        crowded = len(self.slots) >= CROWD
+        for slot in self.slots:
+            if slot.suits(local, crowded=crowded):
+                slot.attach(local)
+                return True
+        return False
+
+    @staticmethod
+    def _remake(slot: Slot, pc: RTCPeerConnection) -> None:
+        if slot.kind == "application":
+            if pc.sctp is None:
+                pc.createDataChannel("", negotiated=True, id=UNUSED_CHANNEL)
+        else:
+            kind = slot.kind if slot.kind in ("audio", "video") else "audio"  # (as in a repair)
+            slot.transceiver = pc.addTransceiver(kind, direction="recvonly")
+            if slot.local is not None:
+                slot.attach(slot.local)
+                prefer_codec(slot.transceiver, slot.local.codec)
+            if slot.rejected:
+                slot.transceiver.direction = "inactive"
+
+    # --- what a description says ---
+
+    def forget_recycled(self, remote: Description) -> None:
+        """Give up sections in whose place an offer has others (RFC 9429, section 5.2.2).
+
+        aiortc does not know this: it would go on taking the old one for the new.
+        """
+        for index, section in enumerate(remote.sections[: len(self.slots)]):
+            slot = self.slots[index]
+            if slot.mid not in ("", section.mid):
+                old: Any = slot.transceiver
+                if old is not None:
+                    old.direction = old._offerDirection = "inactive"
+                    old._set_mline_index(None)
+                    if slot.outlet is not None:
+                        slot.outlet.switch(None)
+                self.slots[index] = Slot(section.kind, section.mid)
+
+    def withdraw(self, pc: RTCPeerConnection) -> None:
+        """Take back what the other side does not know: the sections that only our offer has.
+
+        They are offered again later. aiortc would put them into the other side's offer.
+        """
+        for slot in self.slots:
+            if not slot.agreed:
+                slot.mid = ""
+                transceiver: Any = slot.transceiver
+                if transceiver is not None:
+                    transceiver._set_mid(WITHDRAWN)
+                    transceiver._set_mline_index(None)
+                elif pc.sctp is not None:
+                    pc.sctp.mid = None
+        self.slots = [slot for slot in self.slots if slot.agreed or slot.transceiver is not None]
+
+    def adopt(self, remote: Description, rejected: frozenset[str], pc: RTCPeerConnection) -> None:
+        """Have the sections be those of a description that aiortc has taken."""
+        by_mid: dict[Any, RTCRtpTransceiver] = {t.mid: t for t in pc.getTransceivers()}
+        self.mids.update(section.mid for section in remote.sections)
+        # A new generation may have another order, or others altogether.
+        known = {slot.mid: slot for slot in self.slots if slot.mid}
+        withdrawn = [slot for slot in self.slots if not slot.mid]
+        slots = []
+        for section in remote.sections:
+            slot = known.pop(section.mid, None)
+            if slot is None or slot.kind not in (section.kind, "audio"):
+                slot = Slot(section.kind)
+            slot.mid, slot.agreed = section.mid, True
+            slot.rejected, slot.room = section.mid in rejected, section.receives
+            slot.heard = section.sends
+            slot.transceiver = by_mid.get(section.mid)
+            if slot.rejected and slot.local is not None:
+                slot.detach()
+            slots.append(slot)
+        for slot in known.values():
+            slot.transceiver = None
+            if slot.outlet is not None:
+                slot.outlet.close()
+        for slot in withdrawn:
+            free: Any = slot.transceiver
+            free._set_mid(None)
+        self.slots = [*slots, *withdrawn]
+
+    def tell(self) -> None:
+        """Take note that we have described what is attached."""
+        for slot in self.slots:
+            slot.told = slot.announced
+
+    def settle(self, *, final: bool) -> None:
+        """Take note of what was negotiated; ``final``: in an answer to all that we want."""
+        for slot in self.slots:
+            if slot.local is not None and slot.transceiver is not None:
+                slot.refused = final and not slot.sends
+                if slot.sends:
+                    pin_bitrate(slot.transceiver, slot.local.video_bitrate)
+
+
+def _put_first(transceiver: RTCRtpTransceiver, codec: str | None) -> None:
+    """Send with a codec, if an offer has it. (Preferences count before an offer is taken.)"""
+    codecs = getattr(transceiver, "_codecs", None)
+    if codec is not None and codecs:
+        codecs.sort(key=lambda one: one.name.lower() != codec)

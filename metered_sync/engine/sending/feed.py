@@ -1,0 +1,410 @@
+"""Tracks that are fed by a thread and consumed by the event loop.
+
+The frames of one source pass through one :class:`Feed`. Its *producer*, a
+function that runs on a daemon thread of its own, puts frames into a
+:class:`Lane` per kind, each with the moment at which it is due, in seconds on
+the feed's clock. That clock starts with the first frame of any lane, so lanes
+of one feed stay in step. A :class:`FedTrack` is what aiortc consumes: it hands
+each frame out when it is due.
+
+**Bounds.** A lane holds a few frames and the producer waits while it is full.
+What nobody takes goes overdue; when the lane is full such frames are dropped,
+so a track that is not consumed, or too slowly, holds up neither the producer
+nor the other track. A producer that falls far behind (a stopped process, a
+decoder too slow for its film) is told to move its timeline
+(:meth:`Feed.behind`), so that nothing is played at double speed to catch up.
+
+**Locks.** One lock per feed guards its lanes' queues and its state. It is held
+for a few operations only, on the loop too; no finalizer takes it
+(:meth:`Feed.abandon`), and a producer looks up every ``POLL`` seconds at least.
+
+Where there is no producer, lanes of another class hold what callers push; see
+:mod:`metered_sync.engine.sending.pushed`.
+
+**Wake-ups.** A consumer of a lane that holds frames sleeps until the first one
+is due. Only a consumer of an empty lane is woken across threads, by one call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from av import AudioFrame, VideoFrame
+
+from metered_sync.bridge import guard, loop
+from metered_sync.bridge.deadline import SLICE, Deadline
+from metered_sync.errors import MediaError
+
+__all__ = ["FedTrack", "Feed", "Frame", "Item", "Lane"]
+
+Frame = AudioFrame | VideoFrame
+logger = logging.getLogger("metered_sync")
+
+EARLY = 0.001
+"""Seconds before it is due at which a frame may leave: timers are no finer."""
+GRACE = 0.1
+"""Seconds by which a frame in a full lane may be overdue before it is dropped, at least."""
+BEHIND = 1.0
+"""Seconds by which a producer may be behind before its timeline is moved."""
+LINGER = 0.5
+"""Seconds after its end for which a source waits for consumers that are late."""
+POLL = 0.5
+"""Seconds between two looks of a waiting producer at whether it was abandoned."""
+
+
+class Item(NamedTuple):
+    due: float
+    """Seconds on the feed's clock."""
+    position: float
+    """Seconds in the source's own time, to tell where playing has come to."""
+    frame: Frame | None
+    """``None`` ends the lane."""
+
+
+class Feed:
+    """What the tracks of one source share: a clock, a lock and a producer."""
+
+    def __init__(self, label: str, produce: Callable[[Feed], None] | None) -> None:
+        """Prepare; the thread starts when a track is first consumed.
+
+        ``produce`` must not hold the source, or that would never be collected. ``None``:
+        there is no such thread, for callers push.
+        """
+        self.label = label
+        self.born = guard.generation()
+        self.lanes: dict[str, Lane] = {}
+        self.lock = threading.Lock()
+        self.moved = threading.Condition(self.lock)  # the producer waits here
+        self.finished = threading.Condition(self.lock)  # and wait() of a source here
+        self.started = False
+        self.interrupted = False
+        """Whether the producer is to drop what it does: stopped, or told to seek."""
+        self.stopped = False
+        self.error: MediaError | None = None
+        self.position = 0.0
+        """Where playing has come to, in seconds of the source's own time."""
+        self._origin = math.nan
+        self._seek: float | None = None
+        self._produce = produce
+        self._thread: threading.Thread | None = None
+        _playing.add(self)
+
+    def clock(self) -> float:
+        """Return the seconds since the first frame was put; 0 before."""
+        return 0.0 if math.isnan(self._origin) else time.monotonic() - self._origin
+
+    def begin(self, due: float = 0.0) -> None:
+        """Start the clock, at ``due``, unless it runs. The lock is held."""
+        if math.isnan(self._origin):
+            self._origin = time.monotonic() - due
+
+    # --- any thread ---
+
+    def stop(self, error: MediaError | None = None) -> None:
+        """End all lanes now, and let the producer go."""
+        with self.lock:
+            self._stop(error)
+
+    def seek(self, position: float) -> None:
+        """Have the producer go on from another position; drop what it has prepared."""
+        with self.lock:
+            if not self.stopped:
+                for lane in self.lanes.values():
+                    lane.queue.clear()
+                self._seek = self.position = position
+                self.interrupted = True
+                self.moved.notify_all()
+
+    def wait(self, deadline: Deadline) -> bool:
+        """Wait until everything has been played, or stopped; say whether that happened."""
+        with self.lock:
+            while True:
+                for lane in self.lanes.values():
+                    lane.pass_time()
+                if self.stopped:
+                    return True
+                left = deadline.left()
+                if left == 0:
+                    return False
+                self.finished.wait(min(left, POLL, SLICE))
+
+    def abandon(self) -> None:
+        """Stop without a lock: for finalizers, which may run anywhere."""
+        self.interrupted = self.stopped = True
+
+    def join(self, deadline: Deadline) -> None:
+        """Wait for the producer's thread to end."""
+        if self._thread is not None:
+            self._thread.join(min(deadline.left(), threading.TIMEOUT_MAX))
+
+    # --- the producer's thread ---
+
+    def take_seek(self) -> float | None:
+        """Return the position to produce from, or ``None``: stop. Clears the interruption."""
+        with self.lock:
+            if self.stopped:
+                return None
+            position = self.position if self._seek is None else self._seek
+            self._seek, self.interrupted = None, False
+            return position
+
+    def behind(self, due: float) -> float:
+        """Return by how many seconds the timeline must move, for a frame due at ``due``."""
+        late = self.clock() - due
+        return late if late > BEHIND else 0.0
+
+    def finish(self, due: float, position: float) -> bool:
+        """End the lanes at ``due``; wait until all is played. ``False``: go on, or stop."""
+        for lane in self.lanes.values():
+            if not lane.put(None, due, position):
+                return False
+        with self.lock:
+            while not self.interrupted:
+                left = due + LINGER - self.clock()
+                if left <= 0 or self._all_closed():
+                    self._stop(None)
+                    return True
+                self.moved.wait(min(left, POLL))
+        return False
+
+    def _run(self, produce: Callable[[Feed], None]) -> None:
+        try:
+            produce(self)
+        except MediaError as error:
+            logger.warning("%s", error)
+            self.stop(error)
+        except Exception as error:
+            logger.exception("%s failed", self.label)
+            failure = MediaError(f"{self.label} failed: {error!r}")
+            failure.__cause__ = error
+            self.stop(failure)
+        else:
+            self.stop()
+
+    # --- with the lock held ---
+
+    def _all_closed(self) -> bool:
+        return all(lane.closed for lane in self.lanes.values() if lane.wanted)
+
+    def _stop(self, error: MediaError | None) -> None:
+        if not self.stopped:
+            self.error = error
+        self.stopped = self.interrupted = True
+        for lane in self.lanes.values():
+            lane._close()
+        self.moved.notify_all()
+        self.finished.notify_all()
+
+    def _start(self) -> None:
+        if not self.started and not self.stopped:
+            self.started = True
+            if self._produce is not None:
+                self._thread = threading.Thread(
+                    target=self._run,
+                    args=(self._produce,),
+                    name=f"metered-sync-{self.label}",
+                    daemon=True,
+                )
+                self._thread.start()
+
+
+class Lane:
+    """A bounded queue of one feed's frames of one kind."""
+
+    def __init__(self, feed: Feed, kind: str, size: int) -> None:
+        self.kind = kind
+        self.queue: deque[Item] = deque()
+        self.handed = 0
+        """Frames handed out so far."""
+        self.wanted = False
+        """Whether somebody may consume it: producers leave out what nobody can."""
+        self.closed = False
+        self.stamps: deque[tuple[float, float]] | None = None
+        """Where set: position and ``time.monotonic()`` of the latest frames handed out."""
+        self._feed = feed
+        self._size = size
+        self._waiters: dict[asyncio.Future[None], object] = {}
+        self._takers: list[object] = []
+        """Who waits for a frame: in turn, lest one who comes again and again gets all."""
+        feed.lanes[kind] = self
+
+    # --- the producer's thread ---
+
+    def put(self, frame: Frame | None, due: float, position: float) -> bool:
+        """Queue a frame; wait while the lane is full.
+
+        Returns:
+            Whether to go on: ``False`` once the feed is stopped or told to seek. A lane
+            that was closed, or that nobody wants, takes frames and drops them.
+        """
+        feed = self._feed
+        with feed.lock:
+            if not feed.interrupted:
+                feed.begin(due)
+            while not feed.interrupted and not self.closed and self.wanted:
+                if len(self.queue) < self._size:
+                    self.queue.append(Item(due, position, frame))
+                    if len(self.queue) == 1:
+                        self._wake()
+                    break
+                first = self.queue[0].due
+                overdue = feed.clock() - first
+                allowed = max((due - first) / 2, GRACE)
+                if overdue > allowed:
+                    self.queue.popleft()
+                else:
+                    feed.moved.wait(min(allowed - overdue + EARLY, POLL))
+            return not feed.interrupted
+
+    # --- the loop's thread ---
+
+    async def take(self) -> Frame | None:
+        """Return the next frame when it is due; ``None`` at the end."""
+        taker = object()
+        with self._feed.lock:
+            self._takers.append(taker)
+        try:
+            return await self._take(taker)
+        finally:
+            with self._feed.lock:
+                if taker in self._takers:
+                    self._takers.remove(taker)
+                self._wake()
+
+    async def _take(self, taker: object) -> Frame | None:
+        running = asyncio.get_running_loop()
+        with self._feed.lock:
+            self.pass_time()
+        while True:
+            with self._feed.lock:
+                if not self._feed.started:
+                    self._feed._start()
+                if self.closed or self._feed.stopped:
+                    return None
+                delay = self._due_in() if self._takers[0] is taker else math.inf
+                if delay <= EARLY:
+                    return self._hand_out(self._next())
+                waiter = running.create_future()
+                self._waiters[waiter] = taker
+            timer = running.call_later(delay, _settle, waiter) if delay < math.inf else None
+            try:
+                await waiter
+            finally:
+                if timer is not None:
+                    timer.cancel()
+                with self._feed.lock:
+                    self._waiters.pop(waiter, None)
+
+    def close(self) -> None:
+        """End this lane. The feed stops with the last lane that somebody may consume."""
+        with self._feed.lock:
+            if not self.closed:
+                self._close()
+                if self._feed._all_closed():
+                    self._feed._stop(None)
+
+    # --- with the lock held ---
+
+    def pass_time(self) -> None:
+        """Drop what nobody took in time, where no producer does."""
+
+    def _due_in(self) -> float:
+        """Return the seconds until the next frame is due; ``inf``: there is none."""
+        return self.queue[0].due - self._feed.clock() if self.queue else math.inf
+
+    def _next(self) -> Item:
+        """Take the next frame."""
+        return self.queue.popleft()
+
+    def _hand_out(self, item: Item) -> Frame | None:
+        self._feed.position = item.position
+        if item.frame is None:
+            self._close()
+        else:
+            self.handed += 1
+            if self.stamps is not None:
+                self.stamps.append((item.position, time.monotonic()))
+        self._feed.moved.notify_all()
+        return item.frame
+
+    def _close(self) -> None:
+        self.closed = True
+        self.queue.clear()
+        self._wake()
+        self._feed.moved.notify_all()
+
+    def _wake(self) -> None:
+        for waiter, taker in tuple(self._waiters.items()):
+            try:
+                waiter.get_loop().call_soon_threadsafe(_settle, waiter)
+            except RuntimeError:  # that loop is closed, and nobody waits any more
+                del self._waiters[waiter]
+                self._takers.remove(taker)
+
+
+def _settle(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class FedTrack(MediaStreamTrack):
+    """A track whose frames come from a lane, each when it is due."""
+
+    def __init__(self, lane: Lane, source: object) -> None:
+        """Consume ``lane``; keep ``source`` alive as long as this track is."""
+        super().__init__()
+        self.kind = lane.kind
+        self._lane = lane
+        self._source = source
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} track of {self._source!r}: {self.readyState}>"
+
+    @property
+    def readyState(self) -> str:  # noqa: N802
+        """``"live"`` or ``"ended"``."""
+        return "ended" if self._lane.closed else super().readyState
+
+    async def recv(self) -> Frame:
+        """Return the next frame when it is due.
+
+        Raises:
+            MediaStreamError: The track has ended.
+        """
+        feed = self._lane._feed
+        guard.check_process(feed.born, feed.label)
+        frame = await self._lane.take()
+        if frame is None:
+            self.stop()
+            raise MediaStreamError(f"the {self.kind} of {feed.label} has ended")
+        return frame
+
+    def stop(self) -> None:
+        """End the track; with the last one of its source the source stops."""
+        if self._lane._feed.born == guard.generation():  # in a forked child its lock may be taken
+            self._lane.close()
+        super().stop()
+
+
+_playing: weakref.WeakSet[Feed] = weakref.WeakSet()
+
+
+def _stop_all(deadline: Deadline) -> None:
+    """Let producers end before the interpreter does."""
+    feeds: Iterable[Feed] = [f for f in tuple(_playing) if f.born == guard.generation()]
+    for feed in feeds:
+        feed.stop()
+    for feed in feeds:
+        feed.join(deadline)
+
+
+loop.at_exit(_stop_all)

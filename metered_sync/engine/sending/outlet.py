@@ -1,0 +1,232 @@
+"""The track that one sender sends, whatever it is fed from."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from aiortc import RTCRtpSender
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from av import VideoFrame
+from av.video.reformatter import VideoReformatter
+
+from metered_sync.engine.sending import shared_encoder
+from metered_sync.engine.sending.shared_encoder import CODECS, Encoded, SharedEncoder, Tap
+from metered_sync.engine.sending.timeline import (
+    AUDIO_RATE,
+    SLICE,
+    VIDEO_RATE,
+    audio_frame,
+    private_copy,
+)
+
+if TYPE_CHECKING:
+    from metered_sync.engine.sending.local_track import LocalTrack
+
+__all__ = ["FIFO", "Outlet"]
+
+FIFO = 10
+"""Slices of sound, 20 ms each, that wait for a sender at most."""
+ENCODED = 30
+"""Encoded pictures that wait for a sender at most: they cannot be left out one by one."""
+SEAM = 0.1
+"""Seconds of silence between two sources that are not worth a gap in the timestamps."""
+
+Content = VideoFrame | Encoded | bytes
+
+
+class Outlet(MediaStreamTrack):
+    """What one sender sends. It ends when it is closed, not before.
+
+    It holds the newest picture, or ``FIFO`` slices of sound; what it drops is counted.
+    Once its sender's codec is known it takes pictures that are encoded already, and
+    begins with a key frame.
+    """
+
+    def __init__(self, local: LocalTrack) -> None:
+        super().__init__()
+        self.kind = local.kind
+        self._id = local.id
+        self.local: LocalTrack | None = local
+        """What it carries; ``None``: nothing."""
+        self.asked = False
+        """Whether a sender has begun to consume it."""
+        self.codec: str | None = None
+        """The codec in which it takes pictures, in lower case; ``None``: as they are."""
+        self.encoder: SharedEncoder | None = None
+        """Who encodes them; set by the track it carries."""
+        self.wish: int | None = None
+        """The bit rate that the receiver can do with, if it has told one."""
+        self.frames = 0
+        """Frames handed out so far."""
+        self.dropped = 0
+        """Frames dropped because the sender was slow."""
+        self._rate, self._length = (VIDEO_RATE, 1) if self.kind == "video" else (AUDIO_RATE, SLICE)
+        self._items: deque[tuple[int, Content]] = deque()
+        self._ready = asyncio.Event()
+        self._reformatter = VideoReformatter()
+        self._sender: RTCRtpSender | None = None
+        self._tap: Tap | None = None
+        self._hungry = False
+        """Whether it cannot go on but with a key frame."""
+        self._idle = False
+        """Whether the sender may not send, by what was negotiated."""
+        self._closed = False
+        self._floor: int | None = None
+        """The least timestamp that the next frame may have."""
+        self._offset: int | None = 0
+        """What to add to timestamps; ``None``: find out with the next frame."""
+        self._handed = 0.0
+        """When the latest frame was handed out (``time.monotonic()``)."""
+        local._add(self)
+
+    def __repr__(self) -> str:
+        return f"<Outlet of {self.local!r}: {self.readyState}>"
+
+    def attach(self, sender: RTCRtpSender) -> None:
+        """Learn which sender it serves, so that what several send is encoded once.
+
+        Before or after the sender has begun; doing it again changes nothing.
+        """
+        if sender is self._sender:
+            return
+        self._sender = sender
+        if self.kind == "video" and shared_encoder.can_share():
+            shared_encoder.tap(sender, self._settle)
+
+    def switch(self, local: LocalTrack | None) -> None:
+        """Carry another track from now on, or with ``None`` nothing, without an end."""
+        if local is not None and local.kind != self.kind:
+            raise ValueError(f"a track of kind {self.kind!r} cannot go on with {local.kind!r}")
+        if local is self.local or self._closed:
+            return
+        self._let_go()
+        self._carry(local)
+
+    def close(self) -> None:
+        """End it; its sender ends with it."""
+        self.stop()
+
+    def stop(self) -> None:
+        """End it, as a sender does with its track. The source goes on."""
+        self.switch(None)
+        self._closed = True
+        self._ready.set()
+        super().stop()
+
+    async def recv(self) -> Any:
+        """Return the next frame; wait while there is none.
+
+        Raises:
+            MediaStreamError: It was closed.
+        """
+        if not self.asked:
+            self.asked = True
+            if self.local is not None:
+                self.local._update()
+        while not self._items and not self._closed:
+            self._ready.clear()
+            await self._ready.wait()
+        if self._closed:
+            raise MediaStreamError(f"{self!r} was closed")
+        pts, content = self._items.popleft()
+        pts = self._continued(pts)
+        self.frames += 1
+        if isinstance(content, Encoded):
+            assert self._sender is not None
+            assert self._tap is not None
+            shared_encoder.install(self._sender, self._tap)
+            return content._replace(pts=pts)
+        if isinstance(content, VideoFrame):
+            frame = private_copy(content, self._reformatter)
+            frame.pts, frame.time_base = pts, Fraction(1, VIDEO_RATE)
+            return frame
+        return audio_frame(pts, content)
+
+    # --- for the track it carries ---
+
+    def put(self, pts: int, content: Content) -> None:
+        """Take what the track it carries has read."""
+        if not self.asked:
+            return
+        if isinstance(content, Encoded):
+            if not self._is_of_use(content):
+                return
+        else:
+            self._drop(len(self._items) + 1 - (1 if self.kind == "video" else FIFO))
+        self._items.append((pts, content))
+        self._ready.set()
+
+    # --- for its sender ---
+
+    def wants_key(self) -> None:
+        """Ask for a key frame, as the receiver does."""
+        if self.encoder is not None:
+            self.encoder.key_frame()
+
+    def wishes(self, bitrate: int) -> None:
+        """Take note of a bit rate that the receiver can do with."""
+        self.wish = bitrate
+        if self.encoder is not None:
+            self.encoder.adapt()
+
+    def _settle(self, codec: str) -> Tap | None:
+        """Take what is encoded with the sender's codec from now on, if that is possible."""
+        if codec in CODECS and not self._closed:
+            local = self.local
+            self._let_go()
+            self.codec, self._tap = codec, Tap(self, codec)
+            self._carry(local)
+        return self._tap
+
+    # --- inside ---
+
+    def _let_go(self) -> None:
+        if self.local is not None:
+            self.local._remove(self)
+        self.local = None
+        self._items.clear()
+
+    def _carry(self, local: LocalTrack | None) -> None:
+        self.local = local
+        self._offset = None
+        self._hungry = self.codec is not None
+        if local is not None:
+            self._id = local.id
+            local._add(self)
+
+    def _drop(self, count: int) -> None:
+        for _ in range(count):
+            self._items.popleft()
+            self.dropped += 1
+
+    def _is_of_use(self, encoded: Encoded) -> bool:
+        """Whether the receiver can go on with this picture, and is to get it."""
+        if not getattr(self._sender, "_enabled", True):  # it throws away what it gets
+            self._idle = self._hungry = True
+            return False
+        if self._idle or len(self._items) >= ENCODED:
+            self._drop(len(self._items))
+            self._idle, self._hungry = False, True
+            self.wants_key()
+        self._hungry = self._hungry and not encoded.key
+        return not self._hungry
+
+    def _continued(self, pts: int) -> int:
+        """Return the timestamp that goes on from what was handed out before."""
+        now = time.monotonic()
+        if self._offset is None:
+            self._offset = 0
+            if self._floor is not None:
+                gap = pts - self._floor
+                if self.kind == "audio" and gap < SEAM * self._rate:
+                    self._offset = -gap
+                elif gap < 0:
+                    self._offset = round((now - self._handed) * self._rate) - gap
+        pts += self._offset
+        self._floor = pts + self._length
+        self._handed = now
+        return pts

@@ -1,0 +1,206 @@
+"""Lanes that hold what callers push, and make frames of it when they are due.
+
+There is no producer's thread: whoever consumes the track takes what is there, every
+20 ms for sound, and so nothing is prepared ahead that would have to be dropped when a
+caller changes its mind. Sound that runs out is silence, and a picture that is not
+followed by another is shown again.
+
+Time passes for them as for all sources: what a consumer that went away did not take in
+time is dropped, and callers who wait for room go on. Before a track is first consumed,
+what was pushed waits.
+
+The feed's lock guards everything here. Methods are called with it held.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from av import VideoFrame
+from av.video.reformatter import VideoReformatter
+
+from metered_sync.engine.sending.feed import Feed, Frame, Item, Lane
+from metered_sync.engine.sending.timeline import (
+    AUDIO_RATE,
+    SLICE,
+    VIDEO_RATE,
+    audio_frame,
+    private_copy,
+)
+
+__all__ = ["BYTES_PER_SECOND", "SAMPLE", "PictureLane", "SoundLane"]
+
+SAMPLE = 4
+"""Bytes of one sample of sound: 16 bits, stereo."""
+BYTES_PER_SECOND = AUDIO_RATE * SAMPLE
+SLICE_BYTES = SLICE * SAMPLE
+SLICE_SECONDS = SLICE / AUDIO_RATE
+SILENCE = bytes(SLICE_BYTES)
+LATE = 0.1
+"""Seconds by which sound may be late before its clock is moved, lest it come in a burst."""
+UNHEARD = 1.0
+"""Seconds for which what nobody takes is kept, once playing has started."""
+STILL = 0.25
+"""Seconds after which a picture is shown again."""
+
+
+class _LiveLane(Lane):
+    """A lane that ends, when it is told to, with the last frame it hands out."""
+
+    def __init__(self, feed: Feed, kind: str, size: int) -> None:
+        super().__init__(feed, kind, size)
+        self.ending = False
+        """Whether the track ends when everything has been handed out."""
+
+    def end(self) -> None:
+        """End the track once everything has been handed out."""
+        self.ending = True
+        self._feed.moved.notify_all()
+        self._end_if_empty()
+
+    def _is_empty(self) -> bool:
+        raise NotImplementedError
+
+    def _end_if_empty(self) -> None:
+        if self.ending and self._is_empty():
+            self._feed._stop(None)
+
+    def _hand_out(self, item: Item) -> Frame | None:
+        frame = super()._hand_out(item)
+        self._end_if_empty()
+        return frame
+
+    def _is_left_alone(self, due: float) -> bool:
+        """Whether nobody took what was due then, and nobody waits."""
+        late = self._feed.clock() - due
+        return self._feed.started and not self._waiters and late > UNHEARD
+
+
+class SoundLane(_LiveLane):
+    """Holds sound: 48 kHz, stereo, signed 16 bits. Hands out 20 ms at a time, for ever."""
+
+    def __init__(self, feed: Feed, kind: str, size: int) -> None:
+        """Make a lane that callers should fill with ``size`` bytes at most."""
+        super().__init__(feed, kind, size)
+        self.sound = bytearray()
+        self.latest = SILENCE
+        """What was handed out latest."""
+        self._due = 0.0  # of the next slice, on the feed's clock
+        self._grown = False
+
+    @property
+    def room(self) -> int:
+        """How many bytes may be added."""
+        return max(0, self._size - len(self.sound))
+
+    def add(self, sound: bytes | memoryview) -> None:
+        """Add sound at the end."""
+        if not self.closed:
+            self.sound += sound
+            self._grown = True
+
+    def clear(self) -> None:
+        """Drop what has not been handed out."""
+        self.sound.clear()
+        self._grown = False
+        self._feed.moved.notify_all()
+        self._end_if_empty()
+
+    def pass_time(self) -> None:
+        """Drop what nobody took in time."""
+        if self._is_left_alone(self._due):
+            missed = int((self._feed.clock() - self._due) / SLICE_SECONDS)
+            self._due += missed * SLICE_SECONDS
+            self._feed.position = self._due
+            self.latest = SILENCE
+            if self.sound:
+                del self.sound[: missed * SLICE_BYTES]
+                self._feed.moved.notify_all()
+            self._end_if_empty()
+
+    def _due_in(self) -> float:
+        self._feed.begin()
+        clock = self._feed.clock()
+        if clock > self._due + LATE:
+            self._due = clock
+        return self._due - clock
+
+    def _next(self) -> Item:
+        due = self._due
+        self._due += SLICE_SECONDS
+        length = len(self.sound)
+        if length < SLICE_BYTES and self._grown and not self.ending:
+            length = 0  # the rest is on its way: a gap within would be heard
+        self._grown = False
+        part = bytes(self.sound[: min(length, SLICE_BYTES)])
+        del self.sound[: len(part)]
+        self.latest = part + SILENCE[len(part) :]
+        frame = audio_frame(round(due * AUDIO_RATE), self.latest)
+        return Item(due, due + SLICE_SECONDS, frame)
+
+    def _is_empty(self) -> bool:
+        return not self.sound
+
+    def _close(self) -> None:
+        self.sound.clear()
+        self.latest = SILENCE
+        super()._close()
+
+
+class PictureLane(_LiveLane):
+    """Holds the newest picture: handed out at once, and again where no other follows."""
+
+    def __init__(self, feed: Feed, kind: str, size: int) -> None:
+        """Make a lane; ``size`` does not matter."""
+        super().__init__(feed, kind, size)
+        self.again_after = STILL
+        """Seconds after which a picture is handed out again."""
+        self.dropped = 0
+        """Pictures that a newer one took the place of, or that nobody took in time."""
+        self._new = False
+        self._newest: VideoFrame | None = None
+        self._due = -1.0  # of the newest picture, or of its repetition
+        self._reformatter = VideoReformatter()
+
+    def show(self, picture: VideoFrame, due: float) -> None:
+        """Take a picture, captured at ``due`` on the feed's clock."""
+        if not self.closed:
+            self.dropped += self._new
+            self._newest, self._new = picture, True
+            self._stamp(picture, due)
+            self._wake()
+
+    def pass_time(self) -> None:
+        """Take a picture that nobody took in time for an old one, only to be shown again."""
+        if self._is_left_alone(self._due):
+            self.dropped += self._new
+            self._new = False
+            self._end_if_empty()
+
+    def _due_in(self) -> float:
+        if self._new:
+            return 0.0
+        if self._newest is None:
+            return math.inf
+        return self._due + self.again_after - self._feed.clock()
+
+    def _next(self) -> Item:
+        assert self._newest is not None
+        picture = self._newest
+        if not self._new:  # whoever took it before may still be using it
+            picture = private_copy(picture, self._reformatter)
+            self._stamp(picture, self._feed.clock())
+        self._new = False
+        return Item(self._due, self._due, picture)
+
+    def _stamp(self, picture: VideoFrame, due: float) -> None:
+        self._due = max(due, self._due + 1 / VIDEO_RATE)
+        picture.pts, picture.time_base = round(self._due * VIDEO_RATE), Fraction(1, VIDEO_RATE)
+
+    def _is_empty(self) -> bool:
+        return not self._new
+
+    def _close(self) -> None:
+        self._newest, self._new = None, False
+        super()._close()

@@ -1,0 +1,268 @@
+"""Encoding once what several senders send.
+
+A sender of aiortc (1.14 to 1.16) has an encoder of its own, so that a track that goes to
+four receivers is encoded four times. But it also takes what is encoded already from its
+track, and only has its encoder ``pack`` it. So all outlets that carry one track with one
+codec share a :class:`SharedEncoder`, which is an encoder of aiortc's, and each sender gets
+a :class:`Tap` in place of its own: that passes on what it is given, and what the receiver
+asks for.
+
+For this a few private names of the sender are used. They are checked once, before their
+first use; where a version lacks them, one line is logged, and each sender encodes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import math
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, NamedTuple, Protocol
+
+from aiortc import RTCRtpSender
+from aiortc.codecs.base import Encoder
+from aiortc.codecs.h264 import H264Encoder
+from aiortc.codecs.vpx import Vp8Encoder
+from av import VideoFrame
+from av.video.reformatter import VideoReformatter
+
+from metered_sync.engine.sending.timeline import VIDEO_RATE, private_copy
+from metered_sync.engine.webrtc.encoding import ENCODER, PINNED
+from metered_sync.wire.pictures import detector
+
+__all__ = ["CODECS", "Encoded", "SharedEncoder", "Tap", "can_share", "tap"]
+
+logger = logging.getLogger("metered_sync")
+KEY_INTERVAL = 0.25
+"""Seconds from one key frame to the next that receivers can bring about by asking."""
+
+CODECS: dict[str, type[Vp8Encoder] | type[H264Encoder]] = {
+    "vp8": Vp8Encoder,
+    "h264": H264Encoder,
+}
+
+
+class Encoded(NamedTuple):
+    """A picture, encoded and cut into what fits into packets."""
+
+    pts: int
+    """In 1/90000 s."""
+    payloads: list[bytes]
+    key: bool
+    """Whether it can be decoded without those before it."""
+
+
+class Taker(Protocol):
+    """What takes encoded pictures: an outlet."""
+
+    wish: int | None
+    """The bit rate that its receiver can do with, if that has told one."""
+
+    def put(self, pts: int, content: Encoded) -> None:
+        """Take a picture."""
+
+    def wants_key(self) -> None:
+        """Be told that the receiver needs a key frame."""
+
+    def wishes(self, bitrate: int) -> None:
+        """Be told the bit rate that the receiver can do with."""
+
+
+class SharedEncoder:
+    """Encodes one track with one codec, for all who take it.
+
+    It runs on aiortc's executor, one picture at a time. While it is busy it keeps the
+    newest picture; what it leaves out is counted.
+    """
+
+    def __init__(self, codec: str, bitrate: int | None, show_again: Callable[[], None]) -> None:
+        """Prepare.
+
+        Args:
+            codec: ``"vp8"`` or ``"h264"``.
+            bitrate: Bits per second, held whatever receivers wish. ``None``: the least
+                that one of them wishes, between the limits of aiortc.
+            show_again: Called when a key frame is asked for: has the newest picture put
+                again where none is about to come.
+        """
+        self.codec = codec
+        self.pictures = 0
+        """Pictures encoded so far."""
+        self.dropped = 0
+        """Pictures left out because newer ones came."""
+        self._show_again = show_again
+        self._bitrate = bitrate
+        self._encoder = self._new_encoder()
+        self._reformatter = VideoReformatter()
+        self._takers: set[Taker] = set()
+        self._waiting: tuple[int, VideoFrame] | None = None
+        self._busy = False
+        self._key_at = math.inf
+        """The moment from which a key frame is due (``time.monotonic()``)."""
+        self._last_key = -math.inf
+        self._failed = False
+
+    @property
+    def takers(self) -> int:
+        """How many take what it encodes."""
+        return len(self._takers)
+
+    @property
+    def bitrate(self) -> int:
+        """Bits per second that it aims at."""
+        return int(self._encoder.target_bitrate)
+
+    def add(self, taker: Taker) -> None:
+        """Serve one more: the next picture is a key frame."""
+        self._takers.add(taker)
+        self._key_at = 0.0
+        self.adapt()
+        self._show_again()
+
+    def remove(self, taker: Taker) -> None:
+        """Serve one less."""
+        self._takers.discard(taker)
+        self.adapt()
+
+    def adapt(self) -> None:
+        """Follow the wishes of those it serves."""
+        wishes = [taker.wish for taker in self._takers if taker.wish is not None]
+        if wishes:
+            self._encoder.target_bitrate = min(wishes)
+
+    def key_frame(self) -> None:
+        """Make a key frame soon, for a receiver that has lost something."""
+        due = max(time.monotonic(), self._last_key + KEY_INTERVAL)
+        self._key_at = min(self._key_at, due)
+        self._show_again()
+
+    def put(self, pts: int, frame: VideoFrame) -> None:
+        """Encode a picture, unless a newer one comes first."""
+        self.dropped += self._waiting is not None
+        self._waiting = pts, frame
+        if not self._busy:
+            self._start()
+
+    def _new_encoder(self) -> Any:
+        if self._bitrate is None:
+            return CODECS[self.codec]()
+        return PINNED[self.codec](int(self._bitrate))
+
+    def _start(self) -> None:
+        if self._waiting is None or not self._takers:
+            self._waiting = None
+            return
+        (pts, frame), self._waiting = self._waiting, None
+        now = time.monotonic()
+        key = now >= self._key_at
+        if key:
+            self._key_at, self._last_key = math.inf, now
+        self._busy = True
+        job = asyncio.get_running_loop().run_in_executor(None, self._encode, pts, frame, key)
+        job.add_done_callback(functools.partial(self._done, key))
+
+    def _encode(self, pts: int, frame: VideoFrame, key: bool) -> Encoded:
+        """Encode a picture; on a thread of the executor."""
+        frame = private_copy(frame, self._reformatter)
+        frame.pts, frame.time_base = pts, Fraction(1, VIDEO_RATE)
+        payloads, _ = self._encoder.encode(frame, key)
+        is_key = detector(self.codec)
+        assert is_key is not None
+        return Encoded(pts, payloads, any(map(is_key, payloads[:1])))
+
+    def _done(self, key: bool, job: asyncio.Future[Encoded]) -> None:
+        self._busy = False
+        if job.cancelled():
+            return
+        error = job.exception()
+        if error is not None:
+            if not self._failed:  # else every picture would fill the log
+                logger.error("pictures cannot be encoded as %s", self.codec, exc_info=error)
+            self._failed = True
+            # Nothing may be encoded again with what could not be opened: PyAV 19 crashes.
+            self._encoder = self._new_encoder()
+            self.adapt()
+        encoded = None if error else job.result()
+        if encoded is None or not encoded.payloads:
+            self._key_at = 0.0 if key else self._key_at
+        else:
+            self.pictures += 1
+            for taker in tuple(self._takers):
+                taker.put(encoded.pts, encoded)
+        self._start()
+
+
+class Tap(Encoder):
+    """What a sender takes for its encoder."""
+
+    def __init__(self, taker: Taker, codec: str) -> None:
+        self._taker = taker
+        self._codec = codec
+        self._own: Encoder | None = None
+
+    def encode(self, frame: Any, force_keyframe: bool = False) -> tuple[list[bytes], int]:
+        """Encode a frame, as the sender's own encoder would: from a track that is no outlet."""
+        self._own = self._own or CODECS[self._codec]()
+        return self._own.encode(frame, force_keyframe)
+
+    def pack(self, packet: Any) -> tuple[list[bytes], int]:
+        """Return payloads and timestamp of what is encoded."""
+        return packet.payloads, packet.pts
+
+    @property
+    def target_bitrate(self) -> int:
+        """What the receiver wishes; set with each of its estimates."""
+        return self._taker.wish or 0
+
+    @target_bitrate.setter
+    def target_bitrate(self, bitrate: int) -> None:
+        self._taker.wishes(bitrate)
+
+
+def tap(sender: RTCRtpSender, settle: Callable[[str], Tap | None]) -> None:
+    """Have ``settle`` called with the sender's codec before the next frame that it fetches.
+
+    What that returns becomes the sender's encoder. The name is in lower case. A sender that
+    sends keeps its codec, so it is called once.
+    """
+
+    async def first(codec: Any) -> Any:
+        vars(sender).pop("_next_encoded_frame", None)
+        encoder = settle(codec.name.lower())
+        if encoder is not None:
+            install(sender, encoder)
+        return await sender._next_encoded_frame(codec)
+
+    setattr(sender, "_next_encoded_frame", first)  # noqa: B010 - on this one only
+
+
+def install(sender: RTCRtpSender, encoder: Tap) -> None:
+    """Make a tap the sender's encoder, if it is not."""
+    if getattr(sender, ENCODER) is not encoder:
+        setattr(sender, ENCODER, encoder)
+        setattr(sender, "_send_keyframe", encoder._taker.wants_key)  # noqa: B010
+
+
+@functools.cache
+def can_share() -> bool:
+    """Whether this version of aiortc has what is used here (1.14 to 1.16 have)."""
+
+    def uses(method: str, *names: str) -> bool:
+        code = getattr(getattr(RTCRtpSender, method, None), "__code__", None)
+        return code is not None and {*names} <= {*code.co_names}
+
+    able = (
+        uses("__init__", ENCODER)
+        and uses("_run_rtp", "_next_encoded_frame")
+        and uses("_next_encoded_frame", ENCODER, "recv", "pack")
+        and uses("_handle_rtcp_packet", ENCODER, "_send_keyframe", "target_bitrate")
+    )
+    if not able:
+        logger.warning(
+            "this version of aiortc hides its senders' encoders: a track that goes to "
+            "several receivers is encoded for each of them"
+        )
+    return able

@@ -1,0 +1,139 @@
+"""Frames of a local track for one more reader, whoever else consumes it.
+
+A track of aiortc hands each frame to one consumer. While a track is tapped, one task takes
+its frames: each goes to the readers and, where a sender consumes the track as well, to that
+sender, through a short queue. It finds the queue in the place of the track's ``recv``, which
+senders look up for each frame. With the last reader the track is as it was.
+
+Everything here runs on the loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+import weakref
+from collections import deque
+from typing import Any
+
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+
+from metered_sync.bridge.reader import Reader
+from metered_sync.engine.sending.timeline import LEAD, SLACK
+from metered_sync.errors import MediaError
+
+__all__ = ["tap", "untap"]
+
+logger = logging.getLogger("metered_sync")
+WAITING = {"audio": 10, "video": 2}
+"""Frames that wait for a sender at most, while it is busy."""
+ACTIVE = 0.5
+"""Seconds since it asked for a frame for which a sender is one that consumes the track."""
+AT_ONCE = 0.002
+"""Seconds within which a frame must come to be one that lay ready."""
+YIELD = 0.001
+"""Seconds left to others after such a frame: a source that never waits must not hold the loop."""
+
+_taps: weakref.WeakKeyDictionary[MediaStreamTrack, _Tap] = weakref.WeakKeyDictionary()
+
+
+async def tap(track: MediaStreamTrack, reader: Reader[Any]) -> None:
+    """Hand a track's frames to a reader from now on, until its end."""
+    found = _taps.get(track)
+    if found is None or found.ended:
+        found = _taps[track] = _Tap(track)
+    found.readers.append(reader)
+
+
+def untap(track: MediaStreamTrack, reader: Reader[Any]) -> None:
+    """Leave a reader out."""
+    found = _taps.get(track)
+    if found is not None and reader in found.readers:
+        found.readers.remove(reader)
+        if not found.readers:
+            del _taps[track]
+            found.close()
+
+
+class _Tap:
+    """Takes the frames of one track."""
+
+    def __init__(self, track: MediaStreamTrack) -> None:
+        self.readers: list[Reader[Any]] = []
+        self.ended = False
+        self._recv = track.recv
+        self._described = f"{track.kind} track {track.id}"
+        self._others: deque[Any] = deque(maxlen=WAITING[track.kind])
+        self._asking = 0
+        self._asked = -math.inf
+        self._changed = asyncio.Event()
+        # Set on this object. (A weak one: the track would hold itself.)
+        self._track = weakref.ref(track)
+        track.recv = self._share  # type: ignore[method-assign]
+        self._taking = asyncio.get_running_loop().create_task(
+            self._take(), name=f"tap of {self._described}"
+        )
+
+    def close(self) -> None:
+        """Leave the track to who else consumes it."""
+        self._taking.cancel()
+        self._end(None)
+
+    async def _take(self) -> None:
+        error: MediaError | None = None
+        try:
+            await self._read()
+        except MediaStreamError:
+            logger.debug("%s has ended", self._described)
+        except Exception as cause:
+            logger.exception("%s failed", self._described)
+            error = MediaError(f"{self._described} failed: {cause!r}")
+            error.__cause__ = cause
+        self._end(error)
+
+    async def _read(self) -> None:
+        origin: float | None = None
+        while True:
+            asked = time.monotonic()
+            frame: Any = await self._recv()
+            for reader in self.readers:
+                reader.put(frame)
+            now = time.monotonic()
+            if self._asking or now - self._asked < ACTIVE:
+                self._others.append(frame)
+                self._changed.set()
+            else:
+                self._others.clear()
+            if now - asked >= AT_ONCE:
+                continue
+            pause = YIELD
+            if frame.time is not None:  # a source that does not keep to real time is made to
+                if origin is None or frame.time - now - origin > LEAD:
+                    origin = frame.time - now
+                pause = max(frame.time - now - origin - SLACK / 2, YIELD)
+            await asyncio.sleep(pause)
+
+    async def _share(self) -> Any:
+        """Stand in for the track's ``recv``."""
+        self._asking += 1
+        try:
+            while not self._others and not self.ended:
+                self._changed.clear()
+                await self._changed.wait()
+            if self._others:
+                return self._others.popleft()
+        finally:
+            self._asking -= 1
+            self._asked = time.monotonic()
+        return await self._recv()
+
+    def _end(self, error: MediaError | None) -> None:
+        self.ended = True
+        track = self._track()
+        if track is not None and vars(track).get("recv") == self._share:
+            del track.recv
+        for reader in self.readers:
+            reader.end(error)
+        self._changed.set()

@@ -1,0 +1,13 @@
+"""The SFU on the engine: a session, the tracks in it, and the next session when it is lost.
+
+========= =============================================================================
+link      a client's link to the SFU, over all its sessions
+session   one session: one peer connection, negotiated over HTTP
+watch     find out which subscribed tracks are gone, and where they are now
+directory find out who publishes what, with few requests
+calls     the SFU's seven HTTP calls, and what their failures mean
+========= =============================================================================
+
+The door is :class:`~metered_sync.engine.sfu.link.SfuLink`. ``calls`` and ``directory`` need no
+WebRTC, and serve installations without it: so this package imports nothing by itself.
+"""

@@ -1,0 +1,468 @@
+"""A client's link to the SFU: a session, and the next one when it is lost.
+
+What a user holds - publications, received tracks - outlives the session that carries
+it. A :class:`~metered_sync.engine.sfu.session.Session` ends when its connection does,
+when the SFU forgets it, or when a negotiation breaks off half-way. Then, unless told
+not to, the link makes a new one, publishes what was published, and subscribes to what
+was subscribed to. Calls wait meanwhile, and are made again where they were cut off.
+
+============  ==========================================  =======================
+state         what ends it                                 next
+============  ==========================================  =======================
+idle          ``connect``                                  connecting
+connecting    media can flow; or it failed                 connected; idle
+connected     the session is lost                          reconnecting, or closed
+reconnecting  media can flow; the budget is spent          connected; closed
+closed
+============  ==========================================  =======================
+
+While connected, :meth:`SfuLink._watch` looks after tracks that have fallen silent
+(:mod:`metered_sync.engine.sfu.watch`).
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import random
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Literal, TypeVar
+
+import anyio
+from aiortc.mediastreams import MediaStreamTrack
+
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.loop import Engine, EventSink, Link
+from metered_sync.engine.sfu.calls import SfuCalls
+from metered_sync.engine.sfu.directory import Directory
+from metered_sync.engine.sfu.session import (
+    Incoming,
+    Outgoing,
+    Progress,
+    Session,
+    SessionLostError,
+    SfuOptions,
+)
+from metered_sync.engine.sfu.watch import Watch
+from metered_sync.errors import (
+    ClosedError,
+    MediaError,
+    MeteredError,
+    NotConnectedError,
+    SfuAuthError,
+    SfuError,
+    fresh,
+)
+from metered_sync.events import Outage, Republished, StateChange
+from metered_sync.wire import sfu as wire
+from metered_sync.wire.timings import DEFAULT, Timings
+from metered_sync.wire.urls import scrub
+
+__all__ = ["Incoming", "Outgoing", "SfuLink", "SfuOptions", "SfuState"]
+
+logger = logging.getLogger("metered_sync")
+
+_published: weakref.WeakSet[MediaStreamTrack] = weakref.WeakSet()
+"""Tracks that some session publishes: two that share one would get half its frames each."""
+T = TypeVar("T")
+SfuState = Literal["idle", "connecting", "connected", "reconnecting", "closed"]
+TRIES = 2
+"""How often a call is made that is cut off by the loss of its session."""
+
+
+class SfuLink(Link):
+    """One client's sessions, one after the other, from its connection to its end."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        sink: EventSink,
+        options: SfuOptions,
+        secret: str,
+        label: str,
+        timings: Timings = DEFAULT,
+    ) -> None:
+        self.label = label
+        self.state: SfuState = "idle"
+        self.error: BaseException | None = None
+        self.outgoing: list[Outgoing] = []
+        self.incoming: list[Incoming] = []
+        self.recoveries = 0
+        self.session: Session | None = None
+        """The session in use; while reconnecting, the lost one."""
+        self.timings = timings
+        self._engine = engine
+        self._sink = sink
+        self._options = options
+        self._calls = SfuCalls(label, options.url, options.app_id, secret)
+        self.directory = Directory(self._calls, timings)
+        self._progress = Progress()
+        self._moved: dict[tuple[str, str], Outgoing] = {}
+        """What is published by other ids now: session and track id that it had."""
+        self._usable: anyio.Event
+        """Set while connected, and at the end."""
+        self._watch: Watch
+        self._scopes: set[anyio.CancelScope] = set()
+        """Operations under way; closing cancels them."""
+
+    @property
+    def recovers(self) -> bool:
+        """Whether a lost session is made again."""
+        return self._options.recover
+
+    @property
+    def session_id(self) -> str | None:
+        """The id of the session in use."""
+        return self.session.id if self.session is not None else None
+
+    def progress(self) -> tuple[str, bool]:
+        """Say how far the current call has come, and whether its request has left."""
+        return self._progress.stage, self._progress.sent
+
+    async def run(self, operation: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Run one of the operations below; closing the link ends it with the link's error."""
+        self._check()
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            self._progress.sent = False
+            try:
+                return await operation(*args)
+            finally:
+                self._scopes.discard(scope)
+        raise fresh(self.error or ClosedError(f"{self.label} is closed"))
+
+    # --- life ---
+
+    async def connect(self, deadline: Deadline) -> None:
+        """Make the first session, and return when media can flow."""
+        async with self.opening():
+            if self.state == "idle":
+                self._set_state("connecting")
+                self._engine.links.add(self)
+                self._usable = anyio.Event()
+                try:
+                    session = await self._new_session(deadline)
+                except BaseException:
+                    self._engine.links.discard(self)
+                    self._set_state("idle")
+                    raise
+                self._watch = Watch(self)
+                self._use(session)
+                self._in_background(self._watch.run)
+            elif self.state == "reconnecting":
+                await self._usable.wait()
+                self._check()
+
+    async def _new_session(self, deadline: Deadline) -> Session:
+        session = Session(
+            self.label,
+            self._calls,
+            self._options,
+            self.timings,
+            self._progress,
+            self._lost,
+            self.spawn,
+            self._on_ended,
+        )
+        await session.connect(deadline)
+        return session
+
+    def _use(self, session: Session) -> None:
+        self.session = session
+        if session.loss is not None:  # already
+            self._lost(session, session.loss)
+            return
+        self._usable.set()
+        self._set_state("connected")
+
+    async def aclose(self) -> None:
+        """Close the session. The SFU notices by the DTLS close."""
+        self._finish(ClosedError(f"{self.label} is closed"))
+        if self.session is not None:
+            await self.session.close()
+
+    def abort(self, error: BaseException) -> None:
+        """Wake every waiter with an error."""
+        self._finish(error)
+        if self.session is not None and self._engine.error is None:
+            self.spawn(self.aclose)
+
+    def spawn(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Run a coroutine function in the background."""
+        self._engine.spawn(self, function)
+
+    def _in_background(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Do so, and cancel it when the link ends."""
+
+        async def run() -> None:
+            with anyio.CancelScope() as scope:
+                self._scopes.add(scope)
+                try:
+                    await function()
+                finally:
+                    self._scopes.discard(scope)
+
+        if self.error is None:
+            self.spawn(run)
+
+    def _finish(self, error: BaseException) -> None:
+        if self.error is not None:
+            return
+        self.error = error
+        self._engine.links.discard(self)
+        self._calls.close()
+        for scope in tuple(self._scopes):
+            scope.cancel()
+        for outgoing in self.outgoing:
+            outgoing.closed = True
+            _published.discard(outgoing.track)
+            outgoing.track.stop()
+        end = None if isinstance(error, ClosedError) else error
+        for incoming in self.incoming:
+            incoming.end(end)
+        was, self.state = self.state, "closed"
+        self._sink.emit(StateChange(was, "closed"))
+        self._sink.end(end)
+
+    def _set_state(self, state: SfuState) -> None:
+        if self.error is None and self.state != state:
+            was, self.state = self.state, state
+            self._sink.emit(StateChange(was, state))
+
+    def _check(self) -> None:
+        if self.error is not None:
+            raise fresh(self.error)
+
+    # --- recovery ---
+
+    def _lost(self, session: Session, reason: str) -> None:
+        """Do what is to be done about a session that was lost."""
+        if session is not self.session or self.error is not None:
+            return
+        if self.state == "connected":
+            logger.info("%s: session %s has ended: %s", self.label, session.id, reason)
+            self._usable = anyio.Event()
+            self._watch.interrupt()
+        if self._options.recover:
+            self._set_state("reconnecting")
+            self._in_background(functools.partial(self._recover, session, reason))
+        else:
+            self._in_background(functools.partial(self._give_up, session, reason))
+
+    async def _give_up(self, session: Session, reason: str) -> None:
+        # Not at once: an event loop that dies loses its connections, too, and then the
+        # engine has to say why.
+        await anyio.sleep(self.timings.lost)
+        self.abort(
+            SfuError(
+                f"{self.label}: session {session.id} has ended: {reason}; connect a new "
+                "SfuClient, or leave recover=True"
+            )
+        )
+
+    async def _recover(self, old: Session, reason: str) -> None:
+        """Make a lost session again, or close the link for good."""
+        lost_at = time.monotonic()
+        await anyio.sleep(self.timings.lost)
+        for outgoing in self.outgoing:
+            if outgoing.transceiver is not None:
+                await outgoing.sent.keep(outgoing.transceiver.sender)
+                outgoing.release()
+        # Before the next one begins: two must not take frames from one source.
+        await old.close()
+        for incoming in self.incoming:
+            incoming.transceiver, incoming.live = None, False
+        delay = self.timings.recover_delay
+        while True:
+            try:
+                session = await self._next_session()
+                break
+            except Exception as error:  # aiortc's own, too, where an SFU sends what it dislikes
+                logger.info("%s: no new session yet: %s", self.label, scrub(str(error)))
+                spent = time.monotonic() - lost_at
+                if isinstance(error, SfuAuthError) or spent + delay > self.timings.recover_budget:
+                    failure = SfuError(
+                        f"{self.label}: session {old.id} was lost ({reason}), and none could be "
+                        f"made in {spent:.0f} s to replace it: {scrub(str(error))}; connect a new "
+                        "SfuClient",
+                        status=getattr(error, "status", None),
+                    )
+                    failure.__cause__ = error if isinstance(error, MeteredError) else None
+                    self.abort(failure)
+                    return
+            await anyio.sleep(delay * random.uniform(0.8, 1.2))
+            delay = min(delay * 2, self.timings.recover_delay_max)
+        self.recoveries += 1
+        self._use(session)
+        self._sink.emit(Outage(time.monotonic() - lost_at))
+
+    async def _next_session(self) -> Session:
+        """Make a session that does what the lost one did."""
+        session: Session | None = None
+        try:
+            with anyio.fail_after(self.timings.attempt):
+                deadline = Deadline(self.timings.attempt)
+                session = await self._new_session(deadline)
+                await self._publish_again(session, deadline)
+                await self._watch.resubscribe(session, deadline)
+                if session.loss is not None:
+                    raise SessionLostError(f"session {session.id} has ended: {session.loss}")
+                return session
+        except BaseException:
+            if session is not None:
+                await session.close()
+                for outgoing in self.outgoing:
+                    outgoing.release()
+            raise
+
+    async def _publish_again(self, session: Session, deadline: Deadline) -> None:
+        for outgoing in self.outgoing:
+            if outgoing.track.readyState != "live":
+                self._forget(outgoing)
+        again = [(o, o.session_id, o.track_id) for o in self.outgoing if not o.closed]
+        if again:
+            await session.publish([outgoing for outgoing, *_ in again], deadline)
+        for outgoing, session_id, track_id in again:
+            self._moved[session_id, track_id] = outgoing
+        self._follow(self.incoming)
+        for outgoing, session_id, track_id in again:
+            publication = outgoing.handle()
+            if publication is not None:
+                self._sink.emit(Republished(publication, session_id, track_id))
+
+    def _follow(self, tracks: Sequence[Incoming]) -> None:
+        """Let those that this client itself publishes have their new ids."""
+        for incoming in tracks:
+            moved = self._moved.get((incoming.info.session_id, incoming.info.track_id))
+            if moved is not None and not moved.closed:
+                incoming.refer(moved.info())
+
+    def _on_ended(self, incoming: Incoming) -> None:
+        """A received track has ended: its publisher closed it, or is gone."""
+        if self._options.recover:
+            incoming.transceiver = None
+            self._watch.wake()
+        else:
+            incoming.end()
+
+    # --- negotiations ---
+
+    async def _negotiate(self, operation: Callable[[Session], Awaitable[T]]) -> T:
+        """Run a negotiation on the session; again on the next one if it is lost meanwhile."""
+        if self.state in ("idle", "connecting"):
+            raise NotConnectedError(f"{self.label} is not connected yet; wait for connect()")
+        tries = 0
+        while True:
+            self._progress.stage = "waiting for a session"
+            await self._usable.wait()
+            self._check()
+            assert self.session is not None
+            try:
+                return await operation(self.session)
+            except SessionLostError as lost:
+                tries += 1
+                if not self._options.recover or tries == TRIES:
+                    raise lost.__cause__ or lost from None
+
+    async def publish(self, outgoing: Sequence[Outgoing], deadline: Deadline) -> None:
+        """Publish tracks in one round."""
+        self._take([one.track for one in outgoing])
+        try:
+            await self._negotiate(lambda session: session.publish(outgoing, deadline))
+        except BaseException:
+            for one in outgoing:
+                _published.discard(one.track)
+                one.release()
+            raise
+        self.outgoing += outgoing
+
+    def _take(self, tracks: list[MediaStreamTrack]) -> None:
+        """Check that these tracks can be published, before anything is changed."""
+        for index, track in enumerate(tracks):
+            if track in _published or track in tracks[:index]:
+                raise MediaError(
+                    f"{self.label}: {track!r} is published already; open its source a second "
+                    "time to publish it twice"
+                )
+            if track.readyState != "live":
+                raise MediaError(f"{self.label}: {track!r} has ended: there is nothing to publish")
+        _published.update(tracks)
+
+    async def unpublish(self, outgoing: Outgoing, deadline: Deadline) -> None:
+        """End a published track."""
+        if not outgoing.closed:
+            self._forget(outgoing)  # whatever happens now, it is not published again
+            if self.state == "connected":
+                await self._negotiate(lambda session: session.unpublish(outgoing, deadline))
+
+    def _forget(self, outgoing: Outgoing) -> None:
+        outgoing.closed = True
+        _published.discard(outgoing.track)
+        self._moved = {ids: one for ids, one in self._moved.items() if one is not outgoing}
+
+    async def subscribe(
+        self, tracks: Sequence[wire.TrackInfo], deadline: Deadline
+    ) -> list[Incoming]:
+        """Receive tracks of other sessions, in one round, in their order."""
+        incoming = [Incoming(info) for info in tracks]
+
+        async def subscribe(session: Session) -> None:
+            self._follow(incoming)
+            await session.subscribe(incoming, deadline)
+
+        await self._negotiate(subscribe)
+        self.incoming += incoming
+        if not all(info.kind for info in tracks):
+            self._watch.wake()  # to learn their names, while their publisher is there
+        return incoming
+
+    async def unsubscribe(self, incoming: Incoming, deadline: Deadline) -> None:
+        """Stop receiving a track."""
+        if not incoming.ended:
+            incoming.end()
+            if self.state == "connected":
+                await self._negotiate(lambda session: session.unsubscribe(incoming, deadline))
+
+    # --- queries ---
+
+    async def sessions(self, deadline: Deadline) -> list[wire.SessionInfo]:
+        """List the app's sessions."""
+        return await self.directory.sessions(deadline)
+
+    async def tracks(self, session_id: str, deadline: Deadline) -> list[wire.TrackInfo]:
+        """List what a session publishes."""
+        return await self.directory.tracks(session_id, deadline)
+
+    async def wait_for_track(
+        self, session_id: str | None, name: str | None, kind: str | None, deadline: Deadline
+    ) -> wire.TrackInfo:
+        """Wait until a track is published that answers the description."""
+
+        def matches(track: wire.TrackInfo) -> bool:
+            if session_id is None and name is None and track.session_id == self.session_id:
+                return False  # its own: nobody waits for that without naming it
+            return name in (None, track.name) and kind in (None, track.kind)
+
+        while True:
+            own = [self.session_id] if self.session_id else []
+            try:
+                return await self.directory.wait(matches, deadline, session_id=session_id, last=own)
+            except SfuError:
+                if self.state != "reconnecting":
+                    raise
+            await self._usable.wait()
+
+    async def stats(self, deadline: Deadline) -> dict[str, Any]:
+        """Return what was sent and received."""
+        publications = [await one.sample() for one in self.outgoing if not one.closed]
+        times = [p["round_trip_time"] for p in publications if p["round_trip_time"] is not None]
+        return {
+            "state": self.state,
+            "session_id": self.session_id,
+            "recoveries": self.recoveries,
+            "round_trip_time": min(times, default=None),
+            "publications": publications,
+            "subscriptions": [one.stats() for one in self.incoming if not one.ended],
+        }

@@ -1,0 +1,478 @@
+"""One session with the SFU: one peer connection, negotiated over HTTP.
+
+Facts: protocol notes, "The Global Cloud SFU". Each negotiation builds on the last
+agreed description, so they take turns. aiortc cannot roll back: a negotiation that is
+interrupted or refused after our offer was set leaves the two sides with different
+descriptions. A session that this happens to is lost, as is one whose connection ends,
+or that the SFU has forgotten: :attr:`Session.on_lost` is told, and what is under way
+ends with :class:`SessionLostError`. What becomes of its tracks is the link's affair
+(:mod:`metered_sync.engine.sfu.link`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+from aiortc import RTCPeerConnection, RTCRtpTransceiver, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamTrack
+
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.engine.sfu.calls import SfuCalls
+from metered_sync.engine.webrtc.encoding import Encoding, SentTrack, pin_bitrate, prefer_codec
+from metered_sync.engine.webrtc.ice import loopback_address
+from metered_sync.engine.webrtc.peer_connection import (
+    IncomingTrack,
+    bound_gathering,
+    close_quietly,
+    gather_on,
+    peer_connection,
+    wait_connected,
+)
+from metered_sync.engine.webrtc.stats import Sent
+from metered_sync.errors import (
+    NegotiationFailedError,
+    SfuConflictError,
+    SfuError,
+    SfuNotFoundError,
+)
+from metered_sync.events import IceServer
+from metered_sync.wire import sdp
+from metered_sync.wire import sfu as wire
+from metered_sync.wire.timings import Timings
+from metered_sync.wire.urls import scrub
+
+__all__ = ["Incoming", "Outgoing", "Progress", "Session", "SessionLostError", "SfuOptions"]
+
+logger = logging.getLogger("metered_sync")
+
+
+@dataclass(frozen=True)
+class SfuOptions:
+    """What a session is made with."""
+
+    url: str
+    """The origin."""
+    app_id: str
+    metadata: str | None
+    ice_servers: tuple[IceServer, ...]
+    gather_timeout: float
+    recover: bool
+
+
+@dataclass
+class Progress:
+    """How far the current call has come, for the message of its timeout."""
+
+    stage: str = "start"
+    sent: bool = False
+    """Whether its request has left."""
+
+
+class SessionLostError(SfuError):
+    """The session ended under a negotiation."""
+
+
+@dataclass(eq=False)
+class Outgoing:
+    """A track that is published, on this session or on one after it."""
+
+    track: MediaStreamTrack
+    name: str | None
+    encoding: Encoding
+    session_id: str = ""
+    track_id: str = ""
+    mid: str = ""
+    closed: bool = False
+    """Whether it is not to be published (any more)."""
+    sent: Sent = field(default_factory=Sent)
+    handle: Callable[[], Any] = lambda: None
+    """Returns the object that the user has for it, while there is one."""
+    transceiver: RTCRtpTransceiver | None = None
+    carrier: SentTrack | None = None
+    """What stands in for the track on the present connection."""
+
+    def info(self) -> wire.TrackInfo:
+        """Return what subscribers need to know of it."""
+        return wire.TrackInfo(self.session_id, self.track_id, self.name, self.track.kind, self.mid)
+
+    def release(self) -> None:
+        """Take the track off its connection. Its source goes on."""
+        if self.transceiver is not None:
+            self.transceiver.sender.replaceTrack(None)
+        if self.carrier is not None:
+            self.carrier.stop()
+        self.transceiver = self.carrier = None
+
+    async def sample(self) -> dict[str, Any]:
+        """Return what was sent so far; bit rates are taken from such samples."""
+        sender = None if self.transceiver is None else self.transceiver.sender
+        counts = await self.sent.stats(sender)
+        return {"kind": self.track.kind, "id": self.track_id, "name": self.name, **counts}
+
+
+class Incoming(IncomingTrack):
+    """A track that is subscribed to, on this session or on one after it."""
+
+    def __init__(self, info: wire.TrackInfo) -> None:
+        super().__init__(info.kind, id=info.track_id, name=info.name, stream_id=info.session_id)
+        self.info = info
+        self.transceiver: RTCRtpTransceiver | None = None
+        """Where it arrives, or did."""
+        self.live = False
+        """Whether it still does."""
+        self.mid = ""
+        self.own_id = ""
+        """What the SFU calls it in this session's descriptions."""
+        self.attached_at = 0.0
+        self.listed = bool(info.kind)
+        """Whether its publisher has been seen to have it."""
+        self.look_at = 0.0
+        """When to look next what became of it, if it stays silent."""
+        self.pause = 0.0
+        """How long to wait after that."""
+        self.gone_at: float | None = None
+        """Since when its publisher's session has been gone."""
+
+    def refer(self, info: wire.TrackInfo) -> None:
+        """Make this the track that is subscribed to."""
+        self.info = info
+        self.id, self.stream_id = info.track_id, info.session_id
+
+    def attach(self, transceiver: RTCRtpTransceiver) -> None:
+        """Note where it arrives from now on."""
+        if self.attached_at:
+            self.restarts += 1
+        self.kind, self.mid = transceiver.kind, str(transceiver.mid)
+        self.transceiver, self.live = transceiver, True
+        self.attached_at = time.monotonic()
+        self.gone_at, self.pause, self.look_at = None, 0.0, 0.0
+
+    def silence(self, now: float) -> float:
+        """Return the seconds since the latest frame, or since it was subscribed to."""
+        return now - max(self.last, self.attached_at)
+
+
+class Session:
+    """A peer connection and its session, from its making to its loss or close."""
+
+    def __init__(
+        self,
+        label: str,
+        calls: SfuCalls,
+        options: SfuOptions,
+        timings: Timings,
+        progress: Progress,
+        on_lost: Callable[[Session, str], None],
+        receive: Callable[[Callable[[], Awaitable[None]]], None],
+        on_ended: Callable[[Incoming], None],
+    ) -> None:
+        """Prepare a session.
+
+        Args:
+            on_lost: Called once if it is lost, with the reason in words.
+            receive: Runs a coroutine function in the background.
+            on_ended: Called when a received track ends, and its connection does not.
+        """
+        self.id = ""
+        self.on_lost = on_lost
+        self.loss: str | None = None
+        """Why it was lost."""
+        self.pc = peer_connection(options.ice_servers)
+        self._label = label
+        self._calls = calls
+        self._options = options
+        self._timings = timings
+        self._progress = progress
+        self._receive = receive
+        self._on_ended = on_ended
+        self._turn = anyio.Lock()
+        self._scope: anyio.CancelScope | None = None
+        """The negotiation under way; the session's loss cancels it."""
+        self._between = False
+        """Whether our description and the SFU's may differ, so that there is no way back."""
+        self._mids: set[str] = set()
+        """Media sections in which a track arrives."""
+        self._heard = (0, time.monotonic())
+
+    # --- life ---
+
+    async def connect(self, deadline: Deadline) -> None:
+        """Make the session, and return when media can flow. Failing closes it."""
+        gather_on.set(loopback_address(self._options.url))
+        # Idle sections: an offer needs one, and they tell the SFU this client's payload
+        # types for what it will offer later.
+        for kind in ("audio", "video"):
+            self.pc.addTransceiver(kind, direction="recvonly")
+        try:
+            request = wire.NewRequest(await self._offer(), self._options.metadata)
+            negotiated = await self._ask(wire.NEW, wire.Negotiated.parse, deadline, request.body())
+            await self._apply(negotiated.description)
+            self.id = negotiated.session_id
+            await wait_connected(self.pc, self._at)
+        except BaseException:
+            await self.close()
+            raise
+        self.pc.on("connectionstatechange", self._on_state)
+
+    async def close(self) -> None:
+        """Close the peer connection. The SFU notices by the DTLS close."""
+        if self.loss is None:
+            self.loss = "closed"
+        await close_quietly(self.pc, self._timings.close)
+
+    def lose(self, reason: str) -> None:
+        """Mark the session as lost; end what is under way."""
+        if self.loss is None:
+            self.loss = reason
+            if self._scope is not None:
+                self._scope.cancel()
+            self.on_lost(self, reason)
+
+    def _on_state(self) -> None:
+        if self.pc.connectionState in ("failed", "closed"):
+            self.lose("its media connection was lost")
+
+    def _at(self, stage: str) -> None:
+        self._progress.stage = stage
+
+    async def heard(self) -> float:
+        """Return the seconds since media, or reports on it, last came: ICE does not count."""
+        received, now = self._heard[0], time.monotonic()
+        for transceiver in self.pc.getTransceivers()[:1]:  # they share one transport
+            for entry in (await transceiver.sender.getStats()).values():
+                if entry.type == "transport":
+                    received = entry.bytesReceived
+        if received != self._heard[0]:
+            self._heard = (received, now)
+        return now - self._heard[1]
+
+    # --- negotiations ---
+
+    @contextlib.asynccontextmanager
+    async def _negotiation(self) -> AsyncIterator[RTCPeerConnection]:
+        """Take a turn. One that breaks in the middle loses the session."""
+        async with self._turn:
+            self._check()
+            with anyio.CancelScope() as self._scope:
+                try:
+                    yield self.pc
+                except BaseException as error:
+                    if isinstance(error, NegotiationFailedError):
+                        self._check()  # it may be for this that it failed
+                    if self._between and self.loss is None:
+                        self._scope = None
+                        stage = self._progress.stage
+                        self.lose(f"a negotiation broke off ({stage})")
+                        if isinstance(error, (SfuNotFoundError, SfuConflictError)):
+                            # The SFU does not know the session, or has it in another state
+                            # than we: it is as if it had been lost a moment earlier.
+                            raise self._lost_error() from error
+                    raise
+                finally:
+                    self._scope = None
+            self._check()
+
+    def _check(self) -> None:
+        # A moment before an event says so, aiortc raises errors of its own.
+        transports = [t.receiver.transport.state for t in self.pc.getTransceivers()[:1]]
+        if self.pc.signalingState == "closed" or transports in (["closed"], ["failed"]):
+            self.lose("its media connection was lost")
+        if self.loss is not None:
+            raise self._lost_error()
+
+    def _lost_error(self) -> SessionLostError:
+        return SessionLostError(f"{self._label}: session {self.id} has ended: {self.loss}")
+
+    async def publish(self, tracks: Sequence[Outgoing], deadline: Deadline) -> None:
+        """Publish tracks, in one round."""
+        async with self._negotiation() as pc:
+            sent = [SentTrack(one.track, one.sent, one.encoding.max_framerate) for one in tracks]
+            with self._webrtc("offer", "no offer can be made"):
+                transceivers = [pc.addTransceiver(track, direction="sendonly") for track in sent]
+                for one, transceiver in zip(tracks, transceivers, strict=True):
+                    prefer_codec(transceiver, one.encoding.codec)
+            offer = await self._offer()
+            listed = tuple(
+                wire.PublishTrack(track.id, str(transceiver.mid), one.name)
+                for one, track, transceiver in zip(tracks, sent, transceivers, strict=True)
+            )
+            negotiated = await self._ask(
+                wire.PUBLISH,
+                wire.Negotiated.parse,
+                deadline,
+                wire.PublishRequest(listed, offer).body(),
+            )
+            await self._apply(negotiated.description)
+            for one, track, transceiver in zip(tracks, sent, transceivers, strict=True):
+                pin_bitrate(transceiver, one.encoding.video_bitrate)
+                one.session_id, one.track_id, one.mid = self.id, track.id, str(transceiver.mid)
+                one.transceiver, one.carrier = transceiver, track
+
+    async def unpublish(self, outgoing: Outgoing, deadline: Deadline) -> None:
+        """End a published track."""
+        async with self._negotiation():
+            transceiver = outgoing.transceiver
+            if transceiver is not None and outgoing.session_id == self.id:
+                await outgoing.sent.keep(transceiver.sender)
+                outgoing.release()
+                await self._close_track(transceiver, outgoing.track_id, deadline)
+
+    async def unsubscribe(self, incoming: Incoming, deadline: Deadline) -> None:
+        """Give up the media section in which a track arrives."""
+        async with self._negotiation():
+            transceiver, incoming.transceiver = incoming.transceiver, None
+            # (The SFU knows nothing any more of one that has ended at its publisher.)
+            if incoming.live and transceiver in self.pc.getTransceivers():
+                incoming.live = False
+                await self._close_track(transceiver, incoming.own_id, deadline)
+                self._mids.discard(incoming.mid)
+
+    async def _close_track(
+        self, transceiver: RTCRtpTransceiver, track_id: str, deadline: Deadline
+    ) -> None:
+        transceiver.direction = "inactive"
+        request = wire.CloseRequest((track_id,), await self._offer())
+        closed = await self._ask(wire.CLOSE, wire.Closed.parse, deadline, request.body())
+        await self._apply(closed.description)
+        if not closed.success:
+            raise SfuError(
+                f"{self._label}: the SFU did not close track {track_id!r}, without saying why",
+                status=200,
+                endpoint=f"{wire.CLOSE.method} {wire.CLOSE.route}",
+            )
+
+    async def subscribe(self, tracks: Sequence[Incoming], deadline: Deadline) -> None:
+        """Receive tracks of other sessions, in one round."""
+        async with self._negotiation() as pc:
+            self._at("HTTP")
+            refs = tuple(wire.RemoteTrackRef(t.info.session_id, t.info.track_id) for t in tracks)
+            self._between = True  # the SFU makes an offer, and waits for its answer
+            try:
+                subscribed = await self._ask(
+                    wire.SUBSCRIBE,
+                    wire.Subscribed.parse,
+                    deadline,
+                    wire.SubscribeRequest(refs).body(),
+                )
+            except SfuError as error:
+                # Refused: then nothing has changed. (409: it has an offer of its own open.)
+                self._between = error.status not in range(400, 500) or error.status == 409
+                if isinstance(error, SfuNotFoundError):
+                    await self._check_known(deadline)
+                raise
+            self._at("offer")
+            offer = self._read(subscribed.description)
+            sections = self._new_sections(offer, len(refs))
+            await self._apply(subscribed.description)
+            transceivers = {t.mid: t for t in pc.getTransceivers()}
+            for incoming, section in zip(tracks, sections, strict=True):
+                apart = {c.payload_type for c in section.codecs if c.name.lower() == "rtx"}
+                incoming.take_over(transceivers[section.mid].receiver, apart)
+            with self._webrtc("answer", "no answer can be made to the SFU's offer"):
+                await pc.setLocalDescription(await pc.createAnswer())
+            if subscribed.renegotiation_required:
+                reply = wire.RenegotiateRequest(_wire(pc.localDescription))
+                await self._ask(wire.RENEGOTIATE, lambda body: body, deadline, reply.body())
+            self._between = False
+            for incoming, section in zip(tracks, sections, strict=True):
+                # A session may well receive one track twice, or one that it publishes itself:
+                # the publisher's id alone would not tell which of them is meant.
+                incoming.own_id = (section.msid or ("", ""))[1] or incoming.id
+                self._attach(incoming, transceivers[section.mid])
+
+    def _attach(self, incoming: Incoming, transceiver: RTCRtpTransceiver) -> None:
+        incoming.attach(transceiver)
+        self._mids.add(incoming.mid)
+        self._receive(functools.partial(self._take, incoming, transceiver))
+
+    async def _take(self, incoming: Incoming, transceiver: RTCRtpTransceiver) -> None:
+        receiver = transceiver.receiver
+        await incoming.run(receiver.track)
+        # aiortc ends tracks before it says that their connection is gone.
+        if receiver.transport.state in ("failed", "closed"):
+            self.lose("its media connection was lost")
+        elif incoming.transceiver is transceiver and not incoming.ended:
+            incoming.live = False
+            self._on_ended(incoming)
+
+    def _read(self, offer: wire.SessionDescription) -> sdp.Description:
+        try:
+            return sdp.parse(offer.sdp)
+        except sdp.SdpError as error:
+            raise NegotiationFailedError(
+                f"{self._label}: the SFU's offer cannot be read: {error}", stage="offer"
+            ) from None
+
+    def _new_sections(self, offer: sdp.Description, count: int) -> list[sdp.Section]:
+        """Return the new sections of an SFU's offer, in the order of what was asked for."""
+        new = [s for s in offer.sections if s.mid not in self._mids and not s.rejected and s.sends]
+        if len(new) != count:
+            raise NegotiationFailedError(
+                f"{self._label}: the SFU offered {len(new)} new tracks where {count} were "
+                "asked for",
+                stage="offer",
+            )
+        return new
+
+    async def _offer(self) -> wire.SessionDescription:
+        self._between = True
+        bound_gathering(self.pc, self._options.gather_timeout)
+        # Shielded: aioice leaves a socket open where its gathering is cancelled.
+        with self._webrtc("offer", "no offer can be made"), anyio.CancelScope(shield=True):
+            await self.pc.setLocalDescription(await self.pc.createOffer())
+        self._at("HTTP")
+        return _wire(self.pc.localDescription)
+
+    async def _apply(self, description: wire.SessionDescription) -> None:
+        with self._webrtc(description.type, f"the SFU's {description.type} cannot be applied"):
+            await self.pc.setRemoteDescription(
+                RTCSessionDescription(description.sdp, description.type)
+            )
+        if description.type == "answer":
+            self._between = False
+
+    @contextlib.contextmanager
+    def _webrtc(self, stage: str, problem: str) -> Iterator[None]:
+        """Map what aiortc raises."""
+        self._at(stage)
+        try:
+            yield
+        except Exception as error:
+            text = scrub(str(error)) or type(error).__name__
+            raise NegotiationFailedError(f"{self._label}: {problem}: {text}", stage=stage) from (
+                error if text == str(error) else None
+            )
+
+    # --- calls ---
+
+    async def _ask(
+        self, call: wire.Call, parse: Callable[[object], Any], deadline: Deadline, body: Any
+    ) -> Any:
+        self._progress.sent = True
+        return await self._calls.ask(call, parse, deadline, session_id=self.id, body=body)
+
+    async def _check_known(self, deadline: Deadline) -> None:
+        """Lose the session if the SFU does not know it any more."""
+        try:
+            await self.tracks(self.id, deadline)
+        except SfuNotFoundError:
+            self._scope = None
+            self.lose("the SFU does not know it any more")
+            self._check()
+
+    async def tracks(self, session_id: str, deadline: Deadline) -> tuple[wire.TrackInfo, ...]:
+        """Return what a session publishes."""
+        return await self._calls.ask(
+            wire.TRACKS, wire.parse_tracks, deadline, session_id=session_id
+        )
+
+
+def _wire(description: Any) -> wire.SessionDescription:
+    return wire.SessionDescription(description.type, description.sdp)

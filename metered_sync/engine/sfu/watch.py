@@ -1,0 +1,254 @@
+"""Looking after a session's tracks: which of them are gone, and where they are now.
+
+A track may be silent because nothing is sent (a muted microphone), because its
+publisher closed it, or because the publisher is gone, perhaps to come back with another
+session. The SFU does not tell; so a track that was silent for a while is looked up.
+
+===================================  ==================================================
+its publisher's session …            what becomes of the track
+===================================  ==================================================
+publishes it                         nothing; the next look is later (a new subscription,
+                                     where the old one has ended)
+publishes others, not this one       it ends: its publisher closed it
+is gone, and the track had a name    it is looked for by name and kind, for a while; found,
+                                     it is subscribed to and goes on
+is gone, and it had none             it ends with ``SfuNotFoundError``
+===================================  ==================================================
+
+A session of ours that the SFU has forgotten, without a word, is found out the same way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NoReturn
+
+import anyio
+
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.engine.sfu.session import Incoming, Session, SessionLostError
+from metered_sync.errors import NegotiationFailedError, SfuError, SfuNotFoundError
+from metered_sync.wire.sfu import TrackInfo
+
+if TYPE_CHECKING:
+    from metered_sync.engine.sfu.link import SfuLink
+
+__all__ = ["Watch"]
+
+logger = logging.getLogger("metered_sync")
+FORGOTTEN = "the SFU does not know it any more"
+
+
+class Watch:
+    """What looks after the tracks of one link."""
+
+    def __init__(self, link: SfuLink) -> None:
+        self._link = link
+        self._timings = link.timings
+        self._wake = anyio.Event()
+        self._look: anyio.CancelScope | None = None
+        self._own_look_at = 0.0
+        self._own_pause = 0.0
+
+    def wake(self) -> None:
+        """Look now."""
+        self._wake.set()
+
+    def interrupt(self) -> None:
+        """Stop looking: what is being found out is about a session that was lost just now."""
+        if self._look is not None:
+            self._look.cancel()
+
+    async def run(self) -> None:
+        """Look now and then, until the link ends."""
+        link = self._link
+        while link.error is None:
+            with anyio.move_on_after(self._pause()):
+                await self._wake.wait()
+            self._wake = anyio.Event()
+            session = link.session
+            if link.state != "connected" or session is None:
+                continue
+            with anyio.CancelScope() as self._look:
+                await self._look_around(session)
+            self._look = None
+
+    async def _look_around(self, session: Session) -> None:
+        try:
+            with anyio.fail_after(self._timings.attempt):
+                deadline = Deadline(self._timings.attempt)
+                await self._clean(session, deadline)
+                if self._link.recovers:
+                    await self._look_after(session, deadline)
+        except (SfuError, NegotiationFailedError, TimeoutError) as error:
+            logger.debug("%s: looking after its tracks: %s", self._link.label, error)
+
+    def _pause(self) -> float:
+        """Return how long to wait: not long while a track is being looked for."""
+        now = time.monotonic()
+        searches = [one.look_at - now for one in self._link.incoming if one.gone_at is not None]
+        return max(min([self._timings.watch, *searches]), self._timings.request_interval)
+
+    async def _clean(self, session: Session, deadline: Deadline) -> None:
+        """Forget what has ended; measure what goes on."""
+        link = self._link
+        # What was closed just while it was being restored is there, and not wanted.
+        for outgoing in [one for one in link.outgoing if one.closed]:
+            await session.unpublish(outgoing, deadline)
+            link.outgoing.remove(outgoing)
+        for incoming in [one for one in link.incoming if one.ended]:
+            await session.unsubscribe(incoming, deadline)
+            link.incoming.remove(incoming)
+        for outgoing in link.outgoing:
+            await outgoing.sample()
+
+    async def _look_after(self, session: Session, deadline: Deadline) -> None:
+        await self._look_at_own(session, deadline)
+        await self._learn_names(deadline)
+        now = time.monotonic()
+        due = [
+            one
+            for one in self._link.incoming
+            if now >= one.look_at
+            and not one.ended
+            and (not one.live or one.silence(now) > self._timings.quiet)
+        ]
+        await self._look_at(due, session, deadline)
+
+    async def resubscribe(self, session: Session, deadline: Deadline) -> None:
+        """Subscribe on a new session to what the lost one received, as far as it is there."""
+        missing = [one for one in self._link.incoming if not one.ended]
+        for one in missing:
+            one.look_at, one.pause = 0.0, 0.0
+        with contextlib.suppress(SfuNotFoundError):  # one went just now: the next look tells
+            await self._look_at(missing, session, deadline)
+
+    async def _look_at_own(self, session: Session, deadline: Deadline) -> None:
+        """Find out whether a session in which nothing arrives is still there."""
+        link = self._link
+        quiet = await session.heard()
+        if quiet < self._timings.quiet:
+            self._own_pause = 0.0
+        elif (link.outgoing or link.incoming) and time.monotonic() >= self._own_look_at:
+            self._own_pause = self._longer(self._own_pause)
+            self._own_look_at = time.monotonic() + self._own_pause
+            reason = await self._why_gone(session, quiet, deadline)
+            if reason is not None:
+                self._lose(session, reason)
+
+    def _lose(self, session: Session, reason: str) -> NoReturn:
+        session.lose(reason)
+        raise SessionLostError(f"session {session.id} is gone: {reason}")
+
+    async def _why_gone(self, session: Session, quiet: float, deadline: Deadline) -> str | None:
+        try:
+            listed = await self._link.directory.published(session.id, deadline)
+        except SfuError as error:
+            if error.status is None and quiet > self._timings.dead:
+                return "nothing arrives, and the SFU cannot be reached"
+            raise
+        return FORGOTTEN if listed is None else None
+
+    async def _learn_names(self, deadline: Deadline) -> None:
+        """Ask for the names of tracks that were subscribed to by their ids alone."""
+        now = time.monotonic()
+        nameless = [
+            one
+            for one in self._link.incoming
+            if not one.info.kind and one.live and now >= one.look_at
+        ]
+        for session_id in {one.info.session_id for one in nameless}:
+            listed = await self._link.directory.published(session_id, deadline) or ()
+            by_id = {track.track_id: track for track in listed}
+            for one in nameless:
+                if one.info.session_id == session_id:
+                    if one.info.track_id in by_id:
+                        one.refer(by_id[one.info.track_id])
+                        one.name, one.listed = one.info.name, True
+                    else:
+                        self._later(one)
+
+    async def _look_at(self, due: list[Incoming], session: Session, deadline: Deadline) -> None:
+        """Decide what becomes of these tracks, and do it."""
+        found: list[Incoming] = []
+        for session_id in dict.fromkeys(one.info.session_id for one in due):
+            theirs = [one for one in due if one.info.session_id == session_id]
+            if any(one.gone_at is None for one in theirs):
+                listed = await self._link.directory.published(session_id, deadline)
+                if listed is None and session_id == session.id:
+                    self._lose(session, FORGOTTEN)
+                found += self._judge(theirs, listed)
+        lost = [one for one in due if one.gone_at is not None and not one.ended]
+        if lost:
+            found += await self._find(lost, deadline)
+        found = [one for one in found if not one.ended]
+        if found:
+            await session.subscribe(found, deadline)
+
+    def _judge(self, tracks: Iterable[Incoming], listed: list[TrackInfo] | None) -> list[Incoming]:
+        """Return those of one publisher's tracks that can be subscribed to again."""
+        again = []
+        ids = {track.track_id for track in listed or ()}
+        for one in tracks:
+            if listed is None:
+                one.gone_at = one.gone_at or time.monotonic()
+                one.live = False
+            elif one.info.track_id in ids:
+                one.listed = True
+                if not one.live:
+                    again.append(one)
+                self._later(one)
+            elif one.listed or one.frames or not one.live:
+                one.end()
+            elif one.silence(time.monotonic()) > self._timings.search:
+                self._end(one, "or never sent anything")
+            else:  # a track is listed with its first packet
+                self._later(one)
+        return again
+
+    async def _find(self, lost: list[Incoming], deadline: Deadline) -> list[Incoming]:
+        """Return those that another session publishes, by their names."""
+        found = []
+        named = [one for one in lost if one.info.name]
+        published = [t async for t in self._link.directory.search(deadline)] if named else []
+        for one in lost:
+            candidates = [
+                track
+                for track in published
+                if track.name == one.info.name
+                and track.kind == one.kind
+                and track.session_id != one.info.session_id
+            ]
+            assert one.gone_at is not None
+            if one.info.name and len(candidates) == 1:
+                one.refer(candidates[0])
+                one.gone_at = None
+                found.append(one)
+            elif len(candidates) > 1 and one.info.name:
+                self._end(one, f"and {len(candidates)} tracks are published under its name now")
+            elif not one.info.name:
+                self._end(one, "and it had no name to find it by again")
+            elif time.monotonic() - one.gone_at > self._timings.search:
+                self._end(one, f"and nobody published it again in {self._timings.search:g} s")
+            else:
+                self._later(one, self._timings.poll, self._timings.poll_max)
+        return found
+
+    def _end(self, one: Incoming, why: str) -> None:
+        one.end(
+            SfuNotFoundError(
+                f"{self._link.label}: the publisher of {one.kind} track {one.name or one.id!r} "
+                f"is gone (session {one.info.session_id}), {why}"
+            )
+        )
+
+    def _later(self, one: Incoming, least: float = 0.0, most: float = 0.0) -> None:
+        one.pause = self._longer(one.pause, least, most)
+        one.look_at = time.monotonic() + one.pause
+
+    def _longer(self, pause: float, least: float = 0.0, most: float = 0.0) -> float:
+        pause = max(pause * 1.5, least or self._timings.quiet)
+        return min(pause, most or self._timings.quiet_max)

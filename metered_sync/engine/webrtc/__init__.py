@@ -1,0 +1,14 @@
+"""WebRTC on the engine: what rooms and the SFU both need of aiortc.
+
+=============== ========================================================================
+peer_connection making a peer connection, gathering, waiting for it, closing it
+jitter          packets to whole frames, released sooner than aiortc does
+encoding        how a track is encoded: bit rate, frame rate, codec
+data_channel    data channels: a bounded buffer out, a bounded inbox in
+ice             which STUN and TURN servers are used, and the path that was found
+stats           what was sent and received, counted
+=============== ========================================================================
+
+What lives here knows one peer connection and nothing of who is at its other end: no rooms, no
+SFU, no signalling.
+"""

@@ -1,0 +1,254 @@
+"""How a track is encoded: bit rate, frame rate, codec; and the track that is sent.
+
+aiortc offers the choice of a codec, and nothing else: its encoders follow what the
+receiver reports, between fixed limits, and the encoder of a sender is a name-mangled
+attribute. What is touched of it here is checked once, before its first use; where a
+version lacks it, one line is logged and aiortc's own rate stays.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from aiortc import RTCRtpSender, RTCRtpTransceiver
+from aiortc.codecs.h264 import H264Encoder
+from aiortc.codecs.vpx import Vp8Encoder
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from av import CodecContext
+
+from metered_sync.engine.webrtc.stats import Sent
+
+__all__ = [
+    "ENCODER",
+    "PINNED",
+    "Encoding",
+    "SentTrack",
+    "check_encoding",
+    "pin_bitrate",
+    "prefer_codec",
+]
+
+logger = logging.getLogger("metered_sync")
+MIN_BITRATE = 10_000
+"""Bits per second below which a number must be meant in some other unit."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What a publisher asks for; ``None`` leaves it to aiortc."""
+
+    video_bitrate: int | None = None
+    """Bits per second, held whatever the receiver reports."""
+    max_framerate: float | None = None
+    """Frames per second; more are left out."""
+    codec: str | None = None
+    """The codec to put first, in lower case."""
+
+
+def check_encoding(
+    kinds: set[str], video_bitrate: Any, max_framerate: Any, codec: Any
+) -> dict[str, Encoding]:
+    """Return what holds for tracks of each kind.
+
+    Raises:
+        ValueError: A value that makes no sense, or that concerns none of these kinds.
+    """
+    for name, value, least in (
+        ("video_bitrate", video_bitrate, MIN_BITRATE),
+        ("max_framerate", max_framerate, 0),
+    ):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+        if not least < value < float("inf"):
+            unit = "bits per second, above 10000" if least else "frames per second, above 0"
+            raise ValueError(f"{name} is in {unit}; got {value!r}")
+        if "video" not in kinds:
+            raise ValueError(f"{name} is for video, and there is only audio to publish")
+    encodings = {"audio": Encoding(), "video": Encoding(video_bitrate, max_framerate)}
+    if codec is not None:
+        if not isinstance(codec, str):
+            raise TypeError(f"codec must be a string, not {type(codec).__name__}")
+        available = {kind: codecs(kind) for kind in sorted(kinds)}
+        found = [kind for kind in available if codec.lower() in available[kind]]
+        if not found:
+            names = ", ".join(name for names in available.values() for name in names)
+            raise ValueError(f"codec {codec!r} is unknown; available: {names}")
+        for kind in found:
+            one = encodings[kind]
+            encodings[kind] = Encoding(one.video_bitrate, one.max_framerate, codec.lower())
+    return encodings
+
+
+def codecs(kind: str) -> list[str]:
+    """Return the names of the codecs that can be sent, in lower case."""
+    names = (c.name.lower() for c in RTCRtpSender.getCapabilities(kind).codecs)
+    return [name for name in dict.fromkeys(names) if name != "rtx"]
+
+
+def prefer_codec(transceiver: RTCRtpTransceiver, codec: str | None) -> None:
+    """Put a codec first in what is offered from now on; the others stay possible."""
+    if codec is not None:
+        capabilities = RTCRtpSender.getCapabilities(transceiver.kind).codecs
+        transceiver.setCodecPreferences(sorted(capabilities, key=lambda c: c.name.lower() != codec))
+
+
+def pin_bitrate(transceiver: RTCRtpTransceiver, bitrate: int | None) -> None:
+    """Have a sender that has not begun yet keep to a bit rate."""
+    if bitrate is None or not _can_pin():
+        return
+    codec = transceiver._codecs[0].name.lower()
+    if codec in PINNED:
+        setattr(transceiver.sender, ENCODER, PINNED[codec](int(bitrate)))
+
+
+ENCODER = "_RTCRtpSender__encoder"
+"""The attribute of a sender that holds its encoder."""
+
+
+@functools.cache
+def _can_pin() -> bool:
+    """Whether this version of aiortc has what is used here (1.14 to 1.16 have)."""
+    stored = (*RTCRtpSender.__init__.__code__.co_names,)
+    used = (*RTCRtpSender._next_encoded_frame.__code__.co_names,)
+    able = (
+        ENCODER in stored
+        and ENCODER in used
+        and "_codecs" in RTCRtpTransceiver.__init__.__code__.co_names
+        and all(
+            isinstance(getattr(encoder, "target_bitrate", None), property)
+            for encoder in (Vp8Encoder, H264Encoder)
+        )
+    )
+    if not able:
+        logger.warning(
+            "this version of aiortc hides its encoders: video_bitrate has no effect with it"
+        )
+    return able
+
+
+class _Pinned:
+    """An encoder whose rate does not follow the receiver's reports."""
+
+    def __init__(self, bitrate: int) -> None:
+        super().__init__()
+        self._bitrate = bitrate
+
+    @property
+    def target_bitrate(self) -> int:
+        return self._bitrate
+
+    @target_bitrate.setter
+    def target_bitrate(self, bitrate: int) -> None:
+        pass
+
+
+class _PinnedVp8(_Pinned, Vp8Encoder):
+    def __init__(self, bitrate: int) -> None:
+        super().__init__(bitrate)
+        # libvpx's buffer is set from this, as a second's worth of bits.
+        private = "_Vp8Encoder__target_bitrate"
+        if hasattr(self, private):
+            setattr(self, private, bitrate)
+
+
+class _PinnedH264(_Pinned, H264Encoder):
+    """The same for x264, which needs to know the frame rate for that: aiortc says 30.
+
+    It makes the codec that its base class would make, before that does.
+    """
+
+    def __init__(self, bitrate: int) -> None:
+        super().__init__(bitrate)
+        self._framerate = 30.0
+        self._last: float | None = None
+
+    def encode(self, frame: Any, force_keyframe: bool = False) -> tuple[list[bytes], int]:
+        self._measure(frame)
+        codec = self.codec
+        if (
+            codec is None
+            or (codec.width, codec.height) != (frame.width, frame.height)
+            or abs(float(codec.framerate) / self._framerate - 1) > 0.25
+        ):
+            self.codec = self._make(frame)
+        return super().encode(frame, force_keyframe)
+
+    def _measure(self, frame: Any) -> None:
+        last, self._last = self._last, frame.time
+        if last is not None and self._last is not None and 0.004 < self._last - last < 1:
+            # Over some ten frames: one that is late is none of a slower source.
+            interval = 1 / self._framerate
+            self._framerate = 1 / (interval + (self._last - last - interval) / 10)
+
+    def _make(self, frame: Any) -> Any:
+        codec: Any = CodecContext.create("libx264", "w")
+        codec.width, codec.height = frame.width, frame.height
+        codec.pix_fmt = "yuv420p"
+        codec.bit_rate = self._bitrate
+        codec.framerate = Fraction(round(self._framerate * 100), 100)
+        codec.time_base = Fraction(1, 90000)
+        codec.profile = "Baseline"
+        rate = str(self._bitrate)
+        codec.options = {
+            "level": "31",
+            "tune": "zerolatency",
+            "maxrate": rate,
+            "bufsize": rate,
+        }
+        return codec
+
+
+PINNED: dict[str, type[_Pinned]] = {"vp8": _PinnedVp8, "h264": _PinnedH264}
+"""Encoders with a fixed bit rate, by codec."""
+
+
+class SentTrack(MediaStreamTrack):
+    """A track on its way into one connection.
+
+    aiortc stops a sender's track when its connection ends. This one stands in for the
+    user's, which goes on, and may be sent over the next connection.
+    """
+
+    def __init__(
+        self, track: MediaStreamTrack, sent: Sent, max_framerate: float | None = None
+    ) -> None:
+        super().__init__()
+        self.kind = track.kind
+        self._track = track
+        self._sent = sent
+        self._interval = 0.0 if max_framerate is None else 1 / max_framerate
+        self._next: float | None = None
+
+    async def recv(self) -> Any:
+        """Return the track's next frame, or the next one that the frame rate allows."""
+        while True:
+            if self.readyState != "live":
+                raise MediaStreamError(f"{self._track!r} is not sent here any more")
+            try:
+                frame: Any = await self._track.recv()
+            except MediaStreamError:
+                self.stop()
+                raise
+            if not self._interval or self._is_due(frame):
+                self._sent.frames += 1
+                return frame
+
+    def _is_due(self, frame: Any) -> bool:
+        at = getattr(frame, "time", None)
+        if at is None:
+            at = time.monotonic()
+        if self._next is None or abs(at - self._next) > 1:  # the first, or the clock jumped
+            self._next = at
+        if at < self._next - 0.002:
+            return False
+        # From when it was due, so that 20 of 30 frames are 20; not from further back, lest a
+        # pause is made up for.
+        self._next = max(self._next, at - self._interval) + self._interval
+        return True

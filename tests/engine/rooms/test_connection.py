@@ -1,0 +1,841 @@
+"""Two connections of ours, in one process, over signalling that may lose, delay and repeat."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from aiortc import RTCDataChannel
+
+from metered_sync.engine.rooms.connection import RemoteConnection
+from metered_sync.engine.webrtc.peer_connection import IncomingTrack
+from metered_sync.errors import NegotiationFailedError, NotConnectedError
+from metered_sync.events import IceServer
+from metered_sync.wire import sdp
+from metered_sync.wire.signals import Candidate, Description, EndOfCandidates, Signal
+from tests.support.connections import FAST, Pair, Side, frames, pair, picture, run, tone, until
+
+Rounds = Callable[[Side, Signal], float | tuple[float, ...] | None]
+
+
+def is_a(signal: Signal, type_: str) -> bool:
+    return isinstance(signal, Description) and signal.type == type_
+
+
+def losing(*lost: int, type_: str = "offer") -> Rounds:
+    """Return a filter that loses some of the descriptions of a type, by number."""
+    numbers = itertools.count()
+
+    def filter_(_side: Side, signal: Signal) -> float | None:
+        return None if is_a(signal, type_) and next(numbers) in lost else 0.0
+
+    return filter_
+
+
+async def messages(channel: RTCDataChannel) -> list[Any]:
+    received: list[Any] = []
+    channel.on("message", received.append)
+    return received
+
+
+async def exchange(one: RTCDataChannel, other: RTCDataChannel) -> None:
+    """Send a message over a channel, once it is open."""
+    received = await messages(other)
+    await until(lambda: one.readyState == "open", what="open")
+    one.send("hello")
+    await until(lambda: received == ["hello"], what="hello")
+
+
+async def all_play(both: Pair, each: int) -> None:
+    """Wait until both sides get that many tracks, with frames in all of them."""
+    for side in both.sides:
+        await until(lambda side=side: len(side.present) == each, what=f"{each} tracks")
+    tracks = [track for side in both.sides for track in side.present]
+    await asyncio.gather(*map(frames, tracks))
+
+
+# --- two that connect ------------------------------------------------------------------
+
+
+def test_tracks_both_ways_and_data_channels() -> None:
+    async def test() -> None:
+        async with pair() as both:
+            camera = [picture(stream_id="camera"), tone(stream_id="camera")]
+            both.polite.link.set_tracks(camera)
+            both.impolite.link.set_tracks([picture(), tone()])
+            await both.connected()
+            await all_play(both, 2)
+            got = both.impolite.present
+            assert [t.id for t in got] == [t.id for t in camera]
+            assert {t.stream_id for t in got} == {"camera"}
+            assert [t.stream_id for t in both.polite.present] == [None, None]
+            channel = both.polite.link.create_channel("chat", ordered=False)
+            await until(lambda: both.impolite.channels, what="the channel")
+            assert both.impolite.channels[0].label == "chat"
+            await exchange(channel, both.impolite.channels[0])
+            for side in both.sides:
+                assert side.states == ["connecting", "connected"]
+                assert (side.errors, side.resets, side.link.generations) == ([], 0, 1)
+            stats = await both.polite.link.stats()
+            assert stats["paths"] == [{"local": "host", "remote": "host"}]
+            assert [len(stats[way]) for way in ("incoming", "outgoing")] == [2, 2]
+
+    run(test())
+
+
+def test_only_a_data_channel() -> None:
+    async def test() -> None:
+        async with pair() as both:
+            assert both.polite.link.state == "idle"
+            channel = both.impolite.link.create_channel("only")
+            await both.connected()
+            await until(lambda: both.polite.channels, what="the channel")
+            await exchange(channel, both.polite.channels[0])
+            assert (both.impolite.offers(), both.polite.offers()) == (1, 0)
+
+    run(test())
+
+
+def test_without_anything_to_say_both_stay_idle() -> None:
+    async def test() -> None:
+        async with pair() as both:
+            for side in both.sides:
+                side.link.rebuild(local_id=side.link._local_id)
+            await asyncio.sleep(FAST.first_offer * 2)
+            for side in both.sides:
+                assert (side.link.state, side.states, side.sent) == ("idle", [], [])
+                assert side.resets == 0
+
+    run(test())
+
+
+def test_a_burst_of_changes_is_one_offer() -> None:
+    async def test() -> None:
+        async with pair() as both:
+            link = both.impolite.link
+            one, two = picture(), tone()
+            link.set_tracks([one])
+            link.set_tracks([one, two])
+            link.create_channel("a")
+            link.create_channel("b")
+            await both.connected()
+            await until(lambda: len(both.polite.channels) == 2, what="channels")
+            assert (both.impolite.offers(), both.polite.offers()) == (1, 0)
+
+    run(test())
+
+
+@pytest.mark.parametrize("first", ["polite", "impolite"])
+def test_who_offers(first: str) -> None:
+    async def test() -> None:
+        async with pair() as both:
+            side: Side = getattr(both, first)
+            started = time.monotonic()
+            side.link.set_tracks([tone()])
+            await both.connected()
+            waited = time.monotonic() - started
+            assert waited >= (FAST.first_offer if first == "polite" else FAST.courtesy)
+            assert (waited >= FAST.first_offer) == (first == "polite")
+            assert side.offers() == 1
+
+    run(test())
+
+
+def test_the_polite_one_lets_the_other_go_first() -> None:
+    async def test() -> None:
+        async with pair() as both:
+            both.polite.link.set_tracks([tone()])
+            await asyncio.sleep(FAST.first_offer / 4)
+            both.impolite.link.set_tracks([tone()])
+            await both.connected()
+            await all_play(both, 1)
+            assert (both.polite.offers(), both.impolite.offers()) == (0, 1)
+
+    run(test())
+
+
+def test_three_tracks_against_an_offer_of_one() -> None:
+    async def test() -> None:
+        async with pair() as both:
+            both.polite.link.set_tracks([tone(), picture(), picture()])
+            both.impolite.link.set_tracks([tone()])
+            await until(lambda: len(both.impolite.present) == 3, what="three tracks")
+            await asyncio.gather(*map(frames, both.impolite.present))
+            await frames(both.polite.present[0])
+            assert [len(s.link.pc.getTransceivers()) for s in both.sides] == [3, 3]
+            assert (both.polite.offers(), both.impolite.offers()) == (1, 1)
+
+    run(test())
+
+
+def test_audio_here_against_only_data_there() -> None:
+    async def test() -> None:
+        async with pair() as both:
+            both.polite.link.set_tracks([tone()])
+            channel = both.impolite.link.create_channel("only")
+            await until(lambda: both.impolite.present, what="the track")
+            await frames(both.impolite.present[0])
+            await exchange(channel, both.polite.channels[0])
+            assert both.polite.states == ["connecting", "connected"]
+
+    run(test())
+
+
+def test_a_channel_of_ours_against_an_offer_without() -> None:
+    async def test() -> None:
+        async with pair() as both:
+            channel = both.polite.link.create_channel("mine")
+            both.impolite.link.set_tracks([tone()])
+            await until(lambda: both.impolite.channels, what="the channel")
+            await exchange(channel, both.impolite.channels[0])
+            await frames(both.polite.present[0])
+            assert [side.resets for side in both.sides] == [0, 0]
+
+    run(test())
+
+
+def test_a_track_with_metadata_has_a_section_of_its_own() -> None:
+    async def test() -> None:
+        async with pair() as both:
+            both.polite.link.set_tracks([tone(metadata={"role": "mic"})])
+            both.impolite.link.set_tracks([tone()])
+            await all_play(both, 1)
+            directions = [t.currentDirection for t in both.polite.link.pc.getTransceivers()]
+            assert directions == ["recvonly", "sendonly"] or directions == ["recvonly", "sendrecv"]
+
+    run(test())
+
+
+# --- changes ---------------------------------------------------------------------------
+
+
+def test_removing_and_adding_again() -> None:
+    async def test() -> None:
+        async with pair() as both:
+            sound, video = tone(), picture()
+            both.impolite.link.set_tracks([sound, video])
+            await until(lambda: len(both.polite.present) == 2, what="two tracks")
+            heard, seen = both.polite.present
+            await frames(seen)
+            both.impolite.link.set_tracks([sound])
+            await until(lambda: both.polite.gone == [seen], what="gone")
+            stopped = seen.frames
+            await frames(heard)
+            assert seen.frames <= stopped + 3
+            assert both.polite.link.tracks == (heard,)
+            both.impolite.link.set_tracks([sound, video])
+            await until(lambda: len(both.polite.present) == 2, what="back")
+            assert both.polite.present == [heard, seen]
+            assert both.polite.first == [heard, seen]
+            await frames(seen)
+            assert len(both.polite.link.pc.getTransceivers()) == 2
+
+    run(test())
+
+
+def test_another_track_in_the_place_of_a_removed_one() -> None:
+    async def test() -> None:
+        async with pair() as both:
+            one, two = picture(), picture()
+            both.impolite.link.set_tracks([one])
+            await until(lambda: both.polite.present, what="a track")
+            await frames(both.polite.present[0])
+            both.impolite.link.set_tracks([two])
+            await until(lambda: both.polite.gone, what="gone")
+            await until(lambda: both.polite.present, what="another")
+            assert both.polite.present[0].id == two.id
+            await frames(both.polite.present[0])
+            assert len(both.polite.link.pc.getTransceivers()) == 1
+
+    run(test())
+
+
+def test_replacing_needs_no_negotiation() -> None:
+    async def test() -> None:
+        async with pair() as both:
+            one, two = picture(), picture()
+            both.impolite.link.set_tracks([one])
+            await until(lambda: both.polite.present, what="a track")
+            seen = both.polite.present[0]
+            await frames(seen)
+            sent = len(both.impolite.sent)
+            both.impolite.link.replace_track(one, two)
+            await frames(seen, more=20)
+            both.impolite.link.replace_track(two, one)
+            await frames(seen, more=20)
+            assert len(both.impolite.sent) == sent
+            # a later negotiation does not make it another track
+            both.impolite.link.replace_track(one, two)
+            both.impolite.link.set_tracks([two, tone()])
+            await until(lambda: len(both.polite.present) == 2, what="two tracks")
+            assert both.polite.present[0] is seen
+            assert both.polite.gone == []
+            both.impolite.link.replace_track(two, None)
+            await until(lambda: both.polite.gone == [seen], what="gone")
+
+    run(test())
+
+
+# --- signals that are lost, late or many ------------------------------------------------
+
+
+@pytest.mark.parametrize("type_", ["offer", "answer"])
+@pytest.mark.parametrize("first", ["polite", "impolite"])
+def test_a_lost_description_is_repeated(type_: str, first: str) -> None:
+    async def test() -> None:
+        async with pair() as both:
+            both.filter = losing(0, 1, type_=type_)
+            side: Side = getattr(both, first)
+            side.link.set_tracks([tone()])
+            await both.connected()
+            await all_play_one(both.other(side))
+            assert all(side.link.generations == 1 for side in both.sides)
+
+    run(test())
+
+
+async def all_play_one(side: Side) -> None:
+    await until(lambda: side.present, what="a track")
+    await frames(side.present[0])
+
+
+def test_an_impolite_first_offer_that_was_lost() -> None:
+    # The other side did not know us yet, and makes an offer of its own: which is ignored.
+    async def test() -> None:
+        timings = replace(FAST, answer=30.0)
+        async with pair(timings=timings) as both:
+            both.filter = losing(0)
+            both.impolite.link.set_tracks([tone()])
+            both.polite.link.set_tracks([tone()])
+            await both.connected()
+            await all_play(both, 1)
+
+    run(test())
+
+
+def test_offers_that_cross() -> None:
+    async def test() -> None:
+        async with pair() as both:
+            # each learns of the other's only after it has made its own
+            both.filter = lambda _side, signal: 0.3 if is_a(signal, "offer") else 0.0
+            both.polite.link._agenda.offer_at = 0.0
+            both.polite.link.set_tracks([tone(), picture()])
+            both.impolite.link.set_tracks([tone()])
+            await both.connected()
+            await until(lambda: len(both.impolite.present) == 2, what="two tracks")
+            await asyncio.gather(*map(frames, both.impolite.present))
+            await all_play_one(both.polite)
+            assert both.polite.offers() >= 1
+            assert (both.polite.resets, both.impolite.resets) == (1, 0)
+
+    run(test())
+
+
+@pytest.mark.parametrize("metadata", [None, {"n": 1}])
+def test_offers_that_cross_on_a_live_connection(metadata: dict[str, Any] | None) -> None:
+    async def test() -> None:
+        async with pair() as both:
+            sound = {side: tone() for side in both.sides}
+            for side in both.sides:
+                side.link.set_tracks([sound[side]])
+            await all_play(both, 1)
+            both.filter = lambda _side, signal: 0.2 if is_a(signal, "offer") else 0.0
+            channels = []
+            for side in both.sides:
+                side.link.set_tracks([sound[side], picture(metadata=metadata), picture()])
+                channels.append(side.link.create_channel("one"))
+            offers = [side.offers() for side in both.sides]
+            await all_play(both, 3)
+            for side, mine, before in zip(both.sides, channels, offers, strict=True):
+                await until(lambda side=side: side.channels, what="its channel")
+                await until(lambda mine=mine: mine.readyState == "open", what="ours")
+                assert side.offers() > before  # they did cross
+                assert len(side.first) == 3
+                assert (side.gone, side.errors, side.link.generations) == ([], [], 1)
+                assert side.link.state == "connected"
+
+    run(test())
+
+
+def test_an_offer_right_behind_an_answer() -> None:
+    async def test() -> None:
+        async with pair() as both:
+            # Three of ours, one of theirs: the answer and the next offer come together.
+            held: list[Any] = []
+            carry = both.carry
+
+            async def hold(side: Side, data: dict[str, Any], signal: Signal) -> None:
+                held.append((side, data, signal))
+                if is_a(signal, "offer"):
+                    for item in held:
+                        await carry(*item)
+                    held.clear()
+
+            both.polite.carry = hold
+            both.polite.link.set_tracks([tone(), picture()])
+            both.impolite.link.set_tracks([tone()])
+            await until(lambda: len(both.impolite.present) == 2, what="two tracks")
+            await asyncio.gather(*map(frames, both.impolite.present))
+            assert all(side.link.generations == 1 for side in both.sides)
+
+    run(test())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_signalling_that_does_everything_wrong(seed: int) -> None:
+    async def test() -> None:
+        rng = random.Random(seed)
+
+        def faults(_side: Side, _signal: Signal) -> float | tuple[float, ...] | None:
+            if rng.random() < 0.25:
+                return None
+            delays = [rng.random() * 0.4 for _ in range(rng.choice([1, 1, 2]))]
+            return tuple(delays)
+
+        async with pair() as both:
+            both.filter = faults
+            tracks: dict[Side, list[Any]] = {side: [] for side in both.sides}
+            for _ in range(3):
+                for side in rng.sample(both.sides, 2):
+                    tracks[side].append(rng.choice([tone, picture])())
+                    side.link.set_tracks(tracks[side])
+                    await asyncio.sleep(rng.random() * 0.5)
+            both.filter = lambda _side, _signal: 0.0
+            await both.connected(30)
+            await until(lambda: all(len(s.present) == 3 for s in both.sides), 30, "three tracks")
+            await asyncio.gather(*(frames(t, timeout=30) for s in both.sides for t in s.present))
+            for side in both.sides:
+                other = both.other(side)
+                assert {t.id for t in side.present} == {t.id for t in tracks[other]}
+                assert len(side.first) == 3
+
+    run(test(), 100)
+
+
+def test_sending_does_not_hold_up_what_comes() -> None:
+    async def test() -> None:
+        async with pair() as both:
+            carry = both.carry
+
+            async def unacknowledged(side: Side, data: dict[str, Any], signal: Signal) -> None:
+                await carry(side, data, signal)
+                await asyncio.sleep(3)
+
+            for side in both.sides:
+                side.carry = unacknowledged
+                side.link.set_tracks([tone(), picture()])
+            started = time.monotonic()
+            await all_play(both, 2)
+            assert time.monotonic() - started < 2.9
+
+    run(test())
+
+
+# --- recovery --------------------------------------------------------------------------
+
+
+async def kill(side: Side) -> None:
+    """Have a peer connection end without a word, as when the network goes."""
+    pc = side.link.pc
+    for transceiver in pc.getTransceivers()[:1]:
+        await transceiver.receiver.transport.transport.stop()
+
+
+@pytest.mark.parametrize("victim", ["polite", "impolite"])
+def test_a_failed_connection_is_made_again(victim: str) -> None:
+    async def test() -> None:
+        async with pair() as both:
+            for side in both.sides:
+                side.link.set_tracks([tone(), picture()])
+            await all_play(both, 2)
+            before = {side: list(side.present) for side in both.sides}
+            side: Side = getattr(both, victim)
+            await side.link.pc.close()
+            await until(lambda: "reconnecting" in side.states, what="reconnecting")
+            await both.connected()
+            await all_play(both, 2)
+            for side in both.sides:
+                assert side.present == before[side]
+                assert len(side.first) == 2
+                assert side.gone == []
+                assert side.resets == 1
+                assert all(track.restarts == 1 for track in side.present)
+
+    run(test())
+
+
+def test_a_rebuild_keeps_channels_sections_and_tracks() -> None:
+    async def test() -> None:
+        async with pair() as both:
+            link = both.impolite.link
+            link.create_channel("first")
+            await until(lambda: both.polite.channels, what="the channel")
+            for side in both.sides:  # the section for data is the first one
+                side.link.set_tracks([tone(), picture(), picture()])
+            await all_play(both, 3)
+            for side in both.sides:
+                side.link.set_tracks(side.link._sections.tracks[:1])
+            await until(lambda: all(len(s.present) == 1 for s in both.sides), what="one left")
+            layout = [(slot.kind, slot.mid) for slot in link._sections.slots]
+            assert layout[0][0] == "application"
+            for side in (both.impolite, both.polite):
+                both.polite.channels.clear()
+                both.impolite.on_reset_do = lambda: link.create_channel("again")
+                for one in both.sides:
+                    one.states.clear()
+                side.link.rebuild(local_id=side.link._local_id)
+                assert side.states == ["reconnecting"]
+                await until(lambda: both.polite.channels, what="the channel, again")
+                await both.connected()
+                await all_play(both, 1)
+                assert [(slot.kind, slot.mid) for slot in link._sections.slots] == layout
+            assert all(len(side.first) == 3 for side in both.sides)
+
+    run(test())
+
+
+def test_a_new_id_changes_who_is_polite() -> None:
+    async def test() -> None:
+        async with pair() as both:
+            both.impolite.link.set_tracks([tone()])
+            await both.connected()
+            assert not both.impolite.link.polite
+            both.impolite.link.rebuild(local_id="0")
+            assert both.impolite.link.polite
+            await both.connected()
+
+    run(test())
+
+
+def test_offers_of_two_restarts_at_once() -> None:
+    async def test() -> None:
+        async with pair() as both:
+            both.impolite.link.set_tracks([tone()])
+            await all_play_one(both.polite)
+            both.impolite.link.rebuild(local_id="b")
+            offers = both.impolite.offers()
+            await until(lambda: both.impolite.offers() > offers, what="an offer")
+            both.impolite.link.rebuild(local_id="b")
+            await until(lambda: both.impolite.link.state == "connected", what="connected")
+            await both.connected()
+            await frames(both.polite.present[0])
+            assert both.polite.present == both.polite.first
+
+    run(test())
+
+
+def test_the_ladder_ends() -> None:
+    async def test() -> None:
+        timings = replace(FAST, media_connect=0.3)
+        async with pair(timings=timings) as both:
+            both.filter = lambda _side, _signal: None
+            side = both.impolite
+            side.link.set_tracks([tone()])
+            await until(lambda: side.exhausted, what="exhausted")
+            tries = len(timings.ladder) + 1
+            assert side.link.generations == tries
+            assert len(side.errors) == tries
+            assert side.exhausted[0].stage == "answer"
+            await asyncio.sleep(1)
+            assert (side.link.generations, len(side.exhausted)) == (tries, 1)
+            # an offer of the other side, or a rebuild, starts again
+            both.filter = lambda _side, _signal: 0.0
+            both.polite.link.set_tracks([tone()])
+            await both.connected()
+            await all_play(both, 1)
+
+    run(test())
+
+
+def test_an_offer_ends_a_long_pause() -> None:
+    async def test() -> None:
+        timings = replace(FAST, media_connect=0.5, ladder=(60.0,))
+        async with pair(timings=timings) as both:
+            both.filter = lambda _side, _signal: None
+            both.impolite.link.set_tracks([tone()])
+            await until(lambda: both.impolite.errors, what="an error")
+            both.filter = lambda _side, _signal: 0.0
+            both.polite.link.set_tracks([tone()])
+            await both.connected()
+            await all_play(both, 1)
+            assert both.impolite.link.generations == 2
+
+    run(test())
+
+
+def test_a_rebuild_after_the_ladder() -> None:
+    async def test() -> None:
+        timings = replace(FAST, media_connect=0.2, ladder=(0.0,))
+        async with pair(timings=timings) as both:
+            both.filter = lambda _side, _signal: None
+            both.impolite.link.set_tracks([tone()])
+            await until(lambda: both.impolite.exhausted, what="exhausted")
+            both.filter = lambda _side, _signal: 0.0
+            both.impolite.link.rebuild(local_id="b")
+            await both.connected()
+            await all_play_one(both.polite)
+
+    run(test())
+
+
+def test_a_connection_that_never_comes_about() -> None:
+    # Without candidates ICE would wait for ever.
+    async def test() -> None:
+        timings = replace(FAST, media_connect=0.5)
+
+        async with pair(timings=timings) as both:
+            both.impolite.link.set_tracks([tone()])
+
+            def no_candidates(side: Side, signal: Signal) -> float | None:
+                if not isinstance(signal, Description):
+                    return None
+                lines = signal.sdp.split("\r\n")
+                kept = [line for line in lines if "candidate" not in line]
+                other = both.other(side).link
+                other.receive(Description(signal.type, "\r\n".join(kept)))
+                return None
+
+            both.filter = no_candidates
+            await until(lambda: both.impolite.errors, what="an error")
+            error = both.impolite.errors[0]
+            assert isinstance(error, NegotiationFailedError)
+            assert error.stage == "ICE"
+            assert str(error) == "b-a: the peer has sent no address to reach it at (ICE candidates)"
+            both.filter = lambda _side, _signal: 0.0
+            await both.connected()
+
+    run(test())
+
+
+def test_signalling_that_is_away() -> None:
+    async def test() -> None:
+        async with pair() as both:
+
+            async def away(_side: Side, _data: dict[str, Any], _signal: Signal) -> None:
+                raise NotConnectedError("away")
+
+            both.impolite.carry = away
+            both.impolite.link.set_tracks([tone()])
+            await until(lambda: both.impolite.offers() > 2, what="repeated")
+            assert [str(e) for e in both.impolite.errors] == [
+                "b-a: the offer could not be sent: away"
+            ]
+            both.impolite.carry = both.carry
+            await both.connected()
+
+    run(test())
+
+
+# --- what others send -------------------------------------------------------------------
+
+
+def lone(**options: Any) -> Side:
+    """Return a side whose signals go nowhere."""
+    side = Side("a", "b", timings=replace(FAST, media_connect=30, answer=30), **options)
+
+    async def nowhere(_side: Side, _data: dict[str, Any], _signal: Signal) -> None:
+        pass
+
+    side.carry = nowhere
+    return side
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "v=1", "v=0\r\na=ice-pwd:verysecretverysecret\r\nm=audio", "v=0\r\no=- 1 1 IN IP4 0\r\n"],
+)
+def test_a_description_that_makes_no_sense(text: str) -> None:
+    async def test() -> None:
+        side = lone()
+        for type_ in ("offer", "answer"):
+            side.link.receive(Description(type_, text))  # type: ignore[arg-type]
+        await until(lambda: len(side.errors) == 2, what="errors")
+        assert [getattr(e, "stage", "") for e in side.errors] == ["offer", "answer"]
+        assert "verysecret" not in str(side.errors)
+        assert side.link.state == "idle"
+        await side.link.aclose()
+
+    run(test())
+
+
+def test_signals_out_of_season() -> None:
+    async def test() -> None:
+        async with pair() as both:
+            link = both.polite.link
+            link.receive(EndOfCandidates())
+            link.receive(Candidate("candidate:1 1 udp 1 127.0.0.1 9 typ host", "0", 0))
+            link.receive(Candidate("nonsense", "0", 0, "none"))
+            both.impolite.link.set_tracks([tone()])
+            await both.connected()
+            answer = next(s for s in both.polite.sent if is_a(s, "answer"))
+            offer = next(s for s in both.impolite.sent if is_a(s, "offer"))
+            assert isinstance(answer, Description)
+            assert isinstance(offer, Description)
+            both.impolite.link.receive(answer)  # nobody asked
+            link.receive(Description("answer", offer.sdp.replace("actpass", "active")))
+            both.impolite.link.set_tracks([*both.impolite.link._sections.tracks, picture()])
+            await until(lambda: len(both.polite.present) == 2, what="two tracks")
+            link.receive(offer)  # the first one, late
+            await asyncio.gather(*map(frames, both.polite.present))
+            assert len(both.polite.present) == 2
+            assert all(s.link.generations == 1 and not s.errors for s in both.sides)
+
+    run(test())
+
+
+def test_candidates_are_counted_and_belong_to_a_description() -> None:
+    async def test() -> None:
+        source = lone()
+        source.link.set_tracks([tone()])
+        await until(source.offers, what="an offer")
+        offer = next(s for s in source.sent if isinstance(s, Description))
+        fragment = sdp.parse(offer.sdp).sections[0].ice_ufrag
+        kept = [line for line in offer.sdp.split("\r\n") if "candidate" not in line]
+        side = lone()
+        # early ones wait for theirs; those of nobody, and a nameless end, do no harm
+        side.link.receive(Candidate(candidate(1), "0", 0, fragment))
+        side.link.receive(Candidate(candidate(2) + f" ufrag {fragment}", "0", 0))
+        side.link.receive(Candidate(candidate(3), "0", 0, "other"))
+        side.link.receive(Description("offer", "\r\n".join(kept)))
+        side.link.receive(EndOfCandidates())
+        side.link.receive(EndOfCandidates("other"))
+        side.link.receive(Candidate(candidate(4), "0", None, fragment))
+        side.link.receive(Candidate(candidate(5), None, 0))
+        side.link.receive(Candidate(candidate(6), "1", 0, fragment))  # of another section
+        await until(lambda: len(remote_candidates(side)) == 4, what="four candidates")
+        assert remote_candidates(side) == [1, 2, 4, 5]
+        for number in range(10, 400):
+            side.link.receive(Candidate(candidate(number), "0", 0, fragment))
+        await until(lambda: not side.link._inbox, what="all handled")
+        await asyncio.sleep(0.1)
+        assert len(remote_candidates(side)) == 200 - 1  # (that of another section counted)
+        side.link.receive(EndOfCandidates(fragment))
+        transport = side.link.pc.getTransceivers()[0].receiver.transport.transport
+        await until(lambda: transport.iceGatherer._remote_candidates_end, what="the end")
+        for one in (source, side):
+            await one.link.aclose(quiet=True)
+
+    run(test())
+
+
+def candidate(number: int) -> str:
+    return f"candidate:{number} 1 udp 2122260223 192.0.2.1 {50000 + number} typ host"
+
+
+def remote_candidates(side: Side) -> list[int]:
+    transceivers = side.link.pc.getTransceivers()
+    if not transceivers:
+        return []
+    transport = transceivers[0].receiver.transport.transport
+    return [one.port - 50000 for one in transport.getRemoteCandidates()]
+
+
+def test_a_flood_of_signals_is_bounded() -> None:
+    async def test() -> None:
+        side = lone()
+        for number in range(5000):
+            side.link.receive(Candidate(candidate(number), "0", 0, "later"))
+        assert len(side.link._inbox) <= 1000
+        await until(lambda: not side.link._inbox, what="all handled")
+        assert len(side.link._inbox._early) <= 100
+        await side.link.aclose()
+
+    run(test())
+
+
+# --- servers ---------------------------------------------------------------------------
+
+
+def test_a_turn_server_that_does_not_answer_costs_little() -> None:
+    async def test() -> None:
+        silent = asyncio.DatagramProtocol()
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: silent, ("127.0.0.1", 0)
+        )
+        port = transport.get_extra_info("sockname")[1]
+        server = IceServer((f"turn:127.0.0.1:{port}",), "user", "pass")
+        started = time.monotonic()
+        async with pair(servers=(server,), gather_timeout=0.3) as both:
+            both.impolite.link.create_channel("x")
+            await both.connected()
+            assert time.monotonic() - started < 4
+        transport.close()
+
+    run(test())
+
+
+@pytest.mark.parametrize("server", [None, "turn:127.0.0.1:9"])
+def test_relay_only_shows_no_other_path(server: str | None) -> None:
+    async def test() -> None:
+        servers = () if server is None else (IceServer((server,), "user", "pass"),)
+        side = lone(servers=servers, relay_only=True, gather_timeout=0.2)
+        side.link.set_tracks([tone()])
+        if server is None:
+            await until(lambda: side.errors, what="an error")
+            assert "needs a TURN server" in str(side.errors[0])
+            assert side.offers() == 0
+        else:
+            await until(side.offers, what="an offer")
+            offer = next(s for s in side.sent if isinstance(s, Description))
+            assert "a=candidate" not in offer.sdp
+        await side.link.aclose()
+
+    run(test())
+
+
+# --- the end ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_closing(quiet: bool) -> None:
+    async def test() -> None:
+        async with pair() as both:
+            for side in both.sides:
+                side.link.set_tracks([tone()])
+            await all_play(both, 1)
+            incoming: IncomingTrack = both.polite.present[0]
+            other = both.impolite.link
+            started = time.monotonic()
+            await both.polite.link.aclose(quiet=quiet)
+            assert time.monotonic() - started < 4
+            assert incoming.ended
+            assert both.polite.states[-1] == both.polite.link.state == "closed"
+            await both.polite.link.aclose()
+            if quiet:
+                await asyncio.sleep(0.5)
+                assert other.state == "connected"
+            else:
+                await until(lambda: other.state == "reconnecting", what="it notices")
+            both.polite.link.rebuild(local_id="a")
+            assert both.polite.link.state == "closed"
+
+    run(test())
+
+
+def test_closing_while_candidates_are_gathered() -> None:
+    async def test() -> None:
+        side = lone(servers=(IceServer(("turn:127.0.0.1:9",), "u", "p"),), gather_timeout=0.5)
+        side.link.set_tracks([tone()])
+        await asyncio.sleep(0.1)
+        side.link.rebuild(local_id="a")
+        await asyncio.sleep(0.1)
+        await side.link.aclose()
+        assert side.offers() == 0
+
+    run(test())
+
+
+def test_a_repr() -> None:
+    async def test() -> None:
+        side = lone()
+        assert repr(side.link) == "<RemoteConnection a-b: idle>"
+        assert isinstance(side.link, RemoteConnection)
+        await side.link.aclose()
+
+    run(test())

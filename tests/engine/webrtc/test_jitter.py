@@ -1,0 +1,370 @@
+"""From packets to the decoder, with receivers of aiortc's and what its encoders make."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from aiortc import RTCRtpReceiver
+from aiortc.jitterbuffer import JitterBuffer
+from aiortc.rtp import RtpPacket
+
+from metered_sync.engine.webrtc import jitter
+from tests.support.receivers import (
+    FRAME,
+    PCMU,
+    Clock,
+    Decoder,
+    Network,
+    Receiver,
+    Transport,
+    encoded,
+    packets,
+)
+
+pytestmark = pytest.mark.usefixtures("clock")
+both = pytest.mark.parametrize("codec", ["vp8", "h264"])
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    assert jitter._works()  # with the versions of aiortc that these tests run with
+    clock = Clock()
+    monkeypatch.setattr(jitter, "time", clock)
+    return clock
+
+
+def stamps(handed: list[Any]) -> list[int]:
+    """Return the times of frames, in 1/90000 s since the first one that was handed over."""
+    return [frame.timestamp for _, frame in handed]
+
+
+@both
+def test_a_picture_is_handed_over_with_its_last_packet(codec: str) -> None:
+    receiver, decoder = Receiver(), Decoder(codec)
+    for number, picture in enumerate(packets(codec, encoded(codec, 20))):
+        *first, last = picture
+        assert receiver.take(*first) == []
+        handed = receiver.take(last)
+        assert stamps(handed) == [number * FRAME]
+        assert decoder.numbers(handed) == [number]
+    assert (receiver.plis, receiver.asked) == (0, [])
+
+
+@both
+@pytest.mark.parametrize("seed", range(8))
+def test_nothing_is_lost_or_reordered_by_a_bad_network(codec: str, seed: int, clock: Clock) -> None:
+    """Packets are lost, delayed and doubled, 3 % each; so are those that are sent again."""
+    receiver, decoder = Receiver(), Decoder(codec)
+    sent = packets(codec, encoded(codec, 200))
+    handed = receiver.take(*sent[0])
+    network = Network(receiver, clock, seed)
+    for picture in sent[1:]:
+        for packet in picture:
+            network.send(packet)
+        handed += network.run(clock.now + FRAME / 90000)
+    for number in range(200, 220):  # what comes after tells that the last ones are missing
+        network.send(RtpPacket(97, 0, sent[-1][-1].sequence_number + number - 199, 9, 1, b""))
+        handed += network.run(clock.now + FRAME / 90000)
+    assert receiver.asked
+    assert stamps(handed) == [number * FRAME for number in range(200)]
+    assert decoder.numbers(handed) == list(range(200))
+    assert receiver.plis == 0
+
+
+def test_what_waited_for_a_packet_comes_with_it_at_once() -> None:
+    """Pictures of one packet: handed over one by one, they would stay late."""
+    receiver = Receiver()
+    sent = packets("vp8", [[bytes([0x10, number > 0, 7])] for number in range(10)])
+    assert len(receiver.take(*sent[0])) == 1
+    assert receiver.take(*(packet for picture in sent[2:9] for packet in picture)) == []
+    assert stamps(receiver.take(*sent[1])) == [number * FRAME for number in range(1, 9)]
+    assert stamps(receiver.take(*sent[9])) == [9 * FRAME]
+
+
+def test_missing_packets_are_asked_for_until_they_come(clock: Clock) -> None:
+    receiver = Receiver()
+    sent = [p for picture in packets("vp8", encoded("vp8", 40)) for p in picture]
+    receiver.take(*sent[:10])
+    lost = sent[10].sequence_number
+    for packet in sent[11:31]:
+        clock.now += 0.03
+        receiver.take(packet)
+    assert receiver.asked == [[lost]] * len(receiver.asked)
+    assert len(receiver.asked) in (5, 6)  # at once, then after 0.1 s each
+    receiver.take(sent[10])
+    clock.now += 1
+    receiver.take(*sent[31:])
+    assert len(receiver.asked) in (5, 6)
+
+
+@both
+def test_packets_come_in_any_order_at_the_beginning(codec: str) -> None:
+    receiver, decoder = Receiver(), Decoder(codec)
+    sent = [packet for picture in packets(codec, encoded(codec, 10)) for packet in picture]
+    handed = receiver.take(*reversed(sent[:8]))
+    assert handed
+    handed += receiver.take(*sent[8:])
+    assert decoder.numbers(handed) == list(range(10))
+
+
+@both
+def test_padding_and_doubles_change_nothing(codec: str) -> None:
+    receiver, decoder = Receiver(), Decoder(codec)
+    handed = []
+    sequence = 65530
+    for number, picture in enumerate(packets(codec, encoded(codec, 12))):
+        # A browser's padding has the time of the picture before, or of none.
+        moments = [picture[-1].timestamp, picture[-1].timestamp + 1][: number % 3]
+        padding = [RtpPacket(picture[0].payload_type, timestamp=at, ssrc=1) for at in moments]
+        for packet in (*picture, *padding):
+            packet.sequence_number = sequence = (sequence + 1) & 0xFFFF
+        handed += receiver.take(*picture, *picture)
+        for packet in padding:
+            packet.padding_size = 200
+            assert receiver.take(packet) == []
+    assert decoder.numbers(handed) == list(range(12))
+    assert receiver.plis == 0
+
+
+@both
+def test_pictures_without_a_marker_come_with_the_next_one(codec: str) -> None:
+    receiver, decoder = Receiver(), Decoder(codec)
+    handed = []
+    for number, picture in enumerate(packets(codec, encoded(codec, 10))):
+        for packet in picture:
+            packet.marker = 0
+        handed += receiver.take(*picture)
+        assert len(handed) == number
+    assert decoder.numbers(handed) == list(range(9))
+
+
+@both
+def test_pictures_of_the_same_moment_are_two(codec: str) -> None:
+    receiver, decoder = Receiver(), Decoder(codec)
+    handed = []
+    for picture in packets(codec, encoded(codec, 10)):
+        for packet in picture:
+            packet.timestamp = 5
+        handed += receiver.take(*picture)
+    assert decoder.numbers(handed) == list(range(10))
+    assert stamps(handed) == [0] * 10
+
+
+def test_a_sender_whose_markers_are_wrong_is_not_trusted_again() -> None:
+    """RFC 6184 lets receivers take the marker of H.264 for a hint only."""
+    receiver = Receiver()
+    first, second = (
+        b"\x41\x9a one",
+        b"\x41\x1a two",
+    )  # slices, from macroblock 0 and from a later one
+    parameters = b"\x67 parameters"
+    sent = packets("h264", [[parameters, b"\x68 more", first, second]] + [[first, second]] * 3)
+    for picture in sent:
+        for packet in picture:
+            packet.marker = 1
+    handed = [frame.data for _, frame in receiver.take(*(p for picture in sent for p in picture))]
+    start = b"\0\0\0\1"
+    whole = start + first + start + second
+    # Of the first picture what followed a marker came apart; then pictures are whole.
+    assert handed[-2:] == [whole, whole]
+    assert b"".join(handed[:-2]) == start + parameters + start + b"\x68 more" + whole
+    assert len(receiver.take(*packets("h264", [[first]], timestamp=99, sequence=65510)[0])) == 1
+
+
+# --- what is lost for good ------------------------------------------------------------
+
+
+@both
+def test_after_a_loss_pictures_go_on_with_a_key_frame(codec: str, clock: Clock) -> None:
+    receiver, decoder = Receiver(), Decoder(codec)
+    sent = packets(codec, encoded(codec, 60, keys=(45,)))
+    handed = []
+    for number, picture in enumerate(sent):
+        clock.now += FRAME / 90000
+        handed += receiver.take(*(picture[1:] if number == 5 else picture))
+        if number == 5 + 29:
+            assert receiver.plis == 0
+        if number == 40:
+            assert receiver.plis == 1  # a second after the loss
+    assert decoder.numbers(handed) == [*range(5), *range(45, 60)]
+    assert receiver.plis == 1
+
+
+def test_a_key_frame_is_asked_for_again(clock: Clock) -> None:
+    receiver = Receiver()
+    sent = [[p] for p in (bytes([0x10, number > 0]) for number in range(200))]
+    pictures = packets("vp8", sent)
+    receiver.take(*pictures[0])
+    for picture in pictures[2:62]:  # two seconds more than are waited for
+        clock.now += 1 / 30
+        receiver.take(*picture)
+    assert receiver.plis in (2, 3)
+    # Somebody who sends none has what comes decoded in the end.
+    handed = []
+    for picture in pictures[62:]:
+        clock.now += 1 / 30
+        handed += receiver.take(*picture)
+    assert handed
+    plis = receiver.plis
+    assert plis <= 9
+    clock.now += 5
+    assert len(receiver.take(*packets("vp8", [[b"\x10\x01"]], sequence=65500 + 200)[0])) == 1
+    assert receiver.plis == plis
+
+
+@both
+@pytest.mark.parametrize("jump", [2000, 30000, 40000])
+def test_numbers_that_jump_are_a_new_beginning(codec: str, jump: int) -> None:
+    receiver, decoder = Receiver(), Decoder(codec)
+    pictures = encoded(codec, 200, keys=(60,))
+    handed = receiver.take(*(p for picture in packets(codec, pictures[:10]) for p in picture))
+    for picture in packets(codec, pictures[10:], sequence=65500 + jump):
+        handed += receiver.take(*picture)
+    assert decoder.numbers(handed) == [*range(10), *range(60, 200)]
+    assert receiver.plis > 0
+
+
+@both
+def test_another_source_begins_at_once(codec: str) -> None:
+    receiver, decoder = Receiver(), Decoder(codec)
+    handed = []
+    for ssrc, sequence in ((1, 100), (2, 90), (3, 40000)):
+        for picture in packets(codec, encoded(codec, 8), sequence=sequence, ssrc=ssrc):
+            handed += receiver.take(*picture)
+    assert decoder.numbers(handed) == [*range(8)] * 3
+    assert receiver.plis == 0
+
+
+def test_it_holds_a_bounded_number_of_packets() -> None:
+    receiver = Receiver()
+    sent = packets("vp8", [[b"\x10\x01"]] * 5000)
+    for picture in sent:
+        if picture[0].sequence_number % 700:
+            receiver.take(*picture)
+        assert len(receiver.raw._RTCRtpReceiver__jitter_buffer._waiting) <= jitter.CAPACITY
+
+
+# --- where nobody reads ---------------------------------------------------------------
+
+
+@both
+def test_what_nobody_wants_is_not_decoded(codec: str, clock: Clock) -> None:
+    receiver, decoder = Receiver(), Decoder(codec)
+    sent = packets(codec, encoded(codec, 60, keys=(45,)))
+    handed = [item for picture in sent[:10] for item in receiver.take(*picture)]
+    receiver.taker.wants = False
+    for picture in sent[10:30]:
+        assert receiver.take(*picture) == []
+    assert (receiver.taker.left_out, receiver.plis) == (20, 0)
+    receiver.taker.wants = True
+    for picture in sent[30:]:
+        clock.now += FRAME / 90000
+        handed += receiver.take(*picture)
+        assert receiver.plis == 1  # with the first packet, and that is enough
+    assert decoder.numbers(handed) == [*range(10), *range(45, 60)]
+    assert stamps(handed)[10] == 45 * FRAME  # time has gone on
+
+
+def test_sound_that_nobody_wants_is_not_decoded() -> None:
+    receiver = Receiver("audio")
+    assert len(receiver.take(*sound(range(3)))) == 3
+    receiver.taker.wants = False
+    assert receiver.take(*sound(range(3, 100))) == []
+    assert receiver.taker.left_out == 97
+    receiver.taker.wants = True
+    assert [frame.data for _, frame in receiver.take(*sound(range(100, 102)))] == [b"d", b"e"]
+
+
+def test_another_taker() -> None:
+    first, second = Receiver(), Receiver()
+    jitter.take_over(first.raw, second.taker)
+    second.taker.wants = False
+    assert first.take(*packets("vp8", [[b"\x10\0"]])[0]) == []
+    assert (first.taker.left_out, second.taker.left_out) == (0, 1)
+
+
+# --- sound ----------------------------------------------------------------------------
+
+
+def sound(numbers: range | list[int]) -> list[RtpPacket]:
+    return [
+        RtpPacket(PCMU.payloadType, 0, 65530 + n & 0xFFFF, n * 160, 1, bytes([n & 0xFF]))
+        for n in numbers
+    ]
+
+
+def heard(handed: list[Any]) -> list[int]:
+    return [frame.data[0] for _, frame in handed]
+
+
+def test_sound_comes_at_once_and_in_order() -> None:
+    receiver = Receiver("audio")
+    for number in range(20):
+        assert heard(receiver.take(*sound([number]))) == [number]
+    assert heard(receiver.take(*sound([22, 20, 20, 21]))) == [20, 21, 22]
+    assert heard(receiver.take(*sound([5, 23]))) == [23]
+
+
+def test_sound_goes_on_after_a_loss(clock: Clock) -> None:
+    receiver = Receiver("audio")
+    receiver.take(*sound(range(10)))
+    assert heard(receiver.take(*sound([11, 12, 13, 14]))) == []
+    assert heard(receiver.take(*sound([15]))) == [11, 12, 13, 14, 15]
+    assert heard(receiver.take(*sound([10, 16]))) == [16]  # too late
+    assert receiver.take(*sound([18])) == []
+    clock.now += 0.2  # a pause, as with silence
+    assert heard(receiver.take(*sound([19]))) == [18, 19]
+    assert heard(receiver.take(*sound([5000, 5001]))) == [5000 & 0xFF, 5001 & 0xFF]
+    assert receiver.plis == 0
+
+
+# --- other versions of aiortc ---------------------------------------------------------
+
+
+@pytest.fixture
+def unchecked(clock: Clock) -> Iterator[None]:
+    jitter._works.cache_clear()
+    yield
+    jitter._works.cache_clear()
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", ["_BUFFER", "_NACKS", "_CODECS", "_QUEUE", "_MAPPER", "_THREAD"])
+def test_where_something_is_missing_one_line_is_logged(
+    name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jitter, name, "_RTCRtpReceiver__renamed")
+    with caplog.at_level(logging.WARNING, logger="metered_sync"):
+        receivers: list[Any] = [RTCRtpReceiver("video", Transport()) for _ in range(3)]  # type: ignore[arg-type]
+        for receiver in receivers:
+            before = dict(vars(receiver))
+            jitter.take_over(receiver, Receiver.__new__(Receiver))  # type: ignore[arg-type]
+            assert vars(receiver) == before
+    (record,) = caplog.records
+    assert "this version of aiortc receives in a way not known" in record.getMessage()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_where_frames_are_handed_over_in_another_way(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if a version called its buffer otherwise, or did more with what comes out of it."""
+    monkeypatch.setattr(RTCRtpReceiver, "_handle_rtp_packet", _ignore)
+    receiver: Any = RTCRtpReceiver("video", Transport())  # type: ignore[arg-type]
+    with caplog.at_level(logging.WARNING, logger="metered_sync"):
+        jitter.take_over(receiver, Receiver.__new__(Receiver))  # type: ignore[arg-type]
+    assert isinstance(receiver._RTCRtpReceiver__jitter_buffer, JitterBuffer)
+    assert len(caplog.records) == 1
+
+
+async def _ignore(*_args: object) -> None:
+    pass
+
+
+def test_other_receivers_of_the_process_are_left_alone() -> None:
+    Receiver()
+    other: Any = RTCRtpReceiver("video", Transport())  # type: ignore[arg-type]
+    assert type(other._RTCRtpReceiver__jitter_buffer) is JitterBuffer
