@@ -85,27 +85,27 @@ from metered_sync.events import (
 if TYPE_CHECKING:
     from metered_sync.control import ControlPlane as ControlPlane
     from metered_sync.data_channel import DataChannel as DataChannel
-    from metered_sync.media.audio_source import AudioSource as AudioSource
-    from metered_sync.media.callbacks import FrameCallback as FrameCallback
-    from metered_sync.media.capture import VideoCapture as VideoCapture
-    from metered_sync.media.devices import DeviceSource as DeviceSource
-    from metered_sync.media.devices import from_camera as from_camera
-    from metered_sync.media.devices import from_microphone as from_microphone
-    from metered_sync.media.devices import screen_share as screen_share
-    from metered_sync.media.files import FileSource as FileSource
-    from metered_sync.media.files import from_file as from_file
-    from metered_sync.media.iteration import iter_frames as iter_frames
-    from metered_sync.media.pcm import PcmReader as PcmReader
-    from metered_sync.media.preview import Preview as Preview
-    from metered_sync.media.recorder import Recorder as Recorder
-    from metered_sync.media.recording import RecordingInfo as RecordingInfo
-    from metered_sync.media.rtsp import RtspSource as RtspSource
-    from metered_sync.media.rtsp import from_rtsp as from_rtsp
+    from metered_sync.media.notebook.preview import Preview as Preview
+    from metered_sync.media.recording.recorder import Recorder as Recorder
+    from metered_sync.media.recording.recording import RecordingInfo as RecordingInfo
     from metered_sync.media.snapshot import Snapshot as Snapshot
-    from metered_sync.media.stream import MediaStream as MediaStream
-    from metered_sync.media.track import FrameQueue as FrameQueue
-    from metered_sync.media.track import RemoteTrack as RemoteTrack
-    from metered_sync.media.video_source import VideoSource as VideoSource
+    from metered_sync.media.sources.audio import AudioSource as AudioSource
+    from metered_sync.media.sources.devices import DeviceSource as DeviceSource
+    from metered_sync.media.sources.devices import from_camera as from_camera
+    from metered_sync.media.sources.devices import from_microphone as from_microphone
+    from metered_sync.media.sources.devices import screen_share as screen_share
+    from metered_sync.media.sources.files import FileSource as FileSource
+    from metered_sync.media.sources.files import from_file as from_file
+    from metered_sync.media.sources.rtsp import RtspSource as RtspSource
+    from metered_sync.media.sources.rtsp import from_rtsp as from_rtsp
+    from metered_sync.media.sources.video import VideoSource as VideoSource
+    from metered_sync.media.tracks.callbacks import FrameCallback as FrameCallback
+    from metered_sync.media.tracks.capture import VideoCapture as VideoCapture
+    from metered_sync.media.tracks.iteration import iter_frames as iter_frames
+    from metered_sync.media.tracks.pcm import PcmReader as PcmReader
+    from metered_sync.media.tracks.stream import MediaStream as MediaStream
+    from metered_sync.media.tracks.track import FrameQueue as FrameQueue
+    from metered_sync.media.tracks.track import RemoteTrack as RemoteTrack
     from metered_sync.peer import MeteredPeer as MeteredPeer
     from metered_sync.remote_peer import RemotePeer as RemotePeer
     from metered_sync.sfu import Publication as Publication
@@ -204,24 +204,24 @@ __all__ = [
 ]
 
 _ON_FIRST_USE = {
-    "AudioSource": "metered_sync.media.audio_source",
+    "AudioSource": "metered_sync.media.sources.audio",
     "ControlPlane": "metered_sync.control",
     "DataChannel": "metered_sync.data_channel",
-    "DeviceSource": "metered_sync.media.devices",
-    "FileSource": "metered_sync.media.files",
-    "FrameCallback": "metered_sync.media.callbacks",
-    "FrameQueue": "metered_sync.media.track",
-    "MediaStream": "metered_sync.media.stream",
+    "DeviceSource": "metered_sync.media.sources.devices",
+    "FileSource": "metered_sync.media.sources.files",
+    "FrameCallback": "metered_sync.media.tracks.callbacks",
+    "FrameQueue": "metered_sync.media.tracks.track",
+    "MediaStream": "metered_sync.media.tracks.stream",
     "MeteredPeer": "metered_sync.peer",
-    "PcmReader": "metered_sync.media.pcm",
+    "PcmReader": "metered_sync.media.tracks.pcm",
     "Plan": "metered_sync.wire.control",
-    "Preview": "metered_sync.media.preview",
+    "Preview": "metered_sync.media.notebook.preview",
     "Publication": "metered_sync.sfu",
-    "Recorder": "metered_sync.media.recorder",
-    "RecordingInfo": "metered_sync.media.recording",
+    "Recorder": "metered_sync.media.recording.recorder",
+    "RecordingInfo": "metered_sync.media.recording.recording",
     "RemotePeer": "metered_sync.remote_peer",
-    "RemoteTrack": "metered_sync.media.track",
-    "RtspSource": "metered_sync.media.rtsp",
+    "RemoteTrack": "metered_sync.media.tracks.track",
+    "RtspSource": "metered_sync.media.sources.rtsp",
     "SessionInfo": "metered_sync.wire.sfu",
     "SfuApi": "metered_sync.sfu_api",
     "SfuClient": "metered_sync.sfu",
@@ -232,15 +232,15 @@ _ON_FIRST_USE = {
     "TurnCredential": "metered_sync.wire.turn",
     "TurnCredentialPage": "metered_sync.wire.turn",
     "Usage": "metered_sync.wire.control",
-    "VideoCapture": "metered_sync.media.capture",
-    "VideoSource": "metered_sync.media.video_source",
-    "from_camera": "metered_sync.media.devices",
-    "from_file": "metered_sync.media.files",
-    "from_microphone": "metered_sync.media.devices",
-    "from_rtsp": "metered_sync.media.rtsp",
-    "iter_frames": "metered_sync.media.iteration",
+    "VideoCapture": "metered_sync.media.tracks.capture",
+    "VideoSource": "metered_sync.media.sources.video",
+    "from_camera": "metered_sync.media.sources.devices",
+    "from_file": "metered_sync.media.sources.files",
+    "from_microphone": "metered_sync.media.sources.devices",
+    "from_rtsp": "metered_sync.media.sources.rtsp",
+    "iter_frames": "metered_sync.media.tracks.iteration",
     "mint_token": "metered_sync.tokens",
-    "screen_share": "metered_sync.media.devices",
+    "screen_share": "metered_sync.media.sources.devices",
 }
 _WEBRTC = ("aioice", "aiortc", "av", "numpy")
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:  # what these events carry lives two floors up
     from metered_sync.data_channel import DataChannel
-    from metered_sync.media.stream import MediaStream
-    from metered_sync.media.track import RemoteTrack
+    from metered_sync.media.tracks.stream import MediaStream
+    from metered_sync.media.tracks.track import RemoteTrack
     from metered_sync.remote_peer import RemotePeer
 
 __all__ = [

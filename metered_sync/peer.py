@@ -38,8 +38,8 @@ from metered_sync.events import (
     StateChange,
 )
 from metered_sync.facade import Client
-from metered_sync.media.sources import as_tracks
-from metered_sync.media.stream import MediaStream
+from metered_sync.media.sources.base import as_tracks
+from metered_sync.media.tracks.stream import MediaStream
 from metered_sync.remote_peer import RemotePeer, Sink
 from metered_sync.wire import frames, signals
 from metered_sync.wire.limits import MAX_FRAME

@@ -29,8 +29,8 @@ from metered_sync.events import (
     StreamRemoved,
     Track,
 )
-from metered_sync.media.stream import MediaStream
-from metered_sync.media.track import RemoteTrack
+from metered_sync.media.tracks.stream import MediaStream
+from metered_sync.media.tracks.track import RemoteTrack
 from metered_sync.wire.data_channels import channel_options, check_label
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from metered_sync.engine.sfu.link import Incoming, Outgoing, SfuLink, SfuOptions
 from metered_sync.engine.webrtc.encoding import check_encoding
 from metered_sync.events import IceServer
 from metered_sync.facade import Client
-from metered_sync.media.sources import as_tracks
-from metered_sync.media.track import RemoteTrack
+from metered_sync.media.sources.base import as_tracks
+from metered_sync.media.tracks.track import RemoteTrack
 from metered_sync.sfu_api import check_credentials
 from metered_sync.wire.sfu import SessionInfo, TrackInfo
 from metered_sync.wire.timings import DEFAULT, Timings

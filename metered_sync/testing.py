@@ -19,7 +19,7 @@ try:
     from av import AudioFrame, VideoFrame
 
     from metered_sync.engine.sending.feed import Feed
-    from metered_sync.media.sources import Source
+    from metered_sync.media.sources.base import Source
 except ModuleNotFoundError as error:
     if error.name is None or error.name.split(".")[0] not in ("aioice", "aiortc", "av", "numpy"):
         raise

@@ -18,7 +18,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from metered_sync import MeteredTimeoutError, from_file
 from metered_sync.engine.sending import feed as tracks_module
-from metered_sync.media.sources import Source
+from metered_sync.media.sources.base import Source
 from metered_sync.testing import PatternSource, ToneSource, dominant_frequency, read_number
 from tests.conftest import run_script
 

@@ -1,1 +1,14 @@
-"""Media on the blocking face: sources that send, tracks that arrive, and their frames."""
+"""Media for code that blocks: what is sent, what arrives, what is recorded, what is looked at.
+
+========= =============================================================================
+sources   files, cameras, microphones, screens, and what a program makes itself
+tracks    tracks that arrive, and the ways to read their frames
+recording tracks into a file
+notebook  live previews in a notebook
+pixels    pictures as arrays
+snapshot  single pictures: to look at, to keep
+========= =============================================================================
+
+All of it needs the extra ``webrtc``. Nothing here is asynchronous: what has to run on the loop
+is in :mod:`metered_sync.engine`.
+"""

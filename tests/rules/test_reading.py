@@ -177,7 +177,7 @@ import gc, resource
 from fractions import Fraction
 import numpy as np
 from av import VideoFrame
-from tests.media.far import Far, sound
+from tests.support.far_end import Far, sound
 unread, read, heard = Far(), Far(), Far("audio")
 readers = [read.track.frames(), read.track.capture(), read.track.frames(mode="fifo", maxsize=5)]
 handle = read.track.on_frame(lambda frame: None)

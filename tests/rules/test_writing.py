@@ -12,11 +12,11 @@ import pytest
 from metered_sync import AudioSource, MeteredError, SfuClient, VideoSource, WrongThreadError
 from metered_sync.local import LocalCloud
 from tests.conftest import run_script
-from tests.media.listening import Listener
 from tests.rules.test_fork import START as FORK
 from tests.rules.test_fork import pytestmark as needs_fork
 from tests.rules.test_interrupt import interrupt
 from tests.rules.test_leaks import check
+from tests.support.listening import Listener
 
 START = """
 import sys, threading, time

@@ -1,0 +1,278 @@
+"""Recording tracks to a file."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from aiortc.mediastreams import MediaStreamTrack
+
+from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.dispatch import EventHub
+from metered_sync.errors import (
+    ClosedError,
+    MediaError,
+    MediaNotFoundError,
+    MeteredTimeoutError,
+    fresh,
+)
+from metered_sync.media.recording.inputs import Track
+from metered_sync.media.recording.muxing import FORMATS, check_encoders
+from metered_sync.media.recording.recording import Recording, RecordingInfo
+from metered_sync.media.sources.base import as_tracks
+from metered_sync.media.tracks.track import RemoteTrack
+
+__all__ = ["Recorder"]
+
+Self = TypeVar("Self", bound="Recorder")
+TIMEOUT = 15.0
+"""Seconds that a call may take, unless it says otherwise."""
+
+
+class Recorder:
+    """Writes tracks to a media file, on a thread of its own.
+
+    ``with`` starts and stops; so do :meth:`start` and :meth:`stop`. The file's suffix says
+    what it is: ``.mp4`` (H.264 and AAC), ``.mkv`` (H.264 and Opus), ``.webm`` (VP8 and Opus);
+    for sound only ``.m4a``, ``.wav``, ``.opus`` and ``.ogg``. A file that exists is
+    overwritten when the recording starts.
+
+    **Tracks.** Each video track becomes a stream of its own, in the size of its first
+    picture; later ones of other sizes are scaled to fit, with black bars. All sound is mixed
+    into one stream, 48 kHz and stereo, with silence where none comes. The recording begins
+    with the first frame of any track. Tracks are in step by when they arrived here, then
+    follow their own clocks. A local track can be recorded while it is published; recording
+    it starts its source.
+
+    **Robust.** A file can be played whatever becomes of the process: it lacks the last second
+    or so if that is killed. Where encoder or disk are too slow, frames are dropped and
+    counted. A recorder that is forgotten is finished, with a ``ResourceWarning``, and
+    at the interpreter's exit. Safe to use from many threads at once.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *tracks: object,
+        on_progress: Callable[[RecordingInfo], object] | None = None,
+    ) -> None:
+        """Prepare; nothing is written before :meth:`start`.
+
+        Args:
+            path: The file; its directory must exist.
+            tracks: What to record: tracks that arrive, local ones (any aiortc track),
+                anything that has ``.tracks`` (sources, streams, peers), or lists of these.
+            on_progress: Called as ``on_progress(info)`` with a :class:`RecordingInfo` about
+                twice a second, and at the end, on a thread of its own. It may block and call
+                anything; calls that fall due meanwhile are left out. What it raises is
+                logged and stops nothing.
+
+        Raises:
+            ValueError: A suffix that stands for no format.
+            MediaNotFoundError: There is no such directory.
+            MediaError: It cannot be written there, or not what these tracks deliver; or this
+                build of PyAV lacks an encoder.
+            TypeError: Something that is neither a track nor has any.
+        """
+        name = _checked(path)
+        self._format = FORMATS[os.path.splitext(name)[1].lower()]
+        check_encoders(self._format, name)
+        self._label = f"Recorder({os.path.basename(name)!r})"
+        self._recording = Recording(self._label, name, self._format)
+        self._tracks: dict[Track, None] = {}
+        self._lock = threading.Lock()  # guards _tracks, and starting and stopping
+        self._stopped = False
+        self._finalizer: Any = None
+        if on_progress is not None and not callable(on_progress):
+            raise TypeError(f"on_progress must be callable, not {on_progress!r}")
+        self._on_progress = on_progress
+        for one in tracks:
+            self.add(one)
+
+    def __repr__(self) -> str:
+        return f"<{self._label}: {self.state}, {self.info.duration:.1f} s>"
+
+    @property
+    def state(self) -> str:
+        """``"ready"``, ``"recording"``, ``"stopped"``, or ``"failed"``: see :meth:`stop`."""
+        if self._recording.error is not None:
+            return "failed"
+        if self._recording.running:
+            return "recording"
+        return "stopped" if self._stopped else "ready"
+
+    @property
+    def info(self) -> RecordingInfo:
+        """How far it has come: half a second old at most, final once it has stopped."""
+        return self._recording.info
+
+    def add(self, track: object, *, timeout: float | None = None) -> None:
+        """Record one more track, or the tracks of something; those it has are left as they are.
+
+        Sound can be added any time, to a file that has some; pictures only before the file is
+        begun, which is soon after the first frames have come.
+
+        Raises:
+            MediaError: The file cannot take it (any more); or ``None``, as a source's
+                ``.video`` or ``.audio`` is where it lacks it.
+            TypeError: Neither a track nor anything that has tracks.
+            ClosedError: The recording has been stopped.
+        """
+        deadline = Deadline.of(timeout, TIMEOUT)
+        guard.check_process(self._recording.born, self._label)
+        for one in _tracks(track):
+            if one.kind == "video" and self._format.video is None:
+                raise MediaError(
+                    f"{self._label}: this kind of file holds sound only, and {one!r} is video: "
+                    "pass .audio of its source, or record to .mp4, .mkv or .webm"
+                )
+            with self._lock:
+                if self._stopped or self._recording.done.is_set:
+                    raise ClosedError(f"{self._label} has stopped: make a new one")
+                if one in self._tracks:
+                    continue
+                lane = self._recording.add(one)
+                self._tracks[one] = None
+                if self._recording.running:
+                    lane.input.attach(deadline)
+
+    def start(self, *, timeout: float | None = None) -> None:
+        """Open the file and start recording. Returns at once if it is recording.
+
+        Raises:
+            MediaError: The file cannot be written.
+            ClosedError: It has been stopped: make a new one.
+        """
+        deadline = Deadline.of(timeout, TIMEOUT)
+        recording = self._recording
+        guard.check_blocking(recording.born, self._label)
+        with self._lock:
+            if self._stopped:
+                raise ClosedError(f"{self._label} has stopped: make a new one")
+            if recording.running:
+                return
+            recording.open()
+            if self._on_progress is not None:
+                recording.on_progress = _reporter(self._label, self._on_progress)
+                recording.owner = self
+            self._finalizer = weakref.finalize(self, _forgotten, recording)
+            self._finalizer.atexit = False
+            try:
+                recording.start(deadline)
+            except BaseException:
+                recording.stop()  # a block's end, which would do it, is never reached
+                raise
+
+    def stop(self, *, timeout: float | None = None) -> RecordingInfo:
+        """Write what has come so far, close the file, and say what is in it.
+
+        Stopping again returns the same, or raises the same.
+
+        Args:
+            timeout: Seconds to wait for that, 15 unless given; it goes on afterwards.
+
+        Raises:
+            MediaError: Nothing was recorded; or writing failed, at this time or before: then
+                what was written until then can be played, and :attr:`info` tells how much.
+            MeteredTimeoutError: The file was not finished in time.
+        """
+        deadline = Deadline.of(timeout, TIMEOUT)
+        recording = self._recording
+        guard.check_blocking(recording.born, self._label)
+        with self._lock:
+            self._stopped = True
+            if self._finalizer is None:  # it has never been started
+                return recording.info
+        recording.stop()
+        if not recording.done.wait(deadline):
+            raise MeteredTimeoutError(
+                f"{self._label}: the file was not finished within {deadline}; it still is being"
+            )
+        self._finalizer.detach()
+        if recording.error is not None:
+            raise fresh(recording.error)
+        return recording.info
+
+    def __enter__(self: Self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: object, *exc: object) -> None:
+        try:
+            self.stop()
+        except MediaError:
+            if kind is None:  # else it has been logged, and the block's own error goes on
+                raise
+
+
+def _checked(path: str | os.PathLike[str]) -> str:
+    """Return the path as text, if a file of that name can be recorded to."""
+    name = os.fspath(path)
+    if not isinstance(name, str):
+        raise TypeError(f"path must be a str or a path object, not {type(name).__name__}")
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix not in FORMATS:
+        known = ", ".join(sorted(FORMATS))
+        raise ValueError(f"the suffix of {name!r} stands for no format; one of these does: {known}")
+    directory = os.path.dirname(os.path.abspath(name))
+    if not os.path.isdir(directory):
+        raise MediaNotFoundError(f"{name!r} cannot be written: there is no directory {directory!r}")
+    if os.path.isdir(name):
+        raise MediaError(f"{name!r} cannot be written: it is a directory")
+    if not os.access(name if os.path.exists(name) else directory, os.W_OK):
+        raise MediaError(f"{name!r} cannot be written: permission denied")
+    return name
+
+
+def _tracks(value: object) -> list[Track]:
+    if isinstance(value, RemoteTrack):
+        return [value]
+    if isinstance(value, (list, tuple)):
+        return [track for one in value for track in _tracks(one)]
+    tracks: Any = getattr(value, "tracks", None)
+    if isinstance(tracks, (list, tuple)) and all(
+        isinstance(one, (RemoteTrack, MediaStreamTrack)) for one in tracks
+    ):
+        return list(tracks)
+    return [*as_tracks(value)[0]]
+
+
+def _reporter(
+    label: str, function: Callable[[RecordingInfo], object]
+) -> Callable[[RecordingInfo, bool], None]:
+    """Return what calls a function on a thread of its own, never twice at once."""
+    hub = EventHub(label)
+    busy = threading.Event()
+
+    def call(info: RecordingInfo) -> None:
+        try:
+            function(info)
+        finally:
+            busy.clear()
+
+    post = hub.deferred(call)
+
+    def report(info: RecordingInfo, last: bool) -> None:
+        if last or not busy.is_set():
+            busy.set()
+            post(info)
+        if last:
+            hub.end()
+
+    return report
+
+
+def _forgotten(recording: Recording) -> None:
+    # Runs whenever the collector does, on any thread: no locks here.
+    if recording.born == guard.generation() and recording.running:
+        recording.stop()
+        warnings.warn(
+            f"{recording.label} was not stopped; use `with`, or call stop()",
+            ResourceWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,234 @@
+"""Sound that a program makes, piece by piece."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import SLICE, Deadline
+from metered_sync.engine.sending.feed import POLL
+from metered_sync.engine.sending.pushed import BYTES_PER_SECOND, SAMPLE, SoundLane
+from metered_sync.engine.sending.timeline import AUDIO_RATE
+from metered_sync.errors import ClosedError, MeteredTimeoutError
+from metered_sync.media.sources.base import Source
+from metered_sync.media.sources.sound_input import Converter
+
+__all__ = ["AudioSource"]
+
+PATIENCE = 15.0
+"""Seconds for which a push without a deadline waits for somebody to consume the track."""
+QUIET = -127.0
+"""The level of silence in dBFS, as RFC 6464 has it."""
+
+
+class AudioSource(Source):
+    """An audio track that plays what is pushed: speech, music, what a microphone hears.
+
+    It plays in real time, from the moment something consumes its track, and is silent
+    while there is nothing to play. Before that moment what was pushed waits; afterwards
+    time passes, also while nobody happens to listen.
+
+    >>> with AudioSource(input_rate=22050) as voice:
+    ...     peer.add_track(voice.audio)
+    ...     voice.push(samples)  # int16, or float from -1 to 1
+    ...     voice.wait_drained()
+    """
+
+    def __init__(
+        self,
+        *,
+        input_rate: int = 16000,
+        input_layout: str = "mono",
+        max_buffered_seconds: float = 5.0,
+    ) -> None:
+        """Make the source.
+
+        Args:
+            input_rate: Samples per second of the bytes and arrays that will be pushed.
+            input_layout: Their channels: ``"mono"``, ``"stereo"``, or another layout's
+                name that FFmpeg knows, for instance ``"5.1"``.
+            max_buffered_seconds: How much may wait to be played, in seconds from 0.1;
+                pushing more blocks.
+        """
+        self._converter = Converter(input_rate, input_layout)  # for the first in _turns
+        if isinstance(max_buffered_seconds, bool) or not 0.1 <= max_buffered_seconds < math.inf:
+            raise ValueError(
+                "max_buffered_seconds must be 0.1 or more, and finite, not "
+                f"{max_buffered_seconds!r}"
+            )
+        # The feed's lock guards what follows.
+        self._turns: deque[object] = deque()
+        """Calls that push; the first one may."""
+        self._cleared = 0
+        """How often everything was dropped, and with it what calls had still to push."""
+        self._converted_since = 0
+        """Its value when the converter forgot what came before."""
+        self._ended = False
+        super().__init__(
+            f"AudioSource({input_rate}, {input_layout!r})",
+            {"audio": round(max_buffered_seconds * AUDIO_RATE) * SAMPLE},
+            None,
+            lane=SoundLane,
+        )
+        self._lane: SoundLane = self._feed.lanes["audio"]  # type: ignore[assignment]
+
+    @property
+    def buffered_seconds(self) -> float:
+        """How much sound waits to be played, in seconds."""
+        guard.check_process(self._feed.born, self._label)
+        with self._feed.lock:
+            self._lane.pass_time()
+            return len(self._lane.sound) / BYTES_PER_SECOND
+
+    @property
+    def level(self) -> float:
+        """How loud the 20 ms are that are being played: RMS in dBFS, -127.0 for silence."""
+        guard.check_process(self._feed.born, self._label)
+        with self._feed.lock:
+            self._lane.pass_time()
+            samples = np.frombuffer(self._lane.latest, np.int16).astype(np.float32)
+        power = float(np.mean(np.square(samples / 32768)))
+        return max(10 * math.log10(power), QUIET) if power else QUIET
+
+    def push(self, sound: Any, timeout: float | None = None) -> None:
+        """Add sound to what is to be played; wait while too much is buffered.
+
+        Calls from several threads play one after another. What does not fit is added as
+        room becomes free, so one call may bring hours of sound.
+
+        Args:
+            sound: ``bytes`` (or another buffer): signed 16-bit little-endian samples, in
+                the source's rate and layout, cut anywhere: what is left of a sample waits
+                for the next bytes. An array: ``int16``, or floating point from -1 to 1, in
+                the source's rate, of shape (samples,) or (samples, channels). Or an
+                ``av.AudioFrame`` of any format, rate and layout.
+            timeout: Seconds in which all of it must be buffered; 0 takes what fits. ``None``:
+                as long as playing takes, but 15 s at most while nobody consumes the track.
+
+        Raises:
+            MeteredTimeoutError: There was no room for all of it in time; the rest of it has
+                been dropped.
+            ClosedError: The source has been ended or stopped; also while waiting.
+            TypeError, ValueError: Something that cannot be played.
+        """
+        deadline = Deadline.of(timeout)
+        patience = Deadline(PATIENCE if timeout is None else math.inf)
+        guard.check_blocking(self._feed.born, self._label)
+        checked = self._converter.check(sound)
+        with self._turn(deadline, patience) as dropped:
+            for part in self._converter.convert(checked):
+                while part:
+                    with self._feed.lock:
+                        self._wait(lambda: self._lane.room or dropped(), deadline, patience)
+                        if dropped():
+                            return
+                        room = self._lane.room
+                        self._lane.add(part[:room])
+                    part = part[room:]
+
+    def clear(self) -> None:
+        """Drop what waits to be played, and what calls of :meth:`push` have still to add.
+
+        Those calls return at once. What is being played ends within 20 ms, and silence
+        follows until the next push: this is how an agent lets itself be interrupted.
+        """
+        guard.check_process(self._feed.born, self._label)
+        with self._feed.lock:
+            self._cleared += 1
+            self._lane.clear()
+
+    def end(self) -> None:
+        """Let what is buffered be played, then end the track; :meth:`wait` waits for that.
+
+        Nothing can be pushed any more: calls that still wait for room fail. Ending again
+        does nothing.
+        """
+        guard.check_process(self._feed.born, self._label)
+        with self._feed.lock:
+            self._ended = True
+            self._feed.moved.notify_all()
+            while self._turns:  # they leave as soon as they look
+                self._feed.moved.wait(POLL)
+            if not self._lane.ending:
+                self._lane.add(self._converter.flush())
+                self._lane.end()
+
+    def wait_drained(self, timeout: float | None = None) -> None:
+        """Wait until everything that was pushed has been played, or dropped.
+
+        Args:
+            timeout: Seconds to wait; ``None`` waits until then, or for Ctrl-C; 0 polls.
+
+        Raises:
+            MeteredTimeoutError: It was not played in time. It goes on playing.
+        """
+        deadline = Deadline.of(timeout)
+        guard.check_blocking(self._feed.born, self._label)
+        with self._feed.lock:
+            while not self._feed.stopped:
+                self._lane.pass_time()
+                if not self._lane.sound and not self._turns:
+                    return
+                left = deadline.left()
+                if left == 0:
+                    raise MeteredTimeoutError(
+                        f"{self._label}: what was pushed was not played within {deadline}"
+                        f"{self._unused()}"
+                    )
+                self._feed.moved.wait(min(left, POLL, SLICE))
+
+    @contextmanager
+    def _turn(self, deadline: Deadline, patience: Deadline) -> Iterator[Callable[[], bool]]:
+        """Push while no other call does; yield what says whether all was dropped meanwhile."""
+        me = object()
+        try:
+            with self._feed.lock:
+                before = self._cleared
+                self._turns.append(me)
+                self._wait(lambda: self._turns[0] is me, deadline, patience)
+            if self._converted_since != before:
+                self._converter.reset()
+                self._converted_since = before
+            yield lambda: self._cleared != before
+        finally:
+            with self._feed.lock:
+                if me in self._turns:  # else Ctrl-C came before
+                    self._turns.remove(me)
+                self._feed.moved.notify_all()
+
+    # --- with the lock held ---
+
+    def _wait(self, ready: Callable[[], object], deadline: Deadline, patience: Deadline) -> None:
+        """Wait until a push may go on."""
+        while True:
+            self._lane.pass_time()
+            if self._ended or self._feed.stopped:
+                how = "ended" if self._ended else "stopped"
+                raise ClosedError(f"{self._label} has been {how}: make another one to push to")
+            if ready():
+                return
+            left = deadline.left()
+            if not self._feed.started:
+                left = min(left, patience.left())
+            if left == 0:
+                within = deadline if deadline.timeout < math.inf else patience
+                raise MeteredTimeoutError(
+                    f"{self._label}: no room for the rest of this sound within {within}, so it "
+                    f"has been dropped{self._unused()}"
+                )
+            self._feed.moved.wait(min(left, POLL, SLICE))
+
+    def _unused(self) -> str:
+        """Return what to add to an error where nobody consumes the track."""
+        if self._feed.started:
+            return ""
+        return (
+            "; nobody consumes its track yet: add or publish it, and wait until somebody "
+            "is connected"
+        )

@@ -1,0 +1,250 @@
+"""Cameras, microphones and screens of this machine, through FFmpeg's input devices."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import sys
+from typing import Any, Literal, NamedTuple
+
+import av
+import av.error
+
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.engine.sending.feed import Feed
+from metered_sync.errors import MediaError, MediaNotFoundError, MeteredTimeoutError
+from metered_sync.media.sources.live import LiveSource, LostError, Playout, open_in_time, read
+
+__all__ = ["DeviceSource", "from_camera", "from_microphone", "screen_share"]
+
+OPEN = 15.0
+"""Seconds that opening may take."""
+ALSA_CONFIG = "/usr/share/alsa/alsa.conf"
+
+Kind = Literal["camera", "microphone", "screen"]
+
+
+class _Input(NamedTuple):
+    """An input device as FFmpeg names it."""
+
+    format: str
+    name: str
+
+
+def from_camera(
+    device: str | int | None = None,
+    *,
+    width: int = 640,
+    height: int = 480,
+    fps: float = 30,
+    timeout: float | None = None,
+) -> DeviceSource:
+    """Open a camera of this machine; return a live source of its pictures.
+
+    Args:
+        device: Its number, or its name: Linux a path (``"/dev/video0"``), macOS a name,
+            Windows a name (needed there). ``None``: the first.
+        width: In pixels, one that the camera offers; 0 with a height of 0: its own choice.
+        height: Likewise.
+        fps: Pictures per second.
+        timeout: Seconds in which to open it; ``None``: 15.
+
+    Raises:
+        MediaNotFoundError: There is no such camera.
+        MediaError: It cannot be opened, and why.
+        MeteredTimeoutError: It did not open in time.
+    """
+    return DeviceSource("camera", device, _options(width, height, fps), timeout)
+
+
+def from_microphone(
+    device: str | int | None = None, *, timeout: float | None = None
+) -> DeviceSource:
+    """Open a microphone of this machine; return a live source of its sound.
+
+    Args:
+        device: Linux a name in ALSA's configuration, or a card's number (an ALSA name may
+            hold commands and files: take none from a stranger); macOS a name or number;
+            Windows a name (needed there). ``None``: the default one.
+        timeout: Seconds in which to open it; ``None``: 15.
+
+    Raises:
+        MediaError: It cannot be opened, and why.
+        MeteredTimeoutError: It did not open in time.
+    """
+    return DeviceSource("microphone", device, {}, timeout)
+
+
+def screen_share(
+    device: str | int | None = None,
+    *,
+    width: int = 0,
+    height: int = 0,
+    fps: float = 30,
+    timeout: float | None = None,
+) -> DeviceSource:
+    """Capture this machine's screen; return a live source of it.
+
+    Args:
+        device: Linux an X11 display, with an offset in pixels if wanted (``":0.0+10,20"``);
+            macOS a screen's name or number; Windows ``"desktop"`` or ``"title=…"`` of a
+            window. ``None``: the screen of ``DISPLAY``, or the first.
+        width: In pixels; 0 with a height of 0: all of it.
+        height: Likewise.
+        fps: Pictures per second.
+        timeout: Seconds in which to open it; ``None``: 15.
+
+    Raises:
+        MediaError: It cannot be captured, and why.
+        MeteredTimeoutError: It did not open in time.
+    """
+    return DeviceSource("screen", device, _options(width, height, fps), timeout)
+
+
+class DeviceSource(LiveSource):
+    """A camera, a microphone or a screen. Made by the functions above."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        device: str | int | None,
+        options: dict[str, str],
+        timeout: float | None,
+    ) -> None:
+        """Open it."""
+        deadline = Deadline.of(timeout, OPEN)
+        where = _INPUTS[kind](_checked(kind, device))
+        label = f"{_FUNCTIONS[kind]}({where.name!r})"
+        try:
+            container = open_in_time(lambda: _open(kind, label, where, options), deadline, label)
+        except TimeoutError:
+            raise MeteredTimeoutError(f"{label}: did not open within {deadline}") from None
+        # Taken out again by the thread: in a forked child nobody is to hold it.
+        box = [container]
+        del container
+
+        def produce(feed: Feed) -> None:
+            problem = "nothing comes any more"
+            with box.pop() as container:
+                try:
+                    if not read(container, feed, Playout(feed)):
+                        return
+                except (LostError, av.error.FFmpegError, OSError) as error:
+                    problem = getattr(error, "strerror", None) or str(error)
+            if not feed.stopped:
+                raise MediaError(f"{label} has broken off: {problem}; is it still there?")
+
+        super().__init__(label, ["audio" if kind == "microphone" else "video"], produce)
+
+
+def _checked(kind: Kind, device: str | int | None) -> str | int | None:
+    if device is None or (isinstance(device, int) and not isinstance(device, bool)):
+        if device is not None and device < 0:
+            raise ValueError(f"device must be 0 or more, not {device}")
+        return device
+    if not isinstance(device, str):
+        raise TypeError(f"device must be a str or an int, not {type(device).__name__}")
+    if not device or "\0" in device or "://" in device:
+        raise ValueError(
+            f"{device!r} is no {kind} of this machine; a URL is opened by from_rtsp(), "
+            "a file by from_file()"
+        )
+    return device
+
+
+def _options(width: int, height: int, fps: float) -> dict[str, str]:
+    for name, size in (("width", width), ("height", height)):
+        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+            raise ValueError(f"{name} must be a number of pixels, not {size!r}")
+    if (width == 0) != (height == 0):
+        raise ValueError("width and height must be given together, or both be 0")
+    if isinstance(fps, bool) or not 0 < fps <= 240:
+        raise ValueError(f"fps must be above 0 and at most 240, not {fps!r}")
+    return {"framerate": f"{fps:g}"} | ({"video_size": f"{width}x{height}"} if width else {})
+
+
+def _camera(device: str | int | None) -> _Input:
+    if sys.platform == "darwin":
+        return _Input("avfoundation", f"{'default' if device is None else device}:none")
+    if sys.platform == "win32":
+        return _Input("dshow", f"video={_named(device)}")
+    path = device if isinstance(device, str) else f"/dev/video{device or 0}"
+    return _Input("v4l2", path)
+
+
+def _microphone(device: str | int | None) -> _Input:
+    if sys.platform == "darwin":
+        return _Input("avfoundation", f":{'default' if device is None else device}")
+    if sys.platform == "win32":
+        return _Input("dshow", f"audio={_named(device)}")
+    return _Input("alsa", f"plughw:{device}" if isinstance(device, int) else device or "default")
+
+
+def _screen(device: str | int | None) -> _Input:
+    if sys.platform == "darwin":
+        name = device if isinstance(device, str) else f"Capture screen {device or 0}"
+        return _Input("avfoundation", f"{name}:none")
+    if sys.platform == "win32":
+        return _Input("gdigrab", device if isinstance(device, str) else "desktop")
+    name = f":{device}" if isinstance(device, int) else device
+    return _Input("x11grab", name or os.environ.get("DISPLAY") or ":0.0")
+
+
+def _named(device: str | int | None) -> str:
+    if not isinstance(device, str):
+        raise ValueError(
+            "on Windows device must be a name: 'ffmpeg -list_devices true -f dshow -i dummy' "
+            "lists them"
+        )
+    return device
+
+
+_INPUTS = {"camera": _camera, "microphone": _microphone, "screen": _screen}
+_FUNCTIONS = {"camera": "from_camera", "microphone": "from_microphone", "screen": "screen_share"}
+
+
+def _open(kind: Kind, label: str, where: _Input, options: dict[str, str]) -> Any:
+    """Open a device; on any thread."""
+    try:
+        av.ContainerFormat(where.format, "r")
+    except ValueError:
+        raise MediaError(
+            f"{label}: this build of PyAV ({av.__version__}) has no {where.format!r} input, which "
+            f"captures a {kind} here: take a newer one (pip install -U av), or build it against "
+            "the system's FFmpeg (pip install --no-binary av av)"
+        ) from None
+    if where.format == "alsa" and os.path.exists(ALSA_CONFIG):
+        # PyAV's wheels look for it where they were built: in /tmp, where anybody may put one.
+        os.environ.setdefault("ALSA_CONFIG_PATH", ALSA_CONFIG)
+    try:
+        # What is captured is known; FFmpeg need not watch it for seconds to find out.
+        options = {**options, "fpsprobesize": "0"}
+        return av.open(where.name, format=where.format, options=options)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        number = getattr(error, "errno", None)
+        why = getattr(error, "strerror", None) or str(error)
+        if number == errno.ENOENT and where.format == "v4l2":
+            there = ", ".join(sorted(glob.glob("/dev/video*"))) or "none"
+            raise MediaNotFoundError(
+                f"{label}: there is no such camera (found: {there}): is it plugged in? "
+                "A container must be given it, as docker run --device does"
+            ) from error
+        remedy = _REMEDIES.get(number, _OTHERWISE[kind])
+        raise MediaError(f"{label} cannot be opened: {why}: {remedy}") from error
+
+
+_REMEDIES: dict[Any, str] = {
+    errno.EACCES: "this user may not: sudo usermod -aG video,audio $USER, and log in anew",
+    errno.EPERM: "allow it in the system's privacy settings",
+    errno.EBUSY: "another program is using it",
+    errno.ENOTTY: "this is no such device",
+}
+_OTHERWISE = {
+    "camera": "does it offer that size and rate? (v4l2-ctl --list-formats-ext tells; "
+    "width=0, height=0 leave it the choice)",
+    "microphone": "name one that 'arecord -L' lists, for instance 'plughw:0,0' (what needs "
+    "plug-ins of ALSA, as PulseAudio's, PyAV's wheels cannot open)",
+    "screen": "is DISPLAY set to a display that may be seen, and the size not larger than it? "
+    "Wayland's screens cannot be captured so",
+}

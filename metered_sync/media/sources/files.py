@@ -1,0 +1,186 @@
+"""Playing media files."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from fractions import Fraction
+
+import av
+import av.error
+from av import AudioFrame, VideoFrame
+
+from metered_sync.bridge import guard
+from metered_sync.engine.sending.feed import Feed
+from metered_sync.engine.sending.timeline import AUDIO_RATE
+from metered_sync.errors import ClosedError, MediaError, MediaNotFoundError
+from metered_sync.media.sources.base import Source
+from metered_sync.media.sources.demuxing import Reading, probe
+
+__all__ = ["FileSource", "from_file"]
+
+AHEAD = {"video": 8, "audio": 50}
+"""Frames that are decoded ahead: about 0.3 s of pictures, 1 s of sound."""
+SEEK = 0.03
+"""Seconds between a seek and the first frame from there: the frame before lasts that long."""
+SKEW = 0.1
+"""Seconds by which sound and pictures may differ in length and still be looped without a gap."""
+APART = 0.5
+"""Seconds by which a stream may lag behind the other in the file; later frames are left out."""
+PROTOCOL = re.compile(r"[A-Za-z0-9+.-]{2,}:|subfile,")
+"""How FFmpeg recognises a protocol; one letter is a Windows drive."""
+
+
+def from_file(path: str | os.PathLike[str], *, loop: bool = False) -> FileSource:
+    """Open a media file for playing.
+
+    Anything that FFmpeg decodes. It is played in real time from the moment something
+    consumes its tracks; sound and pictures stay in step.
+
+    Args:
+        path: A file on this machine.
+        loop: Whether to start again at the end, for ever; timestamps go on rising.
+
+    Raises:
+        MediaNotFoundError: There is no such file.
+        MediaError: It cannot be read or decoded, or has neither sound nor pictures.
+        ValueError: A URL or another protocol of FFmpeg instead of a path.
+    """
+    return FileSource(path, loop=loop)
+
+
+class FileSource(Source):
+    """A media file that plays. Made by :func:`from_file`."""
+
+    def __init__(self, path: str | os.PathLike[str], *, loop: bool = False) -> None:
+        """Open the file; see :func:`from_file`."""
+        name = _checked(path)
+        kinds, duration = probe(name)
+        label = f"from_file({os.path.basename(name)!r})"
+        playback = _Playback(name, label, loop)
+        super().__init__(label, {kind: AHEAD[kind] for kind in kinds}, playback.run)
+        self._duration = duration
+
+    @property
+    def duration(self) -> float | None:
+        """How long the file plays, in seconds; ``None`` where it does not say."""
+        return self._duration
+
+    def seek(self, seconds: float) -> None:
+        """Go on playing from another position; also before playing has started.
+
+        Args:
+            seconds: From the beginning of the file; beyond its end is its end.
+
+        Raises:
+            ClosedError: It has been stopped, or played to its end.
+        """
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+            raise TypeError(f"seconds must be a number, not {seconds!r}")
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"seconds must be 0 or more, and finite, but is {seconds}")
+        guard.check_process(self._feed.born, self._label)
+        if self._feed.stopped:
+            raise ClosedError(f"{self._label} has ended: open the file again with from_file()")
+        self._feed.seek(float(seconds))
+
+
+def _checked(path: str | os.PathLike[str]) -> str:
+    """Return an absolute path of a file that is there and can be read."""
+    name = os.fspath(path)
+    if not isinstance(name, str):
+        raise TypeError(f"path must be a str or a path object, not {type(name).__name__}")
+    if match := PROTOCOL.match(name):
+        raise ValueError(
+            f"{match[0]!r} at the start of a path would be a protocol to FFmpeg, and "
+            "from_file() plays files of this machine only: download it first and pass the "
+            "local path (of a file that really has such a name: './' and the name)"
+        )
+    if not os.path.exists(name):
+        raise MediaNotFoundError(
+            f"there is no file {name!r} (looked for {os.path.abspath(name)!r}): check the path"
+        )
+    if not os.path.isfile(name):
+        what = "a directory" if os.path.isdir(name) else "a device or a pipe"
+        raise MediaError(f"{name!r} is {what}, not a media file")
+    return os.path.abspath(name)
+
+
+class _Playback:
+    """Plays a file into a feed. It does not know the source."""
+
+    def __init__(self, path: str, label: str, loop: bool) -> None:
+        self._path = path
+        self._label = label
+        self._loop = loop
+        self._offset: float | None = None  # from the file's time to the feed's clock
+        self._newest = 0.0  # the file's time, of what was put latest
+        self._audio_end: int | None = None  # of what was put, in samples
+        self._video_pts = -1
+
+    def run(self, feed: Feed) -> None:
+        """Play until the end or the stop; on the producer's thread."""
+        start = feed.take_seek()
+        self._offset = None if start is None else -start
+        while start is not None:
+            end = self._play(feed, start)
+            if end is not None and self._loop:
+                if end == 0:
+                    raise MediaError(f"{self._label}: nothing in it could be decoded")
+                start, self._offset = 0.0, end + self._placed(feed, end)
+            elif end is not None and feed.finish(end + self._placed(feed, end), end):
+                return
+            else:
+                start = feed.take_seek()
+                self._offset = self._audio_end = None
+                self._video_pts = -1
+
+    def _placed(self, feed: Feed, time: float) -> float:
+        """Return the offset; after a seek, what comes first is due at once."""
+        if self._offset is None:
+            self._offset = feed.clock() + SEEK - time
+        return self._offset
+
+    def _play(self, feed: Feed, start: float) -> float | None:
+        """Play from a position; return the file's end, or ``None`` when interrupted."""
+        kinds = [k for k, lane in feed.lanes.items() if lane.wanted and not lane.closed]
+        self._newest = start
+        try:
+            with Reading(self._path, kinds, start) as reading:
+                for time, kind, frame in reading:
+                    if not self._put(feed, kind, frame, max(time, start)):
+                        return None
+                shortest, longest = min(reading.ends), max(reading.ends)
+        except (av.error.FFmpegError, OSError) as error:
+            raise MediaError(f"{self._label} cannot be played any further: {error}") from error
+        return max(shortest if self._loop and longest - shortest < SKEW else longest, start)
+
+    def _put(self, feed: Feed, kind: str, frame: AudioFrame | VideoFrame, time: float) -> bool:
+        due = time + self._placed(feed, time)
+        behind = feed.behind(due)
+        if behind:
+            if time < self._newest - APART:
+                return not feed.interrupted
+            due += behind
+            self._offset = due - time
+        self._newest = max(self._newest, time)
+        if isinstance(frame, AudioFrame):
+            return self._put_audio(feed, frame, due, time)
+        pts = round(due * 90000)
+        if pts <= self._video_pts:
+            return not feed.interrupted
+        self._video_pts = frame.pts = pts
+        frame.time_base = Fraction(1, 90000)
+        return feed.lanes[kind].put(frame, due, time)
+
+    def _put_audio(self, feed: Feed, frame: AudioFrame, due: float, time: float) -> bool:
+        pts = round(due * AUDIO_RATE)
+        if self._audio_end is not None:
+            if pts < self._audio_end - frame.samples // 2:
+                return not feed.interrupted
+            if abs(pts - self._audio_end) <= frame.samples // 2:
+                pts = self._audio_end  # the same up to rounding, or the seam of a loop
+        frame.pts, frame.time_base = pts, Fraction(1, AUDIO_RATE)
+        self._audio_end = pts + frame.samples
+        return feed.lanes["audio"].put(frame, due, time)

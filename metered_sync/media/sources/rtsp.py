@@ -1,0 +1,229 @@
+"""Playing what a network camera sends."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import random
+import re
+import time
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import av
+import av.error
+
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.engine.sending.feed import POLL, Feed
+from metered_sync.errors import MediaError, MeteredTimeoutError
+from metered_sync.media.sources.demuxing import streams_of
+from metered_sync.media.sources.live import LiveSource, LostError, Playout, open_in_time, read
+
+__all__ = ["RtspSource", "from_rtsp"]
+
+logger = logging.getLogger("metered_sync")
+
+CONNECT = 10.0
+"""Seconds that connecting may take."""
+SLICE = 0.7
+"""Seconds after which a read without data looks up. (What comes at that very moment may be
+torn, and the connection is made anew: so not a time at which cameras of 1 or 2 fps send.)"""
+SILENCE = 10.0
+"""Seconds without data after which a connection is taken to be lost."""
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 15.0
+"""Seconds before an attempt to connect again: doubled each time, less up to a fifth."""
+STEADY = 10.0
+"""Seconds after which a connection has shown that it lasts, and pauses begin small again."""
+OPTIONS = {
+    "allowed_media_types": "video+audio",
+    "analyzeduration": "500000",  # µs in which to find out what is sent
+    "fpsprobesize": "0",
+    "max_delay": "100000",  # µs for which a packet that UDP brought too early waits
+}
+TRANSPORTS = ("tcp", "udp", "udp_multicast", "http")
+REASONS = {
+    av.error.HTTPUnauthorizedError: "401, user or password are missing or wrong: give them as "
+    "rtsp://user:password@host/…, special characters percent-encoded",
+    av.error.HTTPForbiddenError: "403, this user may not see it",
+    av.error.HTTPNotFoundError: "404, the server knows no such path: the camera's manual names it",
+    av.error.ConnectionRefusedError: "nothing listens there: check host and port",
+    av.error.InvalidDataError: "what answers there is no RTSP server, or sends nothing readable",
+}
+
+Transport = Literal["tcp", "udp", "udp_multicast", "http"]
+
+
+def from_rtsp(
+    url: str, *, transport: Transport = "tcp", timeout: float | None = None
+) -> RtspSource:
+    """Connect to a camera, or another RTSP server; return a source of what it sends.
+
+    It is live: it runs from now on, and the newest picture is what is sent. When the
+    connection is lost, the tracks pause, and it is made anew for ever, after 0.5, 1, 2, …
+    up to 15 s; see :attr:`RtspSource.state`.
+
+    Args:
+        url: ``rtsp://`` or ``rtsps://``. User and password in it are never shown or logged.
+        transport: How media comes: ``"tcp"`` (over the same connection), ``"udp"``,
+            ``"udp_multicast"`` or ``"http"`` (a tunnel).
+        timeout: Seconds for the first connection; ``None``: 10.
+
+    Raises:
+        MediaError: There is no such server or path, it refuses, or sends nothing that can
+            be played.
+        MeteredTimeoutError: It did not answer in time.
+        ValueError: Another kind of URL or transport.
+    """
+    return RtspSource(url, transport=transport, timeout=timeout)
+
+
+class RtspSource(LiveSource):
+    """What an RTSP server sends. Made by :func:`from_rtsp`."""
+
+    def __init__(
+        self, url: str, *, transport: Transport = "tcp", timeout: float | None = None
+    ) -> None:
+        """Connect; see :func:`from_rtsp`."""
+        deadline = Deadline.of(timeout, CONNECT)
+        self._link = link = _Link(url, transport)
+        try:
+            container = open_in_time(lambda: link.open(deadline), deadline, link.label)
+        except TimeoutError:
+            raise MeteredTimeoutError(
+                f"{link.label} did not answer within {deadline}: check address, port and network"
+            ) from None
+        link.container = container
+        super().__init__(link.label, list(streams_of(container)), link.run)
+
+    @property
+    def state(self) -> Literal["connected", "reconnecting", "stopped"]:
+        """``"connected"``, ``"reconnecting"`` or ``"stopped"``."""
+        if self._feed.stopped:
+            return "stopped"
+        return "connected" if self._link.connected else "reconnecting"
+
+    @property
+    def restarts(self) -> int:
+        """How often a lost connection has been made anew."""
+        return self._link.restarts
+
+
+class _Link:
+    """The connection to a server. It does not know the source."""
+
+    def __init__(self, url: str, transport: str) -> None:
+        self.label = f"from_rtsp({_shown(url)!r})"
+        if transport not in TRANSPORTS:
+            raise ValueError(f"transport must be one of {', '.join(TRANSPORTS)}, not {transport!r}")
+        self._url = url
+        self._transport = transport
+        self.container: Any = None  # the first one, until it is read
+        self.connected = True
+        self.restarts = 0
+        self._pause = FIRST_PAUSE
+
+    def open(self, deadline: Deadline) -> Any:
+        """Connect; on any thread.
+
+        Raises:
+            MediaError: It failed.
+        """
+        options = {**OPTIONS, "rtsp_transport": self._transport}
+        limit = deadline.left() + 0.5  # whoever waits up to the deadline is not told of this one
+        try:
+            container = av.open(self._url, format="rtsp", options=options, timeout=(limit, SLICE))
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            why = self._why(error, deadline)
+        else:
+            if streams_of(container):
+                return container
+            container.close()
+            why = "it offers neither audio nor video that can be played"
+        # Not from within ``except``: PyAV's error shows the URL, password and all.
+        raise MediaError(f"{self.label}: {why}")
+
+    def run(self, feed: Feed) -> None:
+        """Play, connect again, and so on, until the stop; on the producer's thread."""
+        playout = Playout(feed)
+        container, self.container = self.container, None
+        while container is not None:
+            began = time.monotonic()
+            try:
+                with container:
+                    if not read(container, feed, playout, SILENCE):
+                        return
+                why = "the server has ended it"
+            except LostError as error:
+                why = str(error)
+            except (av.error.FFmpegError, OSError) as error:
+                why = _text(error)
+            container = None
+            if feed.stopped:
+                return
+            logger.warning("%s: lost, connecting again: %s", self.label, why)
+            self.connected = False
+            lost = time.monotonic()
+            if lost > began + STEADY:
+                self._pause = FIRST_PAUSE
+            container = self._again(feed)
+            if container is not None:
+                logger.info("%s: back after %.1f s", self.label, time.monotonic() - lost)
+                self.restarts += 1
+                self.connected = True
+                playout.begin()
+
+    def _again(self, feed: Feed) -> Any:
+        """Connect again, however long it takes; ``None`` once the feed is stopped."""
+        told = ""
+        while True:
+            deadline = Deadline(self._pause * random.uniform(0.8, 1.0))
+            while deadline.left() > 0 or feed.interrupted:
+                if feed.interrupted and feed.take_seek() is None:
+                    return None
+                with feed.lock:
+                    feed.moved.wait(min(deadline.left(), POLL))
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+            try:
+                return self.open(Deadline(CONNECT))
+            except MediaError as error:
+                level = logging.DEBUG if str(error) == told else logging.WARNING
+                logger.log(level, "%s", error)
+                told = str(error)
+
+    def _why(self, error: Exception, deadline: Deadline) -> str:
+        if deadline.left() == 0:
+            return f"no answer within {deadline}"
+        for kind, reason in REASONS.items():
+            if isinstance(error, kind):
+                return reason
+        number = getattr(error, "errno", None)
+        if number == errno.EPROTONOSUPPORT:
+            return f"the server does not offer the transport {self._transport!r}: try another"
+        if number == errno.EIO:
+            return "the host is not known or not reachable: check the address and the network"
+        return _text(error)
+
+
+def _text(error: Exception) -> str:
+    """Return what went wrong, without the URL that PyAV adds."""
+    return getattr(error, "strerror", None) or type(error).__name__
+
+
+def _shown(url: object) -> str:
+    """Return an RTSP URL without user, password, and values that may be secret."""
+    if not isinstance(url, str):
+        raise TypeError(f"url must be a str, not {type(url).__name__}")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        parts, host, port = urlsplit(""), None, None
+    if parts.scheme not in ("rtsp", "rtsps") or not host or re.search(r"[\s\x00-\x1f\x7f]", url):
+        raise ValueError(
+            "url must be like rtsp://host/path or rtsps://host/path, special characters in user "
+            "and password percent-encoded; from_file() plays files, from_camera() cameras here"
+        )
+    path = re.sub(r"=[^/&;]+", "=…", parts.path) + ("?…" if parts.query else "")
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}{f':{port}' if port else ''}{path}"

@@ -1,0 +1,208 @@
+"""Pictures that a program makes, one by one."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from av import VideoFrame
+from av.video.reformatter import ColorRange, VideoReformatter
+
+from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import SLICE, Deadline
+from metered_sync.engine.sending.feed import EARLY
+from metered_sync.engine.sending.pushed import STILL, PictureLane
+from metered_sync.engine.sending.timeline import private_copy
+from metered_sync.errors import ClosedError, MeteredTimeoutError
+from metered_sync.media.pixels import Pixels
+from metered_sync.media.sources.base import Source
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["VideoSource"]
+
+CHANNELS = {"bgr24": 3, "rgb24": 3, "bgra": 4, "rgba": 4, "gray": 1}
+PLANAR = ("yuv420p", "nv12")
+MAX_SIDE = 16383
+"""Pixels: VP8 knows no more."""
+
+
+class VideoSource(Source):
+    """A video track that shows the pictures that are written: rendered, drawn, computed.
+
+    Writing paces itself: a loop that writes one picture after another runs at ``fps``. A
+    picture that no other follows is shown again, four times a second, so that whoever
+    joins sees it. What nobody takes is dropped; writing never waits for a receiver.
+
+    >>> with VideoSource(640, 480, fps=25) as screen:
+    ...     peer.add_track(screen.video)
+    ...     for image in images:  # uint8, of shape (480, 640, 3), BGR
+    ...         screen.write(image)
+    """
+
+    def __init__(self, width: int, height: int, fps: float = 30) -> None:
+        """Make the source.
+
+        Args:
+            width: Of the pictures, in pixels. One of another size may be written at any
+                time: it is sent as it is, and receivers see the change.
+            height: In pixels.
+            fps: Pictures per second that may be written, above 0 and at most 240.
+        """
+        for name, size in (("width", width), ("height", height)):
+            if isinstance(size, bool) or not isinstance(size, int) or not 2 <= size <= MAX_SIDE:
+                raise ValueError(
+                    f"{name} must be a whole number of pixels from 2 to {MAX_SIDE}, not {size!r}"
+                )
+        if isinstance(fps, bool) or not 0 < fps <= 240:
+            raise ValueError(f"fps must be above 0 and at most 240, not {fps!r}")
+        super().__init__(
+            f"VideoSource({width}, {height}, {fps:g})", {"video": 1}, None, lane=PictureLane
+        )
+        self._size = width, height
+        self._interval = 1 / fps
+        self._next = -math.inf  # when the next picture may be written; the feed's lock guards it
+        self._lane: PictureLane = self._feed.lanes["video"]  # type: ignore[assignment]
+        self._lane.again_after = max(STILL, 2 * self._interval)
+        self._converting = threading.Lock()  # guards the reformatter, while it works
+        self._reformatter = VideoReformatter()
+
+    @property
+    def dropped(self) -> int:
+        """Pictures that nobody took before the next one was written."""
+        return self._lane.dropped
+
+    def write(self, picture: Any, format: str = "bgr24", timeout: float | None = None) -> None:
+        """Show a picture, and wait until it is time for the next.
+
+        It is stamped with the time of this call and copied: it may be changed afterwards.
+        Calls that come later than ``fps`` allows for are not held up, nor made up for.
+
+        Args:
+            picture: An array of ``uint8``, of shape (height, width, 3) for ``"bgr24"`` and
+                ``"rgb24"``, (height, width, 4) for ``"bgra"`` and ``"rgba"`` (alpha is left
+                out), (height, width) for ``"gray"``, (height · 3/2, width) for
+                ``"yuv420p"`` and ``"nv12"``; of an odd number of rows or columns the last
+                is left out. Or ``bytes`` of a picture of the source's size. Or an
+                ``av.VideoFrame`` of any format; its timestamp is not used.
+            format: The pixel format of the array or the bytes, as FFmpeg names it.
+            timeout: Seconds to wait for the next picture's time; ``None``: as long as
+                it takes.
+
+        Raises:
+            MeteredTimeoutError: It was not time yet. The picture is shown all the same.
+            ClosedError: The source has been ended or stopped.
+            TypeError, ValueError: Something that is not such a picture.
+        """
+        captured = time.monotonic()
+        deadline = Deadline.of(timeout)
+        guard.check_blocking(self._feed.born, self._label)
+        frame = self._frame(picture, format)
+        with self._converting:
+            frame = private_copy(frame, self._reformatter)
+        frame.pict_type = 0  # whether it is a key frame is for the encoder to say
+        feed = self._feed
+        with feed.lock:
+            if self._lane.ending or feed.stopped:
+                how = "ended" if self._lane.ending else "stopped"
+                raise ClosedError(f"{self._label} has been {how}: make another one to write to")
+            feed.begin()
+            now = time.monotonic()
+            self._lane.show(frame, feed.clock() - (now - captured))
+            # One that is late keeps its pace, by waiting less; one that is slow waits for nothing.
+            behind = self._next < captured - self._interval
+            self._next = (captured if behind else self._next) + self._interval
+            due = self._next
+            while not feed.stopped and (wait := due - time.monotonic()) > EARLY:
+                left = deadline.left()
+                if left == 0:
+                    raise MeteredTimeoutError(
+                        f"{self._label}: the time of the next picture did not come within "
+                        f"{deadline}; this one is shown",
+                        sent=True,
+                    )
+                feed.moved.wait(min(wait, left, SLICE))
+
+    def end(self) -> None:
+        """Let the picture written last be shown, then end the track.
+
+        Returns at once; :meth:`wait` waits for the end. Ending again does nothing.
+        """
+        guard.check_process(self._feed.born, self._label)
+        with self._feed.lock:
+            self._lane.end()
+
+    def _frame(self, picture: Any, format: str) -> VideoFrame:
+        """Return a frame over the memory of a picture."""
+        if isinstance(picture, VideoFrame):
+            if picture.color_range != ColorRange.JPEG:
+                return picture
+            # (What is sent goes from 16 to 235, and cannot say that it would not.)
+            picture, format = Pixels().of(picture, "bgr24"), "bgr24"
+        if format not in CHANNELS and format not in PLANAR:
+            known = ", ".join(repr(name) for name in (*CHANNELS, *PLANAR))
+            raise ValueError(f"format must be one of {known}, not {format!r}")
+        if isinstance(picture, (bytes, bytearray, memoryview)):
+            picture = self._shaped(picture, format)
+        if not isinstance(picture, np.ndarray):
+            raise TypeError(
+                "an array, bytes or an av.VideoFrame can be written, not "
+                f"{type(picture).__name__}: convert it with numpy.asarray() (an image of Pillow "
+                'then has format="rgb24")'
+            )
+        if picture.dtype != np.uint8:
+            raise TypeError(
+                f"pictures must be uint8, from 0 to 255, not {picture.dtype}: scale the array "
+                "and convert with .astype(numpy.uint8)"
+            )
+        return VideoFrame.from_numpy_buffer(_checked(picture, format), format)
+
+    def _shaped(self, data: bytes | bytearray | memoryview, format: str) -> NDArray[Any]:
+        width, height = self._size
+        planar = format in PLANAR
+        shape = (height * 3 // 2, width, 1) if planar else (height, width, CHANNELS[format])
+        array = np.frombuffer(data, np.uint8)
+        if array.size != math.prod(shape):
+            raise ValueError(
+                f"{width}x{height} pixels of {format} are {math.prod(shape)} bytes, not "
+                f"{array.size}: write pictures of other sizes as arrays"
+            )
+        return array.reshape(shape if shape[2] > 1 else shape[:2])
+
+
+def _checked(picture: NDArray[Any], format: str) -> NDArray[Any]:
+    """Return an array of even size, whose rows are contiguous."""
+    shape = picture.shape
+    if format in PLANAR:
+        if picture.ndim != 2 or shape[0] % 3 or shape[1] % 2 or 0 in shape:
+            raise ValueError(
+                f"{format} has the shape (height * 3/2, width), with an even height and width, "
+                f"not {shape}"
+            )
+        return np.ascontiguousarray(picture)
+    channels = CHANNELS[format]
+    if channels == 1 and shape[2:] == (1,):
+        picture = picture[:, :, 0]
+    elif shape[2:] != (() if channels == 1 else (channels,)) or len(shape) < 2:
+        wanted = "(height, width)" if channels == 1 else f"(height, width, {channels})"
+        raise ValueError(f"{format} has the shape {wanted}, not {shape}{_remedy(shape)}")
+    if not all(2 <= side <= MAX_SIDE for side in picture.shape[:2]):
+        raise ValueError(
+            f"a picture has 2 to {MAX_SIDE} rows and columns, not {shape[0]} and {shape[1]}"
+        )
+    return np.ascontiguousarray(picture[: shape[0] & ~1, : shape[1] & ~1])
+
+
+def _remedy(shape: tuple[int, ...]) -> str:
+    """Say what an array of this shape may be."""
+    if len(shape) == 2:
+        return ': pass format="gray"'
+    if len(shape) == 3 and shape[2] in (3, 4):
+        return ': pass format="bgr24" or "rgb24"' if shape[2] == 3 else ': pass format="bgra"'
+    if len(shape) == 3 and shape[0] in (1, 3, 4):
+        return ": channels come last, so transpose it (array.transpose(1, 2, 0))"
+    return ""

@@ -1,0 +1,208 @@
+"""A track as OpenCV's ``VideoCapture``."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from av import AudioFrame, VideoFrame
+
+from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.errors import ClosedError
+from metered_sync.media.tracks.frame_queue import FrameQueue
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from metered_sync.media.tracks.track import RemoteTrack
+
+__all__ = ["VideoCapture"]
+
+# OpenCV's numbers for what get() answers: cv2.CAP_PROP_POS_MSEC and so on.
+POS_MSEC, POS_FRAMES, FRAME_WIDTH, FRAME_HEIGHT, FPS = 0, 1, 3, 4, 5
+ENOUGH = 3
+"""Pictures whose times tell the frame rate."""
+
+
+class _Arrivals(FrameQueue):
+    """The newest frame, and when the latest ones were taken."""
+
+    def __init__(self, label: str, track: RemoteTrack) -> None:
+        super().__init__(label, track, maxsize=1)
+        self.times: deque[float] = deque(maxlen=31)
+
+    def put(self, item: AudioFrame | VideoFrame) -> None:
+        if item.time is not None:
+            self.times.append(item.time)
+        super().put(item)
+
+
+class VideoCapture:
+    """Reads a track as OpenCV's ``cv2.VideoCapture`` reads a camera; OpenCV is not needed.
+
+    Made by :meth:`RemoteTrack.capture`. It gives the newest picture each time, and never the
+    same one twice. Safe to use from many threads at once.
+    """
+
+    def __init__(self, track: RemoteTrack, *, timeout: float | None = None) -> None:
+        """Start reading; see :meth:`RemoteTrack.capture`."""
+        self._timeout = Deadline.of(timeout).timeout
+        self._track = track
+        self._label = f"capture of {track._described()}"
+        self._born = guard.generation()
+        self._frames = _Arrivals(self._label, track)
+        self._lock = threading.Lock()  # guards what follows
+        self._held: VideoFrame | None = None  # came while get() waited; not grabbed yet
+        self._grabbed: VideoFrame | None = None
+        self._size = (0, 0)
+        self._start = 0.0
+        self._position = 0.0
+        self._count = 0
+        self._released = False
+        track._incoming.add(self._frames)
+
+    def __repr__(self) -> str:
+        state = "open" if self.isOpened() else "closed"
+        return f"<{self._label}: {state}, {self._count} frames, {self._frames.dropped} dropped>"
+
+    def read(
+        self, image: NDArray[Any] | None = None, *, timeout: float | None = None
+    ) -> tuple[bool, NDArray[Any] | None]:
+        """Wait for the next picture: :meth:`grab` and :meth:`retrieve` in one.
+
+        Args:
+            image: An array to put it into, where it has the right size.
+            timeout: Seconds to wait; ``None``: what :meth:`RemoteTrack.capture` was given.
+
+        Returns:
+            ``True`` and an array of shape (height, width, 3), uint8, BGR; ``(False, None)``
+            once the track has ended or this was released.
+
+        Raises:
+            MeteredTimeoutError: No picture in time: OpenCV's loops would take ``False`` for
+                the end.
+            MeteredError: What ended the track's connection, if that is why it ended.
+        """
+        frame = self._grab(timeout)
+        return (False, None) if frame is None else (True, self._picture(frame, image))
+
+    def grab(self, *, timeout: float | None = None) -> bool:
+        """Wait for the next picture, to be had with :meth:`retrieve`; say whether one came.
+
+        Raises what :meth:`read` does.
+        """
+        return self._grab(timeout) is not None
+
+    def retrieve(
+        self, image: NDArray[Any] | None = None, flag: int = 0
+    ) -> tuple[bool, NDArray[Any] | None]:
+        """Return the picture grabbed last, as :meth:`read` does; ``flag`` means nothing."""
+        guard.check_process(self._born, self._label)
+        with self._lock:
+            frame = self._grabbed
+        return (False, None) if frame is None else (True, self._picture(frame, image))
+
+    def get(self, propId: int, *, timeout: float | None = None) -> float:  # noqa: N803
+        """Return a property, by OpenCV's number for it.
+
+        ``CAP_PROP_FRAME_WIDTH`` and ``CAP_PROP_FRAME_HEIGHT`` (pixels, of the latest
+        picture) wait for a first picture, and ``CAP_PROP_FPS`` (from the latest pictures'
+        times) for three. ``CAP_PROP_POS_MSEC`` is the time of the picture grabbed last, from
+        the first one on, and ``CAP_PROP_POS_FRAMES`` counts those grabbed. All others are
+        0, ``CAP_PROP_FRAME_COUNT`` too: nobody knows how long a track will be.
+
+        Raises:
+            MeteredTimeoutError: That many pictures did not come in time.
+        """
+        deadline = Deadline.of(timeout, self._timeout)
+        guard.check_process(self._born, self._label)
+        if propId in (FRAME_WIDTH, FRAME_HEIGHT):
+            self._wait(lambda: self._size != (0, 0), deadline)
+            return float(self._size[propId - FRAME_WIDTH])
+        if propId == FPS:
+            self._wait(lambda: len(self._frames.times) >= ENOUGH, deadline)
+            times = sorted(self._frames.times)
+            interval = statistics.median(
+                [after - before for before, after in itertools.pairwise(times)] or [0.0]
+            )
+            return 1 / interval if interval > 0 else 0.0
+        if propId == POS_MSEC:
+            return self._position * 1000
+        return float(self._count) if propId == POS_FRAMES else 0.0
+
+    def set(self, propId: int, value: float) -> bool:  # noqa: N803
+        """Return ``False``: nothing about somebody else's track can be set."""
+        return False
+
+    def isOpened(self) -> bool:  # noqa: N802
+        """Whether there may be more pictures: not once the track has ended."""
+        left = len(self._frames) > 0 or self._held is not None
+        return not self._released and (left or not self._frames.ended)
+
+    def release(self) -> None:
+        """Stop reading; threads that are blocked in :meth:`read` wake. Repeatable."""
+        guard.check_process(self._born, self._label)
+        with self._lock:
+            self._released = True
+            self._held = self._grabbed = None
+        self._frames.close()
+
+    def __enter__(self) -> VideoCapture:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+    def _next(self, deadline: Deadline) -> VideoFrame | None:
+        """Return the next frame; ``None`` at the end."""
+        try:
+            frame: VideoFrame = self._frames.get(timeout=deadline.left())
+        except ClosedError:
+            return None
+        return frame
+
+    def _grab(self, timeout: float | None) -> VideoFrame | None:
+        deadline = Deadline.of(timeout, self._timeout)
+        guard.check_blocking(self._born, self._label)
+        with self._lock:
+            if self._released:
+                return None
+            held, self._held = self._held, None
+        # What arrived while nobody grabbed is newer than what was held.
+        return self._keep(self._next(deadline) if held is None or len(self._frames) else held)
+
+    def _keep(self, frame: VideoFrame | None) -> VideoFrame | None:
+        """Make a frame the one grabbed last; nothing of it once released."""
+        with self._lock:
+            if self._released:
+                return None
+            self._grabbed = frame
+            if frame is not None:
+                self._size = (frame.width, frame.height)
+                if frame.time is not None:
+                    self._start = self._start if self._count else frame.time
+                    self._position = frame.time - self._start
+                self._count += 1
+        return frame
+
+    def _wait(self, known: Callable[[], bool], deadline: Deadline) -> None:
+        """Take frames until something is known, or the track ends; keep the last one."""
+        while not known():
+            frame = self._next(deadline)
+            if frame is None:
+                return
+            with self._lock:
+                self._held = frame
+                self._size = (frame.width, frame.height)
+
+    def _picture(self, frame: VideoFrame, image: NDArray[Any] | None) -> NDArray[Any]:
+        array = self._track._pixels.of(frame, "bgr24")
+        if image is None or image.shape != array.shape or image.dtype != array.dtype:
+            return array
+        image[...] = array
+        return image

@@ -1,0 +1,89 @@
+"""Any track's frames, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+
+from metered_sync.bridge import guard, loop
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.errors import ClosedError
+from metered_sync.media.sources.base import as_tracks
+from metered_sync.media.tracks.track import RemoteTrack
+
+__all__ = ["iter_frames"]
+
+
+def iter_frames(
+    track: RemoteTrack | MediaStreamTrack,
+    *,
+    mode: Literal["latest", "fifo"] | None = None,
+    maxsize: int | None = None,
+    timeout: float | None = None,
+) -> Iterator[Any]:
+    """Yield a track's frames until it ends.
+
+    A :class:`RemoteTrack` is read as its :meth:`~RemoteTrack.frames` are. A local track
+    (``source.video``, or any aiortc track) is asked for a frame when the loop wants one, so
+    that none is lost. Its frames go to one consumer only, so what is being sent as well is
+    better opened twice; and one that fills a queue of its own, as aiortc's ``MediaPlayer``
+    does, grows while the loop is slow.
+
+    Args:
+        track: The track to read.
+        mode: As for :meth:`RemoteTrack.frames`, and for a :class:`RemoteTrack` only.
+        maxsize: Likewise.
+        timeout: Seconds to wait for each frame; ``None`` waits for it, the end or Ctrl-C.
+
+    Returns:
+        An iterator of ``av.VideoFrame`` or ``av.AudioFrame``, for any number of threads.
+
+    Raises:
+        MeteredTimeoutError: While iterating: a frame did not come in time. One may go on.
+        MeteredError: While iterating: what ended the track's connection.
+        MediaError: ``None`` instead of a track, as a source's ``.video`` is where it lacks it.
+        TypeError: Anything else that is not a track.
+    """
+    Deadline.of(timeout)
+    if isinstance(track, RemoteTrack):
+        frames = track.frames(mode=mode, maxsize=maxsize)
+        return _Frames(lambda deadline: frames.get(timeout=deadline.left()), timeout)
+    tracks, is_source = as_tracks(track)
+    if is_source:
+        raise TypeError(f"iter_frames() takes one track: pass .video or .audio of {track!r}")
+    if mode is not None or maxsize is not None:
+        raise ValueError("mode and maxsize go with a RemoteTrack: a local track waits to be asked")
+    return _Frames(_Pull(tracks[0]), timeout)
+
+
+class _Frames(Iterator[Any]):
+    def __init__(self, take: Callable[[Deadline], Any], timeout: float | None) -> None:
+        self._take = take
+        self._timeout = timeout
+
+    def __next__(self) -> Any:
+        try:
+            return self._take(Deadline.of(self._timeout))
+        except ClosedError:
+            raise StopIteration from None
+
+
+class _Pull:
+    """Takes frames of a local track, on the engine's loop."""
+
+    def __init__(self, track: MediaStreamTrack) -> None:
+        self._track = track
+        self._label = f"iter_frames() of a local {track.kind} track"
+        self._born = guard.generation()
+
+    def __call__(self, deadline: Deadline) -> Any:
+        guard.check_blocking(self._born, self._label)
+        return loop.current().call(self._receive, deadline=deadline, what=self._label)
+
+    async def _receive(self) -> Any:
+        try:
+            return await self._track.recv()
+        except MediaStreamError:
+            raise ClosedError(f"{self._label}: it has ended") from None

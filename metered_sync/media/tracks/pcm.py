@@ -1,0 +1,188 @@
+"""Sound as arrays of samples, in pieces of one length."""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from av import AudioFrame, AudioResampler
+
+from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import Deadline, wait
+from metered_sync.engine.sending.timeline import interleaved, sound_kind
+from metered_sync.errors import ClosedError, MeteredError, MeteredTimeoutError
+from metered_sync.media.sources.sound_input import check_rate
+from metered_sync.media.tracks.shared_frames import keep_in_child
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from metered_sync.media.tracks.frame_queue import FrameQueue
+
+__all__ = ["PcmReader"]
+
+CHANNELS = {"mono": 1, "stereo": 2}
+TOLERANCE = 0.002
+"""Seconds of the source's time that may be missing without anything being made up for it."""
+PAUSE = 1.0
+"""Seconds from which what is missing is a pause, and not made up for either."""
+
+
+class PcmReader(Iterator[Any]):
+    """A track's sound as int16 arrays of one length. Made by :meth:`RemoteTrack.pcm`.
+
+    Safe to use from many threads at once; each chunk goes to one of them.
+    """
+
+    def __init__(self, frames: FrameQueue, label: str, rate: int, layout: str, chunk: float):
+        """Read from a queue; see :meth:`RemoteTrack.pcm`."""
+        samples = check(rate, layout, chunk)
+        self._label = label
+        self._frames = frames
+        self._cutter = _Cutter(rate, layout, samples)
+        self._lost = 0
+        self._born = guard.generation()
+        # Held while a chunk is waited for and made: taken with a deadline only.
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._frames.ended else "open"
+        return f"<{self._label}: {state}, {self.dropped} dropped>"
+
+    @property
+    def dropped(self) -> int:
+        """How many of the track's frames (20 ms each, as a rule) were dropped, being too many."""
+        return self._frames.dropped
+
+    def get(self, timeout: float | None = None) -> NDArray[np.int16]:
+        """Wait for the next chunk and return it.
+
+        Args:
+            timeout: Seconds to wait; ``None`` waits for sound, the end or Ctrl-C; 0 polls.
+
+        Raises:
+            MeteredTimeoutError: Not a whole chunk in time; what there is of it is kept.
+            ClosedError: Closed or ended, and everything queued has been read.
+            MeteredError: What ended the track's connection, and everything queued has been read.
+        """
+        deadline = Deadline.of(timeout)
+        guard.check_blocking(self._born, self._label)
+        late = MeteredTimeoutError(f"{self._label}: no whole chunk within {deadline}")
+        if not wait(self._lock, deadline):
+            raise late
+        try:
+            while (chunk := self._cutter.chunk()) is None:
+                try:
+                    frame = self._frames.get(timeout=deadline.left())
+                except MeteredTimeoutError:
+                    raise late from None
+                except MeteredError:  # the end
+                    self._cutter.finish()
+                    if (chunk := self._cutter.chunk()) is None:
+                        raise
+                    return chunk
+                dropped = self._frames.dropped
+                self._cutter.add(frame, follows=dropped == self._lost)
+                self._lost = dropped
+            return chunk
+        finally:
+            self._lock.release()
+
+    def get_nowait(self) -> NDArray[np.int16]:
+        """Return the next chunk if there is one.
+
+        Raises:
+            queue.Empty: There is none now.
+            ClosedError: There is none, and there will be none; or the error of :meth:`get`.
+        """
+        try:
+            return self.get(timeout=0)
+        except MeteredTimeoutError:
+            raise queue.Empty from None
+
+    def __next__(self) -> NDArray[np.int16]:
+        try:
+            return self.get()
+        except ClosedError:
+            raise StopIteration from None
+
+    def close(self) -> None:
+        """Stop receiving. What is queued can still be read; blocked readers wake."""
+        self._frames.close()
+
+    def __enter__(self) -> PcmReader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def check(rate: int, layout: object, chunk: object) -> int:
+    """Return how many samples a chunk has; refuse what makes no sense."""
+    check_rate("rate", rate)
+    if layout not in CHANNELS:
+        raise ValueError(f'layout must be "mono" or "stereo", not {layout!r}')
+    if isinstance(chunk, bool) or not isinstance(chunk, (int, float)):
+        raise TypeError(f"chunk must be a number of seconds, not {chunk!r}")
+    if not 0 < chunk < math.inf or round(chunk * rate) < 1:
+        raise ValueError(f"chunk must be seconds enough for one sample at least, not {chunk!r}")
+    return round(chunk * rate)
+
+
+class _Cutter:
+    """Makes chunks of frames. For one thread at a time."""
+
+    def __init__(self, rate: int, layout: str, samples: int) -> None:
+        self._rate, self._layout, self._samples = rate, layout, samples
+        self._width = 2 * CHANNELS[layout]  # bytes of a sample
+        self._ready = bytearray()
+        self._resampler: AudioResampler | None = None
+        self._shape: tuple[str, str, int] | None = None
+        self._due: float | None = None  # when the next frame should begin, in the source's time
+        keep_in_child(self)
+
+    def chunk(self) -> NDArray[np.int16] | None:
+        """Return a chunk if one is complete."""
+        size = self._samples * self._width
+        if len(self._ready) < size:
+            return None
+        array = np.frombuffer(self._ready[:size], np.int16)
+        del self._ready[:size]
+        return array if self._layout == "mono" else array.reshape(-1, 2)
+
+    def add(self, frame: AudioFrame, *, follows: bool) -> None:
+        """Take a frame; say whether it follows what came before, for all we know."""
+        missing = 0.0
+        if frame.time is not None and self._due is not None and follows:
+            missing = frame.time - self._due
+        shape = sound_kind(frame)
+        if self._resampler is None or shape != self._shape or missing > TOLERANCE or not follows:
+            self._flush()
+            self._shape = shape
+            layout = "mono" if frame.layout.nb_channels == 1 else self._layout
+            self._resampler = AudioResampler("s16", layout, self._rate)
+        if TOLERANCE < missing < PAUSE:
+            self._ready += bytes(round(missing * self._rate) * self._width)
+        self._take(self._resampler.resample(frame))
+        if frame.time is not None:
+            self._due = frame.time + frame.samples / frame.sample_rate
+
+    def finish(self) -> None:
+        """Fill the last chunk up with silence; nothing comes after it."""
+        self._flush()
+        missing = -len(self._ready) % (self._samples * self._width)
+        self._ready += bytes(missing)
+
+    def _flush(self) -> None:
+        if self._resampler is not None:
+            self._take(self._resampler.resample(None))
+            self._resampler = None
+
+    def _take(self, frames: list[Any]) -> None:
+        for frame in frames:
+            if frame is not None:  # as a resampler that has nothing to do answers when flushed
+                self._ready += interleaved(frame, CHANNELS[self._layout]).tobytes()

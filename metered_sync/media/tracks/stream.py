@@ -1,0 +1,99 @@
+"""Grouping tracks."""
+
+from __future__ import annotations
+
+import re
+import threading
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+from aiortc.mediastreams import MediaStreamTrack
+
+from metered_sync.media.sources.base import as_tracks
+from metered_sync.media.tracks.track import RemoteTrack
+
+__all__ = ["MediaStream"]
+
+Member = MediaStreamTrack | RemoteTrack
+TOKEN = re.compile(r"(?!-\Z)[!#-'*+.\-0-9A-Z^-~]{1,256}")
+"""What an id may be in a session description (RFC 8830, RFC 8866); ``-`` means no stream."""
+
+
+class MediaStream:
+    """A named group of tracks: those of one camera, say, or of one screen.
+
+    Receivers play the tracks of one stream in step, and find them by its id. A stream is a
+    value: making or changing one sends nothing. Safe to use from many threads at once.
+    """
+
+    def __init__(self, tracks: object = (), *, id: str | None = None) -> None:
+        """Make a stream.
+
+        Args:
+            tracks: Tracks, or a source, whose tracks are taken; of each at most one.
+            id: What receivers know it by: up to 256 printable ASCII characters without
+                spaces or any of ``"(),/:;<=>?@[\\]``. ``None``: a random one.
+
+        Raises:
+            MediaError: ``None`` among the tracks, as a source's ``.video`` or ``.audio``
+                is where it lacks it.
+            TypeError: Something that is neither a track nor a source.
+        """
+        if id is None:
+            id = str(uuid.uuid4())
+        elif not isinstance(id, str):
+            raise TypeError(f"a stream's id must be a str, not {type(id).__name__}")
+        elif not TOKEN.fullmatch(id):
+            raise ValueError(
+                f"{id!r} cannot be a stream's id: 1 to 256 printable ASCII characters without "
+                "spaces or punctuation that separates can ('camera', 'screen-2'), but not '-'"
+            )
+        self._id = id
+        self._lock = threading.Lock()  # guards replacing the tuple
+        self._tracks: tuple[Member, ...] = ()
+        plain = isinstance(tracks, Iterable) and not isinstance(tracks, (str, bytes))
+        for one in tracks if plain else as_tracks(tracks)[0]:  # type: ignore[attr-defined]
+            self.add_track(one)
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(track.kind for track in self._tracks) or "no tracks"
+        return f"<MediaStream {self._id!r}: {kinds}>"
+
+    @property
+    def id(self) -> str:
+        """What receivers know it by."""
+        return self._id
+
+    @property
+    def tracks(self) -> list[Any]:
+        """Its tracks, in the order in which they were added; a list of one's own."""
+        return list(self._tracks)
+
+    def add_track(self, track: object) -> None:
+        """Add a track, or the tracks of a source; one that it has already is left as it is.
+
+        Where the stream is being sent already, send the track with ``add_track(track,
+        stream)`` of the peer.
+
+        Raises:
+            MediaError: ``None``, as a source's ``.video`` or ``.audio`` is where it lacks it.
+            TypeError: Neither a track nor a source.
+        """
+        added = _tracks(track)
+        with self._lock:
+            new = [one for one in dict.fromkeys(added) if one not in self._tracks]
+            self._tracks = (*self._tracks, *new)
+
+    def remove_track(self, track: object) -> None:
+        """Take a track, or the tracks of a source, out; others are left as they are.
+
+        What is being sent goes on being sent.
+        """
+        removed = _tracks(track)
+        with self._lock:
+            self._tracks = tuple(one for one in self._tracks if one not in removed)
+
+
+def _tracks(value: object) -> list[Member]:
+    return [value] if isinstance(value, RemoteTrack) else [*as_tracks(value)[0]]

@@ -1,0 +1,284 @@
+"""Tracks that arrive, and the frames in them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.engine.webrtc.peer_connection import IncomingTrack
+from metered_sync.errors import MediaError, MeteredTimeoutError
+from metered_sync.media.pixels import Pixels, check_format
+from metered_sync.media.snapshot import Snapshot
+from metered_sync.media.tracks.callbacks import FrameCallback, FrameCallbacks
+from metered_sync.media.tracks.capture import VideoCapture
+from metered_sync.media.tracks.frame_queue import FrameQueue
+from metered_sync.media.tracks.pcm import PcmReader
+from metered_sync.media.tracks.shared_frames import Twins
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from metered_sync.media.notebook.preview import Preview
+
+__all__ = ["FrameQueue", "RemoteTrack"]
+
+FIFO_SIZE = {"audio": 500, "video": 30}
+"""Frames that a first-in, first-out reader holds: ten seconds of sound, one of pictures."""
+
+
+class RemoteTrack:
+    """A track that somebody else sends.
+
+    Any number of readers, on any threads, each see every frame (or the newest one).
+    Decoding happens in the background, while somebody reads and for ten seconds after that. Who
+    reads later gets the first picture a moment later: with the next key frame, which is asked for.
+    """
+
+    def __init__(
+        self,
+        incoming: IncomingTrack,
+        owner: object,
+        *,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self.metadata = metadata
+        self._incoming = incoming
+        self._owner = owner  # the client must not be collected while its track is in use
+        self._lock = threading.Lock()  # guards _newest
+        self._newest: FrameQueue | None = None
+        self._twins = Twins()
+        self._pixels = Pixels()
+        self._callbacks = FrameCallbacks(self)
+        self._born = guard.generation()
+
+    def __repr__(self) -> str:
+        name = f" {self.name!r}" if self.name else ""
+        state = "ended" if self.ended else "live"
+        return f"<RemoteTrack {self.kind}{name}: {state}, {self.frames_received} frames>"
+
+    @property
+    def id(self) -> str:
+        """The track's id at its publisher; another one after the publisher's recovery."""
+        return self._incoming.id
+
+    @property
+    def name(self) -> str | None:
+        """The name it was published under, where it has one and that is known."""
+        return self._incoming.name
+
+    @property
+    def stream_id(self) -> str | None:
+        """What groups it with other tracks: for the SFU, the publisher's session."""
+        return self._incoming.stream_id
+
+    @property
+    def kind(self) -> str:
+        """``"audio"`` or ``"video"``."""
+        return self._incoming.kind
+
+    @property
+    def ended(self) -> bool:
+        """Whether no more frames will come."""
+        return self._incoming.ended
+
+    @property
+    def restarts(self) -> int:
+        """How often the media connection under this track was rebuilt.
+
+        Readers see a pause each time, and timestamps that go on rising.
+        """
+        return self._incoming.restarts
+
+    @property
+    def frames_received(self) -> int:
+        """Frames that came so far, read or not."""
+        return self._incoming.frames
+
+    def frames(
+        self, *, mode: Literal["latest", "fifo"] | None = None, maxsize: int | None = None
+    ) -> FrameQueue:
+        """Return a new, independent reader of the track's frames, from now on.
+
+        Args:
+            mode: ``"latest"`` (the newest frame only; the default for video) or ``"fifo"``
+                (every frame, the oldest dropped when full; the default for audio).
+            maxsize: How many frames a ``"fifo"`` reader holds; 30 pictures or 500 pieces
+                of sound (10 s) unless said otherwise.
+        """
+        guard.check_process(self._born, self._described())
+        if mode is None:
+            mode = "latest" if self.kind == "video" else "fifo"
+        if mode not in ("latest", "fifo"):
+            raise ValueError(f'mode must be "latest" or "fifo", not {mode!r}')
+        if mode == "latest" and maxsize not in (None, 1):
+            raise ValueError('maxsize goes with mode="fifo"; "latest" holds one frame')
+        size = 1 if mode == "latest" else FIFO_SIZE[self.kind] if maxsize is None else maxsize
+        queue = FrameQueue(f"{mode} frames of {self._described()}", self, maxsize=size)
+        self._incoming.add(queue)
+        return queue
+
+    def read(self, timeout: float | None = None, format: str = "bgr24") -> NDArray[Any]:
+        """Wait for the newest picture that this method has not returned yet.
+
+        Args:
+            timeout: Seconds to wait; ``None`` waits for a picture, the end or Ctrl-C.
+            format: The pixel format, as FFmpeg names it: ``"bgr24"``, ``"rgb24"``, ``"gray"``
+                (0 to 255, as OpenCV's), ``"bgra"``, ``"yuv420p"``, ``"nv12"``, ….
+
+        Returns:
+            An array of shape (height, width, 3), or (height, width) for ``"gray"``, and
+            (height * 3 / 2, width) for ``"yuv420p"`` and ``"nv12"``; uint8. It is contiguous
+            and the caller's own: writable, and nothing is written into it later. It is the
+            memory that the picture was converted into, and not copied again unless its rows
+            were padded there: in widths that are no multiple of 32.
+
+        Raises:
+            MeteredTimeoutError: No new picture in time.
+            ClosedError: The track has ended; the error that ended its connection, if one did.
+            MediaError: This is an audio track, or the picture's odd size does not fit.
+            ValueError: A format that cannot be had; the error names those that can.
+        """
+        self._check_video("read() returns pictures", "use pcm() or frames()")
+        check_format(format)
+        deadline = Deadline.of(timeout)
+        guard.check_process(self._born, self._described())
+        with self._lock:
+            if self._newest is None:
+                self._newest = self.frames(mode="latest")
+            newest = self._newest
+        try:
+            frame = newest.get(timeout=deadline.left())
+        except MeteredTimeoutError:
+            if self.frames_received:
+                raise
+            raise MeteredTimeoutError(
+                f"no first frame of {self._described()} within {deadline}: it is negotiated; does "
+                "its publisher send?"
+            ) from None
+        return self._pixels.of(frame, format)
+
+    def capture(self, *, timeout: float | None = None) -> VideoCapture:
+        """Return what reads the track as OpenCV's ``cv2.VideoCapture`` reads a camera.
+
+        Args:
+            timeout: Seconds that each of its calls waits unless told otherwise; ``None``
+                waits for a picture, the end or Ctrl-C.
+
+        Raises:
+            MediaError: This is an audio track.
+        """
+        self._check_video("capture() reads pictures", "use pcm() or frames()")
+        guard.check_process(self._born, self._described())
+        return VideoCapture(self, timeout=timeout)
+
+    def pcm(
+        self, *, rate: int = 16000, layout: Literal["mono", "stereo"] = "mono", chunk: float = 0.02
+    ) -> PcmReader:
+        """Return an iterator over the track's sound, from now on, in chunks of one length.
+
+        A chunk is an array of int16: of shape (samples,) for ``"mono"`` and (samples, 2) for
+        ``"stereo"``, contiguous, writable, and the caller's own. All have ``chunk * rate``
+        samples; the last one, when the track ends, is filled up with silence.
+
+        **Time.** Samples count the source's time: where less than 1 s of it is missing
+        (a lost packet, a microphone that sends nothing while it is quiet) there is silence
+        instead. A longer pause is left out, and so is what was dropped because nobody took
+        it: ten seconds of sound are kept.
+
+        Args:
+            rate: Samples per second, from 1000 to 384000.
+            layout: ``"mono"`` (channels are mixed) or ``"stereo"``.
+            chunk: Seconds; rounded to whole samples.
+
+        Raises:
+            MediaError: This is a video track.
+            ValueError: An argument makes no sense.
+        """
+        if self.kind != "audio":
+            raise MediaError(
+                f"pcm() returns sound, and {self._described()} has none: use read() or frames()"
+            )
+        return PcmReader(
+            self.frames(mode="fifo"), f"pcm of {self._described()}", rate, layout, chunk
+        )
+
+    def on_frame(self, fn: Callable[[Any], object]) -> FrameCallback:
+        """Call ``fn(frame)`` with the track's newest frame, again and again; also a decorator.
+
+        The callbacks of one track run one at a time, on a thread of its own. They may block
+        and call anything, and close their own client. Frames that come while they are at it
+        are dropped, but for the newest, and counted: use :meth:`pcm` for sound that must be
+        whole. What they raise is logged, goes to the client's (or remote peer's)
+        ``on_error`` as ``on_error(frame, exception)``, and stops nothing. While there are
+        callbacks, the track and its client stay alive.
+
+        Returns:
+            A handle: ``close()`` ends the calls, ``dropped`` counts, and calling it calls
+            ``fn``.
+
+        Raises:
+            ClosedError: The track has ended; the error that ended its connection, if one did.
+        """
+        if not callable(fn):
+            raise TypeError(f"{fn!r} is not callable")
+        guard.check_process(self._born, self._described())
+        return self._callbacks.add(fn)
+
+    def snapshot(self, timeout: float | None = None) -> Snapshot:
+        """Wait for the next picture that arrives, and return it to be looked at or saved.
+
+        Args:
+            timeout: Seconds to wait; ``None`` waits for a picture, the end or Ctrl-C.
+
+        Raises:
+            MeteredTimeoutError: No picture in time.
+            ClosedError: The track has ended; the error that ended its connection, if one did.
+            MediaError: This is an audio track.
+        """
+        self._check_video("snapshot() takes a picture", "display() shows how loud it is")
+        with self.frames(mode="latest") as frames:
+            return Snapshot(frames.get(timeout=timeout), self._described())
+
+    def display(self, *, fps: float = 15, width: int = 480, quality: int = 70) -> Preview:
+        """Show the track in a Jupyter notebook, live, and return at once.
+
+        The output of this cell shows the newest picture, or how loud the sound is, until
+        the track ends or the preview is stopped; other cells run meanwhile. With ipywidgets
+        it is smoother: the front end says what it can keep up with. Without, and while the
+        kernel is too busy to hear that, it gets five pictures a second.
+
+        Args:
+            fps: Pictures a second, at most; above 0, up to 60.
+            width: Wider pictures are made smaller, to this many pixels; up to 4096.
+            quality: Of the JPEGs, from 1 (small) to 100 (good).
+
+        Returns:
+            The preview: ``stop()`` it, or use it in a ``with`` statement.
+
+        Raises:
+            MediaError: This is not a notebook.
+            ClosedError: The track has ended; the error that ended its connection, if one did.
+        """
+        from metered_sync.media.notebook.preview import Preview
+
+        return Preview(self, fps=fps, width=width, quality=quality)
+
+    def stats(self) -> dict[str, Any]:
+        """Return what was received so far.
+
+        Returns:
+            ``bytes_received`` (payload), ``packets_received``, ``packets_lost`` (never
+            came, retransmissions included), ``bitrate`` (bits per second of the last two
+            seconds), ``frames_decoded``, ``restarts``; ``kind``, ``id``, ``name``.
+        """
+        return self._incoming.stats()
+
+    def _check_video(self, what: str, instead: str) -> None:
+        if self.kind != "video":
+            raise MediaError(f"{what}, and {self._described()} has none: {instead}")
+
+    def _described(self) -> str:
+        return f"{self.kind} track {self.name or self.id!r}"
