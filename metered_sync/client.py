@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from metered_sync._facade import Client
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.loop import Engine
 from metered_sync.bridge.reader import Overflow, Reader
@@ -17,7 +18,6 @@ from metered_sync.engine.messaging.link import SignallingLink, State
 from metered_sync.engine.messaging.outbox import Request
 from metered_sync.errors import DisconnectedError, MeteredTimeoutError, fresh
 from metered_sync.events import IceServer, Message
-from metered_sync.facade import Client
 from metered_sync.wire import frames
 from metered_sync.wire.names import check_channel, check_peer_id
 from metered_sync.wire.timings import DEFAULT, Timings

@@ -7,15 +7,15 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from metered_sync._rest import RestClient
 from metered_sync.errors import ControlPlaneError, OversizedPayloadError
-from metered_sync.rest import RestClient
 from metered_sync.tokens import as_patterns, as_texts, check_ttl
 from metered_sync.wire import control as wire
 from metered_sync.wire.control import Plan, Token, Usage
 from metered_sync.wire.frames import encode
-from metered_sync.wire.keys import check_key_pair
 from metered_sync.wire.limits import MAX_REST_BODY, MAX_TOKEN_TTL
 from metered_sync.wire.names import check_channel, check_peer_id, utf8_size
+from metered_sync.wire.secrets import check_key_pair
 from metered_sync.wire.urls import check_origin
 
 __all__ = ["ControlPlane", "Plan", "Token", "Usage"]

@@ -8,13 +8,13 @@ from typing import Any
 
 from aiortc import RTCDataChannel
 
+from metered_sync._facade import _forgotten
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.dispatch import EventHub, Observable, _Callback
 from metered_sync.engine.webrtc.data_channel import MAX_BUFFERED, ChannelLink, ChannelState
 from metered_sync.errors import MeteredTimeoutError, fresh
 from metered_sync.events import DCMessage
-from metered_sync.facade import _forgotten
 from metered_sync.wire.data_channels import channel_options, check_label
 
 __all__ = ["DataChannel", "channel_options", "check_label"]

@@ -10,6 +10,7 @@ from typing import Any
 
 from aiortc.mediastreams import MediaStreamTrack
 
+from metered_sync._facade import Client
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.loop import Engine
@@ -37,7 +38,6 @@ from metered_sync.events import (
     ServerError,
     StateChange,
 )
-from metered_sync.facade import Client
 from metered_sync.media.sources.base import as_tracks
 from metered_sync.media.tracks.stream import MediaStream
 from metered_sync.remote_peer import RemotePeer, Sink

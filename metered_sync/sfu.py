@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar, overload
 from urllib.parse import urlsplit
 
+from metered_sync._facade import Client
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.loop import Engine
 from metered_sync.engine.sfu.link import Incoming, Outgoing, SfuLink, SfuOptions, SfuState
 from metered_sync.engine.webrtc.encoding import check_encoding
 from metered_sync.events import IceServer
-from metered_sync.facade import Client
 from metered_sync.media.sources.base import as_tracks
 from metered_sync.media.tracks.track import RemoteTrack
 from metered_sync.sfu_api import check_credentials

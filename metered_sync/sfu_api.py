@@ -11,7 +11,7 @@ from metered_sync.bridge import loop
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sfu.calls import SfuCalls
 from metered_sync.wire import sfu as wire
-from metered_sync.wire.keys import check_secret
+from metered_sync.wire.secrets import check_secret
 from metered_sync.wire.urls import check_origin
 
 __all__ = ["SfuApi", "check_credentials"]

@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from metered_sync.wire.keys import check_key_pair
 from metered_sync.wire.names import is_reserved
+from metered_sync.wire.secrets import check_key_pair
 from metered_sync.wire.tokens import Claims, sign_claims
 
 __all__ = ["as_patterns", "as_texts", "check_ttl", "mint_token"]

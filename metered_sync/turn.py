@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from urllib.parse import urlencode
 
+from metered_sync._rest import RestClient
 from metered_sync.engine.http import Http
 from metered_sync.errors import TurnError
 from metered_sync.events import IceServer
-from metered_sync.rest import RestClient
 from metered_sync.wire import turn as wire
-from metered_sync.wire.keys import check_secret
+from metered_sync.wire.secrets import check_secret
 from metered_sync.wire.turn import TurnCredential, TurnCredentialPage
 from metered_sync.wire.urls import check_origin
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 from aiohttp import web
 
+from metered_sync._facade import Facade
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.loop import Engine, Link
 from metered_sync.errors import ClosedError, MeteredError
-from metered_sync.facade import Facade
 from metered_sync.local.control import ControlApi
 from metered_sync.local.faults import Faults
 from metered_sync.local.keys import KeyRing, PublishableKey, SecretKey

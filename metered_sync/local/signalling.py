@@ -15,11 +15,11 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from metered_sync.local.connections import Outlet, Socket, text_frame
 from metered_sync.local.hub import Hub
 from metered_sync.local.keys import Identity, KeyRing, TurnedAway
 from metered_sync.local.meter import Meter
 from metered_sync.local.rest import Refusal
-from metered_sync.local.sockets import Outlet, Socket, text_frame
 from metered_sync.wire import frames
 from metered_sync.wire.limits import (
     CLOSE_GOING_AWAY,

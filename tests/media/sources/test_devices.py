@@ -26,7 +26,8 @@ from metered_sync import (
     from_microphone,
     screen_share,
 )
-from metered_sync.media.sources.base import as_tracks, devices
+from metered_sync.media.sources import devices
+from metered_sync.media.sources.base import as_tracks
 from tests.conftest import need, run_script, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="captures through X11 and ALSA")

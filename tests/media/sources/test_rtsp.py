@@ -28,7 +28,8 @@ from metered_sync import (
     WrongThreadError,
     from_rtsp,
 )
-from metered_sync.media.sources.base import as_tracks, rtsp
+from metered_sync.media.sources import rtsp
+from metered_sync.media.sources.base import as_tracks
 from metered_sync.testing import dominant_frequency
 from tests.conftest import wait_until
 from tests.rtsp_server import RtspServer, rtsp_server

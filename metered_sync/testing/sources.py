@@ -1,9 +1,4 @@
-"""Sources for tests: pictures that can be counted, sound that can be recognised.
-
->>> from metered_sync.testing import PatternSource, read_number
->>> source = PatternSource(320, 240, fps=30)
->>> # publish source.video; at the other end: read_number(track.read(timeout=10))
-"""
+"""Make pictures that can be counted, and sound that can be recognised."""
 
 from __future__ import annotations
 
@@ -74,7 +69,7 @@ class PatternSource(Source):
         if not 0 < fps <= 240:
             raise ValueError(f"fps must be above 0 and at most 240, not {fps!r}")
         count = _count(duration, fps)
-        painter = _Painter(width, height)
+        painter = Painter(width, height)
         self._fps = fps
 
         def produce(feed: Feed) -> None:
@@ -220,7 +215,7 @@ def _code(number: int) -> int:
     return number << 16 | binascii.crc_hqx(number.to_bytes(3, "big"), 0xFFFF)
 
 
-class _Painter:
+class Painter:
     """Paints frames. Knows no source."""
 
     def __init__(self, width: int, height: int) -> None:

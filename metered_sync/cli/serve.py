@@ -1,51 +1,21 @@
-"""The command line: ``metered-sync serve`` and ``metered-sync demo``."""
+"""``metered-sync serve``: run a local cloud until Ctrl-C."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import threading
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING
 
-from metered_sync._version import __version__
-from metered_sync.errors import MeteredError
+if TYPE_CHECKING:
+    from metered_sync.cli.main import Commands
 
-__all__ = ["main"]
-
-INTERRUPTED = 130
-"""The exit status after Ctrl-C, as shells have it."""
+__all__ = ["add_to", "run"]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _terminated)  # so that ``with`` blocks and children are closed
-    try:
-        status: int = options.run(options)
-        return status
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except (MeteredError, ImportError, ValueError) as error:
-        print(f"metered-sync: {error}", file=sys.stderr)  # noqa: T201
-        return 1
-
-
-def _terminated(*_: Any) -> NoReturn:
-    sys.exit(128 + signal.SIGTERM)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="metered-sync", description="Realtime messaging and media without asyncio."
-    )
-    parser.add_argument("--version", action="version", version=f"metered_sync {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
+def add_to(commands: Commands) -> None:
+    """Add the command and its options."""
     serve = commands.add_parser(
         "serve",
         help="run a local cloud until Ctrl-C",
@@ -61,27 +31,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="stop when standard input ends, for programs that start this one",
     )
-    serve.set_defaults(run=_serve)
-
-    demo = commands.add_parser(
-        "demo",
-        help="publish a clip and watch it, through a local cloud",
-        description="Start a local cloud, publish a video clip through its SFU from one process, "
-        "read it in another, and show what arrived.",
-    )
-    demo.add_argument("--seconds", type=float, default=8.0, help="how long to watch (default 8)")
-    demo.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        default=Path("metered-sync-demo.png"),
-        help="where the picture goes (default metered-sync-demo.png)",
-    )
-    demo.set_defaults(run=_demo)
-    return parser
+    serve.set_defaults(run=run)
 
 
-def _serve(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Serve until Ctrl-C; return the exit status."""
     from metered_sync.local import LocalCloud
 
     stop = threading.Event()
@@ -130,14 +84,3 @@ def _environment(facts: dict[str, str]) -> dict[str, str]:
         "METERED_SFU_APP_ID": facts["sfu_app_id"],
         "METERED_SFU_SECRET": facts["sfu_secret"],
     }
-
-
-def _demo(options: argparse.Namespace) -> int:
-    from metered_sync.demo.stage import run
-
-    run(options.output, seconds=options.seconds)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -33,7 +33,7 @@ _REMEDIES = {
 class RestClient:
     """Calls that stand alone: between them, nothing is open but idle connections.
 
-    Unlike a :class:`~metered_sync.facade.Facade` it owns nothing on the engine. Each call
+    Unlike a :class:`~metered_sync._facade.Facade` it owns nothing on the engine. Each call
     borrows the engine that the process has at that moment, for what the engine does for any
     call: its deadline, Ctrl-C, and saying where one may not wait. So an object made before
     ``os.fork()`` works on both sides, one that is forgotten needs no warning, and there is

@@ -22,7 +22,7 @@ from metered_sync.media.sources.base import Source
 from metered_sync.testing import PatternSource, ToneSource, dominant_frequency, read_number
 from tests.conftest import run_script
 
-BUNNY = Path(__file__).parents[1] / "metered_sync" / "demo" / "bunny.mp4"
+BUNNY = Path(__file__).parents[2] / "metered_sync" / "demo" / "bunny.mp4"
 
 
 @pytest.fixture
@@ -51,9 +51,9 @@ def run(main: Awaitable[Any], timeout: float = 30.0) -> Any:
 
 def painted(number: int, width: int = 320, height: int = 240) -> Any:
     """Return a pattern frame, without waiting for its turn."""
-    from metered_sync.testing import _Painter
+    from metered_sync.testing.sources import Painter
 
-    return _Painter(width, height).frame(number)
+    return Painter(width, height).frame(number)
 
 
 # --- the pattern ----------------------------------------------------------------------

@@ -1,0 +1,27 @@
+"""What people test their programs with: sources whose pictures and sound can be recognised.
+
+>>> from metered_sync.testing import PatternSource, read_number
+>>> source = PatternSource(320, 240, fps=30)
+>>> # publish source.video; at the other end: read_number(track.read(timeout=10))
+
+The names are loaded on first use, for they need the extra ``webrtc``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metered_sync.testing.sources import PatternSource as PatternSource
+    from metered_sync.testing.sources import ToneSource as ToneSource
+    from metered_sync.testing.sources import dominant_frequency as dominant_frequency
+    from metered_sync.testing.sources import read_number as read_number
+
+__all__ = ["PatternSource", "ToneSource", "dominant_frequency", "read_number"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(importlib.import_module("metered_sync.testing.sources"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
