@@ -36,7 +36,7 @@ from metered_sync import MeteredPeer, RemoteTrack, mint_token  # noqa: E402
 from metered_sync.engine.webrtc import peer_connection as rtc  # noqa: E402
 from metered_sync.local import LocalCloud  # noqa: E402
 from metered_sync.testing import PatternSource, read_number  # noqa: E402
-from tests.interop.conftest import python_command  # noqa: E402
+from tests.scenarios.interop.conftest import python_command  # noqa: E402
 
 SIZES = {"480p": (640, 480), "720p": (1280, 720)}
 FPS = 30

@@ -39,8 +39,8 @@ sys.path.insert(0, str(HERE.parent))
 from metered_sync import MeteredPeer, mint_token  # noqa: E402
 from metered_sync.local import LocalCloud  # noqa: E402
 from metered_sync.testing import PatternSource  # noqa: E402
-from tests.coturn import SECRET, bad_path, coturn  # noqa: E402
-from tests.interop.conftest import python_command  # noqa: E402
+from tests.scenarios.interop.conftest import python_command  # noqa: E402
+from tests.support.coturn import SECRET, bad_path, coturn  # noqa: E402
 
 
 def receive(

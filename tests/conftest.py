@@ -20,7 +20,7 @@ from hypothesis import settings
 
 from metered_sync.engine import http
 from metered_sync.local import LocalCloud
-from tests.scripted_http import ScriptedHttp, serving
+from tests.support.scripted_http import ScriptedHttp, serving
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell has put the tests into the background. Processes of theirs must get Ctrl-C.

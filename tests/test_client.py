@@ -43,7 +43,7 @@ from metered_sync import (
 from metered_sync.local import LocalCloud
 from metered_sync.wire.timings import DEFAULT
 from tests.conftest import wait_until
-from tests.scripted import Scripted, ScriptedServer, mute, polite
+from tests.support.scripted_service import Scripted, ScriptedServer, mute, polite
 
 FAST = ReconnectOptions(initial_delay=0.05, max_delay=0.2)
 

@@ -40,7 +40,7 @@ from metered_sync import (
 from metered_sync.engine.messaging.handshake import Backoff
 from metered_sync.wire.timings import DEFAULT, Timings
 from tests.conftest import wait_until
-from tests.scripted import WELCOME, Scripted, ScriptedServer, mute, polite
+from tests.support.scripted_service import WELCOME, Scripted, ScriptedServer, mute, polite
 
 FAST = ReconnectOptions(initial_delay=0.02, max_delay=0.1)
 TIMINGS = dataclasses.replace(DEFAULT, replay_retry=0.5, slow_floor=1.5)

@@ -42,7 +42,7 @@ from metered_sync.wire.tokens import key_id, parse_claims
 from tests.conftest import run_script, wait_until
 from tests.rules.test_interrupt import interrupt
 from tests.rules.test_secrets import shown
-from tests.scripted_http import ScriptedHttp
+from tests.support.scripted_http import ScriptedHttp
 
 KEY_ID, SECRET = "sk_id_1234", "sk_secret_HUSHHUSH"
 

@@ -31,11 +31,11 @@ from metered_sync import (
     WrongThreadError,
 )
 from metered_sync.engine.webrtc import data_channel as data_channels
-from tests.channel_pair import Pair, on_loop
 from tests.conftest import run_script, wait_until
 from tests.rules.test_fork import START as FORK
 from tests.rules.test_interrupt import interrupt
 from tests.rules.test_leaks import check
+from tests.support.channel_pair import Pair, on_loop
 
 
 @pytest.fixture
@@ -537,7 +537,7 @@ def test_blocking_calls_on_the_loop_thread_are_refused(pair: Pair) -> None:
 
 CHILD = """
 import sys, threading, time
-from tests.channel_pair import Pair, on_loop
+from tests.support.channel_pair import Pair, on_loop
 from metered_sync import *
 from metered_sync import DataChannel
 """
@@ -584,7 +584,7 @@ def test_fork() -> None:
     start = FORK.replace("options = dict(url=sys.argv[1], api_key=sys.argv[2])", "")
     done = run_script(
         f"""{start}
-from tests.channel_pair import Pair
+from tests.support.channel_pair import Pair
 from metered_sync import DataChannel
 pair = Pair()
 near, far = pair.channel()

@@ -26,7 +26,7 @@ from metered_sync import (
 from metered_sync.engine.messaging.outbox import MAX_FRAMES
 from metered_sync.local import LocalCloud
 from tests.conftest import run_script, wait_until
-from tests.scripted import ScriptedServer, mute, polite
+from tests.support.scripted_service import ScriptedServer, mute, polite
 from tests.test_client import FAST, client, peer
 
 

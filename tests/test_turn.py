@@ -14,7 +14,7 @@ import pytest
 from metered_sync import ClosedError, IceServer, MeteredTimeoutError, TurnApi, TurnError
 from metered_sync.local import LocalCloud
 from tests.rules.test_secrets import shown
-from tests.scripted_http import ScriptedHttp
+from tests.support.scripted_http import ScriptedHttp
 
 API_KEY, SECRET_KEY = "HUSHHUSH/api+key", "HUSHHUSH&secret=key"
 

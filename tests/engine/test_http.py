@@ -28,7 +28,7 @@ from metered_sync.engine import http as http_module
 from metered_sync.engine.http import Answer, Http, HttpError
 from tests.conftest import run_script, wait_until
 from tests.rules.test_secrets import shown
-from tests.scripted_http import ScriptedHttp, serving
+from tests.support.scripted_http import ScriptedHttp, serving
 
 SECRET = "HUSH-hush/42+"
 

@@ -10,7 +10,7 @@ import time
 
 from metered_sync.local import LocalCloud
 from tests.conftest import ROOT, wait_until
-from tests.local.raw import raw
+from tests.support.raw_client import raw
 
 CONNECTIONS = 400
 MESSAGES = 25

@@ -15,7 +15,7 @@ from metered_sync.local import LocalCloud
 from metered_sync.local.keys import SecretKey
 from metered_sync.wire.tokens import Grant
 from tests.conftest import wait_until
-from tests.local.raw import closed_with, raw
+from tests.support.raw_client import closed_with, raw
 
 
 def call(

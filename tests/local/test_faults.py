@@ -22,7 +22,7 @@ from metered_sync import (
 )
 from metered_sync.local import LocalCloud
 from tests.conftest import wait_until
-from tests.local.raw import closed_with, deaf, raw
+from tests.support.raw_client import closed_with, deaf, raw
 
 SOON = ReconnectOptions(initial_delay=0.05, max_delay=0.1)
 

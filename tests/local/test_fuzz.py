@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from websockets.sync.client import connect
 
 from metered_sync.local import LocalCloud
-from tests.local.raw import OPTIONS, Raw, raw
+from tests.support.raw_client import OPTIONS, Raw, raw
 
 pytestmark = pytest.mark.slow
 

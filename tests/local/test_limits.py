@@ -13,7 +13,7 @@ from websockets.sync.client import connect
 from metered_sync.local import LocalCloud
 from metered_sync.wire.limits import MAX_FRAME
 from tests.conftest import wait_until
-from tests.local.raw import OPTIONS, Raw, closed_with, raw
+from tests.support.raw_client import OPTIONS, Raw, closed_with, raw
 
 
 def usage(cloud: LocalCloud) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from metered_sync import mint_token
 from metered_sync.local import LocalCloud
 from metered_sync.local.keys import PublishableKey
 from metered_sync.wire.timings import DEFAULT
-from tests.local.raw import OPTIONS, Raw, closed_with, deaf, raw
+from tests.support.raw_client import OPTIONS, Raw, closed_with, deaf, raw
 
 
 def test_welcome(shared_cloud: LocalCloud) -> None:

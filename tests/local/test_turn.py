@@ -16,8 +16,8 @@ import requests
 from metered_sync.local import LocalCloud
 from metered_sync.wire.frames import parse_ice_servers
 from tests.conftest import wait_until
-from tests.coturn import SECRET, coturn
-from tests.local.raw import raw
+from tests.support.coturn import SECRET, coturn
+from tests.support.raw_client import raw
 
 
 def get(cloud: LocalCloud, path: str, **query: Any) -> requests.Response:

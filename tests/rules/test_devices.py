@@ -10,10 +10,10 @@ import pytest
 
 from metered_sync import MeteredTimeoutError, from_rtsp
 from tests.conftest import run_script
-from tests.rtsp_server import RtspServer, rtsp_server
 from tests.rules.test_fork import START as FORK
 from tests.rules.test_interrupt import interrupt
 from tests.rules.test_leaks import check
+from tests.support.rtsp_server import RtspServer, rtsp_server
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the RTSP server needs POSIX")
 

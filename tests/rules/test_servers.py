@@ -10,7 +10,7 @@ import requests
 
 from metered_sync import SignallingClient
 from tests.conftest import run_script
-from tests.webservers import gunicorn
+from tests.support.webservers import gunicorn
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs POSIX")
 

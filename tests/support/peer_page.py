@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from metered_sync.wire.signals import Signal
-from tests.chromium import Page, chromium
+from tests.support.chromium import Page, chromium
 from tests.support.connections import Side
 
 PAGE = """<!doctype html><title>peer</title><script>

@@ -21,8 +21,8 @@ from metered_sync.engine.webrtc import data_channel as data_channels
 from metered_sync.engine.webrtc.data_channel import ChannelLink, Inbox
 from metered_sync.events import DCClose, DCError, DCMessage, Event
 from metered_sync.wire.data_channels import measure
-from tests.channel_pair import Pair, on_loop
 from tests.conftest import wait_until
+from tests.support.channel_pair import Pair, on_loop
 
 
 @pytest.fixture

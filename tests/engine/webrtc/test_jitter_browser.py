@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from metered_sync.bridge.reader import Reader
-from tests.bad_network import bad_network
+from tests.support.bad_network import bad_network
 from tests.support.connections import Side, run, until
 from tests.support.peer_page import peer_page
 

@@ -6,8 +6,8 @@ import contextlib
 import pytest
 
 from metered_sync.wire import sdp
-from tests.chromium import chromium
-from tests.local.sfu.clients import APP, SECRET, Picture, Tone, serve, until
+from tests.support.chromium import chromium
+from tests.support.sfu_clients import APP, SECRET, Picture, Tone, serve, until
 
 pytestmark = pytest.mark.browser
 

@@ -12,7 +12,7 @@ from metered_sync.local.sfu.forward import Subscription, Track
 from metered_sync.local.sfu.rtp import Packet, parse_packet
 from metered_sync.wire.sdp import Codec, Extension
 from metered_sync.wire.timings import DEFAULT
-from tests.local.sfu.clients import until
+from tests.support.sfu_clients import until
 
 SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
 TIMINGS = dataclasses.replace(DEFAULT, renack=0.02, renack_give_up=0.1, pli_throttle=0.05)

@@ -10,7 +10,7 @@ from aiortc import RTCSessionDescription
 
 from metered_sync.local.sfu import Sfu
 from metered_sync.wire import sdp
-from tests.local.sfu.clients import APP, FAST, SECRET, Client, Picture, Server, serve, until
+from tests.support.sfu_clients import APP, FAST, SECRET, Client, Picture, Server, serve, until
 
 
 async def refused(server: Server, method: str, path: str, body: object = None) -> tuple[int, str]:

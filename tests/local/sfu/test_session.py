@@ -7,7 +7,7 @@ import pytest
 from aiortc import RTCRtpSender
 
 from metered_sync.wire import sdp
-from tests.local.sfu.clients import FAST, Client, Picture, Server, Tone, serve, until
+from tests.support.sfu_clients import FAST, Client, Picture, Server, Tone, serve, until
 
 
 def test_publish_in_the_first_offer():

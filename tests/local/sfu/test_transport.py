@@ -12,7 +12,7 @@ from metered_sync.local.sfu import rtcp
 from metered_sync.local.sfu.rtp import parse_packet
 from metered_sync.local.sfu.stun import parse_check
 from metered_sync.wire import sdp
-from tests.local.sfu.clients import Picture, Server, serve, until
+from tests.support.sfu_clients import Picture, Server, serve, until
 
 
 class Stranger:

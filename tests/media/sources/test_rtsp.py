@@ -32,7 +32,7 @@ from metered_sync.media.sources import rtsp
 from metered_sync.media.sources.base import as_tracks
 from metered_sync.testing import dominant_frequency
 from tests.conftest import wait_until
-from tests.rtsp_server import RtspServer, rtsp_server
+from tests.support.rtsp_server import RtspServer, rtsp_server
 
 PASSWORD = "s3cret@/:x"
 LOGIN = "ann:s3cret%40%2F%3Ax@"

@@ -12,8 +12,8 @@ import pytest
 
 from metered_sync import ReconnectOptions, SignallingClient
 from tests.conftest import wait_until
-from tests.interop.parties import FAST, Driver
-from tests.scripted import ScriptedServer, mute
+from tests.scenarios.interop.parties import FAST, Driver
+from tests.support.scripted_service import ScriptedServer, mute
 
 KEY = "pk_live_+/=&% é"
 TOKEN = "head+er.pay/load.sig=nature"

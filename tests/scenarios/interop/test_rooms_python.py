@@ -32,8 +32,8 @@ from metered_sync import (
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource, dominant_frequency, read_number
 from tests.conftest import wait_until
-from tests.interop.conftest import python_command
-from tests.interop.parties import FAST, Driver, Party
+from tests.scenarios.interop.conftest import python_command
+from tests.scenarios.interop.parties import FAST, Driver, Party
 
 PATIENCE = 20.0
 ORDERS = [("a-ours", "b-theirs"), ("b-ours", "a-theirs")]

@@ -24,8 +24,8 @@ from metered_sync import (
 )
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource, dominant_frequency, read_number
-from tests.browser.conftest import Tab, Tabs
 from tests.conftest import wait_until
+from tests.scenarios.browser.conftest import Tab, Tabs
 
 pytestmark = pytest.mark.browser
 THEM = "m-browser"

@@ -19,7 +19,7 @@ from metered_sync import (
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource
 from tests.conftest import wait_until
-from tests.sfu.scripted import ScriptedSfu
+from tests.support.scripted_sfu import ScriptedSfu
 
 
 def test_a_track_that_is_there_and_one_that_comes(cloud: LocalCloud) -> None:

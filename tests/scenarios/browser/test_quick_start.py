@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from metered_sync.local import LocalCloud
-from tests.browser.conftest import Tabs
+from tests.scenarios.browser.conftest import Tabs
 
 pytestmark = pytest.mark.browser
 PAGE = Path(__file__).with_name("quickstart.html")

@@ -13,8 +13,8 @@ from metered_sync import MeteredPeer, RemoteTrack, SfuClient
 from metered_sync.engine.webrtc import peer_connection as rtc
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource, read_number
-from tests.bad_network import bad_network
 from tests.conftest import wait_until
+from tests.support.bad_network import bad_network
 
 Link = Callable[..., list[RemoteTrack]]
 

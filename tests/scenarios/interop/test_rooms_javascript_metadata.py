@@ -10,7 +10,7 @@ import pytest
 from metered_sync import Data, MediaStream, RemotePeer
 from metered_sync.testing import PatternSource, ToneSource
 from tests.conftest import wait_until
-from tests.interop.test_rooms_javascript import (
+from tests.scenarios.interop.test_rooms_javascript import (
     IMPOLITE,
     PATIENCE,
     POLITE,

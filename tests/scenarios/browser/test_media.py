@@ -12,9 +12,9 @@ from metered_sync import RemoteTrack, SfuClient, from_file
 from metered_sync.engine.webrtc import peer_connection as rtc
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource, dominant_frequency, read_number
-from tests.bad_network import bad_network
-from tests.browser.conftest import Tab
 from tests.conftest import ROOT, missing, wait_until
+from tests.scenarios.browser.conftest import Tab
+from tests.support.bad_network import bad_network
 
 pytestmark = pytest.mark.browser
 CLIP = ROOT / "metered_sync" / "demo" / "bunny.mp4"

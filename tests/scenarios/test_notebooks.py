@@ -13,7 +13,7 @@ import nbformat
 import pytest
 
 from tests.conftest import ROOT, run_script
-from tests.test_voice_agent import need_speech
+from tests.scenarios.test_voice_agent import need_speech
 
 STORIES = [
     "01-pubsub",

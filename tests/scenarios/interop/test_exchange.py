@@ -21,7 +21,7 @@ from metered_sync import (
 )
 from metered_sync.local import LocalCloud
 from tests.conftest import wait_until
-from tests.interop.parties import Driver, Party, PartyError
+from tests.scenarios.interop.parties import Driver, Party, PartyError
 
 VALUES: list[Any] = [
     None,

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.conftest import running_chromium, tabs
 from tests.conftest import ROOT, missing, need
-from tests.interop.parties import Driver
+from tests.scenarios.browser.conftest import running_chromium, tabs
+from tests.scenarios.interop.parties import Driver
 
 __all__ = ["running_chromium", "tabs"]  # fixtures of another folder
 

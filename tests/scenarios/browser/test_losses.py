@@ -9,8 +9,8 @@ import pytest
 from metered_sync import Republished, SfuClient, SfuNotFoundError
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource
-from tests.browser.conftest import Tab
 from tests.conftest import wait_until
+from tests.scenarios.browser.conftest import Tab
 
 pytestmark = pytest.mark.browser
 PUBLISH = "pc.createDataChannel('idle'); await connect(); return publish(await camera(), name)"

@@ -12,8 +12,8 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from metered_sync import SfuClient
 from metered_sync.local import LocalCloud
-from tests.chromium import Browser, Page, chromium
 from tests.conftest import need
+from tests.support.chromium import Browser, Page, chromium
 
 TIMEOUT = 30.0
 """Seconds for anything that a page does; it gives up by itself before, and says at what."""
@@ -56,7 +56,7 @@ class Tabs:
         return self._tab(self._browser.open, html)
 
     def open_client(self, cloud: LocalCloud) -> Tab:
-        """Show the page of ``tests/chromium.py``."""
+        """Show the page of ``tests/support/chromium.py``."""
         return self._tab(
             self._browser.open_client, cloud.http_url, cloud.sfu_app_id, cloud.sfu_secret
         )

@@ -28,7 +28,7 @@ from metered_sync import (
 from metered_sync.local import LocalCloud
 from metered_sync.testing import dominant_frequency
 from tests.conftest import ROOT, wait_until
-from tests.rtsp_server import RtspServer, rtsp_server
+from tests.support.rtsp_server import RtspServer, rtsp_server
 
 PROGRAM = ROOT / "examples" / "camera_bridge" / "bridge.py"
 PASSWORD = "s3cret"

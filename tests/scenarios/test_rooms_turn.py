@@ -15,7 +15,7 @@ from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, read_number
 from metered_sync.wire.timings import DEFAULT
 from tests.conftest import wait_until
-from tests.coturn import SECRET, bad_path, coturn, free_port
+from tests.support.coturn import SECRET, bad_path, coturn, free_port
 
 PATIENCE = 40.0
 

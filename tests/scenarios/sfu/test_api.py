@@ -25,7 +25,7 @@ from metered_sync.engine.webrtc.peer_connection import gather_on
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource, read_number
 from tests.conftest import run_script
-from tests.sfu.scripted import ScriptedSfu
+from tests.support.scripted_sfu import ScriptedSfu
 
 
 def api(cloud: LocalCloud) -> SfuApi:

@@ -25,7 +25,7 @@ from metered_sync import (
 from metered_sync.local import LocalCloud
 from metered_sync.wire.timings import DEFAULT
 from tests.conftest import wait_until
-from tests.interop.parties import FAST, Driver, Party
+from tests.scenarios.interop.parties import FAST, Driver, Party
 
 RECONNECT = ReconnectOptions(initial_delay=FAST["initial"], max_delay=FAST["most"], jitter_ratio=0)
 

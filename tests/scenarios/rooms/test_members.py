@@ -24,8 +24,8 @@ from metered_sync import (
 from metered_sync.local import LocalCloud
 from metered_sync.wire.timings import DEFAULT
 from tests.conftest import wait_until
-from tests.rooms.test_edges import emit
-from tests.scripted import Scripted, ScriptedServer, polite
+from tests.scenarios.rooms.test_edges import emit
+from tests.support.scripted_service import Scripted, ScriptedServer, polite
 from tests.test_peer import FAST, pattern, peer
 
 

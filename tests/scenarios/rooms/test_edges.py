@@ -39,7 +39,7 @@ from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource
 from metered_sync.wire.timings import DEFAULT
 from tests.conftest import wait_until
-from tests.scripted import Scripted, ScriptedServer, polite
+from tests.support.scripted_service import Scripted, ScriptedServer, polite
 from tests.test_peer import FAST, pattern, peer
 
 

@@ -29,7 +29,7 @@ from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource, read_number
 from metered_sync.wire.timings import DEFAULT
 from tests.conftest import ROOT, run_script, wait_until
-from tests.sfu.scripted import ScriptedSfu
+from tests.support.scripted_sfu import ScriptedSfu
 
 QUICK = dataclasses.replace(
     DEFAULT, watch=0.1, quiet=0.5, search=1.5, dead=1.0, recover_delay=0.05, recover_budget=2.0

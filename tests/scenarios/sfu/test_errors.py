@@ -24,7 +24,7 @@ from metered_sync import (
 from metered_sync.local import LocalCloud
 from metered_sync.testing import ToneSource
 from tests.conftest import wait_until
-from tests.sfu.scripted import ScriptedSfu
+from tests.support.scripted_sfu import ScriptedSfu
 
 Spoil = Callable[[int, Any], tuple[int, Any]]
 

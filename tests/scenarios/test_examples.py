@@ -17,7 +17,7 @@ import requests
 
 from metered_sync import ControlPlane, Message, ServerRequestError, SignallingClient
 from tests.conftest import ROOT, wait_until
-from tests.webservers import gunicorn
+from tests.support.webservers import gunicorn
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs POSIX")
 EXAMPLES = ROOT / "examples"
