@@ -1,8 +1,8 @@
 """Realtime messaging, WebRTC and SFU media for people who do not write asyncio.
 
-Everything public is imported from here. Importing starts no thread, and loads
-neither ``aiortc``, ``av`` nor ``numpy``: names that need them, or anything else that
-is slow to load, are loaded on first use, and say what to install where it is missing.
+Everything public is imported from here. Importing starts no thread and loads next to nothing:
+each name is loaded on first use, and one that needs an extra which is missing says what to
+install.
 """
 
 from __future__ import annotations
@@ -11,80 +11,78 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from metered_sync._version import __version__
-from metered_sync.bridge.dispatch import EventQueue
-from metered_sync.client import ReconnectOptions, SignallingClient, Subscription
-from metered_sync.delivery import Delivery
-from metered_sync.errors import (
-    AckTimeoutError,
-    CancelledError,
-    ClosedError,
-    ControlPlaneError,
-    DataChannelOverflowError,
-    DisconnectedError,
-    EngineError,
-    ForkedError,
-    MediaError,
-    MediaNotFoundError,
-    MeteredError,
-    MeteredPeerOversizedError,
-    MeteredPeerReplaceTrackError,
-    MeteredPeerSendError,
-    MeteredPeerStateError,
-    MeteredRealtimeError,
-    MeteredTimeoutError,
-    NegotiationFailedError,
-    NotConnectedError,
-    OversizedPayloadError,
-    ReconcileTimeoutError,
-    ReplaceTrackFailure,
-    RestError,
-    ServerRequestError,
-    SfuAuthError,
-    SfuConflictError,
-    SfuError,
-    SfuNotFoundError,
-    SignallingConnectError,
-    SignallingError,
-    TurnError,
-    WrongThreadError,
-)
-from metered_sync.events import (
-    Connected,
-    ConnectionReset,
-    Data,
-    DataChannelOpened,
-    DCClose,
-    DCError,
-    DCMessage,
-    DCOpen,
-    Direct,
-    Disconnected,
-    Event,
-    FatalError,
-    GoingAway,
-    IceCandidateError,
-    IceServer,
-    Joined,
-    Left,
-    Message,
-    NegotiationError,
-    Outage,
-    PeerJoined,
-    PeerLeft,
-    Presence,
-    PresencePeer,
-    Republished,
-    ServerError,
-    StateChange,
-    StreamAdded,
-    StreamRemoved,
-    TokenProviderError,
-    Track,
-)
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the same names, for type checkers and editors
+    from metered_sync.bridge.dispatch import EventQueue as EventQueue
+    from metered_sync.client import ReconnectOptions as ReconnectOptions
+    from metered_sync.client import SignallingClient as SignallingClient
+    from metered_sync.client import Subscription as Subscription
     from metered_sync.control import ControlPlane as ControlPlane
     from metered_sync.data_channel import DataChannel as DataChannel
+    from metered_sync.delivery import Delivery as Delivery
+    from metered_sync.errors import AckTimeoutError as AckTimeoutError
+    from metered_sync.errors import CancelledError as CancelledError
+    from metered_sync.errors import ClosedError as ClosedError
+    from metered_sync.errors import ControlPlaneError as ControlPlaneError
+    from metered_sync.errors import DataChannelOverflowError as DataChannelOverflowError
+    from metered_sync.errors import DisconnectedError as DisconnectedError
+    from metered_sync.errors import EngineError as EngineError
+    from metered_sync.errors import ForkedError as ForkedError
+    from metered_sync.errors import MediaError as MediaError
+    from metered_sync.errors import MediaNotFoundError as MediaNotFoundError
+    from metered_sync.errors import MeteredError as MeteredError
+    from metered_sync.errors import MeteredPeerOversizedError as MeteredPeerOversizedError
+    from metered_sync.errors import MeteredPeerReplaceTrackError as MeteredPeerReplaceTrackError
+    from metered_sync.errors import MeteredPeerSendError as MeteredPeerSendError
+    from metered_sync.errors import MeteredPeerStateError as MeteredPeerStateError
+    from metered_sync.errors import MeteredRealtimeError as MeteredRealtimeError
+    from metered_sync.errors import MeteredTimeoutError as MeteredTimeoutError
+    from metered_sync.errors import NegotiationFailedError as NegotiationFailedError
+    from metered_sync.errors import NotConnectedError as NotConnectedError
+    from metered_sync.errors import OversizedPayloadError as OversizedPayloadError
+    from metered_sync.errors import ReconcileTimeoutError as ReconcileTimeoutError
+    from metered_sync.errors import ReplaceTrackFailure as ReplaceTrackFailure
+    from metered_sync.errors import RestError as RestError
+    from metered_sync.errors import ServerRequestError as ServerRequestError
+    from metered_sync.errors import SfuAuthError as SfuAuthError
+    from metered_sync.errors import SfuConflictError as SfuConflictError
+    from metered_sync.errors import SfuError as SfuError
+    from metered_sync.errors import SfuNotFoundError as SfuNotFoundError
+    from metered_sync.errors import SignallingConnectError as SignallingConnectError
+    from metered_sync.errors import SignallingError as SignallingError
+    from metered_sync.errors import TurnError as TurnError
+    from metered_sync.errors import WrongThreadError as WrongThreadError
+    from metered_sync.events import Connected as Connected
+    from metered_sync.events import ConnectionReset as ConnectionReset
+    from metered_sync.events import Data as Data
+    from metered_sync.events import DataChannelOpened as DataChannelOpened
+    from metered_sync.events import DCClose as DCClose
+    from metered_sync.events import DCError as DCError
+    from metered_sync.events import DCMessage as DCMessage
+    from metered_sync.events import DCOpen as DCOpen
+    from metered_sync.events import Direct as Direct
+    from metered_sync.events import Disconnected as Disconnected
+    from metered_sync.events import Event as Event
+    from metered_sync.events import FatalError as FatalError
+    from metered_sync.events import GoingAway as GoingAway
+    from metered_sync.events import IceCandidateError as IceCandidateError
+    from metered_sync.events import IceServer as IceServer
+    from metered_sync.events import Joined as Joined
+    from metered_sync.events import Left as Left
+    from metered_sync.events import Message as Message
+    from metered_sync.events import NegotiationError as NegotiationError
+    from metered_sync.events import Outage as Outage
+    from metered_sync.events import PeerJoined as PeerJoined
+    from metered_sync.events import PeerLeft as PeerLeft
+    from metered_sync.events import Presence as Presence
+    from metered_sync.events import PresencePeer as PresencePeer
+    from metered_sync.events import Republished as Republished
+    from metered_sync.events import ServerError as ServerError
+    from metered_sync.events import StateChange as StateChange
+    from metered_sync.events import StreamAdded as StreamAdded
+    from metered_sync.events import StreamRemoved as StreamRemoved
+    from metered_sync.events import TokenProviderError as TokenProviderError
+    from metered_sync.events import Track as Track
     from metered_sync.media.notebook.preview import Preview as Preview
     from metered_sync.media.recording.recorder import Recorder as Recorder
     from metered_sync.media.recording.recording import RecordingInfo as RecordingInfo
@@ -203,37 +201,105 @@ __all__ = [
     "mint_token",
 ]
 
-_ON_FIRST_USE = {
+_MODULES = {
+    "AckTimeoutError": "metered_sync.errors",
     "AudioSource": "metered_sync.media.sources.audio",
+    "CancelledError": "metered_sync.errors",
+    "ClosedError": "metered_sync.errors",
+    "Connected": "metered_sync.events",
+    "ConnectionReset": "metered_sync.events",
     "ControlPlane": "metered_sync.control",
+    "ControlPlaneError": "metered_sync.errors",
+    "DCClose": "metered_sync.events",
+    "DCError": "metered_sync.events",
+    "DCMessage": "metered_sync.events",
+    "DCOpen": "metered_sync.events",
+    "Data": "metered_sync.events",
     "DataChannel": "metered_sync.data_channel",
+    "DataChannelOpened": "metered_sync.events",
+    "DataChannelOverflowError": "metered_sync.errors",
+    "Delivery": "metered_sync.delivery",
     "DeviceSource": "metered_sync.media.sources.devices",
+    "Direct": "metered_sync.events",
+    "Disconnected": "metered_sync.events",
+    "DisconnectedError": "metered_sync.errors",
+    "EngineError": "metered_sync.errors",
+    "Event": "metered_sync.events",
+    "EventQueue": "metered_sync.bridge.dispatch",
+    "FatalError": "metered_sync.events",
     "FileSource": "metered_sync.media.sources.files",
+    "ForkedError": "metered_sync.errors",
     "FrameCallback": "metered_sync.media.tracks.callbacks",
     "FrameQueue": "metered_sync.media.tracks.track",
+    "GoingAway": "metered_sync.events",
+    "IceCandidateError": "metered_sync.events",
+    "IceServer": "metered_sync.events",
+    "Joined": "metered_sync.events",
+    "Left": "metered_sync.events",
+    "MediaError": "metered_sync.errors",
+    "MediaNotFoundError": "metered_sync.errors",
     "MediaStream": "metered_sync.media.tracks.stream",
+    "Message": "metered_sync.events",
+    "MeteredError": "metered_sync.errors",
     "MeteredPeer": "metered_sync.peer",
+    "MeteredPeerOversizedError": "metered_sync.errors",
+    "MeteredPeerReplaceTrackError": "metered_sync.errors",
+    "MeteredPeerSendError": "metered_sync.errors",
+    "MeteredPeerStateError": "metered_sync.errors",
+    "MeteredRealtimeError": "metered_sync.errors",
+    "MeteredTimeoutError": "metered_sync.errors",
+    "NegotiationError": "metered_sync.events",
+    "NegotiationFailedError": "metered_sync.errors",
+    "NotConnectedError": "metered_sync.errors",
+    "Outage": "metered_sync.events",
+    "OversizedPayloadError": "metered_sync.errors",
     "PcmReader": "metered_sync.media.tracks.pcm",
+    "PeerJoined": "metered_sync.events",
+    "PeerLeft": "metered_sync.events",
     "Plan": "metered_sync.wire.control",
+    "Presence": "metered_sync.events",
+    "PresencePeer": "metered_sync.events",
     "Preview": "metered_sync.media.notebook.preview",
     "Publication": "metered_sync.sfu",
+    "ReconcileTimeoutError": "metered_sync.errors",
+    "ReconnectOptions": "metered_sync.client",
     "Recorder": "metered_sync.media.recording.recorder",
     "RecordingInfo": "metered_sync.media.recording.recording",
     "RemotePeer": "metered_sync.remote_peer",
     "RemoteTrack": "metered_sync.media.tracks.track",
+    "ReplaceTrackFailure": "metered_sync.errors",
+    "Republished": "metered_sync.events",
+    "RestError": "metered_sync.errors",
     "RtspSource": "metered_sync.media.sources.rtsp",
+    "ServerError": "metered_sync.events",
+    "ServerRequestError": "metered_sync.errors",
     "SessionInfo": "metered_sync.wire.sfu",
     "SfuApi": "metered_sync.sfu_api",
+    "SfuAuthError": "metered_sync.errors",
     "SfuClient": "metered_sync.sfu",
+    "SfuConflictError": "metered_sync.errors",
+    "SfuError": "metered_sync.errors",
+    "SfuNotFoundError": "metered_sync.errors",
+    "SignallingClient": "metered_sync.client",
+    "SignallingConnectError": "metered_sync.errors",
+    "SignallingError": "metered_sync.errors",
     "Snapshot": "metered_sync.media.snapshot",
+    "StateChange": "metered_sync.events",
+    "StreamAdded": "metered_sync.events",
+    "StreamRemoved": "metered_sync.events",
+    "Subscription": "metered_sync.client",
     "Token": "metered_sync.wire.control",
+    "TokenProviderError": "metered_sync.events",
+    "Track": "metered_sync.events",
     "TrackInfo": "metered_sync.wire.sfu",
     "TurnApi": "metered_sync.turn",
     "TurnCredential": "metered_sync.wire.turn",
     "TurnCredentialPage": "metered_sync.wire.turn",
+    "TurnError": "metered_sync.errors",
     "Usage": "metered_sync.wire.control",
     "VideoCapture": "metered_sync.media.tracks.capture",
     "VideoSource": "metered_sync.media.sources.video",
+    "WrongThreadError": "metered_sync.errors",
     "from_camera": "metered_sync.media.sources.devices",
     "from_file": "metered_sync.media.sources.files",
     "from_microphone": "metered_sync.media.sources.devices",
@@ -242,11 +308,12 @@ _ON_FIRST_USE = {
     "mint_token": "metered_sync.tokens",
     "screen_share": "metered_sync.media.sources.devices",
 }
+"""Where each public name lives."""
 _WEBRTC = ("aioice", "aiortc", "av", "numpy")
 
 
 def __getattr__(name: str) -> Any:
-    module = _ON_FIRST_USE.get(name)
+    module = _MODULES.get(name)
     if module is None:
         raise AttributeError(f"module 'metered_sync' has no attribute {name!r}")
     try:
@@ -263,4 +330,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *_ON_FIRST_USE})
+    return sorted({*__all__, *_MODULES})

@@ -10,7 +10,7 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.http import Answer, Http, HttpError
 from metered_sync.errors import ClosedError, RestError
 from metered_sync.wire.bodies import BodyError, parse_error
-from metered_sync.wire.urls import scrub
+from metered_sync.wire.secrets import scrub
 
 __all__ = ["RestClient"]
 

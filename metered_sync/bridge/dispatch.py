@@ -23,7 +23,7 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.loop import at_exit
 from metered_sync.bridge.reader import Overflow, Reader
 from metered_sync.errors import ClosedError, MeteredTimeoutError, fresh
-from metered_sync.events import Event
+from metered_sync.wire.events import Event
 
 __all__ = ["EventHub", "EventQueue", "Observable"]
 

@@ -71,7 +71,7 @@ import anyio.abc
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline, Signal
 from metered_sync.errors import EngineError, MeteredTimeoutError, fresh
-from metered_sync.events import Event
+from metered_sync.wire.events import Event
 
 __all__ = ["Engine", "EventSink", "Link", "at_exit", "current"]
 

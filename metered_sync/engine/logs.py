@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 
-from metered_sync.wire.urls import scrub
+from metered_sync.wire.secrets import scrub
 
 __all__ = ["scrub_loggers", "scrubbed_logger"]
 

@@ -17,8 +17,8 @@ from collections import deque
 from aiohttp import web
 
 from metered_sync.engine.messaging.websocket import text_head
-from metered_sync.events import PresencePeer
 from metered_sync.local.keys import Identity
+from metered_sync.wire.events import PresencePeer
 from metered_sync.wire.limits import MESSAGE_BURST, MESSAGE_RATE
 
 __all__ = ["Outlet", "Socket", "text_frame"]

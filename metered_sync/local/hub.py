@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from metered_sync.events import PresencePeer
 from metered_sync.local.connections import Outlet, Socket, text_frame
 from metered_sync.wire import frames
+from metered_sync.wire.events import PresencePeer
 from metered_sync.wire.names import is_pattern, matches
 
 __all__ = ["Hub"]

@@ -21,9 +21,9 @@ from typing import Any
 
 from aiohttp import web
 
-from metered_sync.events import IceServer
 from metered_sync.local.rest import Call, Refusal, answer, read_json
 from metered_sync.wire.bodies import BodyError
+from metered_sync.wire.events import IceServer
 from metered_sync.wire.frames import parse_ice_servers
 from metered_sync.wire.turn import (
     CREATE_CREDENTIAL,

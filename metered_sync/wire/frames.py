@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from metered_sync.events import Direct, IceServer, Message, Presence, PresencePeer
+from metered_sync.wire.events import Direct, IceServer, Message, Presence, PresencePeer
 from metered_sync.wire.limits import MAX_REQUEST_ID
 from metered_sync.wire.names import name_problem
 

@@ -1,8 +1,21 @@
-"""Keys and secrets, judged by their form: what is told here need not be asked of a service."""
+"""Check keys and secrets by their form, and cut them out of whatever is shown."""
 
 from __future__ import annotations
 
-__all__ = ["check_key_pair", "check_secret"]
+import re
+from typing import Any
+
+__all__ = ["check_key_pair", "check_secret", "scrub", "scrubbed"]
+
+_SECRETS = re.compile(
+    r"""(?ix)
+    ( [?&](?:key|token|apiKey|secretKey|projectApiKey)= ) [^&\s"'\\]+      # query parameters
+  | ( \b(?:Bearer|Basic)\s+ ) [^\s"',}\\]+                                 # Authorization
+  | ( \b(?:pk_live_|sk_secret_|sk_live_) ) \w+                             # keys by their form
+  | ( \ba=ice-pwd: ) [^\s\\]+                                              # SDP
+  | ( :// ) [^/@\s]+ (?=@)                                                 # user:password@host
+    """
+)
 
 
 def check_secret(owner: str, name: str, value: object) -> str:
@@ -30,3 +43,19 @@ def check_key_pair(owner: str, key_id: object, secret: object) -> tuple[str, str
     if public.startswith("sk_secret_") or private.startswith("sk_id_"):
         raise ValueError(f"{owner}: key_id (sk_id_…) and secret (sk_secret_…) are swapped")
     return public, private
+
+
+def scrubbed(value: Any) -> Any:
+    """Return decoded JSON with :func:`scrub` applied to every text in it."""
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, list):
+        return [scrubbed(item) for item in value]
+    if isinstance(value, dict):
+        return {key: scrubbed(item) for key, item in value.items()}
+    return value
+
+
+def scrub(text: str) -> str:
+    """Return ``text`` with keys, tokens, passwords and Authorization values cut out."""
+    return _SECRETS.sub(lambda match: next(g for g in match.groups() if g is not None) + "…", text)

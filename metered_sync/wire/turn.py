@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from metered_sync.events import IceServer
 from metered_sync.wire.bodies import (
     BodyError,
     JsonObject,
@@ -27,6 +26,7 @@ from metered_sync.wire.bodies import (
     text,
     whole,
 )
+from metered_sync.wire.events import IceServer
 from metered_sync.wire.frames import parse_ice_servers
 
 __all__ = [

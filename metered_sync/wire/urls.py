@@ -7,22 +7,13 @@ A client takes an origin only, and adds the path itself. Plain ``ws://`` and
 
 from __future__ import annotations
 
-import re
-from typing import Any
 from urllib.parse import quote, urlsplit
 
-__all__ = ["check_origin", "is_loopback", "scrub", "scrubbed", "signalling_url"]
+from metered_sync.wire.secrets import scrub
+
+__all__ = ["check_origin", "is_loopback", "signalling_url"]
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_SECRETS = re.compile(
-    r"""(?ix)
-    ( [?&](?:key|token|apiKey|secretKey|projectApiKey)= ) [^&\s"'\\]+      # query parameters
-  | ( \b(?:Bearer|Basic)\s+ ) [^\s"',}\\]+                                 # Authorization
-  | ( \b(?:pk_live_|sk_secret_|sk_live_) ) \w+                             # keys by their form
-  | ( \ba=ice-pwd: ) [^\s\\]+                                              # SDP
-  | ( :// ) [^/@\s]+ (?=@)                                                 # user:password@host
-    """
-)
 
 
 def is_loopback(host: str | None) -> bool:
@@ -67,19 +58,3 @@ def signalling_url(origin: str, *, key: str | None = None, token: str | None = N
         f"key={quote(key, safe='')}" if key is not None else f"token={quote(token or '', safe='')}"
     )
     return f"{origin}/v1?{query}"
-
-
-def scrubbed(value: Any) -> Any:
-    """Return decoded JSON with :func:`scrub` applied to every text in it."""
-    if isinstance(value, str):
-        return scrub(value)
-    if isinstance(value, list):
-        return [scrubbed(item) for item in value]
-    if isinstance(value, dict):
-        return {key: scrubbed(item) for key, item in value.items()}
-    return value
-
-
-def scrub(text: str) -> str:
-    """Return ``text`` with keys, tokens, passwords and Authorization values cut out."""
-    return _SECRETS.sub(lambda match: next(g for g in match.groups() if g is not None) + "…", text)

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from metered_sync.wire.urls import check_origin, scrub, signalling_url
+from metered_sync.wire.secrets import scrub
+from metered_sync.wire.urls import check_origin, signalling_url
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from metered_sync.bridge.workers import run_in_worker
 from metered_sync.engine.logs import scrubbed_logger
 from metered_sync.engine.messaging.websocket import WebSocket
 from metered_sync.errors import SignallingConnectError
-from metered_sync.events import TokenProviderError
 from metered_sync.wire import frames
+from metered_sync.wire.events import TokenProviderError
 from metered_sync.wire.limits import (
     CLOSE_NORMAL,
     CLOSE_OVER_LIMIT,
@@ -29,8 +29,9 @@ from metered_sync.wire.limits import (
     MAX_INBOUND_FRAME,
     TERMINAL_CLOSES,
 )
+from metered_sync.wire.secrets import scrub
 from metered_sync.wire.timings import Timings
-from metered_sync.wire.urls import is_loopback, scrub, signalling_url
+from metered_sync.wire.urls import is_loopback, signalling_url
 
 __all__ = ["ABNORMAL", "Backoff", "Dialler", "SignallingOptions"]
 

@@ -40,7 +40,8 @@ from metered_sync.errors import (
     SignallingConnectError,
     fresh,
 )
-from metered_sync.events import (
+from metered_sync.wire import frames
+from metered_sync.wire.events import (
     Connected,
     Direct,
     Disconnected,
@@ -52,7 +53,6 @@ from metered_sync.events import (
     ServerError,
     StateChange,
 )
-from metered_sync.wire import frames
 from metered_sync.wire.limits import (
     CLOSE_INACTIVITY,
     CLOSE_NORMAL,
@@ -61,8 +61,8 @@ from metered_sync.wire.limits import (
     MAX_FRAME,
     TERMINAL_CLOSES,
 )
+from metered_sync.wire.secrets import scrub
 from metered_sync.wire.timings import DEFAULT, Timings
-from metered_sync.wire.urls import scrub
 
 __all__ = ["SignallingLink", "State"]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from metered_sync.bridge.deadline import Signal
 from metered_sync.bridge.reader import Reader
-from metered_sync.events import Message, Presence
+from metered_sync.wire.events import Message, Presence
 from metered_sync.wire.names import is_pattern, matches
 
 __all__ = ["Channels"]

@@ -40,9 +40,9 @@ from metered_sync.engine.webrtc import ice
 from metered_sync.engine.webrtc.peer_connection import IncomingTrack
 from metered_sync.errors import MeteredError, NegotiationFailedError
 from metered_sync.wire import sdp
+from metered_sync.wire.secrets import scrub
 from metered_sync.wire.signals import Candidate, Description, EndOfCandidates, build_signal
 from metered_sync.wire.timings import Timings
-from metered_sync.wire.urls import scrub
 
 __all__ = ["RemoteConnection"]
 

@@ -8,7 +8,7 @@ from aiortc import RTCDataChannel
 
 from metered_sync.engine.webrtc.peer_connection import IncomingTrack
 from metered_sync.errors import MeteredError, NegotiationFailedError
-from metered_sync.events import IceServer
+from metered_sync.wire.events import IceServer
 
 __all__ = ["Owner", "State"]
 

@@ -37,8 +37,8 @@ from metered_sync.engine.webrtc.peer_connection import (
     close_quietly,
     peer_connection,
 )
-from metered_sync.events import IceServer
 from metered_sync.wire import sdp
+from metered_sync.wire.events import IceServer
 from metered_sync.wire.signals import Candidate, EndOfCandidates
 
 __all__ = ["Generation", "SupersededError"]

@@ -58,7 +58,8 @@ from metered_sync.errors import (
     ServerRequestError,
     fresh,
 )
-from metered_sync.events import (
+from metered_sync.wire import frames, signals
+from metered_sync.wire.events import (
     Connected,
     ConnectionReset,
     Data,
@@ -76,7 +77,6 @@ from metered_sync.events import (
     ServerError,
     StateChange,
 )
-from metered_sync.wire import frames, signals
 from metered_sync.wire.timings import Timings
 
 __all__ = ["Member", "RoomLink", "RoomOptions", "RoomSink", "RoomState"]

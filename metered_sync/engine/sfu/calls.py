@@ -10,7 +10,7 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.http import Answer, Http, HttpError
 from metered_sync.errors import SfuAuthError, SfuConflictError, SfuError, SfuNotFoundError
 from metered_sync.wire import sfu as wire
-from metered_sync.wire.urls import scrub, scrubbed
+from metered_sync.wire.secrets import scrub, scrubbed
 
 __all__ = ["SfuCalls"]
 

@@ -55,10 +55,10 @@ from metered_sync.errors import (
     SfuError,
     fresh,
 )
-from metered_sync.events import Outage, Republished, StateChange
 from metered_sync.wire import sfu as wire
+from metered_sync.wire.events import Outage, Republished, StateChange
+from metered_sync.wire.secrets import scrub
 from metered_sync.wire.timings import DEFAULT, Timings
-from metered_sync.wire.urls import scrub
 
 __all__ = ["Incoming", "Outgoing", "SfuLink", "SfuOptions", "SfuState"]
 

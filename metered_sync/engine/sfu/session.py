@@ -42,11 +42,11 @@ from metered_sync.errors import (
     SfuError,
     SfuNotFoundError,
 )
-from metered_sync.events import IceServer
 from metered_sync.wire import sdp
 from metered_sync.wire import sfu as wire
+from metered_sync.wire.events import IceServer
+from metered_sync.wire.secrets import scrub
 from metered_sync.wire.timings import Timings
-from metered_sync.wire.urls import scrub
 
 __all__ = ["Incoming", "Outgoing", "Progress", "Session", "SessionLostError", "SfuOptions"]
 

@@ -40,8 +40,8 @@ from metered_sync.errors import (
     OversizedPayloadError,
     fresh,
 )
-from metered_sync.events import DCClose, DCError, DCMessage, DCOpen
 from metered_sync.wire.data_channels import DEFAULT_CAP, measure
+from metered_sync.wire.events import DCClose, DCError, DCMessage, DCOpen
 
 __all__ = ["MAX_BUFFERED", "ChannelLink", "ChannelState"]
 

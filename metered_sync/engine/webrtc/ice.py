@@ -14,7 +14,7 @@ from aiortc import RTCPeerConnection
 from aiortc.rtcicetransport import RTCIceTransport, parse_stun_turn_uri
 
 from metered_sync.errors import NegotiationFailedError
-from metered_sync.events import IceServer
+from metered_sync.wire.events import IceServer
 from metered_sync.wire.urls import is_loopback
 
 __all__ = [

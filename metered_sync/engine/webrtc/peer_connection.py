@@ -25,7 +25,7 @@ from metered_sync.engine.logs import scrub_loggers
 from metered_sync.engine.webrtc import jitter
 from metered_sync.engine.webrtc.stats import Received
 from metered_sync.errors import NegotiationFailedError
-from metered_sync.events import IceServer
+from metered_sync.wire.events import IceServer
 
 __all__ = [
     "Frame",

@@ -1,0 +1,284 @@
+"""The events that the wire and the engine make: frozen values, one class for each kind.
+
+Those that carry an object of the face (a member, a track) are in :mod:`metered_sync.events`,
+which re-exports these.
+
+:class:`Message`, :class:`Direct`, :class:`Presence`, :class:`Data` and :class:`DCMessage` are
+*message-like*: a full queue may drop them, and counts what it dropped. All others are
+*lifecycle* events and are never dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+__all__ = [
+    "Connected",
+    "ConnectionReset",
+    "DCClose",
+    "DCError",
+    "DCMessage",
+    "DCOpen",
+    "Data",
+    "Direct",
+    "Disconnected",
+    "Event",
+    "FatalError",
+    "GoingAway",
+    "IceCandidateError",
+    "IceServer",
+    "Joined",
+    "Left",
+    "Message",
+    "NegotiationError",
+    "Outage",
+    "Presence",
+    "PresencePeer",
+    "Republished",
+    "ServerError",
+    "StateChange",
+    "TokenProviderError",
+]
+
+
+@dataclass(frozen=True)
+class IceServer:
+    """A STUN or TURN server, as WebRTC's ``RTCIceServer``."""
+
+    urls: tuple[str, ...]
+    """One or more ``stun:``, ``stuns:``, ``turn:`` or ``turns:`` addresses."""
+    username: str | None = None
+    credential: str | None = None
+
+    def __repr__(self) -> str:
+        secret = ", username=…, credential=…" if self.username or self.credential else ""
+        return f"IceServer(urls={self.urls!r}{secret})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the server as JSON has it: for a browser, or for a token's metadata."""
+        fields = {"username": self.username, "credential": self.credential}
+        urls = self.urls[0] if len(self.urls) == 1 else list(self.urls)
+        return {"urls": urls, **{name: text for name, text in fields.items() if text is not None}}
+
+
+@dataclass(frozen=True)
+class PresencePeer:
+    """One member of a channel."""
+
+    peer_id: str
+    metadata: dict[str, Any] | None = None
+    """The ``peerMetadata`` of the member's token, where it has one."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """The base of all events."""
+
+    droppable: ClassVar[bool] = False
+    """Whether a full queue may drop events of this class."""
+
+
+@dataclass(frozen=True)
+class StateChange(Event):
+    """The object's ``state`` changed."""
+
+    from_: str
+    to: str
+
+
+@dataclass(frozen=True)
+class Connected(Event):
+    """The server's welcome has arrived: the first time, and after each reconnect."""
+
+    peer_id: str
+    server_time: float
+    """The server's clock, unix seconds."""
+    expires_at: float | None
+    """When the token expires, unix seconds; ``None`` for a publishable key."""
+    is_reconnect: bool
+    max_message_size: int
+    """The largest frame the server accepts, in bytes."""
+    ice_servers: tuple[IceServer, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Disconnected(Event):
+    """The connection is gone. Without ``will_reconnect`` this is for good."""
+
+    code: int
+    reason: str
+    will_reconnect: bool
+
+
+@dataclass(frozen=True)
+class Outage(Event):
+    """An outage is over: messages sent to this client meanwhile are lost."""
+
+    duration: float
+    """Seconds from the loss of the connection until its subscriptions were back."""
+
+
+@dataclass(frozen=True)
+class Message(Event):
+    """A message published to a channel."""
+
+    droppable: ClassVar[bool] = True
+
+    channel: str
+    sender_peer_id: str
+    data: Any
+    sender_metadata: dict[str, Any] | None = None
+    """Only with ``include_sender_metadata``, and where the sender's token has some."""
+
+
+@dataclass(frozen=True)
+class Direct(Event):
+    """A message sent to this client alone."""
+
+    droppable: ClassVar[bool] = True
+
+    sender_peer_id: str
+    data: Any
+    sender_metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Presence(Event):
+    """Members joined or left a channel. The first one after subscribing lists who is there."""
+
+    droppable: ClassVar[bool] = True
+
+    channel: str
+    joined: tuple[PresencePeer, ...]
+    left: tuple[PresencePeer, ...]
+
+
+@dataclass(frozen=True)
+class ServerError(Event):
+    """The server reported an error that belongs to no call of yours.
+
+    After a reconnect that is also a subscription which the server would not take again, with
+    its code, or did not acknowledge, with the code ``"subscription_lost"``. Its readers end.
+    """
+
+    code: str
+    message: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True)
+class GoingAway(Event):
+    """The server is about to restart; the client reconnects after the delay."""
+
+    retry_after_ms: int
+
+
+@dataclass(frozen=True)
+class TokenProviderError(Event):
+    """The token provider failed three times or more in a row; attempts go on."""
+
+    consecutive_failures: int
+    err: Exception
+
+
+# --- data channels ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DCOpen(Event):
+    """The data channel is open. There is none for a channel that was open from the start."""
+
+
+@dataclass(frozen=True)
+class DCMessage(Event):
+    """A message has arrived on a data channel."""
+
+    droppable: ClassVar[bool] = True
+
+    data: str | bytes
+
+
+@dataclass(frozen=True)
+class DCClose(Event):
+    """The data channel is closed, here, by the other side, or with its connection."""
+
+
+@dataclass(frozen=True)
+class DCError(Event):
+    """A message that nobody waited for could not be sent."""
+
+    err: Exception
+
+
+# --- SFU --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Republished(Event):
+    """The session was lost, and a track is published again in the one that replaces it."""
+
+    publication: Any
+    """The :class:`~metered_sync.Publication`, with its new ``session_id`` and ``track_id``."""
+    old_session_id: str
+    old_track_id: str
+
+
+# --- rooms ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Joined(Event):
+    """A room was joined."""
+
+    peer_id: str
+    """Who this peer is to the others."""
+    channel: str
+
+
+@dataclass(frozen=True)
+class Left(Event):
+    """A room was left: by ``close()``, or because the connection ended for good."""
+
+    peer_id: str
+    channel: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Data(Event):
+    """A member's message."""
+
+    droppable: ClassVar[bool] = True
+
+    sender_peer_id: str
+    data: Any
+    kind: str
+    """``"broadcast"`` to the whole room, or ``"direct"`` to this peer alone."""
+    sender_metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class FatalError(Event):
+    """The room has ended for good; make a new peer."""
+
+    err: BaseException
+
+
+@dataclass(frozen=True)
+class ConnectionReset(Event):
+    """The media connection to a member was made anew: reopen data channels."""
+
+
+@dataclass(frozen=True)
+class NegotiationError(Event):
+    """Media could not be negotiated with a member; more attempts may follow."""
+
+    err: BaseException
+
+
+@dataclass(frozen=True)
+class IceCandidateError(Event):
+    """A network address that a member has offered cannot be used."""
+
+    err: BaseException
