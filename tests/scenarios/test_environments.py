@@ -68,7 +68,7 @@ except ImportError as error:
     assert "pip install 'metered_sync[webrtc]'" in done.stdout
 
 
-@pytest.mark.parametrize("module", ["metered_sync.local", "metered_sync.testing"])
+@pytest.mark.parametrize("module", ["metered_sync.local", "metered_sync.testing.sources"])
 def test_without_their_extra_modules_say_what_to_install(module: str) -> None:
     source = f"""
 {HIDE.format(hidden=("aiohttp", "aiortc"))}

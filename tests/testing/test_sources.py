@@ -200,7 +200,7 @@ def test_without_webrtc_the_import_says_what_to_install() -> None:
 import sys
 sys.modules["av"] = None
 try:
-    import metered_sync.testing
+    from metered_sync.testing import PatternSource
 except ImportError as error:
     print(error)
 """

@@ -19,7 +19,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from metered_sync.events import Direct, Message, Presence, PresencePeer
-from metered_sync.wire import bodies, control, frames, names, sfu, tokens, turn, urls
+from metered_sync.wire import bodies, control, frames, names, secrets, sfu, tokens, turn, urls
 from metered_sync.wire.limits import ACTIONS
 
 
@@ -710,10 +710,10 @@ def test_an_origin_is_one_or_refused(url: Any) -> None:
         assert urls.check_origin(origin, secure=secure) == origin
 
 
-secrets = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=6, max_size=30)
+hidden_texts = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=6, max_size=30)
 
 
-@given(st.text(characters, max_size=20), secrets, st.text(characters, max_size=20))
+@given(st.text(characters, max_size=20), hidden_texts, st.text(characters, max_size=20))
 def test_no_secret_survives_scrubbing(before: str, secret: str, after: str) -> None:
     quoted = quote(secret, safe="")
     assume(quoted not in before + after)
@@ -724,8 +724,8 @@ def test_no_secret_survives_scrubbing(before: str, secret: str, after: str) -> N
         f"{before} a=ice-pwd:{quoted}\\r\\n {after}",
         f"{before} https://user:{quoted}@host/ {after}",
     ):
-        assert quoted not in urls.scrub(text)
-    urls.scrub(before + secret + after)
+        assert quoted not in secrets.scrub(text)
+    secrets.scrub(before + secret + after)
 
 
 @given(json_values)
@@ -735,7 +735,7 @@ def test_scrubbing_leaves_the_shape(value: Any) -> None:
             return {key: shape(inner) for key, inner in value.items()}
         return [shape(inner) for inner in value] if isinstance(value, list) else type(value)
 
-    assert shape(urls.scrubbed(value)) == shape(value)
+    assert shape(secrets.scrubbed(value)) == shape(value)
 
 
 # --- the bodies of REST calls ---------------------------------------------------------
