@@ -1,7 +1,8 @@
 """A local SFU of the Global SFU's HTTP API, which forwards media without decoding it.
 
 From a request to a packet: ``server`` holds everything together, ``api`` are the HTTP calls,
-``session`` negotiates (``slots`` are its media sections, ``codecs`` their rules),
+``session`` negotiates (``checks`` reads what clients send, ``slots`` are the media sections,
+``codecs`` their rules),
 ``transport`` is the UDP socket (``stun`` and ``dtls`` its protocols), ``routing`` leads
 packets to tracks and ``forward`` sends them on (``rtp``, ``rtcp`` and ``reception`` are its
 tools).

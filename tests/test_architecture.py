@@ -1,0 +1,269 @@
+"""The law of the house: floors, no circles, no private parts of others, folders of a size to walk.
+
+It reads the source of every module, imports for type checkers and imports inside functions
+included, and runs none of it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.conftest import ROOT, run_script
+
+PACKAGE = ROOT / "metered_sync"
+
+FLOORS = (
+    {"wire", "errors", "_version"},
+    {"bridge"},
+    {"engine"},
+    {"face"},
+    {"local", "cli", "contrib", "demo", "testing", "doctor", "gate", "__main__"},
+)
+"""From the ground up. What is at the top of the package and not named here is the face."""
+WINGS = (
+    {"logs"},
+    {"http"},
+    {"messaging", "webrtc"},
+    {"rest", "sending"},
+    {"rooms", "sfu"},
+)
+"""The floors inside the engine."""
+FACE_FOLDERS = {"media"}
+CIRCLES = ({"metered_sync.events", "metered_sync.remote_peer"},)
+"""Circles that are accepted: for types only."""
+KNOWN_CIRCLES: tuple[set[str], ...] = (
+    {"local.sfu.api", "local.sfu.server"},
+    {"local.cloud", "local.faults"},
+    {"cli.demo", "cli.main", "cli.serve"},
+    {
+        "media.notebook.preview",
+        "media.tracks.callbacks",
+        "media.tracks.capture",
+        "media.tracks.frame_queue",
+        "media.tracks.pcm",
+        "media.tracks.track",
+    },
+    {"engine.sending.local_track", "engine.sending.outlet"},
+    {"client", "data_channel", "events", "peer", "remote_peer"},
+    {"engine.sfu.link", "engine.sfu.watch"},
+)
+"""Circles that are still to be cut."""
+KNOWN_PRIVATE = (
+    "metered_sync.data_channel imports EventHub, Observable, _Callback of "
+    "metered_sync.bridge.dispatch",
+    "metered_sync.local.cloud imports Facade of metered_sync._facade",
+)
+"""Private imports that are still to be replaced."""
+TWENTY = 20
+"""How many modules a folder may have."""
+TOP = 24
+"""How many the package's top may have."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """One module imports another, or a name of it."""
+
+    importer: str
+    imported: str
+    names: tuple[str, ...]
+    for_types: bool
+
+    def __str__(self) -> str:
+        return f"{self.importer} imports {', '.join(self.names) or 'all'} of {self.imported}"
+
+
+def dotted(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {dotted(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports_of(module: str) -> Iterator[Import]:
+    """Yield what a module imports of the package."""
+
+    def visit(node: ast.AST, for_types: bool) -> Iterator[Import]:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            for child in node.body:
+                yield from visit(child, True)
+            for child in node.orelse:
+                yield from visit(child, for_types)
+            return
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name in MODULES:
+                    yield Import(module, alias.name, (), for_types)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: imports are written out whole"
+            base = node.module or ""
+            if base.split(".")[0] == "metered_sync":
+                names = tuple(alias.name for alias in node.names)
+                for name in names:
+                    if f"{base}.{name}" in MODULES:
+                        yield Import(module, f"{base}.{name}", (), for_types)
+                rest = tuple(name for name in names if f"{base}.{name}" not in MODULES)
+                if rest:
+                    yield Import(module, base, rest, for_types)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, for_types)
+
+    yield from visit(ast.parse(MODULES[module].read_text()), False)
+
+
+# (The package itself names the whole face, for type checkers.)
+IMPORTS = [found for module in MODULES if module != "metered_sync" for found in imports_of(module)]
+
+
+def folder(module: str) -> str:
+    """Return the package that a module is in: itself, for a package."""
+    return module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
+
+
+def place(module: str) -> str:
+    """Return which part of the house a module belongs to."""
+    top = [*module.split("."), "face"][1]
+    named = set().union(*FLOORS)
+    return top if top in named else "face"
+
+
+def floor(module: str) -> int:
+    return next(height for height, parts in enumerate(FLOORS) if place(module) in parts)
+
+
+def wing(module: str) -> int | None:
+    """Return the floor inside the engine; ``None`` elsewhere, and for the engine's own door."""
+    parts = module.split(".")
+    if len(parts) < 3 or parts[1] != "engine":
+        return None
+    return next(height for height, names in enumerate(WINGS) if parts[2] in names)
+
+
+def test_every_module_is_read() -> None:
+    assert len(MODULES) > 100
+    assert len(IMPORTS) > 500
+
+
+def test_no_floor_imports_from_above() -> None:
+    above = [str(found) for found in IMPORTS if floor(found.imported) > floor(found.importer)]
+    assert not above, "\n".join(above)
+
+
+def test_no_wing_of_the_engine_imports_from_above_or_from_its_neighbour() -> None:
+    wrong = []
+    for found in IMPORTS:
+        here, there = wing(found.importer), wing(found.imported)
+        if here is None or there is None:
+            continue
+        same = found.importer.split(".")[2] == found.imported.split(".")[2]
+        if there > here or (there == here and not same):
+            wrong.append(str(found))
+    assert not wrong, "\n".join(wrong)
+
+
+def circles(edges: dict[str, set[str]]) -> list[set[str]]:
+    """Return the groups of modules that import each other, directly or not (Tarjan)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[set[str]] = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for other in sorted(edges.get(node, ())):
+            if other not in index:
+                visit(other)
+                low[node] = min(low[node], low[other])
+            elif other in stack:
+                low[node] = min(low[node], index[other])
+        if low[node] == index[node]:
+            group = set(stack[stack.index(node) :])
+            del stack[stack.index(node) :]
+            if len(group) > 1:
+                found.append(group)
+
+    for node in sorted(edges):
+        if node not in index:
+            visit(node)
+    return found
+
+
+def test_no_circle_of_imports() -> None:
+    edges: dict[str, set[str]] = {}
+    for found in IMPORTS:
+        if found.importer != found.imported and found.imported != "metered_sync":
+            edges.setdefault(found.importer, set()).add(found.imported)
+    known = [{f"metered_sync.{name}" for name in group} for group in KNOWN_CIRCLES]
+    wrong = [
+        group
+        for group in circles(edges)
+        if group not in CIRCLES and not any(group <= old for old in known)
+    ]
+    assert not wrong, "\n".join(", ".join(sorted(group)) for group in wrong)
+
+
+def test_a_circle_would_be_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [{"a", "b", "c"}]
+    assert circles({"a": {"b", "c"}, "b": {"c"}}) == []
+
+
+def test_nobody_imports_private_names_across_folders() -> None:
+    wrong = []
+    for found in IMPORTS:
+        here, there = folder(found.importer), folder(found.imported)
+        private = [name for name in found.names if name.startswith("_") and name != "__version__"]
+        if here != there and private:
+            wrong.append(str(found))
+        # A private module serves its own folder; one at the top of the package serves the face.
+        last = found.imported.rpartition(".")[2]
+        if last.startswith("_") and last != "_version" and here != there:
+            in_face = place(found.importer) == "face" and there == "metered_sync"
+            if not in_face:
+                wrong.append(str(found))
+    wrong = [line for line in wrong if line not in KNOWN_PRIVATE]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_folder_is_a_cellar() -> None:
+    sizes: dict[str, int] = {}
+    for module, path in MODULES.items():
+        if path.name not in ("__init__.py", "__main__.py"):
+            sizes[folder(module)] = sizes.get(folder(module), 0) + 1
+    assert sizes["metered_sync"] <= TOP
+    large = {name: size for name, size in sizes.items() if name != "metered_sync" and size > TWENTY}
+    assert not large
+
+
+def test_every_folder_says_what_lives_there() -> None:
+    for module, path in MODULES.items():
+        if path.name == "__init__.py":
+            text = ast.get_docstring(ast.parse(path.read_text())) or ""
+            assert text, f"{module} has no docstring"
+            rows = [name for name in MODULES if name.rpartition(".")[0] == module]
+            missing = [
+                name
+                for name in rows
+                if module != "metered_sync"
+                and not name.endswith("__main__")
+                and name.rpartition(".")[2] not in text
+            ]
+            assert not missing, f"the docstring of {module} does not name {', '.join(missing)}"
+
+
+def test_importing_the_package_loads_next_to_nothing() -> None:
+    done = run_script(
+        "import sys\n"
+        "before = set(sys.modules)\n"
+        "import metered_sync\n"
+        "loaded = {name.split('.')[0] for name in set(sys.modules) - before}\n"
+        "heavy = ('anyio', 'asyncio', 'av', 'jwt', 'numpy', 'requests', 'websockets')\n"
+        "print(*sorted(loaded.intersection(heavy)))\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('metered_sync')))\n"
+    )
+    assert done.stderr == ""
+    assert done.stdout == "\nmetered_sync metered_sync._version\n"
