@@ -20,7 +20,7 @@ from metered_sync.errors import DisconnectedError, MeteredTimeoutError, fresh
 from metered_sync.events import IceServer, Message
 from metered_sync.wire import frames
 from metered_sync.wire.names import check_channel, check_peer_id
-from metered_sync.wire.timings import DEFAULT, Timings
+from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 from metered_sync.wire.urls import check_origin
 
 __all__ = [
@@ -136,7 +136,7 @@ class SignallingClient(Client[SignallingLink]):
         token_provider_timeout: float = 10.0,
         auto_resubscribe: bool = True,
         rate_limit: tuple[float, float] | None = (90, 180),
-        _timings: Timings = DEFAULT,
+        _timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         super().__init__("SignallingClient", timeout)
         self._options = signalling_options(

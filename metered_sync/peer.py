@@ -44,7 +44,7 @@ from metered_sync.remote_peer import RemotePeer, Sink
 from metered_sync.wire import frames, signals
 from metered_sync.wire.limits import MAX_FRAME
 from metered_sync.wire.names import check_channel, check_peer_id, is_reserved
-from metered_sync.wire.timings import DEFAULT, Timings
+from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 
 __all__ = ["MeteredPeer"]
 
@@ -96,7 +96,7 @@ class MeteredPeer(Client[RoomLink]):
         ice_servers: Iterable[IceServer] | None = None,
         relay_only: bool = False,
         gather_timeout: float = 5.0,
-        _timings: Timings = DEFAULT,
+        _timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         super().__init__("MeteredPeer", timeout)
         self._signalling = signalling_options(

@@ -17,7 +17,7 @@ from metered_sync.media.sources.base import as_tracks
 from metered_sync.media.tracks.track import RemoteTrack
 from metered_sync.sfu_api import check_credentials
 from metered_sync.wire.sfu import SessionInfo, TrackInfo
-from metered_sync.wire.timings import DEFAULT, Timings
+from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 from metered_sync.wire.urls import is_loopback
 
 __all__ = ["Publication", "SfuClient"]
@@ -112,9 +112,9 @@ class SfuClient(Client[SfuLink]):
         metadata: str | None = None,
         timeout: float = 15.0,
         ice_servers: Iterable[IceServer] | None = None,
-        gather_timeout: float = DEFAULT.gather,
+        gather_timeout: float = DEFAULT_TIMINGS.gather,
         recover: bool = True,
-        _timings: Timings = DEFAULT,
+        _timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         super().__init__("SfuClient", timeout)
         app_id, self._secret, origin = check_credentials("SfuClient", app_id, secret, url)

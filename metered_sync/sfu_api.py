@@ -252,7 +252,7 @@ def _description(value: Any) -> dict[str, Any]:
     get: Callable[[str], Any] = (
         value.get if isinstance(value, Mapping) else functools.partial(_attribute, value)
     )
-    return wire.SessionDescription.parse({"type": get("type"), "sdp": get("sdp")}).body()
+    return wire.parse_description({"type": get("type"), "sdp": get("sdp")}).body()
 
 
 def _attribute(value: Any, name: str) -> Any:

@@ -41,7 +41,7 @@ from metered_sync import (
     Subscription,
 )
 from metered_sync.local import LocalCloud
-from metered_sync.wire.timings import DEFAULT
+from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.conftest import wait_until
 from tests.support.scripted_service import Scripted, ScriptedServer, mute, polite
 
@@ -583,7 +583,7 @@ def test_the_budget_of_attempts_is_kept(cloud: LocalCloud) -> None:
 
 def test_an_attempt_that_hangs_counts_as_one(cloud: LocalCloud) -> None:
     options = ReconnectOptions(initial_delay=0.01, max_delay=0.01, max_attempts=2)
-    timings = dataclasses.replace(DEFAULT, open=0.2)
+    timings = dataclasses.replace(DEFAULT_TIMINGS, open=0.2)
     with client(cloud, reconnect=options, _timings=timings) as alice:
         inbox, port = alice.subscribe("end"), cloud.port
         cloud.close()
@@ -806,7 +806,7 @@ def test_the_outage_is_over_when_the_subscriptions_are_back() -> None:
         if connection.number == 0 or frame["type"] != "subscribe" or len(connection.texts) >= 4:
             polite(connection, frame)
 
-    timings = dataclasses.replace(DEFAULT, replay_retry=0.3)
+    timings = dataclasses.replace(DEFAULT_TIMINGS, replay_retry=0.3)
     with (
         ScriptedServer(answer) as server,
         SignallingClient(api_key="k", url=server.url, reconnect=FAST, _timings=timings) as alice,
@@ -832,7 +832,7 @@ def test_a_subscription_that_stays_unacknowledged_ends_its_readers() -> None:
         if connection.number == 0 or frame["type"] != "subscribe":
             polite(connection, frame)
 
-    timings = dataclasses.replace(DEFAULT, replay_retry=0.05)
+    timings = dataclasses.replace(DEFAULT_TIMINGS, replay_retry=0.05)
     with (
         ScriptedServer(answer) as server,
         SignallingClient(api_key="k", url=server.url, reconnect=FAST, _timings=timings) as alice,

@@ -38,12 +38,12 @@ from metered_sync import (
     TokenProviderError,
 )
 from metered_sync.engine.messaging.handshake import Backoff
-from metered_sync.wire.timings import DEFAULT, Timings
+from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 from tests.conftest import wait_until
 from tests.support.scripted_service import WELCOME, Scripted, ScriptedServer, mute, polite
 
 FAST = ReconnectOptions(initial_delay=0.02, max_delay=0.1)
-TIMINGS = dataclasses.replace(DEFAULT, replay_retry=0.5, slow_floor=1.5)
+TIMINGS = dataclasses.replace(DEFAULT_TIMINGS, replay_retry=0.5, slow_floor=1.5)
 QUIET = 0.5
 """Seconds in which what must not happen would have happened, many times over."""
 
@@ -201,7 +201,7 @@ def _refused(alice: SignallingClient) -> SignallingConnectError:
 
 def test_a_server_without_a_welcome_is_left() -> None:
     with ScriptedServer(welcome=lambda number: None) as server:
-        alice = client(server, _timings=dataclasses.replace(DEFAULT, welcome=1.0))
+        alice = client(server, _timings=dataclasses.replace(DEFAULT_TIMINGS, welcome=1.0))
         error = _refused(alice)
         assert (error.close_code, error.close_reason) == (1006, "no welcome")
         assert server.accept().ended() == (1000, "no welcome")

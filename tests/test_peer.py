@@ -38,7 +38,7 @@ from metered_sync import (
 )
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource, dominant_frequency, read_number
-from metered_sync.wire.timings import DEFAULT
+from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.conftest import wait_until
 
 FAST = ReconnectOptions(initial_delay=0.05, max_delay=0.2)
@@ -152,7 +152,7 @@ def test_a_key_that_may_not_send_is_told_at_once(room: str) -> None:
 
 
 def test_a_key_that_may_not_see_is_told(cloud: LocalCloud, room: str) -> None:
-    timings = dataclasses.replace(DEFAULT, reconcile=0.2)
+    timings = dataclasses.replace(DEFAULT_TIMINGS, reconcile=0.2)
     claims = {"permissions": ["subscribe", "publish", "send"]}
     with peer(cloud, "ann", claims=claims, _timings=timings) as ann:
         ann.join(room)
@@ -410,7 +410,7 @@ def test_a_dead_media_path_is_made_anew(cloud: LocalCloud, room: str) -> None:
 
 
 def test_a_peer_that_crashes_ends_its_readers(cloud: LocalCloud, room: str) -> None:
-    timings = dataclasses.replace(DEFAULT, limbo=0.5)
+    timings = dataclasses.replace(DEFAULT_TIMINGS, limbo=0.5)
     with peer(cloud, "bob", _timings=timings) as bob, pattern() as source:
         ann = peer(cloud, "ann", reconnect=False)
         ann.add_track(source.video)

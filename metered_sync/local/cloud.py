@@ -25,7 +25,7 @@ from metered_sync.local.signalling import SignallingServer
 from metered_sync.local.turn import DEFAULT_ICE_SERVERS, TurnService, check_ice_servers
 from metered_sync.tokens import mint_token
 from metered_sync.wire.limits import ACTIONS, FREE_CONNECTIONS, FREE_MESSAGES
-from metered_sync.wire.timings import DEFAULT, Timings
+from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 from metered_sync.wire.tokens import Grant
 from metered_sync.wire.urls import is_loopback
 
@@ -149,7 +149,7 @@ class LocalCloud(Facade):
         ice_servers: Iterable[str | dict[str, Any]] | None = None,
         turn_secret: str | None = None,
         timeout: float = 15.0,
-        _timings: Timings = DEFAULT,
+        _timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         super().__init__("LocalCloud", timeout)
         if not is_loopback(host):

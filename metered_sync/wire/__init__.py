@@ -16,7 +16,7 @@ urls          origins, and the address that a connection is made to
 limits        the service's limits and close codes
 timings       every interval of the protocols
 data_channels what a data channel can be, and what it can carry
-pictures      recognise pictures and key frames in RTP payloads
+key_frames    recognise key frames, and where pictures start, in RTP payloads
 ============= =========================================================================
 
 Nothing here opens a socket, reads a clock or starts a thread. The client's

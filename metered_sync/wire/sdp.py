@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 __all__ = [
     "DIRECTIONS",
@@ -25,10 +26,10 @@ __all__ = [
     "Fingerprint",
     "SdpError",
     "Section",
+    "SessionDescription",
     "SsrcGroup",
     "build",
     "parse",
-    "reverse",
 ]
 
 DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
@@ -37,7 +38,7 @@ DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 _STATIC_CODECS = {0: ("PCMU", 8000), 8: ("PCMA", 8000), 9: ("G722", 8000), 13: ("CN", 8000)}
 """Payload types that need no ``rtpmap`` (RFC 3551, section 6)."""
 
-_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
+_ILLEGAL_CHARACTER = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 _NUMBER = re.compile("[0-9]{1,19}")
 
 
@@ -158,7 +159,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Description:
-    """A whole session description."""
+    """A whole session description, parsed."""
 
     sections: tuple[Section, ...] = ()
     bundle: tuple[str, ...] = ()
@@ -170,9 +171,17 @@ class Description:
     """The version of the ``o=`` line; each new description of a writer has the next."""
 
 
-def reverse(direction: str) -> str:
-    """Return *direction* as the other side sees it."""
-    return {"sendonly": "recvonly", "recvonly": "sendonly"}.get(direction, direction)
+@dataclass(frozen=True)
+class SessionDescription:
+    """An offer or an answer as it travels: its type and its text, not parsed."""
+
+    type: Literal["offer", "answer"]
+    sdp: str = field(repr=False)
+    """The text; left out of ``repr`` because it holds the ICE password."""
+
+    def body(self) -> dict[str, str]:
+        """Return the object for JSON."""
+        return {"type": self.type, "sdp": self.sdp}
 
 
 # --- parse -----------------------------------------------------------------------------
@@ -211,7 +220,7 @@ def _group_lines(text: str) -> list[list[tuple[str, str]]]:
         line = line.rstrip("\r")
         if not line:
             continue
-        if len(line) < 2 or line[1] != "=" or _CONTROL.search(line):
+        if len(line) < 2 or line[1] != "=" or _ILLEGAL_CHARACTER.search(line):
             # The line itself stays out of the message: it may be the ICE password's.
             raise SdpError(f"line {number} is not a line of an SDP")
         if line[0] == "m":

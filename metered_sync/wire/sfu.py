@@ -22,11 +22,12 @@ call                    request                    answer
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 from metered_sync.wire.bodies import error_body, parse_error
+from metered_sync.wire.sdp import SessionDescription
 
 __all__ = [
     "CLOSE",
@@ -52,6 +53,7 @@ __all__ = [
     "TRACKS",
     "TrackInfo",
     "error_body",
+    "parse_description",
     "parse_error",
     "parse_sessions",
     "parse_tracks",
@@ -107,32 +109,6 @@ TRACKS = Call("GET", _BASE + "/session/{session_id}/tracks", safe=True)
 
 
 # --- values ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class SessionDescription:
-    """An SDP offer or answer as it travels in JSON.
-
-    The text is left out of ``repr`` because it holds the ICE password.
-    """
-
-    type: str
-    """``"offer"`` or ``"answer"``."""
-    sdp: str = field(repr=False)
-    """The session description (RFC 8866)."""
-
-    @classmethod
-    def parse(cls, body: object, where: str = "sessionDescription") -> SessionDescription:
-        """Check a decoded ``{"type", "sdp"}`` object found at *where*."""
-        obj = _object(body, where)
-        kind = _string(obj, "type", where)
-        if kind not in ("offer", "answer"):
-            raise SfuBodyError(f"{where}.type", 'must be "offer" or "answer"')
-        return cls(kind, _string(obj, "sdp", where))
-
-    def body(self) -> JsonObject:
-        """Return the object for ``json.dumps``."""
-        return {"type": self.type, "sdp": self.sdp}
 
 
 @dataclass(frozen=True)
@@ -413,6 +389,15 @@ class Closed:
         }
 
 
+def parse_description(body: object, where: str = "sessionDescription") -> SessionDescription:
+    """Check a decoded ``{"type", "sdp"}`` object found at *where*."""
+    obj = _object(body, where)
+    kind: Any = _string(obj, "type", where)
+    if kind not in ("offer", "answer"):
+        raise SfuBodyError(f"{where}.type", 'must be "offer" or "answer"')
+    return SessionDescription(kind, _string(obj, "sdp", where))
+
+
 def parse_tracks(body: object) -> tuple[TrackInfo, ...]:
     """Check the decoded answer to ``GET …/tracks``."""
     return _list(body, "tracks", TrackInfo.parse)
@@ -457,7 +442,7 @@ def _optional_string(obj: Mapping[str, object], name: str, where: str = "") -> s
 
 
 def _description(obj: Mapping[str, object], expected: str | None = None) -> SessionDescription:
-    description = SessionDescription.parse(obj.get("sessionDescription"))
+    description = parse_description(obj.get("sessionDescription"))
     if expected is not None and description.type != expected:
         raise SfuBodyError("sessionDescription.type", f'must be "{expected}" here')
     return description

@@ -8,13 +8,15 @@ the end of the candidates, or the metadata of a track. Shapes: service documenta
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
+
+from metered_sync.wire.sdp import SessionDescription
 
 __all__ = [
     "Candidate",
-    "Description",
     "EndOfCandidates",
+    "SessionDescription",
     "Signal",
     "TrackMetadata",
     "build_signal",
@@ -28,15 +30,6 @@ MAX_NAME = 256
 _DESCRIPTION = "rtc-description"
 _CANDIDATE = "rtc-ice"
 _METADATA = "__meteredTrackMeta"
-
-
-@dataclass(frozen=True)
-class Description:
-    """A session description."""
-
-    type: Literal["offer", "answer"]
-    sdp: str = field(repr=False)
-    """The text; it holds the ICE password."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +64,7 @@ class TrackMetadata:
     """``"audio"`` or ``"video"``."""
 
 
-Signal = Description | Candidate | EndOfCandidates | TrackMetadata
+Signal = SessionDescription | Candidate | EndOfCandidates | TrackMetadata
 
 
 def is_reserved(data: object) -> bool:
@@ -92,11 +85,11 @@ def parse_signal(data: object) -> Signal | None:
     return _metadata(data.get(_METADATA))
 
 
-def _description(fields: object) -> Description | None:
+def _description(fields: object) -> SessionDescription | None:
     if isinstance(fields, Mapping):
         type_, sdp = fields.get("type"), fields.get("sdp")
         if type_ in ("offer", "answer") and isinstance(sdp, str):
-            return Description(type_, sdp)
+            return SessionDescription(type_, sdp)
     return None
 
 
@@ -136,8 +129,8 @@ def _name(value: object) -> str | None:
 
 def build_signal(signal: Signal) -> dict[str, Any]:
     """Return the data of the direct message that carries a signal."""
-    if isinstance(signal, Description):
-        return {"type": _DESCRIPTION, "description": {"type": signal.type, "sdp": signal.sdp}}
+    if isinstance(signal, SessionDescription):
+        return {"type": _DESCRIPTION, "description": signal.body()}
     if isinstance(signal, EndOfCandidates):
         return {"type": _CANDIDATE, "candidate": None}
     if isinstance(signal, Candidate):

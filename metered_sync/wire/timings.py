@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["DEFAULT", "Timings"]
+__all__ = ["DEFAULT_TIMINGS", "Timings"]
 
 
 @dataclass(frozen=True)
@@ -120,4 +120,4 @@ class Timings:
     poll_max: float = 1.0
 
 
-DEFAULT = Timings()
+DEFAULT_TIMINGS = Timings()

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from metered_sync.local.meter import Meter
-from metered_sync.wire.timings import DEFAULT
+from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.conftest import wait_until
 
 
@@ -13,12 +13,12 @@ def meter(*, limits: bool = True, window: float = 60.0) -> Meter:
         max_connections=2,
         max_messages=3,
         limits=limits,
-        timings=replace(DEFAULT, attempt_window=window),
+        timings=replace(DEFAULT_TIMINGS, attempt_window=window),
     )
 
 
 def test_the_documented_window() -> None:
-    assert DEFAULT.attempt_window == 60.0
+    assert DEFAULT_TIMINGS.attempt_window == 60.0
 
 
 def test_attempts_are_counted_by_address_in_a_sliding_window() -> None:

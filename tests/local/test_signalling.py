@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 from metered_sync import mint_token
 from metered_sync.local import LocalCloud
 from metered_sync.local.keys import PublishableKey
-from metered_sync.wire.timings import DEFAULT
+from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.support.raw_client import OPTIONS, Raw, closed_with, deaf, raw
 
 
@@ -451,10 +451,12 @@ def test_leaving_shows_metadata_and_is_immediate(shared_cloud: LocalCloud) -> No
 
 
 def test_who_is_silent_for_two_pings_is_gone() -> None:
-    assert DEFAULT.server_ping == 30.0  # documented, as is a quarter of a second before expiry
-    assert DEFAULT.expiry_margin == 0.25
+    assert (
+        DEFAULT_TIMINGS.server_ping == 30.0
+    )  # documented, as is a quarter of a second before expiry
+    assert DEFAULT_TIMINGS.expiry_margin == 0.25
     with (
-        LocalCloud(_timings=replace(DEFAULT, server_ping=0.3)) as cloud,
+        LocalCloud(_timings=replace(DEFAULT_TIMINGS, server_ping=0.3)) as cloud,
         raw(cloud, "alive") as alive,
     ):
         alive.ask(type="subscribe", channel="x")

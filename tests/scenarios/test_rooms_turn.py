@@ -13,7 +13,7 @@ import pytest
 from metered_sync import ConnectionReset, DataChannelOpened, MeteredPeer, PeerLeft
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, read_number
-from metered_sync.wire.timings import DEFAULT
+from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.conftest import wait_until
 from tests.support.coturn import SECRET, bad_path, coturn, free_port
 
@@ -67,7 +67,9 @@ def test_all_through_relays(turn_port: int, transport: str) -> None:
 def test_the_one_server_that_works_is_found(turn_port: int) -> None:
     dead = [f"turn:127.0.0.1:{free_port()}?transport=udp" for _ in range(2)]
     url = f"turn:127.0.0.1:{turn_port}?transport=udp"
-    timings = dataclasses.replace(DEFAULT, media_connect=6.0, ladder=(0.0, 0.2, 0.5, 1.0, 1.0, 1.0))
+    timings = dataclasses.replace(
+        DEFAULT_TIMINGS, media_connect=6.0, ladder=(0.0, 0.2, 0.5, 1.0, 1.0, 1.0)
+    )
     with LocalCloud(ice_servers=[*dead, url], turn_secret=SECRET) as cloud:
         ann, bob = two(cloud, gather_timeout=1.0, _timings=timings)
         with ann, bob:

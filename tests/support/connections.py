@@ -21,10 +21,10 @@ from metered_sync.errors import MeteredError, NegotiationFailedError
 from metered_sync.events import IceServer
 from metered_sync.testing import PatternSource, ToneSource
 from metered_sync.wire.signals import Signal, TrackMetadata, parse_signal
-from metered_sync.wire.timings import DEFAULT, Timings
+from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 
 FAST = replace(
-    DEFAULT,
+    DEFAULT_TIMINGS,
     first_offer=0.4,
     courtesy=0.05,
     answer=0.6,

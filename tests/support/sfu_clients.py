@@ -24,11 +24,11 @@ from aiortc.mediastreams import MediaStreamError
 from av import AudioFrame, VideoFrame
 
 from metered_sync.local.sfu import Sfu
-from metered_sync.wire.timings import DEFAULT, Timings
+from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 
 APP = "app-1"
 SECRET = "the-secret"
-FAST = dataclasses.replace(DEFAULT, report=0.2)
+FAST = dataclasses.replace(DEFAULT_TIMINGS, report=0.2)
 
 
 async def until(condition: Callable[[], object], timeout: float = 8.0, what: str = "") -> None:

@@ -782,7 +782,6 @@ optional = st.none() | texts
 some = {"min_size": 1, "max_size": 3}
 tracks = st.builds(sfu.PublishTrack, names_, names_, optional)
 BODIES: dict[type, st.SearchStrategy[Any]] = {
-    sfu.SessionDescription: descriptions["offer"] | descriptions["answer"],
     sfu.NewRequest: st.builds(sfu.NewRequest, descriptions["offer"], optional),
     sfu.PublishRequest: st.builds(
         sfu.PublishRequest, st.lists(tracks, **some).map(tuple), descriptions["offer"]

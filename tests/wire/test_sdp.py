@@ -197,15 +197,6 @@ def test_the_ice_password_stays_secret():
     assert "password" not in str(caught.value)
 
 
-def test_reverse():
-    assert [sdp.reverse(item) for item in sdp.DIRECTIONS] == [
-        "sendrecv",
-        "recvonly",
-        "sendonly",
-        "inactive",
-    ]
-
-
 def test_a_built_section_without_codecs_keeps_its_formats():
     section = dataclasses.replace(sdp.parse(BROWSER).sections[2], port=0)
     text = sdp.build(sdp.Description((section,)))

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from metered_sync.wire.signals import (
     Candidate,
-    Description,
     EndOfCandidates,
+    SessionDescription,
     Signal,
     TrackMetadata,
     build_signal,
@@ -25,7 +25,7 @@ META = "__meteredTrackMeta"
     ("signal", "data"),
     [
         (
-            Description("offer", "v=0"),
+            SessionDescription("offer", "v=0"),
             {"type": "rtc-description", "description": {"type": "offer", "sdp": "v=0"}},
         ),
         (
@@ -112,7 +112,7 @@ def test_the_users_own_data(data: Any) -> None:
 
 
 def test_no_password_in_a_repr() -> None:
-    assert "secret" not in repr(Description("offer", "a=ice-pwd:secret"))
+    assert "secret" not in repr(SessionDescription("offer", "a=ice-pwd:secret"))
 
 
 json_values: st.SearchStrategy[Any] = st.recursive(

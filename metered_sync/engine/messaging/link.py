@@ -62,7 +62,7 @@ from metered_sync.wire.limits import (
     TERMINAL_CLOSES,
 )
 from metered_sync.wire.secrets import scrub
-from metered_sync.wire.timings import DEFAULT, Timings
+from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 
 __all__ = ["SignallingLink", "State"]
 
@@ -105,7 +105,7 @@ class SignallingLink(Link):
         sink: EventSink,
         options: SignallingOptions,
         label: str,
-        timings: Timings = DEFAULT,
+        timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         self.label = label
         self.state: State = "idle"

@@ -41,7 +41,7 @@ from metered_sync.engine.webrtc.peer_connection import IncomingTrack
 from metered_sync.errors import MeteredError, NegotiationFailedError
 from metered_sync.wire import sdp
 from metered_sync.wire.secrets import scrub
-from metered_sync.wire.signals import Candidate, Description, EndOfCandidates, build_signal
+from metered_sync.wire.signals import Candidate, EndOfCandidates, SessionDescription, build_signal
 from metered_sync.wire.timings import Timings
 
 __all__ = ["RemoteConnection"]
@@ -268,7 +268,7 @@ class RemoteConnection:
         except Exception as error:
             self._fail(*self._explain(error, "no offer can be made", "offer"))
             return
-        self._send(Description("offer", text))
+        self._send(SessionDescription("offer", text))
         self._begin()
         self._await()
 
@@ -286,16 +286,16 @@ class RemoteConnection:
         """Send again what may have been lost."""
         generation = self._generation
         if generation.offered is not None and not self._is_down():
-            self._send(Description("offer", generation.offered))
+            self._send(SessionDescription("offer", generation.offered))
         elif generation.answered is not None and not generation.connected:
-            self._send(Description("answer", generation.answered))
+            self._send(SessionDescription("answer", generation.answered))
         else:
             self._agenda.repeat_at = NEVER
             return
         self._agenda.repeated()
 
     async def _handle(self, signal: Inbound) -> None:
-        if not isinstance(signal, Description):
+        if not isinstance(signal, SessionDescription):
             self._take_candidate(signal)
             return
         try:
@@ -338,7 +338,7 @@ class RemoteConnection:
             return
         self._replay = False
         agenda.exhausted, agenda.rebuild_at, agenda.offer_at = False, NEVER, NEVER
-        self._send(Description("answer", answer))
+        self._send(SessionDescription("answer", answer))
         if not self._generation.connected:
             agenda.watch_at = NEVER
             if self._sections.in_use:
@@ -497,10 +497,10 @@ class RemoteConnection:
 
     # --- sending ---
 
-    def _send(self, signal: Description) -> None:
+    def _send(self, signal: SessionDescription) -> None:
         self._spawn(self._deliver(self._generation, signal))
 
-    async def _deliver(self, generation: Generation, signal: Description) -> None:
+    async def _deliver(self, generation: Generation, signal: SessionDescription) -> None:
         try:
             await self._owner.signal(build_signal(signal))
             if not generation.closed:

@@ -6,12 +6,12 @@ import itertools
 import logging
 from collections import deque
 
-from metered_sync.wire.signals import Candidate, Description, EndOfCandidates
+from metered_sync.wire.signals import Candidate, EndOfCandidates, SessionDescription
 
 __all__ = ["Inbound", "Inbox"]
 
 logger = logging.getLogger("metered_sync")
-Inbound = Description | Candidate | EndOfCandidates
+Inbound = SessionDescription | Candidate | EndOfCandidates
 SIZE = 1000
 """Signals that wait at most; more are dropped."""
 EARLY = 100
@@ -52,7 +52,7 @@ class Inbox:
 
     def has_offer(self) -> bool:
         """Return whether an offer waits."""
-        return any(isinstance(s, Description) and s.type == "offer" for s in self._waiting)
+        return any(isinstance(s, SessionDescription) and s.type == "offer" for s in self._waiting)
 
     def is_past(self, fragment: str) -> bool:
         """Return whether the other side has given a description up."""

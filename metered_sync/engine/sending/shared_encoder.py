@@ -31,7 +31,7 @@ from av.video.reformatter import VideoReformatter
 
 from metered_sync.engine.sending.timeline import VIDEO_RATE, private_copy
 from metered_sync.engine.webrtc.encoding import ENCODER, PINNED
-from metered_sync.wire.pictures import detector
+from metered_sync.wire.key_frames import detector
 
 __all__ = ["CODECS", "Encoded", "SharedEncoder", "Tap", "can_share", "tap"]
 

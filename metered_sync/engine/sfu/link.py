@@ -58,7 +58,7 @@ from metered_sync.errors import (
 from metered_sync.wire import sfu as wire
 from metered_sync.wire.events import Outage, Republished, StateChange
 from metered_sync.wire.secrets import scrub
-from metered_sync.wire.timings import DEFAULT, Timings
+from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 
 __all__ = ["Incoming", "Outgoing", "SfuLink", "SfuOptions", "SfuState"]
 
@@ -82,7 +82,7 @@ class SfuLink(Link):
         options: SfuOptions,
         secret: str,
         label: str,
-        timings: Timings = DEFAULT,
+        timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         self.label = label
         self.state: SfuState = "idle"

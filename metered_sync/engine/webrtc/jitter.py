@@ -29,7 +29,7 @@ from typing import Any, NamedTuple, Protocol
 
 from aiortc import RTCRtpCodecParameters, RTCRtpReceiver
 
-from metered_sync.wire.pictures import detector, starts_picture, starts_stream
+from metered_sync.wire.key_frames import detector, starts_picture, starts_stream
 
 __all__ = ["Taker", "take_over"]
 

@@ -18,7 +18,7 @@ from metered_sync.local.sfu import codecs as codec_rules
 from metered_sync.local.sfu import rtcp
 from metered_sync.local.sfu.reception import Reception
 from metered_sync.local.sfu.rtp import HEADER, Packet, element, extension_block
-from metered_sync.wire.pictures import detector
+from metered_sync.wire.key_frames import detector
 from metered_sync.wire.sdp import Codec, Extension
 from metered_sync.wire.sfu import TrackInfo
 from metered_sync.wire.timings import Timings

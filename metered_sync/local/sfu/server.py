@@ -12,7 +12,7 @@ from metered_sync.local.sfu.dtls import DtlsIdentity
 from metered_sync.local.sfu.session import Host, Session
 from metered_sync.local.sfu.transport import UdpPort
 from metered_sync.wire.sfu import SessionInfo
-from metered_sync.wire.timings import DEFAULT, Timings
+from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 
 __all__ = ["Sfu"]
 
@@ -34,7 +34,12 @@ class Sfu:
     """
 
     def __init__(
-        self, *, app_id: str, secret: str, host: str = "127.0.0.1", timings: Timings = DEFAULT
+        self,
+        *,
+        app_id: str,
+        secret: str,
+        host: str = "127.0.0.1",
+        timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         self.app_id = app_id
         self._host_address = host

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
+from typing import Literal
 
 from metered_sync.local.sfu.checks import (
     RefusedError,
@@ -339,7 +340,9 @@ class Session:
             setup,
         )
 
-    def _describe(self, kind: str, sections: list[sdp.Section]) -> SessionDescription:
+    def _describe(
+        self, kind: Literal["offer", "answer"], sections: list[sdp.Section]
+    ) -> SessionDescription:
         self._version += 1
         bundle = tuple(section.mid for section in sections if not section.rejected)
         description = sdp.Description(tuple(sections), bundle, True, self._origin, self._version)

@@ -18,14 +18,14 @@ from metered_sync.engine.webrtc.peer_connection import IncomingTrack
 from metered_sync.errors import NegotiationFailedError, NotConnectedError
 from metered_sync.events import IceServer
 from metered_sync.wire import sdp
-from metered_sync.wire.signals import Candidate, Description, EndOfCandidates, Signal
+from metered_sync.wire.signals import Candidate, EndOfCandidates, SessionDescription, Signal
 from tests.support.connections import FAST, Pair, Side, frames, pair, picture, run, tone, until
 
 Rounds = Callable[[Side, Signal], float | tuple[float, ...] | None]
 
 
 def is_a(signal: Signal, type_: str) -> bool:
-    return isinstance(signal, Description) and signal.type == type_
+    return isinstance(signal, SessionDescription) and signal.type == type_
 
 
 def losing(*lost: int, type_: str = "offer") -> Rounds:
@@ -593,12 +593,12 @@ def test_a_connection_that_never_comes_about() -> None:
             both.impolite.link.set_tracks([tone()])
 
             def no_candidates(side: Side, signal: Signal) -> float | None:
-                if not isinstance(signal, Description):
+                if not isinstance(signal, SessionDescription):
                     return None
                 lines = signal.sdp.split("\r\n")
                 kept = [line for line in lines if "candidate" not in line]
                 other = both.other(side).link
-                other.receive(Description(signal.type, "\r\n".join(kept)))
+                other.receive(SessionDescription(signal.type, "\r\n".join(kept)))
                 return None
 
             both.filter = no_candidates
@@ -654,7 +654,7 @@ def test_a_description_that_makes_no_sense(text: str) -> None:
     async def test() -> None:
         side = lone()
         for type_ in ("offer", "answer"):
-            side.link.receive(Description(type_, text))  # type: ignore[arg-type]
+            side.link.receive(SessionDescription(type_, text))  # type: ignore[arg-type]
         await until(lambda: len(side.errors) == 2, what="errors")
         assert [getattr(e, "stage", "") for e in side.errors] == ["offer", "answer"]
         assert "verysecret" not in str(side.errors)
@@ -675,10 +675,10 @@ def test_signals_out_of_season() -> None:
             await both.connected()
             answer = next(s for s in both.polite.sent if is_a(s, "answer"))
             offer = next(s for s in both.impolite.sent if is_a(s, "offer"))
-            assert isinstance(answer, Description)
-            assert isinstance(offer, Description)
+            assert isinstance(answer, SessionDescription)
+            assert isinstance(offer, SessionDescription)
             both.impolite.link.receive(answer)  # nobody asked
-            link.receive(Description("answer", offer.sdp.replace("actpass", "active")))
+            link.receive(SessionDescription("answer", offer.sdp.replace("actpass", "active")))
             both.impolite.link.set_tracks([*both.impolite.link._sections.tracks, picture()])
             await until(lambda: len(both.polite.present) == 2, what="two tracks")
             link.receive(offer)  # the first one, late
@@ -694,7 +694,7 @@ def test_candidates_are_counted_and_belong_to_a_description() -> None:
         source = lone()
         source.link.set_tracks([tone()])
         await until(source.offers, what="an offer")
-        offer = next(s for s in source.sent if isinstance(s, Description))
+        offer = next(s for s in source.sent if isinstance(s, SessionDescription))
         fragment = sdp.parse(offer.sdp).sections[0].ice_ufrag
         kept = [line for line in offer.sdp.split("\r\n") if "candidate" not in line]
         side = lone()
@@ -702,7 +702,7 @@ def test_candidates_are_counted_and_belong_to_a_description() -> None:
         side.link.receive(Candidate(candidate(1), "0", 0, fragment))
         side.link.receive(Candidate(candidate(2) + f" ufrag {fragment}", "0", 0))
         side.link.receive(Candidate(candidate(3), "0", 0, "other"))
-        side.link.receive(Description("offer", "\r\n".join(kept)))
+        side.link.receive(SessionDescription("offer", "\r\n".join(kept)))
         side.link.receive(EndOfCandidates())
         side.link.receive(EndOfCandidates("other"))
         side.link.receive(Candidate(candidate(4), "0", None, fragment))
@@ -782,7 +782,7 @@ def test_relay_only_shows_no_other_path(server: str | None) -> None:
             assert side.offers() == 0
         else:
             await until(side.offers, what="an offer")
-            offer = next(s for s in side.sent if isinstance(s, Description))
+            offer = next(s for s in side.sent if isinstance(s, SessionDescription))
             assert "a=candidate" not in offer.sdp
         await side.link.aclose()
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from metered_sync.wire.signals import Description
-from metered_sync.wire.timings import DEFAULT
+from metered_sync.wire.signals import SessionDescription
+from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.support.connections import FAST, Side, frames, picture, run, tone, until
 from tests.support.peer_page import PeerPage, peer_page
 
@@ -216,7 +216,7 @@ def test_it_pauses_a_section_and_goes_on_in_it() -> None:
 def test_our_rebuilt_offer_meets_its_live_connection(ids: tuple[str, str]) -> None:
     # Where Chromium is to begin the new handshake, it does so on the old path, for some 6 s.
     async def test() -> None:
-        side = Side(*ids, timings=replace(FAST, media_connect=DEFAULT.media_connect))
+        side = Side(*ids, timings=replace(FAST, media_connect=DEFAULT_TIMINGS.media_connect))
         async with peer_page(side) as page:
             side.link.set_tracks([tone(), picture()])
             if ids == POLITE:  # (rolled back, Chromium would offer its channel over and over)
@@ -343,7 +343,7 @@ def test_a_codec_that_we_do_not_have() -> None:
             side.link.set_tracks([picture(), tone()])
             await plays(page, 2)
             await gets(side, ["audio"])
-            answer = next(s for s in side.sent if isinstance(s, Description))
+            answer = next(s for s in side.sent if isinstance(s, SessionDescription))
             assert "m=video 0 " in answer.sdp
             await in_order(page)
 

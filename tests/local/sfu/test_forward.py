@@ -11,11 +11,11 @@ from metered_sync.local.sfu.codecs import MID
 from metered_sync.local.sfu.forward import Subscription, Track
 from metered_sync.local.sfu.rtp import Packet, parse_packet
 from metered_sync.wire.sdp import Codec, Extension
-from metered_sync.wire.timings import DEFAULT
+from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.support.sfu_clients import until
 
 SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
-TIMINGS = dataclasses.replace(DEFAULT, renack=0.02, renack_give_up=0.1, pli_throttle=0.05)
+TIMINGS = dataclasses.replace(DEFAULT_TIMINGS, renack=0.02, renack_give_up=0.1, pli_throttle=0.05)
 VP8 = Codec(96, "VP8", 90000, feedback=("nack", "nack pli"))
 KEY, DELTA = bytes((0x10, 0x00)), bytes((0x10, 0x01))
 

@@ -23,7 +23,7 @@ from metered_sync import (
     Subscription,
 )
 from metered_sync.local import LocalCloud
-from metered_sync.wire.timings import DEFAULT
+from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.conftest import wait_until
 from tests.scenarios.interop.parties import FAST, Driver, Party
 
@@ -274,7 +274,7 @@ def test_without_reconnecting_a_loss_is_the_end(published: Driver, cloud: LocalC
 def test_what_is_idle_stays_connected(published: Driver) -> None:
     # The pings of an idle client keep it, and it answers those of the server. Both of the
     # published clients ping each third of their inactivity timeout, a second at least.
-    with LocalCloud(_timings=dataclasses.replace(DEFAULT, server_ping=1.0)) as cloud:
+    with LocalCloud(_timings=dataclasses.replace(DEFAULT_TIMINGS, server_ping=1.0)) as cloud:
         options = cloud.client_options()
         with (
             SignallingClient(**options, inactivity_timeout=2.5) as us,

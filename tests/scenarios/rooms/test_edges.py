@@ -37,7 +37,7 @@ from metered_sync import (
 )
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource
-from metered_sync.wire.timings import DEFAULT
+from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.conftest import wait_until
 from tests.support.scripted_service import Scripted, ScriptedServer, polite
 from tests.test_peer import FAST, pattern, peer
@@ -183,7 +183,7 @@ def test_a_room_that_refuses_us_after_a_reconnect_ends_for_us(code: str) -> None
         else:
             polite(connection, frame)
 
-    timings = dataclasses.replace(DEFAULT, reconcile=0.3, replay_retry=0.1)
+    timings = dataclasses.replace(DEFAULT_TIMINGS, reconcile=0.3, replay_retry=0.1)
     with (
         ScriptedServer(answer) as server,
         MeteredPeer(api_key="pk_live_x", url=server.url, reconnect=FAST, _timings=timings) as ann,

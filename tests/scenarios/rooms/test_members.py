@@ -22,7 +22,7 @@ from metered_sync import (
     ReconcileTimeoutError,
 )
 from metered_sync.local import LocalCloud
-from metered_sync.wire.timings import DEFAULT
+from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.conftest import wait_until
 from tests.scenarios.rooms.test_edges import emit
 from tests.support.scripted_service import Scripted, ScriptedServer, polite
@@ -32,7 +32,7 @@ from tests.test_peer import FAST, pattern, peer
 def test_what_comes_before_its_sender_is_known_is_not_lost(
     shared_cloud: LocalCloud, room: str
 ) -> None:
-    timings = dataclasses.replace(DEFAULT, early=0.5)
+    timings = dataclasses.replace(DEFAULT_TIMINGS, early=0.5)
     with peer(shared_cloud, "ann", _timings=timings) as ann, ann.events(Data) as data:
         ann.join(room)
         emit(ann, Direct("late", "too old", None))
@@ -101,7 +101,7 @@ def test_a_list_that_does_not_come_is_asked_for_again(late: int) -> None:
                 return
         polite(connection, frame)
 
-    timings = dataclasses.replace(DEFAULT, reconcile=0.3)
+    timings = dataclasses.replace(DEFAULT_TIMINGS, reconcile=0.3)
     with (
         ScriptedServer(answer) as server,
         MeteredPeer(api_key="pk_live_x", url=server.url, reconnect=FAST, _timings=timings) as ann,

@@ -27,12 +27,18 @@ from metered_sync import (
 )
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource, read_number
-from metered_sync.wire.timings import DEFAULT
+from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.conftest import ROOT, run_script, wait_until
 from tests.support.scripted_sfu import ScriptedSfu
 
 QUICK = dataclasses.replace(
-    DEFAULT, watch=0.1, quiet=0.5, search=1.5, dead=1.0, recover_delay=0.05, recover_budget=2.0
+    DEFAULT_TIMINGS,
+    watch=0.1,
+    quiet=0.5,
+    search=1.5,
+    dead=1.0,
+    recover_delay=0.05,
+    recover_budget=2.0,
 )
 
 
@@ -537,4 +543,4 @@ def test_again_and_again(cloud: LocalCloud, pair: Any, times: int) -> None:
     ],
 )
 def test_intervals_are_as_the_guide_says(name: str, value: float) -> None:
-    assert getattr(DEFAULT, name) == value
+    assert getattr(DEFAULT_TIMINGS, name) == value

@@ -6,7 +6,7 @@ import pytest
 from aiortc.codecs import get_encoder
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
-from metered_sync.wire.pictures import detector, starts_picture, starts_stream
+from metered_sync.wire.key_frames import detector, starts_picture, starts_stream
 
 
 @pytest.mark.parametrize("name", ["VP8", "H264"])
