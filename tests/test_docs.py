@@ -1,0 +1,78 @@
+"""Test that links, file names and anchors in the documentation lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PAGES = sorted(
+    path
+    for folder in ("", "docs/**", "benchmarks", "examples/**", "notebooks")
+    for path in ROOT.glob(f"{folder}/*.md" if folder else "*.md")
+)
+SOURCES = sorted(
+    path for folder in ("metered_sync", "tests") for path in ROOT.glob(f"{folder}/**/*.py")
+)
+TOPS = ("benchmarks", "docs", "examples", "metered_sync", "notebooks", "tests", ".ci", ".github")
+LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s#]*)(?:#([^)\s]*))?\)")
+FILE = re.compile(r"`([\w.-]+(?:/[\w.-]*)+)(?:::(\w+))?`")
+CITATION = re.compile(r"\b(docs/[\w/-]+\.md)(?:#([\w-]+))?")
+
+
+def page_id(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def prose(path: Path) -> str:
+    """Return a page without its code blocks."""
+    return re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+@cache
+def anchors(path: Path) -> frozenset[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
+    return frozenset(
+        re.sub(r"[^\w\- ]", "", re.sub(r"\]\([^)]*\)", "", heading).lower()).replace(" ", "-")
+        for heading in headings
+    )
+
+
+def test_pages_are_found() -> None:
+    assert len(PAGES) > 15
+    assert "limits-and-quotas" in anchors(ROOT / "docs" / "protocol" / "signalling.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, anchor in LINK.findall(prose(page)):
+        path = page.parent / target if target else page
+        assert path.exists(), target
+        if anchor and path.suffix == ".md":
+            assert anchor in anchors(path.resolve()), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_files_that_are_named_exist(page: Path) -> None:
+    for name, function in FILE.findall(prose(page)):
+        if name.split("/")[0] in TOPS:
+            assert (ROOT / name).exists(), name
+            if function:
+                assert re.search(rf"\b(def|class) {function}\b", (ROOT / name).read_text()), (
+                    function
+                )
+
+
+def test_citations_in_the_source_lead_somewhere() -> None:
+    wrong = []
+    for source in SOURCES:
+        for name, anchor in CITATION.findall(source.read_text()):
+            path = ROOT / name
+            if not path.exists() or (anchor and anchor not in anchors(path)):
+                wrong.append(f"{source.relative_to(ROOT)}: {name}#{anchor}")
+    assert not wrong, "\n".join(wrong)
