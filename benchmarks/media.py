@@ -28,12 +28,14 @@ from typing import Any
 
 import numpy as np
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamTrack
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from metered_sync import MeteredPeer, RemoteTrack, mint_token  # noqa: E402
-from metered_sync.engine.webrtc import peer_connection as rtc  # noqa: E402
+from metered_sync.engine.webrtc import incoming as received  # noqa: E402
+from metered_sync.engine.webrtc.peer_connection import gather_on  # noqa: E402
 from metered_sync.local import LocalCloud  # noqa: E402
 from metered_sync.testing import PatternSource, read_number  # noqa: E402
 from tests.scenarios.interop.conftest import python_command  # noqa: E402
@@ -63,7 +65,7 @@ class Bench:
     def _run(self, name: str, source: PatternSource, how: str) -> Result:
         """Have one receive; return what it measured, with latencies."""
         # What nobody reads is decoded for a while all the same.
-        settle = rtc.LINGER + 2 if how == "absent" and not self.quick else 1.5
+        settle = received.UNREAD_DECODING + 2 if how == "absent" and not self.quick else 1.5
         options = [how, "2" if self.quick else "10", str(settle)]
         if name == "bare aiortc":
             figures = asyncio.run(_bare(source, options))
@@ -106,7 +108,7 @@ def _line(process: subprocess.Popen[str]) -> Result:
 
 async def _bare(source: PatternSource, options: list[str]) -> Result:
     """Send with aiortc alone."""
-    rtc.gather_on.set("127.0.0.1")
+    gather_on.set("127.0.0.1")
     pc = RTCPeerConnection(RTCConfiguration([]))
     with _process(sys.executable, "_media_bare.py", *options) as process:
         assert process.stdin is not None
@@ -121,7 +123,7 @@ async def _bare(source: PatternSource, options: list[str]) -> Result:
     return figures
 
 
-class _Copy(rtc.MediaStreamTrack):
+class _Copy(MediaStreamTrack):
     """A track that may be ended, without an end of the source."""
 
     kind = "video"
@@ -201,7 +203,7 @@ def conversion(bench: Bench) -> None:
         with PatternSource(width, height, fps=FPS) as source:
             frame = asyncio.run(_first(source))
         for format in ("bgr24", "gray"):
-            incoming = rtc.IncomingTrack("video", id="conversion")
+            incoming = received.IncomingTrack("video", id="conversion")
             track = RemoteTrack(incoming, None)
             with suppress(TimeoutError):
                 track.read(timeout=0)  # from now on it reads

@@ -16,7 +16,7 @@ from metered_sync.client import During
 from metered_sync.data_channel import DataChannel
 from metered_sync.engine.rooms.connection_owner import State
 from metered_sync.engine.rooms.link import Member
-from metered_sync.engine.webrtc.peer_connection import IncomingTrack
+from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.errors import ClosedError, MeteredTimeoutError, fresh
 from metered_sync.events import (
     DataChannelOpened,

@@ -78,7 +78,7 @@ class PatternSource(Source):
         super().__init__(
             f"PatternSource({width}, {height}, {fps:g})", {"video": AHEAD["video"]}, produce
         )
-        self._stamps = self._feed.lanes["video"].stamps = deque(maxlen=STAMPS)
+        self._stamps = self._feed.queues["video"].stamps = deque(maxlen=STAMPS)
 
     def captured(self, number: int) -> float | None:
         """Return the ``time.monotonic()`` at which a frame was handed to the encoder.
@@ -193,7 +193,7 @@ def _produce(
     feed: Feed, kind: str, make: Any, clock_rate: int, interval: float, count: int | None
 ) -> None:
     """Put frames at a constant rate; on the producer's thread."""
-    lane = feed.lanes[kind]
+    queue = feed.queues[kind]
     offset = 0.0
     going = feed.take_seek() is not None
     for number in itertools.count():
@@ -205,7 +205,7 @@ def _produce(
             due += late
         frame = make(number)
         frame.pts, frame.time_base = round(due * clock_rate), Fraction(1, clock_rate)
-        going = lane.put(frame, due, number * interval)
+        going = queue.put(frame, due, number * interval)
     if going:
         feed.finish(due, number * interval)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from metered_sync import MeteredPeer, RemoteTrack, SfuClient
-from metered_sync.engine.webrtc import peer_connection as rtc
+from metered_sync.engine.webrtc import incoming
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource, read_number
 from tests.conftest import wait_until
@@ -72,7 +72,7 @@ def test_no_picture_is_lost_or_reordered_by_a_bad_network(link: Link, codec: str
 
 
 def test_what_nobody_reads_is_not_decoded(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rtc, "LINGER", 0.3)
+    monkeypatch.setattr(incoming, "UNREAD_DECODING", 0.3)
     with PatternSource(160, 120, 15) as pattern, ToneSource(440) as tone:
         tracks = link(pattern.video, tone.audio)
         for track in tracks:

@@ -16,7 +16,8 @@ from aiortc import RTCDataChannel
 from metered_sync.engine.rooms.connection import RemoteConnection
 from metered_sync.engine.rooms.connection_owner import State
 from metered_sync.engine.sending.local_track import LocalTrack
-from metered_sync.engine.webrtc.peer_connection import IncomingTrack, gather_on
+from metered_sync.engine.webrtc.incoming import IncomingTrack
+from metered_sync.engine.webrtc.peer_connection import gather_on
 from metered_sync.errors import MeteredError, NegotiationFailedError
 from metered_sync.events import IceServer
 from metered_sync.testing import PatternSource, ToneSource

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from av import AudioFrame, VideoFrame
 
-from metered_sync.engine.webrtc.peer_connection import IncomingTrack
+from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.media.tracks.track import RemoteTrack
 from tests.conftest import wait_until
 

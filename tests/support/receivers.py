@@ -39,7 +39,7 @@ class Transport:
     state = "new"
 
 
-class Taker:
+class FrameConsumer:
     """Somebody who wants frames, or does not."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Receiver:
     """A receiver of aiortc's, taken over."""
 
     def __init__(self, kind: str = "video") -> None:
-        self.taker = Taker()
+        self.consumer = FrameConsumer()
         self.plis = 0
         self.asked: list[list[int]] = []
         """The packets that were asked for, each time."""
@@ -67,7 +67,7 @@ class Receiver:
         self.raw._RTCRtpReceiver__decoder_thread = True
         self.raw._send_rtcp_pli = self._pli
         self.raw._send_rtcp_nack = self._nack
-        jitter.take_over(self.raw, self.taker)
+        jitter.take_over(self.raw, self.consumer)
 
     async def _pli(self, _ssrc: int) -> None:
         self.plis += 1

@@ -37,7 +37,7 @@ from metered_sync.engine.rooms.sections import Sections
 from metered_sync.engine.rooms.signal_queue import Inbound, Inbox
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc import ice
-from metered_sync.engine.webrtc.peer_connection import IncomingTrack
+from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.errors import MeteredError, NegotiationFailedError
 from metered_sync.wire import sdp
 from metered_sync.wire.secrets import scrub

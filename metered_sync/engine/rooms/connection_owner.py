@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol
 
 from aiortc import RTCDataChannel
 
-from metered_sync.engine.webrtc.peer_connection import IncomingTrack
+from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.errors import MeteredError, NegotiationFailedError
 from metered_sync.wire.events import IceServer
 

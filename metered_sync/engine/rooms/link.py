@@ -48,7 +48,8 @@ from metered_sync.engine.rooms.connection_owner import State
 from metered_sync.engine.rooms.track_metadata import Told
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc.ice import loopback_address
-from metered_sync.engine.webrtc.peer_connection import IncomingTrack, gather_on
+from metered_sync.engine.webrtc.incoming import IncomingTrack
+from metered_sync.engine.webrtc.peer_connection import gather_on
 from metered_sync.errors import (
     ClosedError,
     DisconnectedError,

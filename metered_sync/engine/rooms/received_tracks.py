@@ -15,7 +15,7 @@ from typing import Any
 from aiortc import RTCRtpTransceiver
 
 from metered_sync.engine.rooms.sdp_repair import Repaired, Sender, senders
-from metered_sync.engine.webrtc.peer_connection import IncomingTrack
+from metered_sync.engine.webrtc.incoming import IncomingTrack
 
 __all__ = ["Arrivals"]
 

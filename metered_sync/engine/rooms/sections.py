@@ -22,7 +22,7 @@ from aiortc import RTCPeerConnection, RTCRtpTransceiver
 
 from metered_sync.engine.sending.local_track import LocalTrack, Outlet
 from metered_sync.engine.webrtc.encoding import pin_bitrate, prefer_codec
-from metered_sync.engine.webrtc.stats import STEP, Sent
+from metered_sync.engine.webrtc.stats import SAMPLE_INTERVAL, Sent
 from metered_sync.wire.sdp import Description
 
 __all__ = ["Sections", "Slot"]
@@ -104,7 +104,7 @@ class Slot:
         sender = None if self.transceiver is None else self.transceiver.sender
         counts = await Sent().sample(sender)
         now, (since, before) = time.monotonic(), self.counted
-        if now - since >= STEP:
+        if now - since >= SAMPLE_INTERVAL:
             self.bitrate = max(counts["bytes_sent"] - before, 0) * 8 / (now - since)
             self.counted = now, counts["bytes_sent"]
         return {

@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
-from metered_sync.engine.webrtc.peer_connection import IncomingTrack
+from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.wire.signals import TrackMetadata
 
 __all__ = ["Told"]

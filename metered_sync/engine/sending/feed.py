@@ -2,27 +2,27 @@
 
 The frames of one source pass through one :class:`Feed`. Its *producer*, a
 function that runs on a daemon thread of its own, puts frames into a
-:class:`Lane` per kind, each with the moment at which it is due, in seconds on
-the feed's clock. That clock starts with the first frame of any lane, so lanes
+:class:`FeedQueue` per kind, each with the moment at which it is due, in seconds on
+the feed's clock. That clock starts with the first frame of any queue, so queues
 of one feed stay in step. A :class:`FedTrack` is what aiortc consumes: it hands
 each frame out when it is due.
 
-**Bounds.** A lane holds a few frames and the producer waits while it is full.
-What nobody takes goes overdue; when the lane is full such frames are dropped,
+**Bounds.** A queue holds a few frames and the producer waits while it is full.
+What nobody takes goes overdue; when the queue is full such frames are dropped,
 so a track that is not consumed, or too slowly, holds up neither the producer
 nor the other track. A producer that falls far behind (a stopped process, a
 decoder too slow for its film) is told to move its timeline
 (:meth:`Feed.behind`), so that nothing is played at double speed to catch up.
 
-**Locks.** One lock per feed guards its lanes' queues and its state. It is held
+**Locks.** One lock per feed guards its queues and its state. It is held
 for a few operations only, on the loop too; no finalizer takes it
-(:meth:`Feed.abandon`), and a producer looks up every ``POLL`` seconds at least.
+(:meth:`Feed.abandon`), and a producer looks up every ``PRODUCER_POLL`` seconds at least.
 
-Where there is no producer, lanes of another class hold what callers push; see
+Where there is no producer, queues of another class hold what callers push; see
 :mod:`metered_sync.engine.sending.pushed`.
 
-**Wake-ups.** A consumer of a lane that holds frames sleeps until the first one
-is due. Only a consumer of an empty lane is woken across threads, by one call.
+**Wake-ups.** A consumer of a queue that holds frames sleeps until the first one
+is due. Only a consumer of an empty queue is woken across threads, by one call.
 """
 
 from __future__ import annotations
@@ -44,30 +44,30 @@ from metered_sync.bridge import guard, loop
 from metered_sync.bridge.deadline import SLICE, Deadline
 from metered_sync.errors import MediaError
 
-__all__ = ["FedTrack", "Feed", "Frame", "Item", "Lane"]
+__all__ = ["FedTrack", "Feed", "Frame", "DueFrame", "FeedQueue"]
 
 Frame = AudioFrame | VideoFrame
 logger = logging.getLogger("metered_sync")
 
-EARLY = 0.001
+TIMER_RESOLUTION = 0.001
 """Seconds before it is due at which a frame may leave: timers are no finer."""
-GRACE = 0.1
-"""Seconds by which a frame in a full lane may be overdue before it is dropped, at least."""
-BEHIND = 1.0
+MAX_OVERDUE = 0.1
+"""Seconds by which a frame in a full queue may be overdue before it is dropped, at least."""
+MAX_PRODUCER_LAG = 1.0
 """Seconds by which a producer may be behind before its timeline is moved."""
-LINGER = 0.5
+END_WAIT = 0.5
 """Seconds after its end for which a source waits for consumers that are late."""
-POLL = 0.5
+PRODUCER_POLL = 0.5
 """Seconds between two looks of a waiting producer at whether it was abandoned."""
 
 
-class Item(NamedTuple):
+class DueFrame(NamedTuple):
     due: float
     """Seconds on the feed's clock."""
     position: float
     """Seconds in the source's own time, to tell where playing has come to."""
     frame: Frame | None
-    """``None`` ends the lane."""
+    """``None`` ends the queue."""
 
 
 class Feed:
@@ -81,7 +81,7 @@ class Feed:
         """
         self.label = label
         self.born = guard.generation()
-        self.lanes: dict[str, Lane] = {}
+        self.queues: dict[str, FeedQueue] = {}
         self.lock = threading.Lock()
         self.moved = threading.Condition(self.lock)  # the producer waits here
         self.finished = threading.Condition(self.lock)  # and wait() of a source here
@@ -110,7 +110,7 @@ class Feed:
     # --- any thread ---
 
     def stop(self, error: MediaError | None = None) -> None:
-        """End all lanes now, and let the producer go."""
+        """End all queues now, and let the producer go."""
         with self.lock:
             self._stop(error)
 
@@ -118,8 +118,8 @@ class Feed:
         """Have the producer go on from another position; drop what it has prepared."""
         with self.lock:
             if not self.stopped:
-                for lane in self.lanes.values():
-                    lane.queue.clear()
+                for queue in self.queues.values():
+                    queue.items.clear()
                 self._seek = self.position = position
                 self.interrupted = True
                 self.moved.notify_all()
@@ -128,14 +128,14 @@ class Feed:
         """Wait until everything has been played, or stopped; say whether that happened."""
         with self.lock:
             while True:
-                for lane in self.lanes.values():
-                    lane.pass_time()
+                for queue in self.queues.values():
+                    queue.pass_time()
                 if self.stopped:
                     return True
                 left = deadline.left()
                 if left == 0:
                     return False
-                self.finished.wait(min(left, POLL, SLICE))
+                self.finished.wait(min(left, PRODUCER_POLL, SLICE))
 
     def abandon(self) -> None:
         """Stop without a lock: for finalizers, which may run anywhere."""
@@ -160,20 +160,20 @@ class Feed:
     def behind(self, due: float) -> float:
         """Return by how many seconds the timeline must move, for a frame due at ``due``."""
         late = self.clock() - due
-        return late if late > BEHIND else 0.0
+        return late if late > MAX_PRODUCER_LAG else 0.0
 
     def finish(self, due: float, position: float) -> bool:
-        """End the lanes at ``due``; wait until all is played. ``False``: go on, or stop."""
-        for lane in self.lanes.values():
-            if not lane.put(None, due, position):
+        """End the queues at ``due``; wait until all is played. ``False``: go on, or stop."""
+        for queue in self.queues.values():
+            if not queue.put(None, due, position):
                 return False
         with self.lock:
             while not self.interrupted:
-                left = due + LINGER - self.clock()
+                left = due + END_WAIT - self.clock()
                 if left <= 0 or self._all_closed():
                     self._stop(None)
                     return True
-                self.moved.wait(min(left, POLL))
+                self.moved.wait(min(left, PRODUCER_POLL))
         return False
 
     def _run(self, produce: Callable[[Feed], None]) -> None:
@@ -193,14 +193,14 @@ class Feed:
     # --- with the lock held ---
 
     def _all_closed(self) -> bool:
-        return all(lane.closed for lane in self.lanes.values() if lane.wanted)
+        return all(queue.closed for queue in self.queues.values() if queue.wanted)
 
     def _stop(self, error: MediaError | None) -> None:
         if not self.stopped:
             self.error = error
         self.stopped = self.interrupted = True
-        for lane in self.lanes.values():
-            lane._close()
+        for queue in self.queues.values():
+            queue._close()
         self.moved.notify_all()
         self.finished.notify_all()
 
@@ -217,12 +217,12 @@ class Feed:
                 self._thread.start()
 
 
-class Lane:
+class FeedQueue:
     """A bounded queue of one feed's frames of one kind."""
 
     def __init__(self, feed: Feed, kind: str, size: int) -> None:
         self.kind = kind
-        self.queue: deque[Item] = deque()
+        self.items: deque[DueFrame] = deque()
         self.handed = 0
         """Frames handed out so far."""
         self.wanted = False
@@ -235,15 +235,15 @@ class Lane:
         self._waiters: dict[asyncio.Future[None], object] = {}
         self._takers: list[object] = []
         """Who waits for a frame: in turn, lest one who comes again and again gets all."""
-        feed.lanes[kind] = self
+        feed.queues[kind] = self
 
     # --- the producer's thread ---
 
     def put(self, frame: Frame | None, due: float, position: float) -> bool:
-        """Queue a frame; wait while the lane is full.
+        """Queue a frame; wait while the queue is full.
 
         Returns:
-            Whether to go on: ``False`` once the feed is stopped or told to seek. A lane
+            Whether to go on: ``False`` once the feed is stopped or told to seek. A queue
             that was closed, or that nobody wants, takes frames and drops them.
         """
         feed = self._feed
@@ -251,18 +251,18 @@ class Lane:
             if not feed.interrupted:
                 feed.begin(due)
             while not feed.interrupted and not self.closed and self.wanted:
-                if len(self.queue) < self._size:
-                    self.queue.append(Item(due, position, frame))
-                    if len(self.queue) == 1:
+                if len(self.items) < self._size:
+                    self.items.append(DueFrame(due, position, frame))
+                    if len(self.items) == 1:
                         self._wake()
                     break
-                first = self.queue[0].due
+                first = self.items[0].due
                 overdue = feed.clock() - first
-                allowed = max((due - first) / 2, GRACE)
+                allowed = max((due - first) / 2, MAX_OVERDUE)
                 if overdue > allowed:
-                    self.queue.popleft()
+                    self.items.popleft()
                 else:
-                    feed.moved.wait(min(allowed - overdue + EARLY, POLL))
+                    feed.moved.wait(min(allowed - overdue + TIMER_RESOLUTION, PRODUCER_POLL))
             return not feed.interrupted
 
     # --- the loop's thread ---
@@ -291,7 +291,7 @@ class Lane:
                 if self.closed or self._feed.stopped:
                     return None
                 delay = self._due_in() if self._takers[0] is taker else math.inf
-                if delay <= EARLY:
+                if delay <= TIMER_RESOLUTION:
                     return self._hand_out(self._next())
                 waiter = running.create_future()
                 self._waiters[waiter] = taker
@@ -305,7 +305,7 @@ class Lane:
                     self._waiters.pop(waiter, None)
 
     def close(self) -> None:
-        """End this lane. The feed stops with the last lane that somebody may consume."""
+        """End this queue. The feed stops with the last queue that somebody may consume."""
         with self._feed.lock:
             if not self.closed:
                 self._close()
@@ -319,13 +319,13 @@ class Lane:
 
     def _due_in(self) -> float:
         """Return the seconds until the next frame is due; ``inf``: there is none."""
-        return self.queue[0].due - self._feed.clock() if self.queue else math.inf
+        return self.items[0].due - self._feed.clock() if self.items else math.inf
 
-    def _next(self) -> Item:
+    def _next(self) -> DueFrame:
         """Take the next frame."""
-        return self.queue.popleft()
+        return self.items.popleft()
 
-    def _hand_out(self, item: Item) -> Frame | None:
+    def _hand_out(self, item: DueFrame) -> Frame | None:
         self._feed.position = item.position
         if item.frame is None:
             self._close()
@@ -338,7 +338,7 @@ class Lane:
 
     def _close(self) -> None:
         self.closed = True
-        self.queue.clear()
+        self.items.clear()
         self._wake()
         self._feed.moved.notify_all()
 
@@ -357,13 +357,13 @@ def _settle(waiter: asyncio.Future[None]) -> None:
 
 
 class FedTrack(MediaStreamTrack):
-    """A track whose frames come from a lane, each when it is due."""
+    """A track whose frames come from a queue, each when it is due."""
 
-    def __init__(self, lane: Lane, source: object) -> None:
-        """Consume ``lane``; keep ``source`` alive as long as this track is."""
+    def __init__(self, queue: FeedQueue, source: object) -> None:
+        """Consume ``queue``; keep ``source`` alive as long as this track is."""
         super().__init__()
-        self.kind = lane.kind
-        self._lane = lane
+        self.kind = queue.kind
+        self._queue = queue
         self._source = source
 
     def __repr__(self) -> str:
@@ -372,7 +372,7 @@ class FedTrack(MediaStreamTrack):
     @property
     def readyState(self) -> str:  # noqa: N802
         """``"live"`` or ``"ended"``."""
-        return "ended" if self._lane.closed else super().readyState
+        return "ended" if self._queue.closed else super().readyState
 
     async def recv(self) -> Frame:
         """Return the next frame when it is due.
@@ -380,9 +380,9 @@ class FedTrack(MediaStreamTrack):
         Raises:
             MediaStreamError: The track has ended.
         """
-        feed = self._lane._feed
+        feed = self._queue._feed
         guard.check_process(feed.born, feed.label)
-        frame = await self._lane.take()
+        frame = await self._queue.take()
         if frame is None:
             self.stop()
             raise MediaStreamError(f"the {self.kind} of {feed.label} has ended")
@@ -390,8 +390,8 @@ class FedTrack(MediaStreamTrack):
 
     def stop(self) -> None:
         """End the track; with the last one of its source the source stops."""
-        if self._lane._feed.born == guard.generation():  # in a forked child its lock may be taken
-            self._lane.close()
+        if self._queue._feed.born == guard.generation():  # in a forked child its lock may be taken
+            self._queue.close()
         super().stop()
 
 

@@ -31,30 +31,24 @@ from av import AudioFrame, VideoFrame
 
 from metered_sync.engine.sending.outlet import Outlet
 from metered_sync.engine.sending.shared_encoder import SharedEncoder
-from metered_sync.engine.sending.timeline import (
-    AUDIO_RATE,
-    SLACK,
-    VIDEO_RATE,
-    AudioTimeline,
-    VideoTimeline,
-    ticks,
-)
+from metered_sync.engine.sending.timeline import CLOCK_SLACK, AudioTimeline, VideoTimeline, ticks
 from metered_sync.engine.webrtc.encoding import Encoding, SentTrack
+from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, VIDEO_RATE
 from metered_sync.engine.webrtc.stats import Sent
 
 __all__ = ["LocalTrack", "Outlet"]
 
 logger = logging.getLogger("metered_sync")
-AT_ONCE = 0.002
+READY_WITHIN = 0.002
 """Seconds within which a frame must come to be one that lay ready."""
-YIELD = 0.001
+READY_PAUSE = 0.001
 """Seconds left to others after such a frame: a source that never waits must not hold the loop."""
-CATCH_UP = 1.0
+SKIP_AFTER_PAUSE = 1.0
 """Seconds after a pause for which frames that lie ready are skipped."""
-DEFAULT = Encoding()
-IDS = 32
+DEFAULT_ENCODING = Encoding()
+REMEMBERED_IDS = 32
 """Of how many tracks in a row, each replaced by the next, the ids are remembered."""
-STILL = 0.25
+REPEAT_AFTER = 0.25
 """Seconds for which one who needs a picture waits for the next, before the newest is sent again."""
 
 
@@ -67,7 +61,7 @@ class LocalTrack:
         *,
         stream_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
-        encoding: Encoding = DEFAULT,
+        encoding: Encoding = DEFAULT_ENCODING,
     ) -> None:
         """Prepare; the source is read once an outlet is consumed.
 
@@ -116,7 +110,7 @@ class LocalTrack:
         new = LocalTrack(
             source, stream_id=self.stream_id, metadata=self.metadata, encoding=self.encoding
         )
-        new.ids = tuple(dict.fromkeys((*self.ids, *new.ids)))[-IDS:]
+        new.ids = tuple(dict.fromkeys((*self.ids, *new.ids)))[-REMEMBERED_IDS:]
         return new
 
     def close(self) -> None:
@@ -143,7 +137,7 @@ class LocalTrack:
         self._outlets.discard(outlet)
         if outlet.encoder is not None:
             outlet.encoder.remove(outlet)
-            if not outlet.encoder.takers:
+            if not outlet.encoder.consumers:
                 del self._encoders[outlet.encoder.codec]
             outlet.encoder = None
         self._update()
@@ -152,7 +146,7 @@ class LocalTrack:
         """Send the newest picture once more, unless another one comes soon."""
         self._again = True
         if self._repeating is None:
-            self._repeating = asyncio.get_running_loop().call_later(STILL, self._repeat)
+            self._repeating = asyncio.get_running_loop().call_later(REPEAT_AFTER, self._repeat)
 
     def _repeat(self) -> None:
         self._repeating = None
@@ -197,23 +191,23 @@ class LocalTrack:
     async def _read(self, source: MediaStreamTrack) -> None:
         track = SentTrack(source, self.sent, self.encoding.max_framerate)
         queues = isinstance(getattr(source, "_queue", None), asyncio.Queue)
-        skip_until = time.monotonic() + CATCH_UP if queues else 0.0
+        skip_until = time.monotonic() + SKIP_AFTER_PAUSE if queues else 0.0
         while True:
             if not queues and not self._wanted.is_set():
                 await self._wanted.wait()
-                skip_until = time.monotonic() + CATCH_UP
+                skip_until = time.monotonic() + SKIP_AFTER_PAUSE
             asked = time.monotonic()
             frame = await track.recv()
             now = time.monotonic()
-            lay_ready = now - asked < AT_ONCE
+            lay_ready = now - asked < READY_WITHIN
             if lay_ready:
-                await asyncio.sleep(YIELD)
+                await asyncio.sleep(READY_PAUSE)
             if not self._wanted.is_set() or (lay_ready and now < skip_until):
                 continue
             skip_until = 0.0
             ahead = self._spread(frame)
-            if lay_ready and ahead > SLACK:  # it does not keep to real time, so we do
-                await asyncio.sleep(ahead - SLACK / 2)
+            if lay_ready and ahead > CLOCK_SLACK:  # it does not keep to real time, so we do
+                await asyncio.sleep(ahead - CLOCK_SLACK / 2)
 
     def _spread(self, frame: Any) -> float:
         """Hand a frame to all outlets; return by how many seconds it is ahead of the clock."""

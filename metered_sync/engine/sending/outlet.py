@@ -14,10 +14,15 @@ from av import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from metered_sync.engine.sending import shared_encoder
-from metered_sync.engine.sending.shared_encoder import CODECS, Encoded, SharedEncoder, Tap
-from metered_sync.engine.sending.timeline import (
+from metered_sync.engine.sending.shared_encoder import (
+    CODECS,
+    Encoded,
+    PackingEncoder,
+    SharedEncoder,
+)
+from metered_sync.engine.webrtc.media_frames import (
     AUDIO_RATE,
-    SLICE,
+    SAMPLES_PER_FRAME,
     VIDEO_RATE,
     audio_frame,
     private_copy,
@@ -26,13 +31,13 @@ from metered_sync.engine.sending.timeline import (
 if TYPE_CHECKING:
     from metered_sync.engine.sending.local_track import LocalTrack
 
-__all__ = ["FIFO", "Outlet"]
+__all__ = ["SOUND_QUEUE", "Outlet"]
 
-FIFO = 10
+SOUND_QUEUE = 10
 """Slices of sound, 20 ms each, that wait for a sender at most."""
-ENCODED = 30
+ENCODED_QUEUE = 30
 """Encoded pictures that wait for a sender at most: they cannot be left out one by one."""
-SEAM = 0.1
+MAX_SEAM = 0.1
 """Seconds of silence between two sources that are not worth a gap in the timestamps."""
 
 Content = VideoFrame | Encoded | bytes
@@ -41,7 +46,7 @@ Content = VideoFrame | Encoded | bytes
 class Outlet(MediaStreamTrack):
     """What one sender sends. It ends when it is closed, not before.
 
-    It holds the newest picture, or ``FIFO`` slices of sound; what it drops is counted.
+    It holds the newest picture, or ``SOUND_QUEUE`` slices of sound; what it drops is counted.
     Once its sender's codec is known it takes pictures that are encoded already, and
     begins with a key frame.
     """
@@ -64,12 +69,14 @@ class Outlet(MediaStreamTrack):
         """Frames handed out so far."""
         self.dropped = 0
         """Frames dropped because the sender was slow."""
-        self._rate, self._length = (VIDEO_RATE, 1) if self.kind == "video" else (AUDIO_RATE, SLICE)
+        self._rate, self._length = (
+            (VIDEO_RATE, 1) if self.kind == "video" else (AUDIO_RATE, SAMPLES_PER_FRAME)
+        )
         self._items: deque[tuple[int, Content]] = deque()
         self._ready = asyncio.Event()
         self._reformatter = VideoReformatter()
         self._sender: RTCRtpSender | None = None
-        self._tap: Tap | None = None
+        self._packing: PackingEncoder | None = None
         self._hungry = False
         """Whether it cannot go on but with a key frame."""
         self._idle = False
@@ -95,7 +102,7 @@ class Outlet(MediaStreamTrack):
             return
         self._sender = sender
         if self.kind == "video" and shared_encoder.can_share():
-            shared_encoder.tap(sender, self._settle)
+            shared_encoder.replace_encoder(sender, self._settle)
 
     def switch(self, local: LocalTrack | None) -> None:
         """Carry another track from now on, or with ``None`` nothing, without an end."""
@@ -137,8 +144,8 @@ class Outlet(MediaStreamTrack):
         self.frames += 1
         if isinstance(content, Encoded):
             assert self._sender is not None
-            assert self._tap is not None
-            shared_encoder.install(self._sender, self._tap)
+            assert self._packing is not None
+            shared_encoder.install(self._sender, self._packing)
             return content._replace(pts=pts)
         if isinstance(content, VideoFrame):
             frame = private_copy(content, self._reformatter)
@@ -156,7 +163,7 @@ class Outlet(MediaStreamTrack):
             if not self._is_of_use(content):
                 return
         else:
-            self._drop(len(self._items) + 1 - (1 if self.kind == "video" else FIFO))
+            self._drop(len(self._items) + 1 - (1 if self.kind == "video" else SOUND_QUEUE))
         self._items.append((pts, content))
         self._ready.set()
 
@@ -173,14 +180,14 @@ class Outlet(MediaStreamTrack):
         if self.encoder is not None:
             self.encoder.adapt()
 
-    def _settle(self, codec: str) -> Tap | None:
+    def _settle(self, codec: str) -> PackingEncoder | None:
         """Take what is encoded with the sender's codec from now on, if that is possible."""
         if codec in CODECS and not self._closed:
             local = self.local
             self._let_go()
-            self.codec, self._tap = codec, Tap(self, codec)
+            self.codec, self._packing = codec, PackingEncoder(self, codec)
             self._carry(local)
-        return self._tap
+        return self._packing
 
     # --- inside ---
 
@@ -208,7 +215,7 @@ class Outlet(MediaStreamTrack):
         if not getattr(self._sender, "_enabled", True):  # it throws away what it gets
             self._idle = self._hungry = True
             return False
-        if self._idle or len(self._items) >= ENCODED:
+        if self._idle or len(self._items) >= ENCODED_QUEUE:
             self._drop(len(self._items))
             self._idle, self._hungry = False, True
             self.wants_key()
@@ -222,7 +229,7 @@ class Outlet(MediaStreamTrack):
             self._offset = 0
             if self._floor is not None:
                 gap = pts - self._floor
-                if self.kind == "audio" and gap < SEAM * self._rate:
+                if self.kind == "audio" and gap < MAX_SEAM * self._rate:
                     self._offset = -gap
                 elif gap < 0:
                     self._offset = round((now - self._handed) * self._rate) - gap

@@ -1,4 +1,4 @@
-"""Lanes that hold what callers push, and make frames of it when they are due.
+"""Queues that hold what callers push, and make frames of it when they are due.
 
 There is no producer's thread: whoever consumes the track takes what is there, every
 20 ms for sound, and so nothing is prepared ahead that would have to be dropped when a
@@ -20,33 +20,33 @@ from fractions import Fraction
 from av import VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from metered_sync.engine.sending.feed import Feed, Frame, Item, Lane
-from metered_sync.engine.sending.timeline import (
+from metered_sync.engine.sending.feed import DueFrame, Feed, FeedQueue, Frame
+from metered_sync.engine.webrtc.media_frames import (
     AUDIO_RATE,
-    SLICE,
+    SAMPLES_PER_FRAME,
     VIDEO_RATE,
     audio_frame,
     private_copy,
 )
 
-__all__ = ["BYTES_PER_SECOND", "SAMPLE", "PictureLane", "SoundLane"]
+__all__ = ["BYTES_PER_SECOND", "BYTES_PER_SAMPLE", "PushedPictureQueue", "PushedSoundQueue"]
 
-SAMPLE = 4
+BYTES_PER_SAMPLE = 4
 """Bytes of one sample of sound: 16 bits, stereo."""
-BYTES_PER_SECOND = AUDIO_RATE * SAMPLE
-SLICE_BYTES = SLICE * SAMPLE
-SLICE_SECONDS = SLICE / AUDIO_RATE
-SILENCE = bytes(SLICE_BYTES)
-LATE = 0.1
+BYTES_PER_SECOND = AUDIO_RATE * BYTES_PER_SAMPLE
+BYTES_PER_FRAME = SAMPLES_PER_FRAME * BYTES_PER_SAMPLE
+FRAME_SECONDS = SAMPLES_PER_FRAME / AUDIO_RATE
+SILENT_FRAME = bytes(BYTES_PER_FRAME)
+MAX_SOUND_LAG = 0.1
 """Seconds by which sound may be late before its clock is moved, lest it come in a burst."""
-UNHEARD = 1.0
+UNTAKEN_KEPT = 1.0
 """Seconds for which what nobody takes is kept, once playing has started."""
-STILL = 0.25
+STILL_INTERVAL = 0.25
 """Seconds after which a picture is shown again."""
 
 
-class _LiveLane(Lane):
-    """A lane that ends, when it is told to, with the last frame it hands out."""
+class _PushedQueue(FeedQueue):
+    """A queue that ends, when it is told to, with the last frame it hands out."""
 
     def __init__(self, feed: Feed, kind: str, size: int) -> None:
         super().__init__(feed, kind, size)
@@ -66,7 +66,7 @@ class _LiveLane(Lane):
         if self.ending and self._is_empty():
             self._feed._stop(None)
 
-    def _hand_out(self, item: Item) -> Frame | None:
+    def _hand_out(self, item: DueFrame) -> Frame | None:
         frame = super()._hand_out(item)
         self._end_if_empty()
         return frame
@@ -74,17 +74,17 @@ class _LiveLane(Lane):
     def _is_left_alone(self, due: float) -> bool:
         """Whether nobody took what was due then, and nobody waits."""
         late = self._feed.clock() - due
-        return self._feed.started and not self._waiters and late > UNHEARD
+        return self._feed.started and not self._waiters and late > UNTAKEN_KEPT
 
 
-class SoundLane(_LiveLane):
+class PushedSoundQueue(_PushedQueue):
     """Holds sound: 48 kHz, stereo, signed 16 bits. Hands out 20 ms at a time, for ever."""
 
     def __init__(self, feed: Feed, kind: str, size: int) -> None:
-        """Make a lane that callers should fill with ``size`` bytes at most."""
+        """Make a queue that callers should fill with ``size`` bytes at most."""
         super().__init__(feed, kind, size)
         self.sound = bytearray()
-        self.latest = SILENCE
+        self.latest = SILENT_FRAME
         """What was handed out latest."""
         self._due = 0.0  # of the next slice, on the feed's clock
         self._grown = False
@@ -110,51 +110,51 @@ class SoundLane(_LiveLane):
     def pass_time(self) -> None:
         """Drop what nobody took in time."""
         if self._is_left_alone(self._due):
-            missed = int((self._feed.clock() - self._due) / SLICE_SECONDS)
-            self._due += missed * SLICE_SECONDS
+            missed = int((self._feed.clock() - self._due) / FRAME_SECONDS)
+            self._due += missed * FRAME_SECONDS
             self._feed.position = self._due
-            self.latest = SILENCE
+            self.latest = SILENT_FRAME
             if self.sound:
-                del self.sound[: missed * SLICE_BYTES]
+                del self.sound[: missed * BYTES_PER_FRAME]
                 self._feed.moved.notify_all()
             self._end_if_empty()
 
     def _due_in(self) -> float:
         self._feed.begin()
         clock = self._feed.clock()
-        if clock > self._due + LATE:
+        if clock > self._due + MAX_SOUND_LAG:
             self._due = clock
         return self._due - clock
 
-    def _next(self) -> Item:
+    def _next(self) -> DueFrame:
         due = self._due
-        self._due += SLICE_SECONDS
+        self._due += FRAME_SECONDS
         length = len(self.sound)
-        if length < SLICE_BYTES and self._grown and not self.ending:
+        if length < BYTES_PER_FRAME and self._grown and not self.ending:
             length = 0  # the rest is on its way: a gap within would be heard
         self._grown = False
-        part = bytes(self.sound[: min(length, SLICE_BYTES)])
+        part = bytes(self.sound[: min(length, BYTES_PER_FRAME)])
         del self.sound[: len(part)]
-        self.latest = part + SILENCE[len(part) :]
+        self.latest = part + SILENT_FRAME[len(part) :]
         frame = audio_frame(round(due * AUDIO_RATE), self.latest)
-        return Item(due, due + SLICE_SECONDS, frame)
+        return DueFrame(due, due + FRAME_SECONDS, frame)
 
     def _is_empty(self) -> bool:
         return not self.sound
 
     def _close(self) -> None:
         self.sound.clear()
-        self.latest = SILENCE
+        self.latest = SILENT_FRAME
         super()._close()
 
 
-class PictureLane(_LiveLane):
+class PushedPictureQueue(_PushedQueue):
     """Holds the newest picture: handed out at once, and again where no other follows."""
 
     def __init__(self, feed: Feed, kind: str, size: int) -> None:
-        """Make a lane; ``size`` does not matter."""
+        """Make a queue; ``size`` does not matter."""
         super().__init__(feed, kind, size)
-        self.again_after = STILL
+        self.again_after = STILL_INTERVAL
         """Seconds after which a picture is handed out again."""
         self.dropped = 0
         """Pictures that a newer one took the place of, or that nobody took in time."""
@@ -185,14 +185,14 @@ class PictureLane(_LiveLane):
             return math.inf
         return self._due + self.again_after - self._feed.clock()
 
-    def _next(self) -> Item:
+    def _next(self) -> DueFrame:
         assert self._newest is not None
         picture = self._newest
         if not self._new:  # whoever took it before may still be using it
             picture = private_copy(picture, self._reformatter)
             self._stamp(picture, self._feed.clock())
         self._new = False
-        return Item(self._due, self._due, picture)
+        return DueFrame(self._due, self._due, picture)
 
     def _stamp(self, picture: VideoFrame, due: float) -> None:
         self._due = max(due, self._due + 1 / VIDEO_RATE)

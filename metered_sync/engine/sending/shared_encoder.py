@@ -4,8 +4,8 @@ A sender of aiortc (1.14 to 1.16) has an encoder of its own, so that a track tha
 four receivers is encoded four times. But it also takes what is encoded already from its
 track, and only has its encoder ``pack`` it. So all outlets that carry one track with one
 codec share a :class:`SharedEncoder`, which is an encoder of aiortc's, and each sender gets
-a :class:`Tap` in place of its own: that passes on what it is given, and what the receiver
-asks for.
+a :class:`PackingEncoder` in place of its own: that passes on what it is given, and what the
+receiver asks for.
 
 For this a few private names of the sender are used. They are checked once, before their
 first use; where a version lacks them, one line is logged, and each sender encodes.
@@ -29,14 +29,14 @@ from aiortc.codecs.vpx import Vp8Encoder
 from av import VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from metered_sync.engine.sending.timeline import VIDEO_RATE, private_copy
 from metered_sync.engine.webrtc.encoding import ENCODER, PINNED
+from metered_sync.engine.webrtc.media_frames import VIDEO_RATE, private_copy
 from metered_sync.wire.key_frames import detector
 
-__all__ = ["CODECS", "Encoded", "SharedEncoder", "Tap", "can_share", "tap"]
+__all__ = ["CODECS", "Encoded", "SharedEncoder", "PackingEncoder", "can_share", "replace_encoder"]
 
 logger = logging.getLogger("metered_sync")
-KEY_INTERVAL = 0.25
+KEY_FRAME_INTERVAL = 0.25
 """Seconds from one key frame to the next that receivers can bring about by asking."""
 
 CODECS: dict[str, type[Vp8Encoder] | type[H264Encoder]] = {
@@ -55,7 +55,7 @@ class Encoded(NamedTuple):
     """Whether it can be decoded without those before it."""
 
 
-class Taker(Protocol):
+class EncodedConsumer(Protocol):
     """What takes encoded pictures: an outlet."""
 
     wish: int | None
@@ -97,7 +97,7 @@ class SharedEncoder:
         self._bitrate = bitrate
         self._encoder = self._new_encoder()
         self._reformatter = VideoReformatter()
-        self._takers: set[Taker] = set()
+        self._consumers: set[EncodedConsumer] = set()
         self._waiting: tuple[int, VideoFrame] | None = None
         self._busy = False
         self._key_at = math.inf
@@ -106,36 +106,36 @@ class SharedEncoder:
         self._failed = False
 
     @property
-    def takers(self) -> int:
+    def consumers(self) -> int:
         """How many take what it encodes."""
-        return len(self._takers)
+        return len(self._consumers)
 
     @property
     def bitrate(self) -> int:
         """Bits per second that it aims at."""
         return int(self._encoder.target_bitrate)
 
-    def add(self, taker: Taker) -> None:
+    def add(self, consumer: EncodedConsumer) -> None:
         """Serve one more: the next picture is a key frame."""
-        self._takers.add(taker)
+        self._consumers.add(consumer)
         self._key_at = 0.0
         self.adapt()
         self._show_again()
 
-    def remove(self, taker: Taker) -> None:
+    def remove(self, consumer: EncodedConsumer) -> None:
         """Serve one less."""
-        self._takers.discard(taker)
+        self._consumers.discard(consumer)
         self.adapt()
 
     def adapt(self) -> None:
         """Follow the wishes of those it serves."""
-        wishes = [taker.wish for taker in self._takers if taker.wish is not None]
+        wishes = [consumer.wish for consumer in self._consumers if consumer.wish is not None]
         if wishes:
             self._encoder.target_bitrate = min(wishes)
 
     def key_frame(self) -> None:
         """Make a key frame soon, for a receiver that has lost something."""
-        due = max(time.monotonic(), self._last_key + KEY_INTERVAL)
+        due = max(time.monotonic(), self._last_key + KEY_FRAME_INTERVAL)
         self._key_at = min(self._key_at, due)
         self._show_again()
 
@@ -152,7 +152,7 @@ class SharedEncoder:
         return PINNED[self.codec](int(self._bitrate))
 
     def _start(self) -> None:
-        if self._waiting is None or not self._takers:
+        if self._waiting is None or not self._consumers:
             self._waiting = None
             return
         (pts, frame), self._waiting = self._waiting, None
@@ -190,16 +190,16 @@ class SharedEncoder:
             self._key_at = 0.0 if key else self._key_at
         else:
             self.pictures += 1
-            for taker in tuple(self._takers):
-                taker.put(encoded.pts, encoded)
+            for consumer in tuple(self._consumers):
+                consumer.put(encoded.pts, encoded)
         self._start()
 
 
-class Tap(Encoder):
+class PackingEncoder(Encoder):
     """What a sender takes for its encoder."""
 
-    def __init__(self, taker: Taker, codec: str) -> None:
-        self._taker = taker
+    def __init__(self, consumer: EncodedConsumer, codec: str) -> None:
+        self._consumer = consumer
         self._codec = codec
         self._own: Encoder | None = None
 
@@ -215,14 +215,14 @@ class Tap(Encoder):
     @property
     def target_bitrate(self) -> int:
         """What the receiver wishes; set with each of its estimates."""
-        return self._taker.wish or 0
+        return self._consumer.wish or 0
 
     @target_bitrate.setter
     def target_bitrate(self, bitrate: int) -> None:
-        self._taker.wishes(bitrate)
+        self._consumer.wishes(bitrate)
 
 
-def tap(sender: RTCRtpSender, settle: Callable[[str], Tap | None]) -> None:
+def replace_encoder(sender: RTCRtpSender, settle: Callable[[str], PackingEncoder | None]) -> None:
     """Have ``settle`` called with the sender's codec before the next frame that it fetches.
 
     What that returns becomes the sender's encoder. The name is in lower case. A sender that
@@ -239,11 +239,11 @@ def tap(sender: RTCRtpSender, settle: Callable[[str], Tap | None]) -> None:
     setattr(sender, "_next_encoded_frame", first)  # noqa: B010 - on this one only
 
 
-def install(sender: RTCRtpSender, encoder: Tap) -> None:
+def install(sender: RTCRtpSender, encoder: PackingEncoder) -> None:
     """Make a tap the sender's encoder, if it is not."""
     if getattr(sender, ENCODER) is not encoder:
         setattr(sender, ENCODER, encoder)
-        setattr(sender, "_send_keyframe", encoder._taker.wants_key)  # noqa: B010
+        setattr(sender, "_send_keyframe", encoder._consumer.wants_key)  # noqa: B010
 
 
 @functools.cache

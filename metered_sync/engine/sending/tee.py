@@ -21,43 +21,43 @@ from typing import Any
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from metered_sync.bridge.reader import Reader
-from metered_sync.engine.sending.timeline import LEAD, SLACK
+from metered_sync.engine.sending.timeline import CLOCK_LEAD, CLOCK_SLACK
 from metered_sync.errors import MediaError
 
-__all__ = ["tap", "untap"]
+__all__ = ["attach_reader", "detach_reader"]
 
 logger = logging.getLogger("metered_sync")
-WAITING = {"audio": 10, "video": 2}
+SENDER_QUEUE = {"audio": 10, "video": 2}
 """Frames that wait for a sender at most, while it is busy."""
-ACTIVE = 0.5
+SENDER_ACTIVE = 0.5
 """Seconds since it asked for a frame for which a sender is one that consumes the track."""
-AT_ONCE = 0.002
+READY_WITHIN = 0.002
 """Seconds within which a frame must come to be one that lay ready."""
-YIELD = 0.001
+READY_PAUSE = 0.001
 """Seconds left to others after such a frame: a source that never waits must not hold the loop."""
 
-_taps: weakref.WeakKeyDictionary[MediaStreamTrack, _Tap] = weakref.WeakKeyDictionary()
+_tees: weakref.WeakKeyDictionary[MediaStreamTrack, _Tee] = weakref.WeakKeyDictionary()
 
 
-async def tap(track: MediaStreamTrack, reader: Reader[Any]) -> None:
+async def attach_reader(track: MediaStreamTrack, reader: Reader[Any]) -> None:
     """Hand a track's frames to a reader from now on, until its end."""
-    found = _taps.get(track)
+    found = _tees.get(track)
     if found is None or found.ended:
-        found = _taps[track] = _Tap(track)
+        found = _tees[track] = _Tee(track)
     found.readers.append(reader)
 
 
-def untap(track: MediaStreamTrack, reader: Reader[Any]) -> None:
+def detach_reader(track: MediaStreamTrack, reader: Reader[Any]) -> None:
     """Leave a reader out."""
-    found = _taps.get(track)
+    found = _tees.get(track)
     if found is not None and reader in found.readers:
         found.readers.remove(reader)
         if not found.readers:
-            del _taps[track]
+            del _tees[track]
             found.close()
 
 
-class _Tap:
+class _Tee:
     """Takes the frames of one track."""
 
     def __init__(self, track: MediaStreamTrack) -> None:
@@ -65,7 +65,7 @@ class _Tap:
         self.ended = False
         self._recv = track.recv
         self._described = f"{track.kind} track {track.id}"
-        self._others: deque[Any] = deque(maxlen=WAITING[track.kind])
+        self._others: deque[Any] = deque(maxlen=SENDER_QUEUE[track.kind])
         self._asking = 0
         self._asked = -math.inf
         self._changed = asyncio.Event()
@@ -73,7 +73,7 @@ class _Tap:
         self._track = weakref.ref(track)
         track.recv = self._share  # type: ignore[method-assign]
         self._taking = asyncio.get_running_loop().create_task(
-            self._take(), name=f"tap of {self._described}"
+            self._take(), name=f"tee of {self._described}"
         )
 
     def close(self) -> None:
@@ -101,18 +101,18 @@ class _Tap:
             for reader in self.readers:
                 reader.put(frame)
             now = time.monotonic()
-            if self._asking or now - self._asked < ACTIVE:
+            if self._asking or now - self._asked < SENDER_ACTIVE:
                 self._others.append(frame)
                 self._changed.set()
             else:
                 self._others.clear()
-            if now - asked >= AT_ONCE:
+            if now - asked >= READY_WITHIN:
                 continue
-            pause = YIELD
+            pause = READY_PAUSE
             if frame.time is not None:  # a source that does not keep to real time is made to
-                if origin is None or frame.time - now - origin > LEAD:
+                if origin is None or frame.time - now - origin > CLOCK_LEAD:
                     origin = frame.time - now
-                pause = max(frame.time - now - origin - SLACK / 2, YIELD)
+                pause = max(frame.time - now - origin - CLOCK_SLACK / 2, READY_PAUSE)
             await asyncio.sleep(pause)
 
     async def _share(self) -> Any:

@@ -27,8 +27,8 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sfu.calls import SfuCalls
 from metered_sync.engine.webrtc.encoding import Encoding, SentTrack, pin_bitrate, prefer_codec
 from metered_sync.engine.webrtc.ice import loopback_address
+from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.engine.webrtc.peer_connection import (
-    IncomingTrack,
     bound_gathering,
     close_quietly,
     gather_on,

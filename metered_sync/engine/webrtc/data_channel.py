@@ -7,7 +7,7 @@ makes a task for each message. Who finds the buffer full waits in a queue, first
 served, until it is half empty. aiortc tells when its share runs low, but only when that
 crosses the threshold; so while anything waits, the loop looks again every ``POLL`` seconds.
 
-**In.** Messages go into a :class:`Inbox` from the moment at which the link is made, which
+**In.** Messages go into a :class:`MessageInbox` from the moment at which the link is made, which
 is in the very event that brings the channel: the first ones follow at once. SCTP as aiortc
 has it cannot be held up by a slow reader, so the inbox drops what is oldest, and counts.
 
@@ -80,7 +80,7 @@ class ChannelSink(EventSink, Protocol):
         """Whether messages are taken from here, so that the inbox need not keep them."""
 
 
-class Inbox(Reader[Data]):
+class MessageInbox(Reader[Data]):
     """A channel's messages, bounded in number and in bytes; drops the oldest."""
 
     # Bytes that have come (touched on the loop only), and gone (with the lock held).
@@ -154,7 +154,7 @@ class ChannelLink(Link):
         self.engine = engine
         self.name = raw.label
         self.label = f"DataChannel {raw.label!r}"
-        self.inbox = Inbox(self.label, maxsize=maxsize)
+        self.inbox = MessageInbox(self.label, maxsize=maxsize)
         self.max_buffered = max_buffered
         self.cap = 0
         """The largest message that the far side takes, in bytes; 0: any, or not known yet."""

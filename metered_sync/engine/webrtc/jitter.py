@@ -11,7 +11,7 @@ after the first loss. What stands in for its jitter buffers here hands over
 - nothing while nobody wants it; then, from the next key frame on.
 
 A lost packet of a picture is asked for until it comes. What did not come within
-``GIVE_UP`` is given up: pictures go on with the next key frame, and one is asked for.
+``VIDEO_GIVE_UP`` is given up: pictures go on with the next key frame, and one is asked for.
 
 Only receivers that are given to :func:`take_over` are touched, by private names. How they
 work is checked once, with packets, before the first use; where a version works in another
@@ -31,29 +31,29 @@ from aiortc import RTCRtpCodecParameters, RTCRtpReceiver
 
 from metered_sync.wire.key_frames import detector, starts_picture, starts_stream
 
-__all__ = ["Taker", "take_over"]
+__all__ = ["FrameConsumer", "take_over"]
 
 logger = logging.getLogger("metered_sync")
 
-CAPACITY = 512
+MAX_WAITING = 512
 """Packets kept behind one that is missing. More of them, or a larger jump: a new beginning."""
-LATE = 20
+MAX_STALE_PACKETS = 20
 """Packets in a row that are far older than what was handed over: the sender has begun anew."""
-MISORDER = 50
+MAX_MISORDER = 50
 """By how many packets the first one that comes may not be the first one that was sent."""
-GIVE_UP = 1.0
+VIDEO_GIVE_UP = 1.0
 """Seconds to wait for a missing packet of a picture before a key frame is asked for."""
-GIVE_UP_SOUND = 0.1
+AUDIO_GIVE_UP = 0.1
 """Seconds to wait for a missing packet of sound: nobody sends it again."""
-STEP = 0.25
+MAX_COUNTED_WAIT = 0.25
 """Seconds that count as waiting between two packets at most: this process may have stood still."""
-HELD_SOUND = 5
+MAX_HELD_AUDIO = 5
 """Packets of sound that wait for a missing one at most."""
-ASK_AGAIN = 0.1
+NACK_INTERVAL = 0.1
 """Seconds after which missing packets are asked for again."""
-KEY_AGAIN = 0.5
+KEY_FRAME_INTERVAL = 0.5
 """Seconds after which a key frame is asked for again."""
-PATIENCE = 3.0
+KEY_FRAME_TIMEOUT = 3.0
 """Seconds to wait for a key frame; then whatever comes is decoded."""
 
 _BUFFER, _NACKS, _CODECS, _QUEUE, _MAPPER, _THREAD = (
@@ -69,7 +69,7 @@ _BUFFER, _NACKS, _CODECS, _QUEUE, _MAPPER, _THREAD = (
 )
 
 
-class Taker(Protocol):
+class FrameConsumer(Protocol):
     """Who gets the frames in the end."""
 
     def wanted(self) -> bool:
@@ -79,23 +79,23 @@ class Taker(Protocol):
         """Be told of a frame that came, and is not decoded."""
 
 
-def take_over(receiver: RTCRtpReceiver, taker: Taker) -> None:
-    """Have a receiver hand its frames over without delay, while its taker wants them.
+def take_over(receiver: RTCRtpReceiver, consumer: FrameConsumer) -> None:
+    """Have a receiver hand its frames over without delay, while its consumer wants them.
 
-    Doing it again gives it another taker.
+    Doing it again gives it another consumer.
     """
     if _works():
-        _install(receiver, taker)
+        _install(receiver, consumer)
 
 
-def _install(receiver: Any, taker: Taker) -> None:
+def _install(receiver: Any, consumer: FrameConsumer) -> None:
     present, nacks = getattr(receiver, _BUFFER), getattr(receiver, _NACKS)
     if isinstance(present, _Intake):
-        present.taker = taker
+        present.consumer = consumer
     elif nacks is None:
-        setattr(receiver, _BUFFER, _Sound(receiver, taker))
+        setattr(receiver, _BUFFER, _AudioIntake(receiver, consumer))
     else:
-        setattr(receiver, _BUFFER, _Pictures(receiver, taker))
+        setattr(receiver, _BUFFER, _VideoIntake(receiver, consumer))
         setattr(receiver, _NACKS, _Nacks(nacks))
 
 
@@ -109,8 +109,8 @@ class _Frame(NamedTuple):
 class _Intake:
     """Puts packets in order; stands in for a jitter buffer of aiortc's."""
 
-    def __init__(self, receiver: Any, taker: Taker) -> None:
-        self.taker = taker
+    def __init__(self, receiver: Any, consumer: FrameConsumer) -> None:
+        self.consumer = consumer
         self._receiver = receiver
         self._codecs: dict[int, Any] = getattr(receiver, _CODECS)
         self._ssrc: int | None = None
@@ -131,7 +131,7 @@ class _Intake:
             Whether to ask for a key frame; and no frame, where aiortc's returns one.
         """
         now = time.monotonic()
-        if not self.taker.wanted():
+        if not self.consumer.wanted():
             self._leave_out(packet)
             return False, None
         number = packet.sequence_number
@@ -141,15 +141,15 @@ class _Intake:
         if ahead >= 0x8000:
             if not self._rewind(number):
                 # It came twice, or after it was given up.
-                self._late += ahead < 0x10000 - CAPACITY
-                if self._late <= LATE:
+                self._late += ahead < 0x10000 - MAX_WAITING
+                if self._late <= MAX_STALE_PACKETS:
                     return self._ask(now), None
                 self._begin(packet, now)
-        elif ahead >= CAPACITY:
+        elif ahead >= MAX_WAITING:
             self._begin(packet, now)
         self._late = 0
         self._waiting[number] = packet
-        self._take_all(now, min(now - self._seen, STEP))
+        self._take_all(now, min(now - self._seen, MAX_COUNTED_WAIT))
         self._seen = now
         return self._ask(now), None
 
@@ -194,7 +194,7 @@ class _Intake:
         """Take note of a packet that nobody wants."""
         self._ssrc = None
         self._waiting.clear()
-        self.taker.leave_out()
+        self.consumer.leave_out()
 
     def _rewind(self, number: int) -> bool:
         """Go back to an older packet, where a stream has only just begun."""
@@ -213,7 +213,7 @@ class _Intake:
         return False
 
 
-class _Sound(_Intake):
+class _AudioIntake(_Intake):
     """For sound: each packet is a frame."""
 
     def _take(self, packet: Any, now: float) -> None:
@@ -222,16 +222,16 @@ class _Sound(_Intake):
 
     def _resume_at(self, now: float) -> int | None:
         assert self._stuck is not None
-        if len(self._waiting) < HELD_SOUND and self._stuck < GIVE_UP_SOUND:
+        if len(self._waiting) < MAX_HELD_AUDIO and self._stuck < AUDIO_GIVE_UP:
             return None
         return self._in_order()[0]
 
 
-class _Pictures(_Intake):
+class _VideoIntake(_Intake):
     """For pictures, each of as many packets as it takes."""
 
-    def __init__(self, receiver: Any, taker: Taker) -> None:
-        super().__init__(receiver, taker)
+    def __init__(self, receiver: Any, consumer: FrameConsumer) -> None:
+        super().__init__(receiver, consumer)
         self._parts: list[Any] = []
         """The packets of the next picture, as far as they have come."""
         self._first: list[Any] | None = None
@@ -246,7 +246,7 @@ class _Pictures(_Intake):
         """Whether the decoder has what the next picture refers to."""
         self._starving: float | None = None
         """Since when a key frame has been missing."""
-        self._asked = -KEY_AGAIN
+        self._asked = -KEY_FRAME_INTERVAL
         """When one was last asked for."""
         self._left = False
         """Whether the latest packets were left out."""
@@ -266,10 +266,10 @@ class _Pictures(_Intake):
         self._waiting.clear()
         self._parts.clear()
         if packet.marker:
-            self.taker.leave_out()
+            self.consumer.leave_out()
 
     def _rewind(self, number: int) -> bool:
-        if self._first is None or (self._next - number) & 0xFFFF > MISORDER:
+        if self._first is None or (self._next - number) & 0xFFFF > MAX_MISORDER:
             return False
         self._waiting |= {packet.sequence_number: packet for packet in self._first}
         self._first.clear()
@@ -281,7 +281,7 @@ class _Pictures(_Intake):
     def _take(self, packet: Any, now: float) -> None:
         if self._first is not None:
             self._first.append(packet)
-            if len(self._first) > MISORDER:
+            if len(self._first) > MAX_MISORDER:
                 self._first = None
         if self._parts and self._parts[0].timestamp != packet.timestamp:
             self._release(now)
@@ -303,20 +303,20 @@ class _Pictures(_Intake):
             elif self._starving is None:
                 self._starving = now
             else:
-                self._flowing = now - self._starving > PATIENCE
+                self._flowing = now - self._starving > KEY_FRAME_TIMEOUT
         if self._flowing:
             self._begun, self._first, self._starving = True, None, None
             self._hand_over(parts)
         else:
-            self.taker.leave_out()
+            self.consumer.leave_out()
 
     def _resume_at(self, now: float) -> int | None:
         assert self._stuck is not None
-        if self._stuck < GIVE_UP:
+        if self._stuck < VIDEO_GIVE_UP:
             return None
         self._starving = self._starving or now
         # Nobody who does not send a key frame is waited for longer.
-        test = self._starts if now - self._starving > PATIENCE else self._is_key
+        test = self._starts if now - self._starving > KEY_FRAME_TIMEOUT else self._is_key
         for number in self._in_order():
             if test(self._waiting[number]):
                 self._parts.clear()
@@ -325,7 +325,7 @@ class _Pictures(_Intake):
         return None
 
     def _ask(self, now: float) -> bool:
-        if self._starving is None or now - self._asked < KEY_AGAIN:
+        if self._starving is None or now - self._asked < KEY_FRAME_INTERVAL:
             return False
         self._asked = now
         return True
@@ -359,7 +359,7 @@ class _Nacks:
         """Note a packet; say whether to ask for those that are missing."""
         now = time.monotonic()
         missed = self._generator.add(packet)
-        if not missed and (not self._generator.missing or now - self._asked < ASK_AGAIN):
+        if not missed and (not self._generator.missing or now - self._asked < NACK_INTERVAL):
             return False
         self._asked = now
         return True

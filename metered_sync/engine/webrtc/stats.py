@@ -15,19 +15,19 @@ from typing import Any
 
 from aiortc import RTCRtpReceiver, RTCRtpSender
 
-__all__ = ["Meter", "Received", "Sent"]
+__all__ = ["BitrateMeter", "Received", "Sent"]
 
 logger = logging.getLogger("metered_sync")
-WINDOW = 2.0
+BITRATE_WINDOW = 2.0
 """Seconds over which a bit rate is taken."""
 COUNTS = ("bytes_sent", "packets_sent", "packets_lost")
 MAX_ARRIVALS = 256
 """Timestamps whose arrival is remembered: what a jitter buffer may hold, and a decoder."""
-STEP = 0.25
+SAMPLE_INTERVAL = 0.25
 """Seconds between the samples that it is taken from."""
 
 
-class Meter:
+class BitrateMeter:
     """A count of bytes, and how fast it rises."""
 
     def __init__(self) -> None:
@@ -38,26 +38,30 @@ class Meter:
         """Count some more bytes."""
         now = time.monotonic()
         self.total += size
-        if now - self._samples[-1][0] >= STEP:
+        if now - self._samples[-1][0] >= SAMPLE_INTERVAL:
             self._samples.append((now, self.total))
-            while now - self._samples[1][0] > WINDOW:
+            while now - self._samples[1][0] > BITRATE_WINDOW:
                 self._samples.popleft()
 
     def rate(self) -> float:
         """Return the bits per second of the last two seconds; 0 where nothing came."""
         now = time.monotonic()
         since, before = next(
-            ((t, n) for t, n in tuple(self._samples) if now - t <= WINDOW + STEP),
-            (now - WINDOW, self.total),
+            (
+                (t, n)
+                for t, n in tuple(self._samples)
+                if now - t <= BITRATE_WINDOW + SAMPLE_INTERVAL
+            ),
+            (now - BITRATE_WINDOW, self.total),
         )
-        return (self.total - before) * 8 / max(now - since, STEP)
+        return (self.total - before) * 8 / max(now - since, SAMPLE_INTERVAL)
 
 
 class Received:
     """What one track's receivers got, over all connections it had."""
 
     def __init__(self) -> None:
-        self.meter = Meter()
+        self.meter = BitrateMeter()
         self.packets = 0
         self.lost_before = 0
         """Packets lost on connections that are gone."""
@@ -139,7 +143,7 @@ class Sent:
     def __init__(self) -> None:
         self.frames = 0
         """Frames handed to the encoder."""
-        self.meter = Meter()
+        self.meter = BitrateMeter()
         self._before = dict.fromkeys(COUNTS, 0)
 
     async def sample(self, sender: RTCRtpSender | None) -> dict[str, Any]:

@@ -16,7 +16,12 @@ import numpy as np
 from av import AudioFrame, AudioResampler, VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from metered_sync.engine.sending.timeline import AUDIO_RATE, interleaved, private_copy, sound_kind
+from metered_sync.engine.webrtc.media_frames import (
+    AUDIO_RATE,
+    interleaved,
+    private_copy,
+    sound_kind,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,7 +16,7 @@ from aiortc.mediastreams import MediaStreamTrack
 from metered_sync.bridge import loop
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.reader import Reader
-from metered_sync.engine.sending import tee as tap
+from metered_sync.engine.sending.tee import attach_reader, detach_reader
 from metered_sync.media.recording.alignment import Clock, Voice
 from metered_sync.media.recording.muxing import Pictures
 from metered_sync.media.tracks.track import RemoteTrack
@@ -65,7 +65,7 @@ class Input(Reader[Any]):
         else:
             engine = loop.current()
             what = f"record {self._lane.label}"
-            engine.call(tap.tap, self._track, self, deadline=deadline, what=what)
+            engine.call(attach_reader, self._track, self, deadline=deadline, what=what)
 
     def detach(self) -> None:
         """Have no more delivered."""
@@ -73,7 +73,7 @@ class Input(Reader[Any]):
             self._track._incoming.remove(self)
         else:
             with contextlib.suppress(Exception):  # the interpreter may be about to exit
-                loop.current().post(tap.untap, self._track, self)
+                loop.current().post(detach_reader, self._track, self)
 
     def put(self, item: Any) -> None:
         """Pass a frame on; or count it, where too many wait already."""

@@ -17,7 +17,7 @@ import av
 from av import AudioFrame, VideoFrame
 
 from metered_sync.bridge import guard
-from metered_sync.engine.sending.timeline import AUDIO_RATE, VIDEO_RATE
+from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, VIDEO_RATE
 from metered_sync.errors import MediaError
 from metered_sync.media.recording.alignment import Fitter, Mixer
 

@@ -19,7 +19,7 @@ from av.error import FFmpegError
 from metered_sync.bridge import guard, loop
 from metered_sync.bridge.deadline import Deadline, Signal
 from metered_sync.bridge.reader import Reader
-from metered_sync.engine.sending.timeline import AUDIO_RATE, SLICE
+from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, SAMPLES_PER_FRAME
 from metered_sync.errors import ClosedError, MediaError, MeteredTimeoutError
 from metered_sync.media.recording.alignment import Voice
 from metered_sync.media.recording.inputs import SETTLE, Item, Lane, Track
@@ -239,7 +239,7 @@ class Recording:
             live = any(not lane.ended for lane in self._lanes)
             latest = round((now - zero - HOLD) * AUDIO_RATE) if live else 0
             ready = max(min(ends, default=0), latest)
-            self._sound.write_until(ready - ready % SLICE)
+            self._sound.write_until(ready - ready % SAMPLES_PER_FRAME)
 
     def _close(self) -> None:
         """Write the rest, and the file's end."""

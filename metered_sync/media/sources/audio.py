@@ -12,9 +12,9 @@ import numpy as np
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import SLICE, Deadline
-from metered_sync.engine.sending.feed import POLL
-from metered_sync.engine.sending.pushed import BYTES_PER_SECOND, SAMPLE, SoundLane
-from metered_sync.engine.sending.timeline import AUDIO_RATE
+from metered_sync.engine.sending.feed import PRODUCER_POLL
+from metered_sync.engine.sending.pushed import BYTES_PER_SAMPLE, BYTES_PER_SECOND, PushedSoundQueue
+from metered_sync.engine.webrtc.media_frames import AUDIO_RATE
 from metered_sync.errors import ClosedError, MeteredTimeoutError
 from metered_sync.media.sources.base import Source
 from metered_sync.media.sources.sound_input import Converter
@@ -72,27 +72,27 @@ class AudioSource(Source):
         self._ended = False
         super().__init__(
             f"AudioSource({input_rate}, {input_layout!r})",
-            {"audio": round(max_buffered_seconds * AUDIO_RATE) * SAMPLE},
+            {"audio": round(max_buffered_seconds * AUDIO_RATE) * BYTES_PER_SAMPLE},
             None,
-            lane=SoundLane,
+            queue=PushedSoundQueue,
         )
-        self._lane: SoundLane = self._feed.lanes["audio"]  # type: ignore[assignment]
+        self._queue: PushedSoundQueue = self._feed.queues["audio"]  # type: ignore[assignment]
 
     @property
     def buffered_seconds(self) -> float:
         """How much sound waits to be played, in seconds."""
         guard.check_process(self._feed.born, self._label)
         with self._feed.lock:
-            self._lane.pass_time()
-            return len(self._lane.sound) / BYTES_PER_SECOND
+            self._queue.pass_time()
+            return len(self._queue.sound) / BYTES_PER_SECOND
 
     @property
     def level(self) -> float:
         """How loud the 20 ms are that are being played: RMS in dBFS, -127.0 for silence."""
         guard.check_process(self._feed.born, self._label)
         with self._feed.lock:
-            self._lane.pass_time()
-            samples = np.frombuffer(self._lane.latest, np.int16).astype(np.float32)
+            self._queue.pass_time()
+            samples = np.frombuffer(self._queue.latest, np.int16).astype(np.float32)
         power = float(np.mean(np.square(samples / 32768)))
         return max(10 * math.log10(power), QUIET) if power else QUIET
 
@@ -125,11 +125,11 @@ class AudioSource(Source):
             for part in self._converter.convert(checked):
                 while part:
                     with self._feed.lock:
-                        self._wait(lambda: self._lane.room or dropped(), deadline, patience)
+                        self._wait(lambda: self._queue.room or dropped(), deadline, patience)
                         if dropped():
                             return
-                        room = self._lane.room
-                        self._lane.add(part[:room])
+                        room = self._queue.room
+                        self._queue.add(part[:room])
                     part = part[room:]
 
     def clear(self) -> None:
@@ -141,7 +141,7 @@ class AudioSource(Source):
         guard.check_process(self._feed.born, self._label)
         with self._feed.lock:
             self._cleared += 1
-            self._lane.clear()
+            self._queue.clear()
 
     def end(self) -> None:
         """Let what is buffered be played, then end the track; :meth:`wait` waits for that.
@@ -154,10 +154,10 @@ class AudioSource(Source):
             self._ended = True
             self._feed.moved.notify_all()
             while self._turns:  # they leave as soon as they look
-                self._feed.moved.wait(POLL)
-            if not self._lane.ending:
-                self._lane.add(self._converter.flush())
-                self._lane.end()
+                self._feed.moved.wait(PRODUCER_POLL)
+            if not self._queue.ending:
+                self._queue.add(self._converter.flush())
+                self._queue.end()
 
     def wait_drained(self, timeout: float | None = None) -> None:
         """Wait until everything that was pushed has been played, or dropped.
@@ -172,8 +172,8 @@ class AudioSource(Source):
         guard.check_blocking(self._feed.born, self._label)
         with self._feed.lock:
             while not self._feed.stopped:
-                self._lane.pass_time()
-                if not self._lane.sound and not self._turns:
+                self._queue.pass_time()
+                if not self._queue.sound and not self._turns:
                     return
                 left = deadline.left()
                 if left == 0:
@@ -181,7 +181,7 @@ class AudioSource(Source):
                         f"{self._label}: what was pushed was not played within {deadline}"
                         f"{self._unused()}"
                     )
-                self._feed.moved.wait(min(left, POLL, SLICE))
+                self._feed.moved.wait(min(left, PRODUCER_POLL, SLICE))
 
     @contextmanager
     def _turn(self, deadline: Deadline, patience: Deadline) -> Iterator[Callable[[], bool]]:
@@ -207,7 +207,7 @@ class AudioSource(Source):
     def _wait(self, ready: Callable[[], object], deadline: Deadline, patience: Deadline) -> None:
         """Wait until a push may go on."""
         while True:
-            self._lane.pass_time()
+            self._queue.pass_time()
             if self._ended or self._feed.stopped:
                 how = "ended" if self._ended else "stopped"
                 raise ClosedError(f"{self._label} has been {how}: make another one to push to")
@@ -222,7 +222,7 @@ class AudioSource(Source):
                     f"{self._label}: no room for the rest of this sound within {within}, so it "
                     f"has been dropped{self._unused()}"
                 )
-            self._feed.moved.wait(min(left, POLL, SLICE))
+            self._feed.moved.wait(min(left, PRODUCER_POLL, SLICE))
 
     def _unused(self) -> str:
         """Return what to add to an error where nobody consumes the track."""

@@ -11,7 +11,7 @@ from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.engine.sending.feed import FedTrack, Feed, Lane
+from metered_sync.engine.sending.feed import FedTrack, Feed, FeedQueue
 from metered_sync.errors import MediaError, MeteredTimeoutError, fresh
 
 __all__ = ["Source", "as_tracks"]
@@ -33,26 +33,26 @@ class Source:
     def __init__(
         self,
         label: str,
-        lanes: Mapping[str, int],
+        queues: Mapping[str, int],
         produce: Callable[[Feed], None] | None,
         *,
-        lane: Callable[[Feed, str, int], Lane] = Lane,
+        queue: Callable[[Feed, str, int], FeedQueue] = FeedQueue,
     ) -> None:
         """Make the tracks.
 
         Args:
             label: What it is called in errors, for instance ``"from_file('clip.mp4')"``.
-            lanes: Which kinds it has, and how many frames of each are prepared ahead.
+            queues: Which kinds it has, and how many frames of each are prepared ahead.
             produce: Puts the frames, on a thread of its own; must not hold the source.
                 ``None`` where callers push.
-            lane: Makes a lane; called with the feed, the kind and the number in ``lanes``.
+            queue: Makes a queue; called with the feed, the kind and the number in ``queues``.
         """
         self._label = label
         self._feed = Feed(label, produce)
         self._tracks = {
-            kind: FedTrack(lane(self._feed, kind, lanes[kind]), self)
+            kind: FedTrack(queue(self._feed, kind, queues[kind]), self)
             for kind in ("video", "audio")
-            if kind in lanes
+            if kind in queues
         }
         weakref.finalize(self, self._feed.abandon).atexit = False
 
@@ -83,7 +83,7 @@ class Source:
     @property
     def frames_sent(self) -> dict[str, int]:
         """How many frames were handed out to be sent, by kind: ``{"video": 132, …}``."""
-        return {kind: track._lane.handed for kind, track in self._tracks.items()}
+        return {kind: track._queue.handed for kind, track in self._tracks.items()}
 
     def wait(self, *, timeout: float | None = None) -> None:
         """Wait until everything has been played, or the source is stopped.
@@ -123,8 +123,8 @@ class Source:
             (other,) = self._tracks
             _lacking.what = f"{self._label} has no {kind}, only {other}: use .{other} or .tracks"
             return None
-        if not track._lane.wanted:
-            track._lane.wanted = True
+        if not track._queue.wanted:
+            track._queue.wanted = True
             if self._feed.started:  # it has been left out so far
                 self._feed.seek(self._feed.position)
         return track

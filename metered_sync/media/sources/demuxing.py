@@ -20,7 +20,7 @@ from av import AudioFrame, AudioResampler, VideoFrame
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
-from metered_sync.engine.sending.timeline import AUDIO_RATE, SLICE, sound_kind
+from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, SAMPLES_PER_FRAME, sound_kind
 from metered_sync.errors import MediaError
 
 __all__ = ["Reading", "as_yuv", "decoded", "probe", "streams_of"]
@@ -192,21 +192,21 @@ class Reading:
                     taken = at
                 if shape != sound_kind(frame):
                     shape = sound_kind(frame)
-                    resampler = AudioResampler("s16", "stereo", AUDIO_RATE, SLICE)
+                    resampler = AudioResampler("s16", "stereo", AUDIO_RATE, SAMPLES_PER_FRAME)
                     count = round(taken)
                 taken += frame.samples * AUDIO_RATE / frame.sample_rate
                 frame.pts = None
                 assert resampler is not None
                 for piece in resampler.resample(frame):
-                    if (count + SLICE // 2) / AUDIO_RATE > self._position:
+                    if (count + SAMPLES_PER_FRAME // 2) / AUDIO_RATE > self._position:
                         yield count / AUDIO_RATE, "audio", piece
-                    count += SLICE
+                    count += SAMPLES_PER_FRAME
                     self._ends["audio"] = count / AUDIO_RATE
         if resampler is not None:
             for piece in resampler.resample(None):
                 self._ends["audio"] = (count + piece.samples) / AUDIO_RATE
                 yield count / AUDIO_RATE, "audio", _padded(piece)
-                count += SLICE
+                count += SAMPLES_PER_FRAME
 
 
 def decoded(packet: Any) -> list[Any]:
@@ -244,9 +244,9 @@ def _turned(frame: VideoFrame, quarters: int) -> VideoFrame:
 
 def _padded(frame: AudioFrame) -> AudioFrame:
     """Fill the last piece up with silence."""
-    if frame.samples == SLICE:
+    if frame.samples == SAMPLES_PER_FRAME:
         return frame
-    samples = np.zeros((1, SLICE * 2), np.int16)
+    samples = np.zeros((1, SAMPLES_PER_FRAME * 2), np.int16)
     samples[:, : frame.samples * 2] = frame.to_ndarray()
     padded = AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
     padded.sample_rate = AUDIO_RATE

@@ -13,7 +13,7 @@ from av import AudioFrame, VideoFrame
 
 from metered_sync.bridge import guard
 from metered_sync.engine.sending.feed import Feed
-from metered_sync.engine.sending.timeline import AUDIO_RATE
+from metered_sync.engine.webrtc.media_frames import AUDIO_RATE
 from metered_sync.errors import ClosedError, MediaError, MediaNotFoundError
 from metered_sync.media.sources.base import Source
 from metered_sync.media.sources.demuxing import Reading, probe
@@ -144,7 +144,7 @@ class _Playback:
 
     def _play(self, feed: Feed, start: float) -> float | None:
         """Play from a position; return the file's end, or ``None`` when interrupted."""
-        kinds = [k for k, lane in feed.lanes.items() if lane.wanted and not lane.closed]
+        kinds = [k for k, queue in feed.queues.items() if queue.wanted and not queue.closed]
         self._newest = start
         try:
             with Reading(self._path, kinds, start) as reading:
@@ -172,7 +172,7 @@ class _Playback:
             return not feed.interrupted
         self._video_pts = frame.pts = pts
         frame.time_base = Fraction(1, 90000)
-        return feed.lanes[kind].put(frame, due, time)
+        return feed.queues[kind].put(frame, due, time)
 
     def _put_audio(self, feed: Feed, frame: AudioFrame, due: float, time: float) -> bool:
         pts = round(due * AUDIO_RATE)
@@ -183,4 +183,4 @@ class _Playback:
                 pts = self._audio_end  # the same up to rounding, or the seam of a loop
         frame.pts, frame.time_base = pts, Fraction(1, AUDIO_RATE)
         self._audio_end = pts + frame.samples
-        return feed.lanes["audio"].put(frame, due, time)
+        return feed.queues["audio"].put(frame, due, time)

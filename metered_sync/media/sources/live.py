@@ -22,8 +22,8 @@ from av.video.reformatter import VideoReformatter
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline, Signal
-from metered_sync.engine.sending.feed import Feed, Frame, Lane
-from metered_sync.engine.sending.timeline import AUDIO_RATE, SLICE, sound_kind
+from metered_sync.engine.sending.feed import Feed, FeedQueue, Frame
+from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, SAMPLES_PER_FRAME, sound_kind
 from metered_sync.errors import MediaError
 from metered_sync.media.sources.base import Source
 from metered_sync.media.sources.demuxing import as_yuv, decoded, streams_of
@@ -55,7 +55,7 @@ class LiveSource(Source):
 
     def __init__(self, label: str, kinds: Collection[str], produce: Callable[[Feed], None]) -> None:
         """Make the tracks, and start; the arguments are those of :class:`Source`."""
-        super().__init__(label, {kind: AHEAD[kind] for kind in kinds}, produce, lane=LiveLane)
+        super().__init__(label, {kind: AHEAD[kind] for kind in kinds}, produce, queue=LiveQueue)
         with self._feed.lock:
             self._feed._start()
 
@@ -69,14 +69,14 @@ class LiveSource(Source):
         raise MediaError(f"{self._label} is live: there is nothing to seek in")
 
 
-class LiveLane(Lane):
-    """A lane whose producer never waits: where it is full, the oldest frame is dropped."""
+class LiveQueue(FeedQueue):
+    """A queue whose producer never waits: where it is full, the oldest frame is dropped."""
 
     def put(self, frame: Frame | None, due: float, position: float) -> bool:
-        """Queue a frame; say whether to go on, as :meth:`Lane.put` does."""
+        """Queue a frame; say whether to go on, as :meth:`FeedQueue.put` does."""
         with self._feed.lock:
-            while len(self.queue) >= self._size:
-                self.queue.popleft()
+            while len(self.items) >= self._size:
+                self.items.popleft()
         return super().put(frame, due, position)
 
 
@@ -133,9 +133,9 @@ def read(container: Any, feed: Feed, playout: Playout, silence: float = math.inf
         LostError: The silence; or what is played is not among what it offers.
         FFmpegError: The container cannot be read any further.
     """
-    streams = [s for kind, s in streams_of(container).items() if kind in feed.lanes]
+    streams = [s for kind, s in streams_of(container).items() if kind in feed.queues]
     if not streams:
-        raise LostError(f"there is no {' and no '.join(feed.lanes)} any more")
+        raise LostError(f"there is no {' and no '.join(feed.queues)} any more")
     heard = time.monotonic()
     while True:
         try:
@@ -181,7 +181,7 @@ class _Delay:
 
 
 class Playout:
-    """Decodes a live stream's packets and puts the frames into a feed's lanes."""
+    """Decodes a live stream's packets and puts the frames into a feed's queues."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
@@ -203,15 +203,15 @@ class Playout:
     def put(self, packet: Any) -> None:
         """Decode a packet, unless nobody wants its kind, and put what is in it."""
         kind = packet.stream.type
-        lane = self._feed.lanes[kind]
-        if not lane.wanted or lane.closed:
+        queue = self._feed.queues[kind]
+        if not queue.wanted or queue.closed:
             self._key_needed |= kind == "video"
         elif kind == "audio":
             for sound in decoded(packet):
-                self._put_sound(lane, sound)
+                self._put_sound(queue, sound)
         elif not self._left_out(packet):
             for picture in decoded(packet):
-                self._put_picture(lane, picture)
+                self._put_picture(queue, picture)
 
     def _left_out(self, packet: Any) -> bool:
         """Whether not to decode: it needs what was left out, or this machine is too slow."""
@@ -232,20 +232,20 @@ class Playout:
         self._key_needed = False
         return False
 
-    def _put_picture(self, lane: Lane, frame: VideoFrame) -> None:
+    def _put_picture(self, queue: FeedQueue, frame: VideoFrame) -> None:
         due = self._video.due(frame.time, self._feed.clock())
         frame = as_yuv(frame, self._reformatter)
         self._video_pts = max(round(due * 90000), self._video_pts + 1)
         frame.pts, frame.time_base = self._video_pts, Fraction(1, 90000)
-        lane.put(frame, due, due)
+        queue.put(frame, due, due)
 
-    def _put_sound(self, lane: Lane, frame: AudioFrame) -> None:
+    def _put_sound(self, queue: FeedQueue, frame: AudioFrame) -> None:
         due = self._audio.due(frame.time, self._feed.clock())
         if self._audio.offset is not None and self._video.offset is not None:
             due += min(max(self._video.offset - self._audio.offset, 0.0), HOLD)
         shape = sound_kind(frame)
         if self._resampler is None or self._shape != shape:
-            self._resampler = AudioResampler("s16", "stereo", AUDIO_RATE, SLICE)
+            self._resampler = AudioResampler("s16", "stereo", AUDIO_RATE, SAMPLES_PER_FRAME)
             self._shape = shape
             self._sound_due = self._piece_due = due
         elif frame.time is not None and abs(due - self._sound_due) > GAP:
@@ -258,5 +258,5 @@ class Playout:
             if pts >= self._audio_end:  # else that time has been played already
                 piece.pts, piece.time_base = pts, Fraction(1, AUDIO_RATE)
                 self._audio_end = pts + piece.samples
-                lane.put(piece, self._piece_due, self._piece_due)
-            self._piece_due += SLICE / AUDIO_RATE
+                queue.put(piece, self._piece_due, self._piece_due)
+            self._piece_due += SAMPLES_PER_FRAME / AUDIO_RATE

@@ -14,7 +14,7 @@ import av
 import av.error
 
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.engine.sending.feed import POLL, Feed
+from metered_sync.engine.sending.feed import PRODUCER_POLL, Feed
 from metered_sync.errors import MediaError, MeteredTimeoutError
 from metered_sync.media.sources.demuxing import streams_of
 from metered_sync.media.sources.live import LiveSource, LostError, Playout, open_in_time, read
@@ -182,7 +182,7 @@ class _Link:
                 if feed.interrupted and feed.take_seek() is None:
                     return None
                 with feed.lock:
-                    feed.moved.wait(min(deadline.left(), POLL))
+                    feed.moved.wait(min(deadline.left(), PRODUCER_POLL))
             self._pause = min(self._pause * 2, LONGEST_PAUSE)
             try:
                 return self.open(Deadline(CONNECT))

@@ -9,7 +9,7 @@ import av.error
 import numpy as np
 from av import AudioFrame, AudioLayout, AudioResampler
 
-from metered_sync.engine.sending.timeline import AUDIO_RATE, interleaved, sound_kind
+from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, interleaved, sound_kind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

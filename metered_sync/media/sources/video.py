@@ -13,9 +13,9 @@ from av.video.reformatter import ColorRange, VideoReformatter
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import SLICE, Deadline
-from metered_sync.engine.sending.feed import EARLY
-from metered_sync.engine.sending.pushed import STILL, PictureLane
-from metered_sync.engine.sending.timeline import private_copy
+from metered_sync.engine.sending.feed import TIMER_RESOLUTION
+from metered_sync.engine.sending.pushed import STILL_INTERVAL, PushedPictureQueue
+from metered_sync.engine.webrtc.media_frames import private_copy
 from metered_sync.errors import ClosedError, MeteredTimeoutError
 from metered_sync.media.pixels import Pixels
 from metered_sync.media.sources.base import Source
@@ -61,20 +61,20 @@ class VideoSource(Source):
         if isinstance(fps, bool) or not 0 < fps <= 240:
             raise ValueError(f"fps must be above 0 and at most 240, not {fps!r}")
         super().__init__(
-            f"VideoSource({width}, {height}, {fps:g})", {"video": 1}, None, lane=PictureLane
+            f"VideoSource({width}, {height}, {fps:g})", {"video": 1}, None, queue=PushedPictureQueue
         )
         self._size = width, height
         self._interval = 1 / fps
         self._next = -math.inf  # when the next picture may be written; the feed's lock guards it
-        self._lane: PictureLane = self._feed.lanes["video"]  # type: ignore[assignment]
-        self._lane.again_after = max(STILL, 2 * self._interval)
+        self._queue: PushedPictureQueue = self._feed.queues["video"]  # type: ignore[assignment]
+        self._queue.again_after = max(STILL_INTERVAL, 2 * self._interval)
         self._converting = threading.Lock()  # guards the reformatter, while it works
         self._reformatter = VideoReformatter()
 
     @property
     def dropped(self) -> int:
         """Pictures that nobody took before the next one was written."""
-        return self._lane.dropped
+        return self._queue.dropped
 
     def write(self, picture: Any, format: str = "bgr24", timeout: float | None = None) -> None:
         """Show a picture, and wait until it is time for the next.
@@ -107,17 +107,17 @@ class VideoSource(Source):
         frame.pict_type = 0  # whether it is a key frame is for the encoder to say
         feed = self._feed
         with feed.lock:
-            if self._lane.ending or feed.stopped:
-                how = "ended" if self._lane.ending else "stopped"
+            if self._queue.ending or feed.stopped:
+                how = "ended" if self._queue.ending else "stopped"
                 raise ClosedError(f"{self._label} has been {how}: make another one to write to")
             feed.begin()
             now = time.monotonic()
-            self._lane.show(frame, feed.clock() - (now - captured))
+            self._queue.show(frame, feed.clock() - (now - captured))
             # One that is late keeps its pace, by waiting less; one that is slow waits for nothing.
             behind = self._next < captured - self._interval
             self._next = (captured if behind else self._next) + self._interval
             due = self._next
-            while not feed.stopped and (wait := due - time.monotonic()) > EARLY:
+            while not feed.stopped and (wait := due - time.monotonic()) > TIMER_RESOLUTION:
                 left = deadline.left()
                 if left == 0:
                     raise MeteredTimeoutError(
@@ -134,7 +134,7 @@ class VideoSource(Source):
         """
         guard.check_process(self._feed.born, self._label)
         with self._feed.lock:
-            self._lane.end()
+            self._queue.end()
 
     def _frame(self, picture: Any, format: str) -> VideoFrame:
         """Return a frame over the memory of a picture."""

@@ -13,7 +13,7 @@ from av import AudioFrame, AudioResampler
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline, wait
-from metered_sync.engine.sending.timeline import interleaved, sound_kind
+from metered_sync.engine.webrtc.media_frames import interleaved, sound_kind
 from metered_sync.errors import ClosedError, MeteredError, MeteredTimeoutError
 from metered_sync.media.sources.sound_input import check_rate
 from metered_sync.media.tracks.shared_frames import keep_in_child

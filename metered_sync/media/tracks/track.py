@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.engine.webrtc.peer_connection import IncomingTrack
+from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.errors import MediaError, MeteredTimeoutError
 from metered_sync.media.pixels import Pixels, check_format
 from metered_sync.media.snapshot import Snapshot

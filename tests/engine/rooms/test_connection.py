@@ -14,7 +14,7 @@ import pytest
 from aiortc import RTCDataChannel
 
 from metered_sync.engine.rooms.connection import RemoteConnection
-from metered_sync.engine.webrtc.peer_connection import IncomingTrack
+from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.errors import NegotiationFailedError, NotConnectedError
 from metered_sync.events import IceServer
 from metered_sync.wire import sdp

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from metered_sync.engine.rooms.track_metadata import MAX_TOLD, Told
-from metered_sync.engine.webrtc.peer_connection import IncomingTrack
+from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.wire.signals import TrackMetadata
 
 CAMERA, SCREEN = {"role": "camera"}, {"role": "screen"}

@@ -1,4 +1,4 @@
-"""Lanes and tracks: pacing, bounds, waking, ending. Producers here are plain functions."""
+"""Queues and tracks: pacing, bounds, waking, ending. Producers here are plain functions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from av import AudioFrame
 
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending import feed as tracks_module
-from metered_sync.engine.sending.feed import FedTrack, Feed, Lane
+from metered_sync.engine.sending.feed import FedTrack, Feed, FeedQueue
 from metered_sync.errors import MediaError
 from tests.conftest import run_script, wait_until
 
@@ -25,7 +25,7 @@ from tests.conftest import run_script, wait_until
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing be dropped because this machine is busy."""
-    for bound in ("GRACE", "BEHIND", "LINGER"):
+    for bound in ("MAX_OVERDUE", "MAX_PRODUCER_LAG", "END_WAIT"):
         monkeypatch.setattr(tracks_module, bound, 60.0)
 
 
@@ -49,7 +49,7 @@ def counting(interval: float, count: float, *kinds: str) -> Callable[[Feed], Non
                     if feed.finish(due, at):
                         return
                     break
-                if not all(feed.lanes[kind].put(frame(number), due, at) for kind in kinds):
+                if not all(feed.queues[kind].put(frame(number), due, at) for kind in kinds):
                     break
             start = feed.take_seek()
 
@@ -60,9 +60,9 @@ def make(
     produce: Callable[[Feed], None], size: int = 4, kinds: tuple[str, ...] = ("audio",)
 ) -> tuple[Feed, list[FedTrack]]:
     feed = Feed("test", produce)
-    tracks = [FedTrack(Lane(feed, kind, size), None) for kind in kinds]
+    tracks = [FedTrack(FeedQueue(feed, kind, size), None) for kind in kinds]
     for track in tracks:
-        track._lane.wanted = True
+        track._queue.wanted = True
     return feed, tracks
 
 
@@ -130,13 +130,13 @@ def test_a_track_that_nobody_consumes_holds_nothing_up() -> None:
             if not some:
                 return taken
             taken += some
-            sizes.append(len(tracks[1]._lane.queue))
+            sizes.append(len(tracks[1]._queue.items))
 
     taken = run(main())
     assert taken[-1][0] == 99
     assert taken[-1][1] - taken[0][1] < 0.99 + 2
     assert max(sizes) == 4
-    assert tracks[1]._lane.handed == 0
+    assert tracks[1]._queue.handed == 0
     assert feed.wait(Deadline(5))
     assert tracks[1].readyState == "ended"
 
@@ -144,9 +144,9 @@ def test_a_track_that_nobody_consumes_holds_nothing_up() -> None:
 @pytest.mark.usefixtures("patient")
 def test_a_track_that_is_not_wanted_gets_nothing() -> None:
     feed, tracks = make(counting(0.005, 20, "audio", "video"), kinds=("audio", "video"))
-    tracks[1]._lane.wanted = False
+    tracks[1]._queue.wanted = False
     assert len(run(consume(tracks[0]))) == 20
-    assert not tracks[1]._lane.queue
+    assert not tracks[1]._queue.items
     assert feed.wait(Deadline(5))
 
 
@@ -160,7 +160,7 @@ def test_a_consumer_that_pauses_gets_what_is_current() -> None:
 
     taken = run(main())
     feed.stop()
-    # At most what a lane holds comes at once; the rest is in time again.
+    # At most what a queue holds comes at once; the rest is in time again.
     assert taken[0][0] > 20
     number, moment = taken[-1]
     assert moment - feed._origin - number * 0.01 < 0.4
@@ -177,7 +177,7 @@ def test_a_producer_that_falls_behind_moves_its_timeline() -> None:
                 feed._origin -= 60  # as if this process had been stopped for a minute
             offset += feed.behind(number * 0.01 + offset)
             dues.append(number * 0.01 + offset)
-            feed.lanes["audio"].put(frame(number), dues[-1], 0.0)
+            feed.queues["audio"].put(frame(number), dues[-1], 0.0)
 
     _, [track] = make(produce)
     run(consume(track))
@@ -259,7 +259,7 @@ def test_a_cancelled_recv_loses_no_frame() -> None:
             numbers.append(receiving.result().pts)
 
     assert run(main()) == list(range(30))
-    assert not track._lane._waiters
+    assert not track._queue._waiters
 
 
 @pytest.mark.usefixtures("patient")
@@ -277,11 +277,11 @@ def test_two_consumers_of_one_track_share_its_frames() -> None:
 def test_a_frame_costs_one_wake_up_at_most() -> None:
     woken = []
 
-    def produce(feed: Feed) -> None:  # always late: the lane is empty when a frame comes
+    def produce(feed: Feed) -> None:  # always late: the queue is empty when a frame comes
         feed.take_seek()
         for number in range(50):
-            wait_until(lambda: feed.lanes["audio"]._waiters)
-            feed.lanes["audio"].put(frame(number), 0.0, 0.0)
+            wait_until(lambda: feed.queues["audio"]._waiters)
+            feed.queues["audio"].put(frame(number), 0.0, 0.0)
         feed.finish(0.0, 0.0)
 
     feed, [track] = make(produce)
@@ -334,7 +334,7 @@ def test_a_consumer_whose_loop_has_died_is_no_trouble() -> None:
     loop = asyncio.new_event_loop()
     task = loop.create_task(track.recv())
     loop.run_until_complete(asyncio.sleep(0))
-    waiters = set(track._lane._waiters)
+    waiters = set(track._queue._waiters)
     loop.close()
     task._log_destroy_pending = False  # type: ignore[attr-defined]
     assert waiters

@@ -214,7 +214,7 @@ def test_a_source_that_queues_by_itself_is_read_on() -> None:
 
 def test_a_slow_outlet_holds_up_nothing_and_counts_what_it_drops() -> None:
     async def test() -> None:
-        for kind, make, most in (("video", plain, 1), ("audio", beep, outlet_module.FIFO)):
+        for kind, make, most in (("video", plain, 1), ("audio", beep, outlet_module.SOUND_QUEUE)):
             local = LocalTrack(Scripted(kind, make))
             slow, quick = local.outlet(), local.outlet()
             await take(slow, 1)
@@ -699,7 +699,7 @@ def test_what_several_send_is_encoded_once() -> None:
             await together(*(link.numbers(160) for link in made))
             await together(*(link.more("video", 2 * FPS) for link in made))
             (encoder,) = local._encoders.values()
-            assert encoder.takers == 3
+            assert encoder.consumers == 3
             assert all(outlet.encoder is encoder for outlet in outlets)
             assert encoder.pictures <= local.sent.frames
             assert sum(outlet.frames for outlet in outlets) > 2 * encoder.pictures
@@ -778,7 +778,7 @@ def test_a_receiver_that_asks_for_a_key_frame_gets_one(codec: str) -> None:
             await link.open(local.outlet(), codec=codec)
             await together(link.numbers(160), take(probe, 10))
             (encoder,) = local._encoders.values()
-            assert encoder.takers == 2
+            assert encoder.consumers == 2
             while any(encoded.key for encoded in await take(probe, 5)):
                 pass
             (receiver,) = link.far.getReceivers()
@@ -900,9 +900,9 @@ def test_a_sender_that_is_stuck_goes_on_with_a_key_frame() -> None:
         local = LocalTrack(Scripted("video", lambda n: plain(n, rate=90_000)))
         stuck, quick = taking(local), taking(local)
         await take(stuck, 1)
-        await take(quick, outlet_module.ENCODED + 20)
-        assert stuck.dropped >= outlet_module.ENCODED
-        assert len(stuck._items) <= outlet_module.ENCODED
+        await take(quick, outlet_module.ENCODED_QUEUE + 20)
+        assert stuck.dropped >= outlet_module.ENCODED_QUEUE
+        assert len(stuck._items) <= outlet_module.ENCODED_QUEUE
         assert (await take(stuck, 1))[0].key
         local.close()
 

@@ -12,7 +12,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import VideoFrame
 
 from metered_sync.bridge.reader import Reader
-from metered_sync.engine.sending.tee import tap, untap
+from metered_sync.engine.sending.tee import attach_reader, detach_reader
 from metered_sync.testing import PatternSource
 
 
@@ -56,8 +56,8 @@ def test_all_frames_go_to_all() -> None:
     async def main() -> None:
         track, one, two = Counting(0.01, 40), reader(), reader()
         sent = [(await track.recv()).pts]
-        await tap(track, one)
-        await tap(track, two)
+        await attach_reader(track, one)
+        await attach_reader(track, two)
         with pytest.raises(MediaStreamError):
             while True:
                 sent.append((await track.recv()).pts)
@@ -75,12 +75,12 @@ def test_a_sender_that_was_waiting_before_goes_on() -> None:
             assert track is not None
             first = asyncio.ensure_future(track.recv())
             await asyncio.sleep(0)
-            await tap(track, one)
+            await attach_reader(track, one)
             await asyncio.wait_for(first, 20)
             sent = [(await asyncio.wait_for(track.recv(), 20)).pts for _ in range(20)]
             assert sent == sorted(set(sent))
             await until(lambda: len(one) >= 20)
-            untap(track, one)
+            detach_reader(track, one)
 
     asyncio.run(main())
 
@@ -88,13 +88,13 @@ def test_a_sender_that_was_waiting_before_goes_on() -> None:
 def test_the_track_is_left_as_it_was() -> None:
     async def main() -> None:
         track, one = Counting(0.01), reader()
-        await tap(track, one)
+        await attach_reader(track, one)
         assert "recv" in vars(track)
         waiting = asyncio.ensure_future(track.recv())
         await until(lambda: len(one) >= 3)
         waiting_on = asyncio.ensure_future(track.recv())
-        untap(track, one)
-        untap(track, one)
+        detach_reader(track, one)
+        detach_reader(track, one)
         assert "recv" not in vars(track)
         await asyncio.wait_for(asyncio.gather(waiting, waiting_on), 20)
         assert not one.ended
@@ -108,14 +108,14 @@ def test_the_track_is_left_as_it_was() -> None:
 def test_a_sender_gets_what_is_current() -> None:
     async def main() -> None:
         track, one = Counting(0.01), reader()
-        await tap(track, one)
+        await attach_reader(track, one)
         await until(lambda: len(one) >= 20)
         assert (await track.recv()).pts >= 20  # nothing was kept while it did not ask
         await asyncio.sleep(0.1)  # (it is busy)
         late = [(await track.recv()).pts for _ in range(3)]
         assert track.number - late[0] <= 4
         assert late == sorted(set(late))
-        untap(track, one)
+        detach_reader(track, one)
 
     asyncio.run(main())
 
@@ -123,11 +123,11 @@ def test_a_sender_gets_what_is_current() -> None:
 def test_a_source_that_never_waits_is_held_to_real_time() -> None:
     async def main() -> None:
         track, one = Counting(0.0), reader()
-        await tap(track, one)
+        await attach_reader(track, one)
         started = time.monotonic()
         await until(lambda: track.number >= 100)
         assert time.monotonic() - started > 0.4
-        untap(track, one)
+        detach_reader(track, one)
 
     asyncio.run(main())
 
@@ -141,7 +141,7 @@ def test_a_track_that_fails(caplog: pytest.LogCaptureFixture) -> None:
 
     async def main() -> None:
         track, one = Failing(0.01), reader()
-        await tap(track, one)
+        await attach_reader(track, one)
         await until(lambda: one.ended)
         assert numbers(one) == [0, 1]
         with pytest.raises(Exception, match="failed: ZeroDivisionError"):

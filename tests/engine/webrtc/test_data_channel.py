@@ -18,7 +18,7 @@ from metered_sync import (
 )
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.webrtc import data_channel as data_channels
-from metered_sync.engine.webrtc.data_channel import ChannelLink, Inbox
+from metered_sync.engine.webrtc.data_channel import ChannelLink, MessageInbox
 from metered_sync.events import DCClose, DCError, DCMessage, Event
 from metered_sync.wire.data_channels import measure
 from tests.conftest import wait_until
@@ -63,7 +63,7 @@ def close(pair: Pair, link: ChannelLink, timeout: float = 20) -> None:
 
 def test_an_inbox_is_bounded_in_bytes_and_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_channels, "MAX_INBOX", 100)
-    inbox = Inbox("inbox", maxsize=5)
+    inbox = MessageInbox("inbox", maxsize=5)
     for number in range(10):
         inbox.put(bytes([number]) * 40)
     assert (len(inbox), inbox.dropped) == (2, 8)

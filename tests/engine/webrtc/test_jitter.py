@@ -244,7 +244,7 @@ def test_it_holds_a_bounded_number_of_packets() -> None:
     for picture in sent:
         if picture[0].sequence_number % 700:
             receiver.take(*picture)
-        assert len(receiver.raw._RTCRtpReceiver__jitter_buffer._waiting) <= jitter.CAPACITY
+        assert len(receiver.raw._RTCRtpReceiver__jitter_buffer._waiting) <= jitter.MAX_WAITING
 
 
 # --- where nobody reads ---------------------------------------------------------------
@@ -255,11 +255,11 @@ def test_what_nobody_wants_is_not_decoded(codec: str, clock: Clock) -> None:
     receiver, decoder = Receiver(), Decoder(codec)
     sent = packets(codec, encoded(codec, 60, keys=(45,)))
     handed = [item for picture in sent[:10] for item in receiver.take(*picture)]
-    receiver.taker.wants = False
+    receiver.consumer.wants = False
     for picture in sent[10:30]:
         assert receiver.take(*picture) == []
-    assert (receiver.taker.left_out, receiver.plis) == (20, 0)
-    receiver.taker.wants = True
+    assert (receiver.consumer.left_out, receiver.plis) == (20, 0)
+    receiver.consumer.wants = True
     for picture in sent[30:]:
         clock.now += FRAME / 90000
         handed += receiver.take(*picture)
@@ -271,19 +271,19 @@ def test_what_nobody_wants_is_not_decoded(codec: str, clock: Clock) -> None:
 def test_sound_that_nobody_wants_is_not_decoded() -> None:
     receiver = Receiver("audio")
     assert len(receiver.take(*sound(range(3)))) == 3
-    receiver.taker.wants = False
+    receiver.consumer.wants = False
     assert receiver.take(*sound(range(3, 100))) == []
-    assert receiver.taker.left_out == 97
-    receiver.taker.wants = True
+    assert receiver.consumer.left_out == 97
+    receiver.consumer.wants = True
     assert [frame.data for _, frame in receiver.take(*sound(range(100, 102)))] == [b"d", b"e"]
 
 
 def test_another_taker() -> None:
     first, second = Receiver(), Receiver()
-    jitter.take_over(first.raw, second.taker)
-    second.taker.wants = False
+    jitter.take_over(first.raw, second.consumer)
+    second.consumer.wants = False
     assert first.take(*packets("vp8", [[b"\x10\0"]])[0]) == []
-    assert (first.taker.left_out, second.taker.left_out) == (0, 1)
+    assert (first.consumer.left_out, second.consumer.left_out) == (0, 1)
 
 
 # --- sound ----------------------------------------------------------------------------

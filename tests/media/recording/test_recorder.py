@@ -60,7 +60,7 @@ class Clapper(Source):
                 picture[120:] = 128
                 frame = VideoFrame.from_ndarray(picture, "yuv420p")
                 frame.pts, frame.time_base = 7_000_000 + number * 9000, Fraction(1, 90000)
-                going = feed.lanes["video"].put(frame, number * STEP, number * STEP)
+                going = feed.queues["video"].put(frame, number * STEP, number * STEP)
                 number += 1
                 while going and sounds * 0.02 < number * STEP:
                     at = sounds * 960 + np.arange(960) - round(skew * RATE)
@@ -69,7 +69,7 @@ class Clapper(Source):
                     sound = AudioFrame.from_ndarray(wave[None], "s16", "mono")
                     sound.sample_rate, sound.pts = RATE, sounds * 960
                     sound.time_base = Fraction(1, RATE)
-                    going = feed.lanes["audio"].put(sound, sounds * 0.02, sounds * 0.02)
+                    going = feed.queues["audio"].put(sound, sounds * 0.02, sounds * 0.02)
                     sounds += 1
 
         super().__init__("Clapper", {"video": 3, "audio": 15}, produce)

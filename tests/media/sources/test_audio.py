@@ -35,8 +35,8 @@ def tone(frequency: float, seconds: float, rate: int = 16000, peak: float = 8000
 
 def played(source: AudioSource) -> NDArray[Any]:
     """Return what the source is going to play: the left channel, without silence around it."""
-    source._lane.add(source._converter.flush())
-    left: NDArray[Any] = np.frombuffer(source._lane.sound, np.int16)[::2]
+    source._queue.add(source._converter.flush())
+    left: NDArray[Any] = np.frombuffer(source._queue.sound, np.int16)[::2]
     (loud,) = np.nonzero(left)
     return left[loud[0] : loud[-1] + 1].copy()
 
@@ -67,7 +67,7 @@ class Pushing:
 
 def waiting(source: AudioSource, calls: int = 1) -> None:
     """Wait until that many pushes are under way and the buffer is full."""
-    wait_until(lambda: len(source._turns) == calls and not source._lane.room, what="pushes wait")
+    wait_until(lambda: len(source._turns) == calls and not source._queue.room, what="pushes wait")
 
 
 # --- what is pushed is what is played ---------------------------------------------------
@@ -247,7 +247,7 @@ def test_silence_where_there_is_nothing_to_play() -> None:
 
 def test_after_a_stall_nothing_comes_in_a_burst(monkeypatch: pytest.MonkeyPatch) -> None:
     source = AudioSource()
-    monkeypatch.setattr(live, "UNHEARD", 60.0)  # the listener is there, only slow
+    monkeypatch.setattr(live, "UNTAKEN_KEPT", 60.0)  # the listener is there, only slow
     with Listener(source.audio) as ear:
         source.push(tone(440, 1))
         ear.wait_for(10)
@@ -265,11 +265,11 @@ def test_after_a_stall_nothing_comes_in_a_burst(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_caller_that_pushes_as_it_goes_makes_no_gaps() -> None:
     source = AudioSource(input_rate=48000)
-    lane = source._lane
+    queue = source._queue
 
     def take() -> NDArray[Any]:
         with source._feed.lock:
-            frame: Any = lane._next().frame
+            frame: Any = queue._next().frame
         return frame.to_ndarray()[0, ::2]
 
     wave = np.arange(1, 480 * 3 + 1, dtype=np.int16)
@@ -343,7 +343,7 @@ def test_while_nobody_consumes_a_push_waits_for_a_while_only(
 
 
 def test_time_passes_while_a_consumer_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "UNHEARD", 0.1)
+    monkeypatch.setattr(live, "UNTAKEN_KEPT", 0.1)
     source = AudioSource(max_buffered_seconds=0.3)
     with Listener(source.audio) as ear:
         ear.wait_for(2)

@@ -102,7 +102,7 @@ def write(
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing be dropped because this machine is busy."""
-    for bound in ("GRACE", "BEHIND", "LINGER"):
+    for bound in ("MAX_OVERDUE", "MAX_PRODUCER_LAG", "END_WAIT"):
         monkeypatch.setattr(tracks_module, bound, 60.0)
 
 

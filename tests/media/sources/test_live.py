@@ -87,19 +87,19 @@ def test_pictures_are_left_out_where_decoding_takes_too_long(
     def produce(feed: Feed) -> None:
         nonlocal decoded
         playout = Playout(feed)
-        lane = feed.lanes["video"]
-        lane.wanted = True
+        queue = feed.queues["video"]
+        queue.wanted = True
         ready = 0.0  # when the next packet has come over the network
         with av.open(str(path)) as container:
             for packet in container.demux(video=0):
-                before = len(lane.queue), lane.queue and lane.queue[-1].due
+                before = len(queue.items), queue.items and queue.items[-1].due
                 while feed.clock() < ready:
                     time.sleep(0.001)
                 playout.put(packet)
                 ready += 0.04
-                if (len(lane.queue), lane.queue and lane.queue[-1].due) != before:
+                if (len(queue.items), queue.items and queue.items[-1].due) != before:
                     decoded += 1
-                    late.append(feed.clock() - lane.queue[-1].due)
+                    late.append(feed.clock() - queue.items[-1].due)
                     began = feed.clock()
                     while feed.clock() < began + 0.08:
                         time.sleep(0.001)

@@ -290,7 +290,7 @@ def test_the_newest_is_shown_again_where_no_other_follows(
         assert {read_number(f.to_ndarray(format="bgr24")) for f in eye.frames[-3:]} == {2}
         assert np.diff(eye.pts()).min() > 0
         assert len({id(frame) for frame in eye.frames}) == len(eye.frames)  # each its own
-    monkeypatch.setattr(live, "UNHEARD", 0.05)
+    monkeypatch.setattr(live, "UNTAKEN_KEPT", 0.05)
     time.sleep(0.1)
     with Listener(source.video) as eye:  # also for one who comes later
         eye.wait_for(1)
@@ -336,7 +336,7 @@ def test_end_shows_the_last_picture() -> None:
 
 
 def test_end_ends_also_when_the_consumer_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "UNHEARD", 0.1)
+    monkeypatch.setattr(live, "UNTAKEN_KEPT", 0.1)
     source = VideoSource(64, 48, fps=100)
     with Listener(source.video) as eye:
         source.write(number(1))
@@ -352,7 +352,7 @@ def test_ending_wakes_who_writes(how: str) -> None:
     track: Any = source.video
     writer = threading.Thread(target=source.write, args=(plain(),))
     writer.start()
-    wait_until(lambda: source._lane._new)
+    wait_until(lambda: source._queue._new)
     {"end": source.end, "stop": source.stop, "the track": track.stop}[how]()
     if how == "end":
         shown(source)
@@ -417,7 +417,7 @@ def test_pictures_of_changing_sizes_reach_a_subscriber(shared_cloud: LocalCloud)
         finally:
             stop.set()
             writer.join(10)
-        last = source._lane._newest
+        last = source._queue._newest
         assert last is not None
         wanted = read_number(last.to_ndarray(format="bgr24"))
         while read_number(track.read(timeout=20)) != wanted:

@@ -8,7 +8,7 @@ import pytest
 from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
 
 from metered_sync import MediaError, MediaStream
-from metered_sync.engine.webrtc.peer_connection import IncomingTrack
+from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.media.sources.base import as_tracks
 from metered_sync.media.tracks.track import RemoteTrack
 from metered_sync.testing import PatternSource, ToneSource

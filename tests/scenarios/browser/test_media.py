@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from metered_sync import RemoteTrack, SfuClient, from_file
-from metered_sync.engine.webrtc import peer_connection as rtc
+from metered_sync.engine.webrtc import incoming
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource, dominant_frequency, read_number
 from tests.conftest import ROOT, missing, wait_until
@@ -217,7 +217,7 @@ def test_pictures_of_a_browser_that_nobody_read(
     tab: Tab, sfu: SfuClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are not decoded; who begins to read gets a new key frame."""
-    monkeypatch.setattr(rtc, "LINGER", 0.3)
+    monkeypatch.setattr(incoming, "UNREAD_DECODING", 0.3)
     tab.start(JOIN + "return publish(await camera(), 'unread')")
     track = sfu.subscribe(sfu.wait_for_track(name="unread", timeout=15))
     wait_until(lambda: track.frames_received > track.stats()["frames_decoded"] + 20, 20)

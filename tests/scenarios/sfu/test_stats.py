@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from metered_sync import SfuClient
-from metered_sync.engine.webrtc.stats import Meter
+from metered_sync.engine.webrtc.stats import BitrateMeter
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource
 from tests.conftest import wait_until
@@ -100,7 +100,7 @@ def test_what_has_ended_is_not_listed(pair: Any) -> None:
 def test_a_meter(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("metered_sync.engine.webrtc.stats.time.monotonic", lambda: now)
-    meter = Meter()
+    meter = BitrateMeter()
     assert meter.rate() == 0
     for _ in range(100):  # 1000 bytes each 10 ms
         now += 0.01

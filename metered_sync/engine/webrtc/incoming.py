@@ -1,0 +1,155 @@
+"""Spread the frames of a received track over those who read it."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+import weakref
+from collections.abc import Collection
+from typing import Any
+
+from aiortc import RTCRtpReceiver
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+
+from metered_sync.bridge.reader import Reader
+from metered_sync.engine.webrtc import jitter
+from metered_sync.engine.webrtc.media_frames import Frame
+from metered_sync.engine.webrtc.stats import Received
+
+__all__ = ["IncomingTrack"]
+
+UNREAD_DECODING = 10.0
+"""Seconds for which a track is decoded with nobody reading it, so that somebody who reads now
+and then, or begins to, gets a picture at once."""
+
+
+class IncomingTrack:
+    """A remote track's frames, spread over its readers.
+
+    Frames are taken from aiortc as they come, whether somebody reads or not: its own
+    queue is unbounded. They are decoded while somebody reads, and ``UNREAD_DECODING`` seconds
+    longer; see :mod:`metered_sync.engine.webrtc.jitter`. Readers are held weakly, for they hold
+    their client, which the engine must not keep alive; the tuple is replaced, not changed,
+    so that the loop reads it without the lock that guards replacing it.
+
+    The media connection under it may be rebuilt: :meth:`run` then goes on with another
+    receiver. Readers see a pause, and timestamps that go on rising.
+    """
+
+    def __init__(
+        self, kind: str, *, id: str, name: str | None = None, stream_id: str | None = None
+    ) -> None:
+        self.kind = kind
+        self.id = id
+        self.name = name
+        self.stream_id = stream_id
+        self.frames = 0
+        """Frames that came so far, decoded or not."""
+        self.decoded = 0
+        """Frames decoded so far."""
+        self.restarts = 0
+        """How often the connection under it was rebuilt."""
+        self.last = -math.inf
+        """When the latest frame came (``time.monotonic()``)."""
+        self.latency = 0.0
+        """Seconds between the latest frame's first packet and the frame: buffers, decoding."""
+        self.ended = False
+        self.error: BaseException | None = None
+        self.received = Received()
+        self._readers: tuple[weakref.ref[Reader[Any]], ...] = ()
+        self._lock = threading.Lock()
+        self._until: float | None = None
+        """Up to when to decode if nobody reads."""
+        self._offset: int | None = 0
+        """What to add to timestamps; ``None``: find out with the next frame."""
+        self._time = 0.0
+        """The timestamp of the latest frame that was decoded, in seconds."""
+        self._spread_at = -math.inf
+        """When that came."""
+
+    @property
+    def readers(self) -> list[Reader[Any]]:
+        """Readers that somebody still holds."""
+        return [reader for ref in self._readers if (reader := ref()) is not None]
+
+    def add(self, reader: Reader[Any]) -> None:
+        """Spread frames to one more reader, from now on; any thread."""
+        with self._lock:
+            alive = [r for r in self.readers if not r.ended]
+            self._readers = tuple(weakref.ref(r) for r in (*alive, reader))
+        if self.ended:  # perhaps just now, without having seen this reader
+            reader.end(self.error)
+
+    def remove(self, reader: Reader[Any]) -> None:
+        """Leave a reader out; any thread."""
+        with self._lock:
+            self._readers = tuple(weakref.ref(r) for r in self.readers if r is not reader)
+
+    def take_over(self, receiver: RTCRtpReceiver, retransmissions: Collection[int]) -> None:
+        """Decide from now on what a receiver decodes, and count its packets.
+
+        ``retransmissions`` are payload types.
+        """
+        self.received.watch(receiver, retransmissions)
+        jitter.take_over(receiver, self)
+
+    def wanted(self) -> bool:
+        """Whether frames are to be decoded: somebody reads, or did so a moment ago."""
+        now = time.monotonic()
+        if self._until is None or any(ref() is not None for ref in self._readers):
+            self._until = now + UNREAD_DECODING
+        return now < self._until
+
+    def leave_out(self) -> None:
+        """Count a frame that came, and is not decoded."""
+        self.last = time.monotonic()
+        self.frames += 1
+
+    async def run(self, track: MediaStreamTrack) -> None:
+        """Take frames until no more come. Whoever runs this knows why, and what to do then."""
+        if self.decoded:
+            self._offset = None
+        try:
+            while not self.ended:
+                frame: Any = await track.recv()
+                self._spread(frame)
+        except MediaStreamError:
+            pass
+
+    def _spread(self, frame: Frame) -> None:
+        # On its own, lest a name in run() holds a reader until the next frame comes.
+        now = time.monotonic()
+        if frame.pts is not None and frame.time_base:
+            arrived = self.received.arrived(frame.pts)
+            if arrived is not None:
+                self.latency = now - arrived
+            if self._offset is None:
+                # The new receiver's clock begins anew; the pause has passed on ours.
+                due = self._time + max(now - self._spread_at, float(frame.time_base))
+                self._offset = math.ceil(due / frame.time_base) - frame.pts
+            frame.pts += self._offset
+            self._time = float(frame.pts * frame.time_base)
+        self.last = self._spread_at = now
+        self.frames += 1
+        self.decoded += 1
+        for reader in self.readers:
+            reader.put(frame)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """End all readers: they drain, then get ``error`` or ``ClosedError``."""
+        if not self.ended:
+            self.ended, self.error = True, error
+            for reader in self.readers:
+                reader.end(error)
+
+    def stats(self) -> dict[str, Any]:
+        """Return what was received so far; any thread."""
+        return {
+            "kind": self.kind,
+            "id": self.id,
+            "name": self.name,
+            **self.received.stats(),
+            "frames_decoded": self.decoded,
+            "restarts": self.restarts,
+        }
