@@ -99,10 +99,10 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from metered_sync.media.sources.video import VideoSource as VideoSource
     from metered_sync.media.tracks.callbacks import FrameCallback as FrameCallback
     from metered_sync.media.tracks.capture import VideoCapture as VideoCapture
+    from metered_sync.media.tracks.frame_queue import FrameQueue as FrameQueue
     from metered_sync.media.tracks.iteration import iter_frames as iter_frames
     from metered_sync.media.tracks.pcm import PcmReader as PcmReader
     from metered_sync.media.tracks.stream import MediaStream as MediaStream
-    from metered_sync.media.tracks.track import FrameQueue as FrameQueue
     from metered_sync.media.tracks.track import RemoteTrack as RemoteTrack
     from metered_sync.peer import MeteredPeer as MeteredPeer
     from metered_sync.remote_peer import RemotePeer as RemotePeer
@@ -230,7 +230,7 @@ _MODULES = {
     "FileSource": "metered_sync.media.sources.files",
     "ForkedError": "metered_sync.errors",
     "FrameCallback": "metered_sync.media.tracks.callbacks",
-    "FrameQueue": "metered_sync.media.tracks.track",
+    "FrameQueue": "metered_sync.media.tracks.frame_queue",
     "GoingAway": "metered_sync.events",
     "IceCandidateError": "metered_sync.events",
     "IceServer": "metered_sync.events",

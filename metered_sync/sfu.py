@@ -14,7 +14,7 @@ from metered_sync.engine.sfu.link import Incoming, Outgoing, SfuLink, SfuOptions
 from metered_sync.engine.webrtc.encoding import check_encoding
 from metered_sync.events import IceServer
 from metered_sync.media.sources.base import as_tracks
-from metered_sync.media.tracks.track import RemoteTrack
+from metered_sync.media.tracks.track import RemoteTrack, core_of
 from metered_sync.sfu_api import check_credentials
 from metered_sync.wire.sfu import SessionInfo, TrackInfo
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
@@ -311,14 +311,14 @@ class SfuClient(Client[SfuLink]):
             MeteredTimeoutError: Not done before the deadline; as for ``SfuError``.
         """
         deadline = self._deadline(timeout)
-        if not isinstance(track, RemoteTrack) or track._owner is not self:
+        if not isinstance(track, RemoteTrack) or core_of(track).owner is not self:
             raise ValueError(f"{track!r} is not a track that this SfuClient subscribed to")
         link = self._connected("unsubscribe")
         if not track.ended:
             self._run(
                 link,
                 link.unsubscribe,
-                track._incoming,
+                core_of(track).incoming,
                 deadline=deadline,
                 what=f"unsubscribe from {track!r}",
             )

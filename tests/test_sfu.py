@@ -435,7 +435,7 @@ def test_a_track_keeps_its_client_alive(shared_cloud: LocalCloud) -> None:
         track = watch()
         gc.collect()
         assert track.frames().get(timeout=10) is not None
-        track._owner.close()
+        track._core.owner.close()
 
 
 def test_track_infos_are_values() -> None:

@@ -1,4 +1,4 @@
-"""Pictures as arrays."""
+"""Convert video frames to arrays of pixels."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from metered_sync.errors import MediaError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Pixels", "check_format"]
+__all__ = ["PixelConverter", "check_format"]
 
-FORMATS = (
+PIXEL_FORMATS = (
     *("bgr24", "rgb24", "gray", "bgra", "rgba", "abgr", "argb", "gbrp"),
     *("yuv420p", "yuvj420p", "nv12", "yuv444p", "yuvj444p", "yuyv422"),
     *("gray16le", "rgb48le", "rgba64le", "grayf32le"),
 )
-"""What can be had, by FFmpeg's names. (PyAV 14 to 16 crash with some of the others.)"""
-HALVED = ("yuv420p", "yuvj420p", "nv12", "yuyv422")
-"""Those whose arrays hold colours at half the size, and so no odd sizes."""
-PLANAR = ("yuv420p", "yuvj420p", "nv12")
-"""What decoders give, as a rule: the first plane is the picture in grey."""
+"""Pixel formats that arrays can have, by FFmpeg's names. (PyAV 14 to 16 crash with some others.)"""
+EVEN_SIZE_FORMATS = ("yuv420p", "yuvj420p", "nv12", "yuyv422")
+"""Pixel formats that hold colours at half the size, and so have no odd sizes."""
+GREY_FIRST_FORMATS = ("yuv420p", "yuvj420p", "nv12")
+"""Pixel formats of decoders, as a rule, whose first plane is the picture in grey."""
 
 
 def _accepts_threads() -> bool:
@@ -36,33 +36,33 @@ def _accepts_threads() -> bool:
     return True
 
 
-# Where FFmpeg may convert on several threads, it starts as many as there are processors.
 ONE_THREAD: dict[str, Any] = {"threads": 1} if _accepts_threads() else {}
+"""Arguments of a conversion on one thread: FFmpeg starts one for each processor, if it may."""
 
 
 def check_format(format: object) -> None:
-    """Raise ``TypeError`` or ``ValueError`` for what a picture cannot be had as."""
+    """Raise ``TypeError`` or ``ValueError`` for a pixel format that arrays cannot have."""
     if not isinstance(format, str):
         raise TypeError(f"format must be a str, not {type(format).__name__}")
-    if format not in FORMATS:
-        raise ValueError(f"pictures can be had as {', '.join(FORMATS)}, not as {format!r}")
+    if format not in PIXEL_FORMATS:
+        raise ValueError(f"pictures can be had as {', '.join(PIXEL_FORMATS)}, not as {format!r}")
 
 
-class Pixels:
-    """Makes arrays of frames; keeps what the next conversion can use again. Any thread."""
+class PixelConverter:
+    """Convert frames to arrays, on any thread, with converters that are used again."""
 
     def __init__(self) -> None:
         self._idle: deque[VideoReformatter] = deque()  # as many as work at once
 
-    def of(self, frame: VideoFrame, format: str) -> NDArray[Any]:
+    def convert(self, frame: VideoFrame, format: str) -> NDArray[Any]:
         """Return a picture as an array of its own: contiguous, and writable."""
-        if format in HALVED and (frame.width % 2 or frame.height % 2):
+        if format in EVEN_SIZE_FORMATS and (frame.width % 2 or frame.height % 2):
             raise MediaError(
                 f"a picture of {frame.width}x{frame.height} pixels cannot be had as {format!r}, "
                 'which needs even sizes: ask for another format, "bgr24" for instance'
             )
         full = frame.color_range == ColorRange.JPEG or frame.format.name == "yuvj420p"
-        if full and format == "gray" and frame.format.name in PLANAR:
+        if full and format == "gray" and frame.format.name in GREY_FIRST_FORMATS:
             plane = frame.planes[0]
             rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
             luma: NDArray[Any] = rows[: frame.height, : frame.width].copy()

@@ -1,4 +1,4 @@
-"""Single pictures: to look at, to keep, to send to a notebook."""
+"""Take single pictures of a track, and write them as JPEG or PNG."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 from av import CodecContext, VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from metered_sync.media.pixels import ONE_THREAD, Pixels
+from metered_sync.media.pixels import ONE_THREAD, PixelConverter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Snapshot", "jpeg", "png"]
 
-QUALITY = 90
-"""Of a picture to keep, from 1 to 100."""
-COARSEST, FINEST = 31, 2
-"""FFmpeg's scale for the same."""
+JPEG_QUALITY = 90
+"""The quality of a JPEG unless told otherwise, from 1 to 100."""
+COARSEST_QUANTISER, FINEST_QUANTISER = 31, 2
+"""The ends of FFmpeg's scale for the quality of a JPEG."""
 
 
 class Snapshot:
@@ -40,12 +40,12 @@ class Snapshot:
 
     @property
     def width(self) -> int:
-        """In pixels."""
+        """The picture's width in pixels."""
         return self._frame.width
 
     @property
     def height(self) -> int:
-        """In pixels."""
+        """The picture's height in pixels."""
         return self._frame.height
 
     @property
@@ -59,9 +59,9 @@ class Snapshot:
 
         ``array[..., ::-1]`` is RGB, as matplotlib and Pillow have it.
         """
-        return Pixels().of(self._frame, "bgr24")
+        return PixelConverter().convert(self._frame, "bgr24")
 
-    def save(self, path: str | os.PathLike[str], *, quality: int = QUALITY) -> None:
+    def save(self, path: str | os.PathLike[str], *, quality: int = JPEG_QUALITY) -> None:
         """Write the picture to a file, as JPEG or PNG by the name's end.
 
         Args:
@@ -83,11 +83,11 @@ class Snapshot:
         return jpeg(self._frame)
 
 
-def jpeg(frame: VideoFrame, *, width: int | None = None, quality: int = QUALITY) -> bytes:
+def jpeg(frame: VideoFrame, *, width: int | None = None, quality: int = JPEG_QUALITY) -> bytes:
     """Return a frame as a JPEG file, made smaller where it is wider than ``width`` pixels."""
     if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
         raise ValueError(f"quality must be a whole number from 1 to 100, not {quality!r}")
-    scale = str(round(COARSEST + (FINEST - COARSEST) * quality / 100))
+    scale = str(round(COARSEST_QUANTISER + (FINEST_QUANTISER - COARSEST_QUANTISER) * quality / 100))
     if width is None or width >= frame.width:
         width = frame.width
     height = max(1, round(frame.height * width / frame.width))
@@ -102,7 +102,7 @@ def png(frame: VideoFrame) -> bytes:
 
 def _rgb(frame: VideoFrame) -> VideoFrame:
     """Return a copy of a frame, which other readers may be using, for ourselves."""
-    return VideoFrame.from_ndarray(Pixels().of(frame, "rgb24"), format="rgb24")
+    return VideoFrame.from_ndarray(PixelConverter().convert(frame, "rgb24"), format="rgb24")
 
 
 def _encoded(frame: VideoFrame, codec: str, options: dict[str, str]) -> bytes:

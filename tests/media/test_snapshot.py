@@ -72,7 +72,7 @@ def test_snapshots_and_reads_do_not_take_each_others_pictures(picture: RemoteTra
         for _ in range(5):
             picture.snapshot(timeout=20)
         assert len(frames) >= 5
-    assert len(picture._incoming.readers) == 0  # and snapshots leave none behind
+    assert len(picture._core.incoming.readers) == 0  # and snapshots leave none behind
 
 
 def test_the_colours_are_opencvs() -> None:

@@ -223,7 +223,7 @@ def test_subscriptions_of_one_session_leave_nothing_but_their_sections(
                 frames.get(timeout=10)
 
         check(round_, rounds=30)  # aiortc's own buffers move meanwhile
-        assert len(track._incoming.readers) == 0
+        assert len(track._core.incoming.readers) == 0
 
 
 def test_clients_that_fail_leave_nothing(options: dict[str, str]) -> None:
@@ -263,7 +263,7 @@ def test_a_forgotten_client_is_closed_and_says_so(options: dict[str, str]) -> No
     for _ in range(5):
         track.frames()  # readers that nobody keeps do not pile up
     gc.collect()
-    assert len(track._incoming.readers) == 1
+    assert len(track._core.incoming.readers) == 1
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         del client, track, frames

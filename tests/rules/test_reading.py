@@ -167,7 +167,7 @@ def test_a_slow_reader_sees_fresh_pictures(options: dict[str, str]) -> None:
         assert frames.dropped > 40
         assert len(all_) <= 30
         assert unread.frames_received > 30
-        assert not unread._incoming.readers
+        assert not unread._core.incoming.readers
 
 
 def test_memory_stays_where_nobody_reads_or_too_slowly() -> None:
@@ -405,8 +405,8 @@ def test_readers_leave_nothing(options: dict[str, str]) -> None:
             sound.pcm().get(timeout=20)
 
         check(round_, rounds=15, per_round=4000)  # (aiortc's own buffers move meanwhile)
-        wait_until(lambda: gc.collect() is not None and len(picture._incoming.readers) == 1)
-        assert not sound._incoming.readers
+        wait_until(lambda: gc.collect() is not None and len(picture._core.incoming.readers) == 1)
+        assert not sound._core.incoming.readers
 
 
 def test_a_forgotten_reader_keeps_no_client(options: dict[str, str]) -> None:

@@ -23,15 +23,14 @@ import queue
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from metered_sync.bridge import guard
 from metered_sync.errors import MediaError, MeteredError, MeteredTimeoutError
 from metered_sync.media.notebook.output import Output, WidgetOutput, notebook, running_cell
 from metered_sync.media.notebook.views import Drawing, LevelMeter, Picture
-
-if TYPE_CHECKING:
-    from metered_sync.media.tracks.track import FrameQueue, RemoteTrack
+from metered_sync.media.tracks.core import TrackCore
+from metered_sync.media.tracks.frame_queue import FrameQueue, read_frames
 
 __all__ = ["Preview"]
 
@@ -59,14 +58,14 @@ class Preview:
     stays.
     """
 
-    def __init__(self, track: RemoteTrack, *, fps: float, width: int, quality: int) -> None:
+    def __init__(self, core: TrackCore, *, fps: float, width: int, quality: int) -> None:
         """Start; see :meth:`RemoteTrack.display`."""
         _check("fps", fps, 60)
         _check("width", width, 4096)
         _check("quality", quality, 100)
-        self._label = track._described()
+        self._label = core.label
         drawing: Drawing = LevelMeter()
-        if track.kind == "video":
+        if core.incoming.kind == "video":
             drawing = Picture(self._label, width, quality)
         shell = notebook()
         if shell is None:
@@ -74,7 +73,7 @@ class Preview:
                 f"display() shows the {self._label} in a Jupyter notebook, and this is none: "
                 "use snapshot().save('picture.jpg'), or read() for a window of your own"
             )
-        self._frames: FrameQueue = track.frames()
+        self._frames: FrameQueue = read_frames(core)
         with suppress(queue.Empty):
             self._frames.get_nowait()  # raises what ended the track, if it has ended
         self._drawing = drawing

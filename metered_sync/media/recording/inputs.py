@@ -19,7 +19,7 @@ from metered_sync.bridge.reader import Reader
 from metered_sync.engine.sending.tee import attach_reader, detach_reader
 from metered_sync.media.recording.alignment import Clock, Voice
 from metered_sync.media.recording.muxing import Pictures
-from metered_sync.media.tracks.track import RemoteTrack
+from metered_sync.media.tracks.track import RemoteTrack, core_of
 
 __all__ = ["SETTLE", "Item", "Lane", "Track"]
 
@@ -61,7 +61,7 @@ class Input(Reader[Any]):
     def attach(self, deadline: Deadline) -> None:
         """Have frames delivered."""
         if isinstance(self._track, RemoteTrack):
-            self._track._incoming.add(self)
+            core_of(self._track).incoming.add(self)
         else:
             engine = loop.current()
             what = f"record {self._lane.label}"
@@ -70,7 +70,7 @@ class Input(Reader[Any]):
     def detach(self) -> None:
         """Have no more delivered."""
         if isinstance(self._track, RemoteTrack):
-            self._track._incoming.remove(self)
+            core_of(self._track).incoming.remove(self)
         else:
             with contextlib.suppress(Exception):  # the interpreter may be about to exit
                 loop.current().post(detach_reader, self._track, self)
@@ -85,7 +85,7 @@ class Input(Reader[Any]):
         arrived = time.monotonic()
         epoch = 0
         if isinstance(self._track, RemoteTrack):
-            arrived -= self._track._incoming.latency
+            arrived -= core_of(self._track).incoming.latency
             epoch = self._track.restarts
         media = arrived if item.pts is None or item.time is None else item.time
         self._given += 1

@@ -17,7 +17,7 @@ from metered_sync.engine.sending.feed import TIMER_RESOLUTION
 from metered_sync.engine.sending.pushed import STILL_INTERVAL, PushedPictureQueue
 from metered_sync.engine.webrtc.media_frames import private_copy
 from metered_sync.errors import ClosedError, MeteredTimeoutError
-from metered_sync.media.pixels import Pixels
+from metered_sync.media.pixels import PixelConverter
 from metered_sync.media.sources.base import Source
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class VideoSource(Source):
             if picture.color_range != ColorRange.JPEG:
                 return picture
             # (What is sent goes from 16 to 235, and cannot say that it would not.)
-            picture, format = Pixels().of(picture, "bgr24"), "bgr24"
+            picture, format = PixelConverter().convert(picture, "bgr24"), "bgr24"
         if format not in CHANNELS and format not in PLANAR:
             known = ", ".join(repr(name) for name in (*CHANNELS, *PLANAR))
             raise ValueError(f"format must be one of {known}, not {format!r}")

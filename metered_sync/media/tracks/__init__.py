@@ -2,6 +2,7 @@
 
 ============= =========================================================================
 track         a track that a peer or the SFU sends
+core          what a track and its readers share
 frame_queue   its frames, for one reader
 callbacks     functions that are called with its frames
 capture       a track as OpenCV's ``VideoCapture``

@@ -1,4 +1,4 @@
-"""Functions that are called with a track's frames.
+"""Call functions with a track's frames.
 
 The callbacks of one track run one at a time, on a daemon thread of the track's own, which
 starts with the first of them. It ends with the track, or when the last one is closed; while
@@ -10,23 +10,21 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.dispatch import run_callback
 from metered_sync.bridge.loop import at_exit
 from metered_sync.errors import ClosedError, MeteredError, fresh
-
-if TYPE_CHECKING:
-    from metered_sync.media.tracks.frame_queue import FrameQueue
-    from metered_sync.media.tracks.track import RemoteTrack
+from metered_sync.media.tracks.core import TrackCore
+from metered_sync.media.tracks.frame_queue import FrameQueue, read_frames
 
 __all__ = ["FrameCallback", "FrameCallbacks"]
 
 
 class FrameCallback:
-    """A function that is called with a track's frames. Made by :meth:`RemoteTrack.on_frame`.
+    """Handle a function that is called with frames. Made by :meth:`RemoteTrack.on_frame`.
 
     Calling it calls the function, so that a decorated one stays what it was.
     """
@@ -53,11 +51,11 @@ class FrameCallback:
 
     @property
     def dropped(self) -> int:
-        """How many frames came and were not handed over: a newer one was there already."""
+        """Frames that were not handed over, because a newer one was there already."""
         return self._frames.dropped - self._before if self.active else self._dropped
 
     def close(self) -> None:
-        """Call it no more. A call that has begun is not waited for. Repeatable."""
+        """End the calls. A call that has begun is not waited for. Repeatable."""
         self._owner.remove(self)
 
     def __enter__(self) -> FrameCallback:
@@ -67,22 +65,24 @@ class FrameCallback:
         self.close()
 
     def deactivate(self) -> None:
-        """Mark it closed; what was counted stays."""
+        """Mark the callback closed; its count of dropped frames stays."""
         if self.active:
             self._dropped = self.dropped
             self.active = False
 
-    def run(self, frame: Any, track: RemoteTrack) -> None:
-        """Call the function; log what it raises, and tell the track's owner."""
-        what = f"a frame callback of {track._described()}"
-        on_error = getattr(track._owner, "on_error", None)
+    def run(self, frame: Any, core: TrackCore) -> None:
+        """Call the function; log its exception, and pass that to the owner's ``on_error``."""
+        what = f"a frame callback of {core.label}"
+        on_error = getattr(core.owner, "on_error", None)
         run_callback(self._context, self._function, frame, what, on_error)
 
 
 class FrameCallbacks:
-    """The callbacks of one track, and the thread that runs them."""
+    """Run the callbacks of one track, on a thread."""
 
-    def __init__(self, track: RemoteTrack) -> None:
+    def __init__(self, core: TrackCore, track: object) -> None:
+        """Prepare; ``track`` is kept alive with the core while there are callbacks."""
+        self._core = core
         self._track = track
         self._lock = threading.Lock()  # guards what follows; the tuple is replaced, not changed
         self._callbacks: tuple[FrameCallback, ...] = ()
@@ -90,19 +90,19 @@ class FrameCallbacks:
         self._thread: threading.Thread | None = None
 
     def add(self, function: Callable[[Any], object]) -> FrameCallback:
-        """Call a function from now on."""
+        """Call a function with each newest frame from now on."""
         with self._lock:
-            if self._track.ended:
-                error = self._track._incoming.error
+            if self._core.incoming.ended:
+                error = self._core.incoming.error
                 if error is not None:
                     raise fresh(error)
-                raise ClosedError(f"{self._track._described()} has ended: no more frames will come")
+                raise ClosedError(f"{self._core.label} has ended: no more frames will come")
             if self._frames is None:
-                frames = self._track.frames(mode="latest")
+                frames = read_frames(self._core, mode="latest")
                 thread = threading.Thread(
                     target=self._run,
                     args=(frames, self._thread),
-                    name=f"metered-sync-frames ({self._track._described()})",
+                    name=f"metered-sync-frames ({self._core.label})",
                     daemon=True,
                 )
                 thread.start()
@@ -113,8 +113,8 @@ class FrameCallbacks:
             return callback
 
     def remove(self, callback: FrameCallback) -> None:
-        """Call one no more."""
-        guard.check_process(self._track._born, self._track._described())
+        """End the calls of one callback."""
+        self._core.check_process()
         with self._lock:
             callback.deactivate()
             self._callbacks = tuple(c for c in self._callbacks if c.active)
@@ -123,12 +123,12 @@ class FrameCallbacks:
                 self._frames = None
 
     def stop(self) -> None:
-        """Call none of them any more."""
+        """End the calls of all callbacks."""
         for callback in self._callbacks:
             self.remove(callback)
 
     def join(self, deadline: Deadline) -> None:
-        """Wait for the thread to end."""
+        """Wait for the callbacks' thread to end."""
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(min(deadline.left(), threading.TIMEOUT_MAX))
 
@@ -139,7 +139,7 @@ class FrameCallbacks:
             for frame in frames:
                 for callback in self._callbacks:
                     if callback.active:
-                        callback.run(frame, self._track)
+                        callback.run(frame, self._core)
                 # Until the next one, nothing of this must be kept alive from here.
                 frame = callback = None  # type: ignore[assignment]
         except MeteredError:
@@ -151,12 +151,12 @@ class FrameCallbacks:
 
 
 _running: set[FrameCallbacks] = set()
-"""Those whose thread runs; ``add`` and ``discard`` are atomic."""
+"""Callbacks whose thread runs; ``add`` and ``discard`` are atomic."""
 
 
 def _stop_all(deadline: Deadline) -> None:
-    """Let callbacks come to their end before the interpreter does."""
-    mine = [c for c in tuple(_running) if c._track._born == guard.generation()]
+    """End all callbacks before the interpreter exits."""
+    mine = [c for c in tuple(_running) if c._core.born == guard.generation()]
     for callbacks in mine:
         callbacks.stop()
     for callbacks in mine:

@@ -1,4 +1,4 @@
-"""A track as OpenCV's ``VideoCapture``."""
+"""Read a track as OpenCV's ``VideoCapture`` reads a camera."""
 
 from __future__ import annotations
 
@@ -14,26 +14,25 @@ from av import AudioFrame, VideoFrame
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.errors import ClosedError
+from metered_sync.media.tracks.core import TrackCore
 from metered_sync.media.tracks.frame_queue import FrameQueue
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from metered_sync.media.tracks.track import RemoteTrack
-
 __all__ = ["VideoCapture"]
 
-# OpenCV's numbers for what get() answers: cv2.CAP_PROP_POS_MSEC and so on.
 POS_MSEC, POS_FRAMES, FRAME_WIDTH, FRAME_HEIGHT, FPS = 0, 1, 3, 4, 5
-ENOUGH = 3
+"""OpenCV's numbers for the properties that ``get()`` answers: ``cv2.CAP_PROP_POS_MSEC``, …."""
+FPS_PICTURES = 3
 """Pictures whose times tell the frame rate."""
 
 
-class _Arrivals(FrameQueue):
-    """The newest frame, and when the latest ones were taken."""
+class _TimedFrameQueue(FrameQueue):
+    """Hold the newest frame, and the timestamps of the latest ones."""
 
-    def __init__(self, label: str, track: RemoteTrack) -> None:
-        super().__init__(label, track, maxsize=1)
+    def __init__(self, label: str, core: TrackCore) -> None:
+        super().__init__(label, core, maxsize=1)
         self.times: deque[float] = deque(maxlen=31)
 
     def put(self, item: AudioFrame | VideoFrame) -> None:
@@ -43,19 +42,19 @@ class _Arrivals(FrameQueue):
 
 
 class VideoCapture:
-    """Reads a track as OpenCV's ``cv2.VideoCapture`` reads a camera; OpenCV is not needed.
+    """Read a track as OpenCV's ``cv2.VideoCapture`` reads a camera; OpenCV is not needed.
 
     Made by :meth:`RemoteTrack.capture`. It gives the newest picture each time, and never the
     same one twice. Safe to use from many threads at once.
     """
 
-    def __init__(self, track: RemoteTrack, *, timeout: float | None = None) -> None:
+    def __init__(self, core: TrackCore, *, timeout: float | None = None) -> None:
         """Start reading; see :meth:`RemoteTrack.capture`."""
         self._timeout = Deadline.of(timeout).timeout
-        self._track = track
-        self._label = f"capture of {track._described()}"
+        self._core = core
+        self._label = f"capture of {core.label}"
         self._born = guard.generation()
-        self._frames = _Arrivals(self._label, track)
+        self._frames = _TimedFrameQueue(self._label, core)
         self._lock = threading.Lock()  # guards what follows
         self._held: VideoFrame | None = None  # came while get() waited; not grabbed yet
         self._grabbed: VideoFrame | None = None
@@ -64,7 +63,7 @@ class VideoCapture:
         self._position = 0.0
         self._count = 0
         self._released = False
-        track._incoming.add(self._frames)
+        core.incoming.add(self._frames)
 
     def __repr__(self) -> str:
         state = "open" if self.isOpened() else "closed"
@@ -125,7 +124,7 @@ class VideoCapture:
             self._wait(lambda: self._size != (0, 0), deadline)
             return float(self._size[propId - FRAME_WIDTH])
         if propId == FPS:
-            self._wait(lambda: len(self._frames.times) >= ENOUGH, deadline)
+            self._wait(lambda: len(self._frames.times) >= FPS_PICTURES, deadline)
             times = sorted(self._frames.times)
             interval = statistics.median(
                 [after - before for before, after in itertools.pairwise(times)] or [0.0]
@@ -201,7 +200,7 @@ class VideoCapture:
                 self._size = (frame.width, frame.height)
 
     def _picture(self, frame: VideoFrame, image: NDArray[Any] | None) -> NDArray[Any]:
-        array = self._track._pixels.of(frame, "bgr24")
+        array = self._core.converter.convert(frame, "bgr24")
         if image is None or image.shape != array.shape or image.dtype != array.dtype:
             return array
         image[...] = array

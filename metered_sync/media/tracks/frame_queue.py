@@ -1,24 +1,25 @@
-"""A track's frames on their way to one reader."""
+"""Queue a track's frames for one reader."""
 
 from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from av import AudioFrame, VideoFrame
 
 from metered_sync.bridge.reader import Reader
 from metered_sync.errors import ClosedError
+from metered_sync.media.tracks.core import TrackCore
 
-if TYPE_CHECKING:
-    from metered_sync.media.tracks.track import RemoteTrack
+__all__ = ["FrameQueue", "read_frames"]
 
-__all__ = ["FrameQueue"]
+FIFO_SIZE = {"audio": 500, "video": 30}
+"""Frames that a first-in, first-out reader holds: ten seconds of sound, one of pictures."""
 
 
 class FrameQueue(Reader[Any]):
-    """A track's frames, for one reader: ``av.VideoFrame`` or ``av.AudioFrame``, by its kind.
+    """Read a track's frames: ``av.VideoFrame`` or ``av.AudioFrame``, by its kind.
 
     In mode ``"latest"`` it holds the newest frame only, and never gives the same one
     twice; in mode ``"fifo"`` it holds a bounded number and drops the oldest. ``dropped``
@@ -26,9 +27,9 @@ class FrameQueue(Reader[Any]):
     shared with them, and not to be changed.
     """
 
-    def __init__(self, label: str, track: RemoteTrack, *, maxsize: int) -> None:
+    def __init__(self, label: str, core: TrackCore, *, maxsize: int) -> None:
         super().__init__(label, maxsize=maxsize)
-        self._track = track  # it, and with it its client, must not be collected while read
+        self._core = core  # and with it the client, which must not be collected while this is read
         self._arrived = -math.inf
 
     @property
@@ -72,7 +73,28 @@ class FrameQueue(Reader[Any]):
     def close(self) -> None:
         """Stop receiving. What is queued can still be read; blocked readers wake."""
         super().close()
-        self._track._incoming.remove(self)
+        self._core.incoming.remove(self)
 
     def _own(self, frame: Any) -> Any:
-        return self._track._twins.of(frame) if isinstance(frame, VideoFrame) else frame
+        return self._core.cloner.clone(frame) if isinstance(frame, VideoFrame) else frame
+
+
+def read_frames(
+    core: TrackCore,
+    *,
+    mode: Literal["latest", "fifo"] | None = None,
+    maxsize: int | None = None,
+) -> FrameQueue:
+    """Return a new reader of a track's frames; see :meth:`RemoteTrack.frames`."""
+    core.check_process()
+    kind = core.incoming.kind
+    if mode is None:
+        mode = "latest" if kind == "video" else "fifo"
+    if mode not in ("latest", "fifo"):
+        raise ValueError(f'mode must be "latest" or "fifo", not {mode!r}')
+    if mode == "latest" and maxsize not in (None, 1):
+        raise ValueError('maxsize goes with mode="fifo"; "latest" holds one frame')
+    size = 1 if mode == "latest" else FIFO_SIZE[kind] if maxsize is None else maxsize
+    queue = FrameQueue(f"{mode} frames of {core.label}", core, maxsize=size)
+    core.incoming.add(queue)
+    return queue

@@ -1,4 +1,4 @@
-"""Sound as arrays of samples, in pieces of one length."""
+"""Cut a track's sound into arrays of samples, all of one length."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from metered_sync.bridge.deadline import Deadline, wait
 from metered_sync.engine.webrtc.media_frames import interleaved, sound_kind
 from metered_sync.errors import ClosedError, MeteredError, MeteredTimeoutError
 from metered_sync.media.sources.sound_input import check_rate
+from metered_sync.media.tracks.frame_queue import FrameQueue
 from metered_sync.media.tracks.shared_frames import keep_in_child
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from metered_sync.media.tracks.frame_queue import FrameQueue
 
 __all__ = ["PcmReader"]
 

@@ -1,4 +1,4 @@
-"""FFmpeg's objects on callers' threads: which may be shared, and what a fork does to them.
+"""Share FFmpeg's objects between threads, and keep them from being freed in a forked child.
 
 Several readers of a track get the same picture. A ``VideoFrame`` keeps what it was last
 converted with, so two threads that convert one frame at the same moment crash the
@@ -20,25 +20,27 @@ from typing import Any
 from av import VideoFrame
 from av.filter import Graph
 
-__all__ = ["Twins", "keep_in_child"]
+__all__ = ["FrameCloner", "keep_in_child"]
 
-_keep: weakref.WeakSet[Any] = weakref.WeakSet()
-_graveyard: list[Any] = []
+_kept: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Objects that a child which is forked from now on must not free."""
+_never_freed: list[Any] = []
+"""Strong references to those, in a child."""
 
 
 def keep_in_child(owner: object) -> None:
     """Never free ``owner``, and what it refers to, in a child that is forked from now on."""
-    _keep.add(owner)
+    _kept.add(owner)
 
 
-class Twins:
-    """Makes frames that share the pixels of others, and nothing else. Any thread."""
+class FrameCloner:
+    """Make frames that share the pixels of others, and nothing else; on any thread."""
 
     def __init__(self) -> None:
         self._idle: deque[tuple[object, Graph]] = deque()  # as many as work at once
         keep_in_child(self)
 
-    def of(self, frame: VideoFrame) -> VideoFrame:
+    def clone(self, frame: VideoFrame) -> VideoFrame:
         """Return a frame over the pixels of another: the same time, format and size."""
         kind = (frame.width, frame.height, frame.format.name, frame.time_base)
         try:
@@ -46,16 +48,16 @@ class Twins:
         except IndexError:
             of_kind = None
         if of_kind != kind:
-            graph = _passing(frame)
+            graph = _pass_through(frame)
         graph.push(frame)
-        twin = graph.pull()
+        clone = graph.pull()
         self._idle.append((kind, graph))
-        assert isinstance(twin, VideoFrame)
-        return twin
+        assert isinstance(clone, VideoFrame)
+        return clone
 
 
-def _passing(frame: VideoFrame) -> Graph:
-    """Return a graph that does nothing: what comes out is a new frame over the old pixels."""
+def _pass_through(frame: VideoFrame) -> Graph:
+    """Return a filter graph that puts a new frame over the pixels of the one it is given."""
     graph = Graph()
     if hasattr(graph, "threads"):  # newer versions of PyAV
         graph.threads = 1
@@ -71,7 +73,7 @@ def _passing(frame: VideoFrame) -> Graph:
 
 
 def _in_child() -> None:
-    _graveyard.extend(_keep)
+    _never_freed.extend(_kept)
 
 
 if hasattr(os, "register_at_fork"):

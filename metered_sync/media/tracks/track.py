@@ -1,4 +1,4 @@
-"""Tracks that arrive, and the frames in them."""
+"""Offer the tracks that others send, and every way to read them."""
 
 from __future__ import annotations
 
@@ -6,31 +6,27 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.errors import MediaError, MeteredTimeoutError
-from metered_sync.media.pixels import Pixels, check_format
+from metered_sync.media.pixels import check_format
 from metered_sync.media.snapshot import Snapshot
 from metered_sync.media.tracks.callbacks import FrameCallback, FrameCallbacks
 from metered_sync.media.tracks.capture import VideoCapture
-from metered_sync.media.tracks.frame_queue import FrameQueue
+from metered_sync.media.tracks.core import TrackCore
+from metered_sync.media.tracks.frame_queue import FrameQueue, read_frames
 from metered_sync.media.tracks.pcm import PcmReader
-from metered_sync.media.tracks.shared_frames import Twins
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from metered_sync.media.notebook.preview import Preview
 
-__all__ = ["FrameQueue", "RemoteTrack"]
-
-FIFO_SIZE = {"audio": 500, "video": 30}
-"""Frames that a first-in, first-out reader holds: ten seconds of sound, one of pictures."""
+__all__ = ["RemoteTrack", "core_of"]
 
 
 class RemoteTrack:
-    """A track that somebody else sends.
+    """Read a track that somebody else sends.
 
     Any number of readers, on any threads, each see every frame (or the newest one).
     Decoding happens in the background, while somebody reads and for ten seconds after that. Who
@@ -45,14 +41,10 @@ class RemoteTrack:
         metadata: dict[str, Any] | None = None,
     ) -> None:
         self.metadata = metadata
-        self._incoming = incoming
-        self._owner = owner  # the client must not be collected while its track is in use
+        self._core = TrackCore(incoming, owner)
         self._lock = threading.Lock()  # guards _newest
         self._newest: FrameQueue | None = None
-        self._twins = Twins()
-        self._pixels = Pixels()
-        self._callbacks = FrameCallbacks(self)
-        self._born = guard.generation()
+        self._callbacks = FrameCallbacks(self._core, self)
 
     def __repr__(self) -> str:
         name = f" {self.name!r}" if self.name else ""
@@ -62,27 +54,27 @@ class RemoteTrack:
     @property
     def id(self) -> str:
         """The track's id at its publisher; another one after the publisher's recovery."""
-        return self._incoming.id
+        return self._core.incoming.id
 
     @property
     def name(self) -> str | None:
         """The name it was published under, where it has one and that is known."""
-        return self._incoming.name
+        return self._core.incoming.name
 
     @property
     def stream_id(self) -> str | None:
         """What groups it with other tracks: for the SFU, the publisher's session."""
-        return self._incoming.stream_id
+        return self._core.incoming.stream_id
 
     @property
     def kind(self) -> str:
         """``"audio"`` or ``"video"``."""
-        return self._incoming.kind
+        return self._core.incoming.kind
 
     @property
     def ended(self) -> bool:
         """Whether no more frames will come."""
-        return self._incoming.ended
+        return self._core.incoming.ended
 
     @property
     def restarts(self) -> int:
@@ -90,12 +82,12 @@ class RemoteTrack:
 
         Readers see a pause each time, and timestamps that go on rising.
         """
-        return self._incoming.restarts
+        return self._core.incoming.restarts
 
     @property
     def frames_received(self) -> int:
         """Frames that came so far, read or not."""
-        return self._incoming.frames
+        return self._core.incoming.frames
 
     def frames(
         self, *, mode: Literal["latest", "fifo"] | None = None, maxsize: int | None = None
@@ -108,17 +100,7 @@ class RemoteTrack:
             maxsize: How many frames a ``"fifo"`` reader holds; 30 pictures or 500 pieces
                 of sound (10 s) unless said otherwise.
         """
-        guard.check_process(self._born, self._described())
-        if mode is None:
-            mode = "latest" if self.kind == "video" else "fifo"
-        if mode not in ("latest", "fifo"):
-            raise ValueError(f'mode must be "latest" or "fifo", not {mode!r}')
-        if mode == "latest" and maxsize not in (None, 1):
-            raise ValueError('maxsize goes with mode="fifo"; "latest" holds one frame')
-        size = 1 if mode == "latest" else FIFO_SIZE[self.kind] if maxsize is None else maxsize
-        queue = FrameQueue(f"{mode} frames of {self._described()}", self, maxsize=size)
-        self._incoming.add(queue)
-        return queue
+        return read_frames(self._core, mode=mode, maxsize=maxsize)
 
     def read(self, timeout: float | None = None, format: str = "bgr24") -> NDArray[Any]:
         """Wait for the newest picture that this method has not returned yet.
@@ -144,7 +126,7 @@ class RemoteTrack:
         self._check_video("read() returns pictures", "use pcm() or frames()")
         check_format(format)
         deadline = Deadline.of(timeout)
-        guard.check_process(self._born, self._described())
+        self._core.check_process()
         with self._lock:
             if self._newest is None:
                 self._newest = self.frames(mode="latest")
@@ -155,10 +137,10 @@ class RemoteTrack:
             if self.frames_received:
                 raise
             raise MeteredTimeoutError(
-                f"no first frame of {self._described()} within {deadline}: it is negotiated; does "
+                f"no first frame of {self._core.label} within {deadline}: it is negotiated; does "
                 "its publisher send?"
             ) from None
-        return self._pixels.of(frame, format)
+        return self._core.converter.convert(frame, format)
 
     def capture(self, *, timeout: float | None = None) -> VideoCapture:
         """Return what reads the track as OpenCV's ``cv2.VideoCapture`` reads a camera.
@@ -171,8 +153,8 @@ class RemoteTrack:
             MediaError: This is an audio track.
         """
         self._check_video("capture() reads pictures", "use pcm() or frames()")
-        guard.check_process(self._born, self._described())
-        return VideoCapture(self, timeout=timeout)
+        self._core.check_process()
+        return VideoCapture(self._core, timeout=timeout)
 
     def pcm(
         self, *, rate: int = 16000, layout: Literal["mono", "stereo"] = "mono", chunk: float = 0.02
@@ -199,10 +181,10 @@ class RemoteTrack:
         """
         if self.kind != "audio":
             raise MediaError(
-                f"pcm() returns sound, and {self._described()} has none: use read() or frames()"
+                f"pcm() returns sound, and {self._core.label} has none: use read() or frames()"
             )
         return PcmReader(
-            self.frames(mode="fifo"), f"pcm of {self._described()}", rate, layout, chunk
+            self.frames(mode="fifo"), f"pcm of {self._core.label}", rate, layout, chunk
         )
 
     def on_frame(self, fn: Callable[[Any], object]) -> FrameCallback:
@@ -224,7 +206,7 @@ class RemoteTrack:
         """
         if not callable(fn):
             raise TypeError(f"{fn!r} is not callable")
-        guard.check_process(self._born, self._described())
+        self._core.check_process()
         return self._callbacks.add(fn)
 
     def snapshot(self, timeout: float | None = None) -> Snapshot:
@@ -240,7 +222,7 @@ class RemoteTrack:
         """
         self._check_video("snapshot() takes a picture", "display() shows how loud it is")
         with self.frames(mode="latest") as frames:
-            return Snapshot(frames.get(timeout=timeout), self._described())
+            return Snapshot(frames.get(timeout=timeout), self._core.label)
 
     def display(self, *, fps: float = 15, width: int = 480, quality: int = 70) -> Preview:
         """Show the track in a Jupyter notebook, live, and return at once.
@@ -264,7 +246,7 @@ class RemoteTrack:
         """
         from metered_sync.media.notebook.preview import Preview
 
-        return Preview(self, fps=fps, width=width, quality=quality)
+        return Preview(self._core, fps=fps, width=width, quality=quality)
 
     def stats(self) -> dict[str, Any]:
         """Return what was received so far.
@@ -274,11 +256,13 @@ class RemoteTrack:
             came, retransmissions included), ``bitrate`` (bits per second of the last two
             seconds), ``frames_decoded``, ``restarts``; ``kind``, ``id``, ``name``.
         """
-        return self._incoming.stats()
+        return self._core.incoming.stats()
 
     def _check_video(self, what: str, instead: str) -> None:
         if self.kind != "video":
-            raise MediaError(f"{what}, and {self._described()} has none: {instead}")
+            raise MediaError(f"{what}, and {self._core.label} has none: {instead}")
 
-    def _described(self) -> str:
-        return f"{self.kind} track {self.name or self.id!r}"
+
+def core_of(track: RemoteTrack) -> TrackCore:
+    """Return what a track shares with its readers, for readers that are made elsewhere."""
+    return track._core

@@ -177,7 +177,7 @@ def test_previews_leave_nothing(face: FrontEnd) -> None:
     face.run(
         "def count():\n"
         "    comms = get_ipython().kernel.comm_manager.comms\n"
-        "    return len(comms), len(track._incoming.readers), threading.active_count()\n"
+        "    return len(comms), len(track._core.incoming.readers), threading.active_count()\n"
         "before = count()\n"
         "for _ in range(10):\n"
         "    with track.display() as preview:\n"
@@ -318,7 +318,7 @@ def test_outside_of_a_notebook() -> None:
             (name,) = arguments
             with pytest.raises(ValueError, match=f"^{name} must be above 0 and at most"):
                 track.display(**arguments)
-        assert len(track._incoming.readers) == 0
+        assert len(track._core.incoming.readers) == 0
 
 
 def test_nothing_is_loaded_before_it_is_needed() -> None:

@@ -94,7 +94,7 @@ def test_properties() -> None:
         assert (cap.get(3), cap.get(0), cap.get(1)) == (64, pytest.approx(1000), 2)
         far.incoming.end()
     with Far().track.capture() as cap:
-        cap._track._incoming.end()
+        cap._core.incoming.end()
         assert [cap.get(number) for number in (3, 4, 5)] == [0.0] * 3
 
 

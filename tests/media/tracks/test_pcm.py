@@ -230,4 +230,4 @@ def test_arguments_are_checked() -> None:
     for chunk in ("1", None, True):
         with pytest.raises(TypeError, match="chunk"):
             track.pcm(chunk=chunk)
-    assert not track._incoming.readers
+    assert not track._core.incoming.readers

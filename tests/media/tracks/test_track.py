@@ -12,7 +12,7 @@ from av import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 
 from metered_sync import ClosedError, MediaError, MeteredTimeoutError
-from metered_sync.media.pixels import FORMATS, HALVED, ONE_THREAD
+from metered_sync.media.pixels import EVEN_SIZE_FORMATS, ONE_THREAD, PIXEL_FORMATS
 from tests.conftest import run_script
 from tests.support.far_end import Far, picture, shown, sound, tone
 
@@ -25,13 +25,13 @@ def right(frame: VideoFrame, format: str) -> Any:
 
 
 @pytest.mark.parametrize("size", [(64, 48), (158, 120), (161, 121)])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", PIXEL_FORMATS)
 def test_read_gives_what_ffmpeg_gives_in_memory_of_its_own(
     format: str, size: tuple[int, int]
 ) -> None:
     far = Far()
     with far.track.frames(mode="fifo") as others:
-        if format in HALVED and size[0] % 2:
+        if format in EVEN_SIZE_FORMATS and size[0] % 2:
             far.track.frames()
             with pytest.raises(MeteredTimeoutError):
                 far.track.read(0, format)
@@ -88,7 +88,7 @@ def test_grey_goes_from_black_to_white() -> None:
         far.send(frame)
         image = far.track.read(1, "gray")
         assert image.min() == image.max() == pytest.approx(grey, abs=1)
-        grey_too = far.track._pixels.of(frame, "bgr24")
+        grey_too = far.track._core.converter.convert(frame, "bgr24")
         assert grey_too.mean() == pytest.approx(grey, abs=1.5)
         assert frames.get(timeout=1).color_range == range_
 

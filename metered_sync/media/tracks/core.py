@@ -1,0 +1,40 @@
+"""Hold what a remote track and all of its readers share."""
+
+from __future__ import annotations
+
+from metered_sync.bridge import guard
+from metered_sync.engine.webrtc.incoming import IncomingTrack
+from metered_sync.media.pixels import PixelConverter
+from metered_sync.media.tracks.shared_frames import FrameCloner
+
+__all__ = ["TrackCore"]
+
+
+class TrackCore:
+    """The part of a :class:`RemoteTrack` that its readers hold: frames, client and converters.
+
+    A reader that holds the core keeps the client alive, and needs to know nothing of the
+    track's other readers.
+    """
+
+    def __init__(self, incoming: IncomingTrack, owner: object) -> None:
+        """Share an incoming track; ``owner`` is the client that must outlive its readers."""
+        self.incoming = incoming
+        """The engine's side of the track, which spreads its frames over the readers."""
+        self.owner = owner
+        """The client, or remote peer, that the track belongs to."""
+        self.cloner = FrameCloner()
+        """Gives each reader a frame of its own over the shared pixels."""
+        self.converter = PixelConverter()
+        """Makes arrays of frames, for all readers."""
+        self.born = guard.generation()
+        """The process that the track was made in."""
+
+    @property
+    def label(self) -> str:
+        """The track in words, for messages and ``repr``."""
+        return f"{self.incoming.kind} track {self.incoming.name or self.incoming.id!r}"
+
+    def check_process(self) -> None:
+        """Raise :class:`ForkedError` in a child of the process that the track was made in."""
+        guard.check_process(self.born, self.label)
