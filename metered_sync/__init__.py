@@ -84,8 +84,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from metered_sync.events import TokenProviderError as TokenProviderError
     from metered_sync.events import Track as Track
     from metered_sync.media.notebook.preview import Preview as Preview
+    from metered_sync.media.recording.info import RecordingInfo as RecordingInfo
     from metered_sync.media.recording.recorder import Recorder as Recorder
-    from metered_sync.media.recording.recording import RecordingInfo as RecordingInfo
     from metered_sync.media.snapshot import Snapshot as Snapshot
     from metered_sync.media.sources.audio import AudioSource as AudioSource
     from metered_sync.media.sources.devices import DeviceSource as DeviceSource
@@ -264,7 +264,7 @@ _MODULES = {
     "ReconcileTimeoutError": "metered_sync.errors",
     "ReconnectOptions": "metered_sync.client",
     "Recorder": "metered_sync.media.recording.recorder",
-    "RecordingInfo": "metered_sync.media.recording.recording",
+    "RecordingInfo": "metered_sync.media.recording.info",
     "RemotePeer": "metered_sync.remote_peer",
     "RemoteTrack": "metered_sync.media.tracks.track",
     "ReplaceTrackFailure": "metered_sync.errors",

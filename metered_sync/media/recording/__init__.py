@@ -1,10 +1,20 @@
 """Recording: tracks into a media file.
 
-========= =============================================================================
-recorder  what a user calls: add tracks, start, stop
-recording a recording under way, on a thread of its own
-inputs    tracks on their way in: frames taken, held until they are placed, passed on
-alignment put tracks that each count time in their own way on one clock
-muxing    formats, encoders, the file itself
-========= =============================================================================
+=========== ============================================================================
+recorder    what a user calls: add tracks, start, stop
+info        how far a recording has come
+recording   a recording under way, on a thread of its own
+inputs      take the frames of tracks, hold them until they are placed, pass them on
+clock       place tracks that each count time in their own way on one clock
+mixing      mix the sound of all tracks
+fitting     fit pictures into the size of their stream
+formats     the container and encoders of each suffix
+muxing      encode, and mux into the file
+output_file write the file so that it can be played whatever goes wrong
+=========== ============================================================================
 """
+
+from metered_sync.media.recording.info import RecordedStream, RecordingInfo
+from metered_sync.media.recording.recorder import Recorder
+
+__all__ = ["RecordedStream", "Recorder", "RecordingInfo"]

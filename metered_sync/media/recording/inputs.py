@@ -1,8 +1,8 @@
-"""Tracks on their way into a recording: frames taken, held until placed, and passed on.
+"""Take the frames of recorded tracks, hold them until they are placed, and pass them on.
 
-Whoever delivers a track's frames puts them into its :class:`Input`, which never blocks; all
-inputs of a recording pass them on to one queue. The recording's thread takes them out and
-gives each to its :class:`Lane`, which finds their place in time.
+A track's frames are put into its :class:`TrackReader`, which never blocks; all readers of a
+recording pass them on to one queue. The recording's thread takes them out and gives each to
+its :class:`RecordedTrack`, which finds their place in time.
 """
 
 from __future__ import annotations
@@ -17,58 +17,62 @@ from metered_sync.bridge import loop
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.sending.tee import attach_reader, detach_reader
-from metered_sync.media.recording.alignment import Clock, Voice
-from metered_sync.media.recording.muxing import Pictures
+from metered_sync.media.recording.clock import TrackClock
+from metered_sync.media.recording.mixing import MixerInput
+from metered_sync.media.recording.muxing import VideoStream
 from metered_sync.media.tracks.track import RemoteTrack, core_of
 
-__all__ = ["SETTLE", "Item", "Lane", "Track"]
+__all__ = ["PLACING_TIME", "AnyTrack", "QueuedFrame", "RecordedTrack"]
 
-Track = RemoteTrack | MediaStreamTrack
+AnyTrack = RemoteTrack | MediaStreamTrack
+"""A track that arrives, or a local one."""
 
-LIMIT = {"audio": 500, "video": 30}
-"""Frames of one track that wait for the encoder at most: 10 s of sound, 1 s of pictures."""
-SETTLE = 0.4
+MAX_WAITING = {"audio": 500, "video": 30}
+"""Frames of one track that wait for the encoder, at most: 10 s of sound, 1 s of pictures."""
+PLACING_TIME = 0.4
 """Seconds of frames by which a track is placed."""
 
 
-class Item(NamedTuple):
-    """A frame, or the end of a track."""
+class QueuedFrame(NamedTuple):
+    """A frame on its way to the recording's thread, or the end of a track."""
 
-    lane: Lane
+    track: RecordedTrack
     frame: Any
     """``None``: the track has ended."""
     media: float
     """Seconds on the track's own clock."""
     arrived: float
-    """When it came here, or would have without buffers on the way (``time.monotonic()``)."""
+    """When the frame came, or would have without buffers on the way (``time.monotonic()``)."""
     epoch: int
-    """How often the track was rebuilt before."""
+    """How often the track's connection was rebuilt before."""
 
 
-class Input(Reader[Any]):
-    """What a track takes for a reader; passes frames on to the recording."""
+class TrackReader(Reader[Any]):
+    """Take one track's frames on any thread, and pass them on to the recording's queue."""
 
-    def __init__(self, lane: Lane, track: Track, inbox: Reader[Item]) -> None:
-        super().__init__(f"recording of {lane.label}")
+    def __init__(
+        self, recorded: RecordedTrack, track: AnyTrack, inbox: Reader[QueuedFrame]
+    ) -> None:
+        super().__init__(f"recording of {recorded.label}")
         self.taken = 0
-        """Items that the recording has taken out."""
+        """Frames that the recording's thread has taken out."""
         self._given = 0
-        self._lane = lane
+        self._recorded = recorded
         self._track = track
         self._inbox = inbox
-        self._limit = LIMIT[track.kind]
+        self._limit = MAX_WAITING[track.kind]
 
     def attach(self, deadline: Deadline) -> None:
-        """Have frames delivered."""
+        """Have the track deliver its frames here."""
         if isinstance(self._track, RemoteTrack):
             core_of(self._track).incoming.add(self)
         else:
             engine = loop.current()
-            what = f"record {self._lane.label}"
+            what = f"record {self._recorded.label}"
             engine.call(attach_reader, self._track, self, deadline=deadline, what=what)
 
     def detach(self) -> None:
-        """Have no more delivered."""
+        """Have the track deliver no more frames here."""
         if isinstance(self._track, RemoteTrack):
             core_of(self._track).incoming.remove(self)
         else:
@@ -76,7 +80,7 @@ class Input(Reader[Any]):
                 loop.current().post(detach_reader, self._track, self)
 
     def put(self, item: Any) -> None:
-        """Pass a frame on; or count it, where too many wait already."""
+        """Pass a frame on, or drop and count it where too many wait already."""
         if self.ended or self._inbox.ended:
             return
         if self._given - self.taken >= self._limit:
@@ -89,71 +93,71 @@ class Input(Reader[Any]):
             epoch = self._track.restarts
         media = arrived if item.pts is None or item.time is None else item.time
         self._given += 1
-        self._inbox.put(Item(self._lane, item, media, arrived, epoch))
+        self._inbox.put(QueuedFrame(self._recorded, item, media, arrived, epoch))
 
     def end(self, error: BaseException | None = None) -> None:
         """Pass on that the track has ended."""
         if not self.ended:
             super().end(error)
-            self._inbox.put(Item(self._lane, None, 0.0, 0.0, 0))
+            self._inbox.put(QueuedFrame(self._recorded, None, 0.0, 0.0, 0))
 
 
-class Lane:
-    """One track on its way into the file. Used on the recording's thread."""
+class RecordedTrack:
+    """Place the frames of one track in time and write them; on the recording's thread."""
 
-    def __init__(self, track: Track, inbox: Reader[Item]) -> None:
+    def __init__(self, track: AnyTrack, inbox: Reader[QueuedFrame]) -> None:
         name = track.name if isinstance(track, RemoteTrack) else None
         self.label = f"{track.kind} track {name or track.id!r}"
         self.kind: str = track.kind
-        self.input = Input(self, track, inbox)
-        self.held: list[Item] = []
-        """What waits for the track to be placed."""
+        self.reader = TrackReader(self, track, inbox)
+        self.held: list[QueuedFrame] = []
+        """Frames that wait until the track can be placed."""
         self.came = False
-        """Whether there was a frame at all."""
+        """Whether any frame of the track came."""
         self.ended = False
-        self.sink: Pictures | Voice | None = None
-        self._clock = Clock()
+        self.sink: VideoStream | MixerInput | None = None
+        self._clock = TrackClock()
         self._epoch = 0
 
     @property
     def full(self) -> bool:
         """Whether more frames are held than should be."""
-        return len(self.held) > 2 * LIMIT[self.kind]
+        return len(self.held) > 2 * MAX_WAITING[self.kind]
 
     def earliest(self) -> float:
-        """Return when the first frame that is held belongs."""
+        """Return the moment at which the first held frame belongs."""
         return self.held[0].media + min(item.arrived - item.media for item in self.held)
 
-    def take(self, item: Item, zero: float | None) -> None:
-        """Take a frame: write it, or hold it until it can be placed."""
+    def take(self, item: QueuedFrame, zero: float | None) -> None:
+        """Write a frame, or hold it until it can be placed."""
         if item.frame is None:
             self.ended = True
             return
         self.came = True
         if item.epoch != self._epoch:
             self.release(zero)
-            self._clock, self._epoch = Clock(), item.epoch
+            self._clock, self._epoch = TrackClock(), item.epoch
         if zero is None or self.held or not self._clock.fits(item.media, item.arrived):
             self.held.append(item)
         else:
             self._write(item, zero)
 
     def advance(self, zero: float, now: float) -> None:
-        """Write what is held, once there is enough to place it by."""
-        if self.held and (self.ended or self.full or now - self.held[0].arrived >= SETTLE):
+        """Write the held frames once they are enough to be placed by."""
+        if self.held and (self.ended or self.full or now - self.held[0].arrived >= PLACING_TIME):
             self.release(zero)
 
     def release(self, zero: float | None) -> None:
-        """Write what is held."""
+        """Place the held frames, and write them."""
         if self.held and zero is not None:
             held, self.held = self.held, []
             self._clock.anchor((item.media, item.arrived) for item in held)
             for item in held:
                 self._write(item, zero)
 
-    def _write(self, item: Item, zero: float) -> None:
+    def _write(self, item: QueuedFrame, zero: float) -> None:
         at = self._clock.place(item.media, item.arrived) - zero
-        if isinstance(self.sink, Voice):
+        if isinstance(self.sink, MixerInput):
             self.sink.write(item.frame, item.media, at)
         elif self.sink is not None:
             self.sink.write(item.frame, at)

@@ -1,4 +1,4 @@
-"""Recording tracks to a file."""
+"""Record tracks to a media file."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from metered_sync.errors import (
     MeteredTimeoutError,
     fresh,
 )
-from metered_sync.media.recording.inputs import Track
-from metered_sync.media.recording.muxing import FORMATS, check_encoders
-from metered_sync.media.recording.recording import Recording, RecordingInfo
+from metered_sync.media.recording.formats import FILE_FORMATS, check_encoders
+from metered_sync.media.recording.info import RecordingInfo
+from metered_sync.media.recording.inputs import AnyTrack
+from metered_sync.media.recording.recording import Recording
 from metered_sync.media.sources.base import as_tracks
 from metered_sync.media.tracks.track import RemoteTrack
 
 __all__ = ["Recorder"]
 
 Self = TypeVar("Self", bound="Recorder")
-TIMEOUT = 15.0
-"""Seconds that a call may take, unless it says otherwise."""
+CALL_TIMEOUT = 15.0
+"""Seconds that a call may take unless told otherwise."""
 
 
 class Recorder:
-    """Writes tracks to a media file, on a thread of its own.
+    """Write tracks to a media file, on a thread of its own.
 
     ``with`` starts and stops; so do :meth:`start` and :meth:`stop`. The file's suffix says
     what it is: ``.mp4`` (H.264 and AAC), ``.mkv`` (H.264 and Opus), ``.webm`` (VP8 and Opus);
@@ -61,7 +62,7 @@ class Recorder:
         *tracks: object,
         on_progress: Callable[[RecordingInfo], object] | None = None,
     ) -> None:
-        """Prepare; nothing is written before :meth:`start`.
+        """Prepare a recording; nothing is written before :meth:`start`.
 
         Args:
             path: The file; its directory must exist.
@@ -80,11 +81,11 @@ class Recorder:
             TypeError: Something that is neither a track nor has any.
         """
         name = _checked(path)
-        self._format = FORMATS[os.path.splitext(name)[1].lower()]
+        self._format = FILE_FORMATS[os.path.splitext(name)[1].lower()]
         check_encoders(self._format, name)
         self._label = f"Recorder({os.path.basename(name)!r})"
         self._recording = Recording(self._label, name, self._format)
-        self._tracks: dict[Track, None] = {}
+        self._tracks: dict[AnyTrack, None] = {}
         self._lock = threading.Lock()  # guards _tracks, and starting and stopping
         self._stopped = False
         self._finalizer: Any = None
@@ -108,11 +109,11 @@ class Recorder:
 
     @property
     def info(self) -> RecordingInfo:
-        """How far it has come: half a second old at most, final once it has stopped."""
+        """How far the recording has come: half a second old at most, final once it has stopped."""
         return self._recording.info
 
     def add(self, track: object, *, timeout: float | None = None) -> None:
-        """Record one more track, or the tracks of something; those it has are left as they are.
+        """Record one more track, or those of a source; tracks that it has are left as they are.
 
         Sound can be added any time, to a file that has some; pictures only before the file is
         begun, which is soon after the first frames have come.
@@ -123,7 +124,7 @@ class Recorder:
             TypeError: Neither a track nor anything that has tracks.
             ClosedError: The recording has been stopped.
         """
-        deadline = Deadline.of(timeout, TIMEOUT)
+        deadline = Deadline.of(timeout, CALL_TIMEOUT)
         guard.check_process(self._recording.born, self._label)
         for one in _tracks(track):
             if one.kind == "video" and self._format.video is None:
@@ -136,10 +137,10 @@ class Recorder:
                     raise ClosedError(f"{self._label} has stopped: make a new one")
                 if one in self._tracks:
                     continue
-                lane = self._recording.add(one)
+                recorded = self._recording.add(one)
                 self._tracks[one] = None
                 if self._recording.running:
-                    lane.input.attach(deadline)
+                    recorded.reader.attach(deadline)
 
     def start(self, *, timeout: float | None = None) -> None:
         """Open the file and start recording. Returns at once if it is recording.
@@ -148,7 +149,7 @@ class Recorder:
             MediaError: The file cannot be written.
             ClosedError: It has been stopped: make a new one.
         """
-        deadline = Deadline.of(timeout, TIMEOUT)
+        deadline = Deadline.of(timeout, CALL_TIMEOUT)
         recording = self._recording
         guard.check_blocking(recording.born, self._label)
         with self._lock:
@@ -169,7 +170,7 @@ class Recorder:
                 raise
 
     def stop(self, *, timeout: float | None = None) -> RecordingInfo:
-        """Write what has come so far, close the file, and say what is in it.
+        """Write the frames that have come so far, close the file, and return its final info.
 
         Stopping again returns the same, or raises the same.
 
@@ -181,7 +182,7 @@ class Recorder:
                 what was written until then can be played, and :attr:`info` tells how much.
             MeteredTimeoutError: The file was not finished in time.
         """
-        deadline = Deadline.of(timeout, TIMEOUT)
+        deadline = Deadline.of(timeout, CALL_TIMEOUT)
         recording = self._recording
         guard.check_blocking(recording.born, self._label)
         with self._lock:
@@ -216,8 +217,8 @@ def _checked(path: str | os.PathLike[str]) -> str:
     if not isinstance(name, str):
         raise TypeError(f"path must be a str or a path object, not {type(name).__name__}")
     suffix = os.path.splitext(name)[1].lower()
-    if suffix not in FORMATS:
-        known = ", ".join(sorted(FORMATS))
+    if suffix not in FILE_FORMATS:
+        known = ", ".join(sorted(FILE_FORMATS))
         raise ValueError(f"the suffix of {name!r} stands for no format; one of these does: {known}")
     directory = os.path.dirname(os.path.abspath(name))
     if not os.path.isdir(directory):
@@ -229,7 +230,7 @@ def _checked(path: str | os.PathLike[str]) -> str:
     return name
 
 
-def _tracks(value: object) -> list[Track]:
+def _tracks(value: object) -> list[AnyTrack]:
     if isinstance(value, RemoteTrack):
         return [value]
     if isinstance(value, (list, tuple)):
@@ -245,7 +246,7 @@ def _tracks(value: object) -> list[Track]:
 def _reporter(
     label: str, function: Callable[[RecordingInfo], object]
 ) -> Callable[[RecordingInfo, bool], None]:
-    """Return what calls a function on a thread of its own, never twice at once."""
+    """Return a function that calls another on a thread of its own, never twice at once."""
     hub = EventHub(label)
     busy = threading.Event()
 

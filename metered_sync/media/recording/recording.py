@@ -1,7 +1,7 @@
-"""A recording under way: one thread that places, encodes and writes what tracks deliver.
+"""Run a recording: one thread that places, encodes and writes the frames of its tracks.
 
-The first frames wait until it is known which streams the file has (``WAIT``). The thread does
-not know the :class:`~metered_sync.Recorder`, which may be collected meanwhile.
+The first frames wait until it is known which streams the file has (``FIRST_PICTURE_WAIT``). The
+thread does not know the :class:`~metered_sync.Recorder`, which may be collected meanwhile.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from av.error import FFmpegError
 
@@ -21,82 +20,51 @@ from metered_sync.bridge.deadline import Deadline, Signal
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, SAMPLES_PER_FRAME
 from metered_sync.errors import ClosedError, MediaError, MeteredTimeoutError
-from metered_sync.media.recording.alignment import Voice
-from metered_sync.media.recording.inputs import SETTLE, Item, Lane, Track
-from metered_sync.media.recording.muxing import Format, Movie, Output, Pictures, Sound
+from metered_sync.media.recording.formats import FileFormat
+from metered_sync.media.recording.info import RecordedStream, RecordingInfo
+from metered_sync.media.recording.inputs import PLACING_TIME, AnyTrack, QueuedFrame, RecordedTrack
+from metered_sync.media.recording.mixing import MixerInput
+from metered_sync.media.recording.muxing import AudioStream, Muxer, VideoStream
+from metered_sync.media.recording.output_file import OutputFile
 
-__all__ = ["RecordedStream", "Recording", "RecordingInfo"]
+__all__ = ["Recording"]
 
 logger = logging.getLogger("metered_sync")
-WAIT = 3.0
+FIRST_PICTURE_WAIT = 3.0
 """Seconds that the first frame waits for the first pictures of other tracks."""
-LATE_SIZE = (640, 480)
-"""The size of pictures whose track has not shown one by then."""
-HOLD = 2.0
-"""Seconds that sound waits for that of other tracks, to be mixed."""
-TICK = 0.1
-"""Seconds between two looks at what is ready."""
-REPORT = 0.5
+DEFAULT_SIZE = (640, 480)
+"""The size, in pixels, of a video track that has not shown a picture by then."""
+MAX_MIXING_WAIT = 2.0
+"""Seconds that a track's sound waits for that of other tracks, to be mixed."""
+LOOK_INTERVAL = 0.1
+"""Seconds between two looks at which frames are ready to be written."""
+REPORT_INTERVAL = 0.5
 """Seconds between two calls of ``on_progress``."""
 
 
-@dataclass(frozen=True)
-class RecordedStream:
-    """One stream of a recorded file."""
-
-    kind: str
-    """``"audio"`` or ``"video"``."""
-    codec: str
-    """The encoder: ``"libx264"``, ``"libvpx"``, ``"aac"``, ``"libopus"``, ``"pcm_s16le"``."""
-    frames: int
-    """Pictures, or packets of sound, written."""
-    duration: float
-    """Seconds from the recording's beginning to the stream's end."""
-    size: tuple[int, int] | None
-    """Width and height in pixels; ``None`` for sound."""
-
-
-@dataclass(frozen=True)
-class RecordingInfo:
-    """How far a recording has come."""
-
-    path: str
-    """The file."""
-    duration: float
-    """Seconds recorded."""
-    frames: int
-    """Pictures written; packets of sound where the file has no pictures."""
-    dropped: int
-    """Frames that came but could not be recorded: encoder or disk were too slow."""
-    bytes: int
-    """The file's size so far."""
-    streams: tuple[RecordedStream, ...]
-    """What the file consists of; empty before the first frames were written."""
-
-
 class Recording:
-    """A recording, from its start to its end."""
+    """Run a recording, from its start to the end of its file."""
 
-    def __init__(self, label: str, path: str, format: Format) -> None:
+    def __init__(self, label: str, path: str, format: FileFormat) -> None:
         self.label = label
         self.born = guard.generation()
         self.done = Signal()
-        """Set when the file is closed."""
+        """A signal that the file is closed."""
         self.error: BaseException | None = None
         self.info = RecordingInfo(path, 0.0, 0, 0, 0, ())
         self.on_progress: Callable[[RecordingInfo, bool], None] | None = None
-        """Called with how far it has come, and whether that is the end. Must not block."""
+        """A function that is called with the info, and whether it is the last. Must not block."""
         self.owner: object = None
-        """Keeps a recorder with a callback alive as long as it records."""
+        """A recorder with a callback, which is kept alive as long as it records."""
         self._path = path
         self._format = format
-        self._inbox: Reader[Item] = Reader(label, maxsize=1 << 20)
-        self._lock = threading.Lock()  # guards adding lanes, and the choice of streams
-        self._lanes: tuple[Lane, ...] = ()
-        self._output: Output | None = None
-        self._movie: Movie | None = None
-        self._streams: list[Pictures | Sound] = []
-        self._sound: Sound | None = None
+        self._inbox: Reader[QueuedFrame] = Reader(label, maxsize=1 << 20)
+        self._lock = threading.Lock()  # guards adding tracks, and the choice of streams
+        self._tracks: tuple[RecordedTrack, ...] = ()
+        self._output: OutputFile | None = None
+        self._muxer: Muxer | None = None
+        self._streams: list[VideoStream | AudioStream] = []
+        self._sound: AudioStream | None = None
         self._zero: float | None = None
         self._first: float | None = None
         self._reported = time.monotonic()
@@ -106,18 +74,18 @@ class Recording:
 
     @property
     def running(self) -> bool:
-        """Whether it has begun, and not ended."""
+        """Whether the recording has begun, and not ended."""
         return self._output is not None and not self.done.is_set
 
     def open(self) -> None:
         """Open the file."""
         try:
-            self._output = Output(self._path)
+            self._output = OutputFile(self._path)
         except OSError as error:
             raise MediaError(f"{self._path!r} cannot be written: {error.strerror}") from error
 
     def start(self, deadline: Deadline) -> None:
-        """Start, and have the frames of all tracks delivered."""
+        """Start the thread, and have all tracks deliver their frames."""
         try:
             self._thread.start()
         except RuntimeError as error:
@@ -125,25 +93,25 @@ class Recording:
             self._end()
             raise MediaError(f"{self.label}: the interpreter is exiting") from error
         _running.add(self)
-        for lane in self._lanes:
-            lane.input.attach(deadline)
+        for track in self._tracks:
+            track.reader.attach(deadline)
 
-    def add(self, track: Track) -> Lane:
-        """Make a place for a track; it is still to be attached."""
-        lane = Lane(track, self._inbox)
+    def add(self, added: AnyTrack) -> RecordedTrack:
+        """Add a track, whose reader is still to be attached."""
+        track = RecordedTrack(added, self._inbox)
         with self._lock:
             if self._zero is not None:
-                if lane.kind == "video" or self._sound is None:
+                if track.kind == "video" or self._sound is None:
                     raise MediaError(
-                        f"{self.label}: {lane.label} comes too late: the file has been begun "
-                        f"without {lane.kind} of it; add it before, or record it to another file"
+                        f"{self.label}: {track.label} comes too late: the file has been begun "
+                        f"without {track.kind} of it; add it before, or record it to another file"
                     )
-                lane.sink = Voice(self._sound.mixer)
-            self._lanes = (*self._lanes, lane)
-        return lane
+                track.sink = MixerInput(self._sound.mixer)
+            self._tracks = (*self._tracks, track)
+        return track
 
     def stop(self) -> None:
-        """Have it end, once what has come is written. Takes no lock."""
+        """End the recording once the frames that have come are written. Takes no lock."""
         self._inbox.end()
 
     # --- the thread ---
@@ -158,8 +126,8 @@ class Recording:
             self._end()
 
     def _end(self) -> None:
-        for lane in self._lanes:
-            lane.input.detach()
+        for track in self._tracks:
+            track.reader.detach()
         if self._output is not None:
             with contextlib.suppress(OSError):
                 self._output.close()
@@ -171,23 +139,23 @@ class Recording:
     def _record(self) -> None:
         while True:
             try:
-                item = self._inbox.get(timeout=TICK)
+                item = self._inbox.get(timeout=LOOK_INTERVAL)
             except MeteredTimeoutError:
                 pass
             except ClosedError:
                 return
             else:
-                item.lane.input.taken += item.frame is not None
+                item.track.reader.taken += item.frame is not None
                 if self._first is None and item.frame is not None:
                     self._first = time.monotonic()
-                item.lane.take(item, self._zero)
+                item.track.take(item, self._zero)
                 del item
             now = time.monotonic()
             if self._zero is None:
                 self._begin_if_ready(now)
             if self._zero is not None:
                 self._advance(self._zero, now)
-            if now - self._reported >= REPORT:
+            if now - self._reported >= REPORT_INTERVAL:
                 self._reported = now
                 self._report()
 
@@ -195,80 +163,81 @@ class Recording:
         if self._first is None:
             return
         waited = now - self._first
-        missing = [lane for lane in self._lanes if not lane.came and not lane.ended]
-        patience = WAIT if any(lane.kind == "video" for lane in missing) else SETTLE
-        if waited >= patience or any(lane.full for lane in self._lanes):
+        missing = [track for track in self._tracks if not track.came and not track.ended]
+        slow = any(track.kind == "video" for track in missing)
+        patience = FIRST_PICTURE_WAIT if slow else PLACING_TIME
+        if waited >= patience or any(track.full for track in self._tracks):
             self._begin()
 
     def _begin(self) -> None:
-        """Choose the file's streams, by what has come so far."""
+        """Choose the file's streams, by the frames that have come so far."""
         assert self._output is not None
-        movie = self._movie = Movie(self._output, self._format)
+        muxer = self._muxer = Muxer(self._output, self._format)
         with self._lock:
-            expected = [lane for lane in self._lanes if lane.came or not lane.ended]
-            for lane in expected:
-                if lane.kind == "video":
-                    size = LATE_SIZE
-                    if lane.came:
-                        frame = lane.held[0].frame
+            expected = [track for track in self._tracks if track.came or not track.ended]
+            for track in expected:
+                if track.kind == "video":
+                    size = DEFAULT_SIZE
+                    if track.came:
+                        frame = track.held[0].frame
                         size = (max(frame.width & ~1, 2), max(frame.height & ~1, 2))
                     else:
                         logger.warning(
                             "%s: no picture of %s within %g s; it will be recorded in %d x %d",
                             self.label,
-                            lane.label,
-                            WAIT,
+                            track.label,
+                            FIRST_PICTURE_WAIT,
                             *size,
                         )
-                    lane.sink = movie.add_pictures(*size)
-                    self._streams.append(lane.sink)
-            if any(lane.kind == "audio" for lane in expected):
-                self._sound = movie.add_sound()
+                    track.sink = muxer.add_pictures(*size)
+                    self._streams.append(track.sink)
+            if any(track.kind == "audio" for track in expected):
+                self._sound = muxer.add_sound()
                 self._streams.append(self._sound)
-            for lane in self._lanes:
-                if self._sound is not None and lane.kind == "audio":
-                    lane.sink = Voice(self._sound.mixer)
-            self._zero = min(lane.earliest() for lane in self._lanes if lane.held)
+            for track in self._tracks:
+                if self._sound is not None and track.kind == "audio":
+                    track.sink = MixerInput(self._sound.mixer)
+            self._zero = min(track.earliest() for track in self._tracks if track.held)
 
     def _advance(self, zero: float, now: float) -> None:
-        for lane in self._lanes:
-            lane.advance(zero, now)
+        for track in self._tracks:
+            track.advance(zero, now)
         if self._sound is not None:
-            voices = [lane for lane in self._lanes if isinstance(lane.sink, Voice)]
-            ends = [v.sink.end for v in voices if not v.ended and isinstance(v.sink, Voice)]
-            live = any(not lane.ended for lane in self._lanes)
-            latest = round((now - zero - HOLD) * AUDIO_RATE) if live else 0
+            voices = [track for track in self._tracks if isinstance(track.sink, MixerInput)]
+            ends = [v.sink.end for v in voices if not v.ended and isinstance(v.sink, MixerInput)]
+            live = any(not track.ended for track in self._tracks)
+            latest = round((now - zero - MAX_MIXING_WAIT) * AUDIO_RATE) if live else 0
             ready = max(min(ends, default=0), latest)
             self._sound.write_until(ready - ready % SAMPLES_PER_FRAME)
 
     def _close(self) -> None:
-        """Write the rest, and the file's end."""
-        for lane in self._lanes:
-            lane.ended = True
-        if self._zero is None and any(lane.held for lane in self._lanes):
+        """Write the held frames, and the file's end."""
+        for track in self._tracks:
+            track.ended = True
+        if self._zero is None and any(track.held for track in self._tracks):
             self._begin()
         if self._zero is None:
             raise MediaError(self._why_nothing())
-        for lane in self._lanes:
-            lane.release(self._zero)
-            if not lane.came:
-                logger.warning("%s: there was no frame of %s", self.label, lane.label)
+        for track in self._tracks:
+            track.release(self._zero)
+            if not track.came:
+                logger.warning("%s: there was no frame of %s", self.label, track.label)
         if self._sound is not None:
-            ends = [lane.sink.end for lane in self._lanes if isinstance(lane.sink, Voice)]
+            ends = [track.sink.end for track in self._tracks if isinstance(track.sink, MixerInput)]
             self._sound.write_until(max(ends, default=0))
         for stream in self._streams:
             stream.flush()
-        assert self._movie is not None
+        assert self._muxer is not None
         assert self._output is not None
-        self._movie.close()
+        self._muxer.close()
         if self._output.error is not None:
             raise self._output.error
         self._output.close()
 
     def _why_nothing(self) -> str:
-        if not self._lanes:
+        if not self._tracks:
             return f"{self.label}: nothing was recorded: it had no track; add() one"
-        names = ", ".join(lane.label for lane in self._lanes)
+        names = ", ".join(track.label for track in self._tracks)
         return f"{self.label}: nothing was recorded: no frame came of {names}; is it being sent?"
 
     def _fail(self, error: Exception) -> None:
@@ -286,10 +255,10 @@ class Recording:
             self.error = MediaError(f"{self.label} failed: {error!r}")
             self.error.__cause__ = error
         logger.error("%s", self.error)
-        if self._movie is not None and output is not None:
+        if self._muxer is not None and output is not None:
             output.fail(OSError("given up"))
             with contextlib.suppress(Exception):
-                self._movie.close()
+                self._muxer.close()
 
     def _report(self, *, last: bool = False) -> None:
         streams = tuple(
@@ -299,7 +268,7 @@ class Recording:
                 stream.frames,
                 stream.end,
                 (stream.fitter.width, stream.fitter.height)
-                if isinstance(stream, Pictures)
+                if isinstance(stream, VideoStream)
                 else None,
             )
             for stream in self._streams
@@ -309,7 +278,7 @@ class Recording:
             self._path,
             max((stream.duration for stream in streams), default=0.0),
             sum(stream.frames for stream in streams if stream.kind == kind),
-            sum(lane.input.dropped for lane in self._lanes),
+            sum(track.reader.dropped for track in self._tracks),
             self._output.size if self._output is not None else 0,
             streams,
         )
@@ -318,10 +287,11 @@ class Recording:
 
 
 _running: weakref.WeakSet[Recording] = weakref.WeakSet()
+"""Recordings whose file is to be finished at the interpreter's exit."""
 
 
 def _finish_all(deadline: Deadline) -> None:
-    """Let files be finished before the interpreter exits."""
+    """Finish the files of all recordings before the interpreter exits."""
     mine = [one for one in tuple(_running) if one.born == guard.generation()]
     for recording in mine:
         recording.stop()

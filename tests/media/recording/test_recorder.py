@@ -1,4 +1,4 @@
-"""What a recorder writes, read back: order, counts, and sound in step with pictures."""
+"""Record, and read the files back: order, counts, and sound in step with pictures."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ from metered_sync import (
 from metered_sync.engine.sending.feed import Feed
 from metered_sync.local import LocalCloud
 from metered_sync.media.recording import recording
-from metered_sync.media.recording.muxing import Format, check_encoders
 from metered_sync.media.sources.base import Source
 from metered_sync.testing import PatternSource, ToneSource, dominant_frequency, read_number
 from tests.conftest import ROOT, need, run_script, wait_until
 
 RATE = 48000
-STEP = 0.1
-"""Seconds between two pictures of a clapper."""
-BEAT = 5
+CLAP_LENGTH = 0.1
+"""Seconds between two pictures of a clapper, and of each clap."""
+CLAP_INTERVAL = 5
 """Pictures between two claps."""
-IN_STEP = 0.04
+MAX_SKEW = 0.04
+"""Seconds between a picture and its sound that are in step."""
 
 
 class Clapper(Source):
@@ -56,15 +56,15 @@ class Clapper(Source):
             number = sounds = 0
             going = feed.take_seek() is not None
             while going:
-                picture = np.full((180, 160), 235 if number % BEAT == 0 else 16, np.uint8)
+                picture = np.full((180, 160), 235 if number % CLAP_INTERVAL == 0 else 16, np.uint8)
                 picture[120:] = 128
                 frame = VideoFrame.from_ndarray(picture, "yuv420p")
                 frame.pts, frame.time_base = 7_000_000 + number * 9000, Fraction(1, 90000)
-                going = feed.queues["video"].put(frame, number * STEP, number * STEP)
+                going = feed.queues["video"].put(frame, number * CLAP_LENGTH, number * CLAP_LENGTH)
                 number += 1
-                while going and sounds * 0.02 < number * STEP:
+                while going and sounds * 0.02 < number * CLAP_LENGTH:
                     at = sounds * 960 + np.arange(960) - round(skew * RATE)
-                    beep = at % (BEAT * STEP * RATE) < STEP * RATE
+                    beep = at % (CLAP_INTERVAL * CLAP_LENGTH * RATE) < CLAP_LENGTH * RATE
                     wave = (np.sin(at * (2 * math.pi * 1000 / RATE)) * beep * 12000).astype("int16")
                     sound = AudioFrame.from_ndarray(wave[None], "s16", "mono")
                     sound.sample_rate, sound.pts = RATE, sounds * 960
@@ -137,10 +137,12 @@ def claps(path: Path | str) -> tuple[list[float], list[float]]:
 
 def check_in_step(path: Path | str, least: int, skew: float = 0.0) -> None:
     seen, heard = claps(path)
-    pairs = [(s, h) for s in seen for h in heard if abs(h - skew - s) < BEAT * STEP / 2]
+    pairs = [
+        (s, h) for s in seen for h in heard if abs(h - skew - s) < CLAP_INTERVAL * CLAP_LENGTH / 2
+    ]
     assert len(pairs) >= least, (seen, heard)
     # (The median: a busy machine may leave the beginning of a beep out.)
-    assert median(abs(h - skew - s) for s, h in pairs) < IN_STEP, pairs
+    assert median(abs(h - skew - s) for s, h in pairs) < MAX_SKEW, pairs
 
 
 def probe(path: Path | str) -> tuple[float, dict[str, int]]:
@@ -234,7 +236,7 @@ def test_a_room(shared_cloud: LocalCloud, tmp_path: Path) -> None:
     # Each picture where its number says, but the first one, which is shown from the beginning.
     (_, (zero, _), *rest), (_, first, *others) = images, numbers
     for (at, _), number in zip(rest, others, strict=True):
-        assert abs(at - zero - (number - first) / 15) < IN_STEP
+        assert abs(at - zero - (number - first) / 15) < MAX_SKEW
     assert abs(dominant_frequency(sound[RATE // 2 : RATE], RATE) - 440) < 5
 
 
@@ -281,7 +283,7 @@ def test_pictures_of_any_size(tmp_path: Path) -> None:
 def test_tracks_that_come_late_end_early_or_never(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recording, "WAIT", 2.0)
+    monkeypatch.setattr(recording, "FIRST_PICTURE_WAIT", 2.0)
 
     def later(seconds: float) -> Iterator[tuple[float, VideoFrame]]:
         for due, frame in pictures((64, 48), each=10):
@@ -417,8 +419,6 @@ def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "d.mp4").mkdir()
         with pytest.raises(MediaError, match="is a directory"):
             Recorder(tmp_path / "d.mp4", pattern.video)
-        with pytest.raises(MediaError, match="lacks the encoder aac_plus; use"):
-            check_encoders(Format("mp4", "aac_plus"), "a.mp4")
         with pytest.raises(TypeError, match="a track or a source"):
             Recorder(tmp_path / "a.mp4", 5)
         with pytest.raises(TypeError, match="on_progress must be callable"):
