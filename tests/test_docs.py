@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.test_architecture import IMPORTS, MODULES, folder
 
 PAGES = sorted(
     path
@@ -21,6 +22,8 @@ SOURCES = sorted(
 TOPS = ("benchmarks", "docs", "examples", "metered_sync", "notebooks", "tests", ".ci", ".github")
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s#]*)(?:#([^)\s]*))?\)")
 FILE = re.compile(r"`([\w.-]+(?:/[\w.-]*)+)(?:::(\w+))?`")
+COMMON = ("metered_sync", "metered_sync._version", "metered_sync.errors")
+"""Modules that all import."""
 CITATION = re.compile(r"\b(docs/[\w/-]+\.md)(?:#([\w-]+))?")
 
 
@@ -76,3 +79,28 @@ def test_citations_in_the_source_lead_somewhere() -> None:
             if not path.exists() or (anchor and anchor not in anchors(path)):
                 wrong.append(f"{source.relative_to(ROOT)}: {name}#{anchor}")
     assert not wrong, "\n".join(wrong)
+
+
+def package(module: str) -> str:
+    """Return the package of a module, as the table of imports names it."""
+    parts = folder(module).split(".")[1:]
+    return "/".join(parts) or "face"
+
+
+def import_table() -> list[str]:
+    """Return the rows of the table that says which package imports which."""
+    rows: dict[str, set[str]] = {package(module): set() for module in MODULES}
+    for found in IMPORTS:
+        here, there = package(found.importer), package(found.imported)
+        if here != there and found.imported not in COMMON:
+            rows[here].add(there)
+    return [
+        f"| `{name}` | {', '.join(f'`{one}`' for one in sorted(imported)) or 'nothing'} |"
+        for name, imported in sorted(rows.items())
+    ]
+
+
+def test_the_table_of_imports_is_true() -> None:
+    text = (ROOT / "docs" / "architecture" / "README.md").read_text()
+    rows = import_table()
+    assert "\n".join(rows) in text, "it should be:\n" + "\n".join(rows)
