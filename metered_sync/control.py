@@ -174,7 +174,7 @@ class ControlPlane(RestClient):
             MeteredTimeoutError: No answer before the deadline; it may have been published.
             TypeError, ValueError: The data is not JSON, or another bad argument.
         """
-        request = wire.PublishRequest(data, sender, metadata).check()
+        request = wire.MessageRequest(data, sender, metadata).check()
         what = f"publish to {check_channel(channel)!r}"
         self._ask(
             self._http,

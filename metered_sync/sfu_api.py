@@ -219,7 +219,7 @@ class SfuApi:
 
     def _send(
         self,
-        call: wire.Call,
+        call: wire.Endpoint,
         timeout: float | None,
         session_id: str | None = None,
         body: Any = None,

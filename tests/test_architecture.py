@@ -35,9 +35,6 @@ FACE_FOLDERS = {"media"}
 CIRCLES = ({"metered_sync.events", "metered_sync.remote_peer"},)
 """Circles that are accepted: for types only."""
 KNOWN_CIRCLES: tuple[set[str], ...] = (
-    {"local.sfu.api", "local.sfu.server"},
-    {"local.cloud", "local.faults"},
-    {"cli.demo", "cli.main", "cli.serve"},
     {"engine.sending.local_track", "engine.sending.outlet"},
     {"client", "data_channel", "events", "peer", "remote_peer"},
     {"engine.sfu.link", "engine.sfu.watch"},

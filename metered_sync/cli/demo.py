@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from metered_sync.cli.main import Commands
+from metered_sync.cli.command import Commands
 
 __all__ = ["add_to", "run"]
 

@@ -6,16 +6,13 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
 from metered_sync._version import __version__
 from metered_sync.cli import demo, serve
 from metered_sync.errors import MeteredError
 
 __all__ = ["main"]
-
-if TYPE_CHECKING:
-    Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 COMMANDS = (serve, demo)
 """A module for each command: ``add_to(commands)`` describes it, ``run(options)`` does it."""

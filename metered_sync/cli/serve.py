@@ -6,10 +6,8 @@ import argparse
 import json
 import sys
 import threading
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from metered_sync.cli.main import Commands
+from metered_sync.cli.command import Commands
 
 __all__ = ["add_to", "run"]
 

@@ -3,17 +3,18 @@
 For development, tests and demos. Third-party clients work against it too.
 
 =========== ===========================================================================
-cloud       the local cloud as one object, on free ports of this machine
+cloud       the local cloud as one blocking object
+servers     all of its servers behind one port, on one event loop
 signalling  the messaging service: its connections, and what clients ask of them
-connections the connections of clients, and the way out to them
-hub         channels, patterns, presence: who is connected, who has subscribed to what
+connections the connections of clients, and the order in which frames leave
+broker      channels, patterns, presence: who is connected, who has subscribed to what
 keys        the keys of the app, and who comes with which
 meter       what is counted: connections, messages, attempts to connect
 control     the five REST calls of the control plane
 turn        the REST calls of the TURN service, and the credentials they hand out
 rest        what the HTTP calls share: reading a body, answering, refusing
 sfu         the SFU, which forwards media without decoding it
-faults      what can be made to go wrong
+faults      faults to inject
 =========== ===========================================================================
 """
 

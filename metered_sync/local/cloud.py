@@ -1,4 +1,4 @@
-"""The local cloud as one object: messaging and SFU on free ports of this machine."""
+"""Run the local cloud as one blocking object: messaging and SFU on ports of this machine."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import anyio
-from aiohttp import web
-
 from metered_sync._facade import Facade
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.bridge.loop import Engine, Link
-from metered_sync.errors import ClosedError, MeteredError
-from metered_sync.local.control import ControlApi
+from metered_sync.bridge.loop import Engine
+from metered_sync.errors import ClosedError
 from metered_sync.local.faults import Faults
 from metered_sync.local.keys import KeyRing, PublishableKey, SecretKey
-from metered_sync.local.meter import Meter
-from metered_sync.local.rest import server_logger
+from metered_sync.local.meter import UsageMeter
+from metered_sync.local.servers import Servers
 from metered_sync.local.sfu import Sfu
 from metered_sync.local.signalling import SignallingServer
 from metered_sync.local.turn import DEFAULT_ICE_SERVERS, TurnService, check_ice_servers
@@ -35,78 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["LocalCloud"]
 
 T = TypeVar("T")
-MAX_REQUEST_LINE = 1 << 17
-"""Bytes of a request line. One with a token at all its caps has about half of that."""
-BACKLOG = 1024
-"""Connections that may wait to be accepted: a thousand clients may come at once."""
-
-
-class _Cloud(Link):
-    """The servers, on the engine's loop."""
-
-    label = "LocalCloud"
-
-    def __init__(
-        self,
-        engine: Engine,
-        signalling: SignallingServer,
-        turn: TurnService,
-        sfu: Sfu,
-        host: str,
-        port: int,
-    ) -> None:
-        self.signalling = signalling
-        self.turn = turn
-        self.sfu = sfu
-        self.port = port
-        self._host = host
-        self._engine = engine
-        self._runner: web.AppRunner | None = None
-
-    async def open(self) -> None:
-        self._engine.links.add(self)
-        app = web.Application()
-        for part in (self.signalling, ControlApi(self.signalling), self.turn, self.sfu):
-            app.add_routes(part.routes())
-        # No access log: request lines carry keys and tokens. No decompression: no client of
-        # these APIs compresses, and aiohttp answers a body that is badly compressed with 500.
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            logger=server_logger(),
-            shutdown_timeout=1.0,
-            auto_decompress=False,
-            max_line_size=MAX_REQUEST_LINE,
-        )
-        await self._runner.setup()
-        try:
-            await self.sfu.start()
-            self.signalling.start()
-            await web.TCPSite(self._runner, self._host, self.port, backlog=BACKLOG).start()
-        except OSError as error:
-            await self.aclose()
-            raise MeteredError(
-                f"LocalCloud cannot listen on {self._host} port {self.port}: {error.strerror}; "
-                "choose another port, or 0 for a free one"
-            ) from error
-        self.port = self._runner.addresses[0][1]
-
-    async def aclose(self) -> None:
-        self._engine.links.discard(self)
-        runner, self._runner = self._runner, None
-        try:
-            await self.signalling.close()
-            await self.sfu.close()
-        finally:
-            try:
-                if runner is not None:
-                    with anyio.CancelScope(shield=True):
-                        await runner.cleanup()
-            finally:
-                self._engine.stop()
-
-    def abort(self, error: BaseException) -> None:
-        pass  # its clients notice by themselves
 
 
 class LocalCloud(Facade):
@@ -179,7 +103,7 @@ class LocalCloud(Facade):
         """What your own servers show to make TURN credentials."""
         self.turn_secret = secrets.token_hex(24) if turn_secret is None else turn_secret
         """What a TURN server is to be started with, so that it accepts these credentials."""
-        self.faults = Faults(self)
+        self.faults = Faults(self._do)
         """Faults to inject."""
         self._host = host
         self._port = port
@@ -189,14 +113,14 @@ class LocalCloud(Facade):
         self._grant = Grant(actions=granted)
         self._limits = limits
         self._timings = _timings
-        self._cloud: _Cloud | None = None
+        self._servers: Servers | None = None
 
     def __repr__(self) -> str:
         return f"<LocalCloud {self.http_url if self._serving else 'not serving'}>"
 
     @property
     def _serving(self) -> bool:
-        return self._cloud is not None and not self._closed
+        return self._servers is not None and not self._closed
 
     # --- life ---
 
@@ -207,20 +131,20 @@ class LocalCloud(Facade):
         with self._life:  # held to the end: a second caller waits until it serves
             if self._closed:
                 raise ClosedError("LocalCloud is closed; make a new one")
-            if self._cloud is not None:
+            if self._servers is not None:
                 return
             self._engine = engine = Engine("metered-sync-cloud").start()
-            cloud = self._make(engine)
+            servers = self._make(engine)
             try:
-                self._call(cloud.open, deadline=deadline, what="start")
+                self._call(servers.open, deadline=deadline, what="start")
             except BaseException:
-                engine.post(engine.abandon, cloud)
+                engine.post(engine.abandon, servers)
                 self._engine = None
                 raise
-            self._cloud = cloud
-            self._opened(cloud)
+            self._servers = servers
+            self._opened(servers)
 
-    def _make(self, engine: Engine) -> _Cloud:
+    def _make(self, engine: Engine) -> Servers:
         turn = TurnService(
             self.turn_app,
             self.turn_api_key,
@@ -233,7 +157,7 @@ class LocalCloud(Facade):
                 [PublishableKey(self.publishable_key, self._grant)],
                 [SecretKey(self.key_id, self.key_secret)],
             ),
-            Meter(
+            UsageMeter(
                 self.sfu_app_id,
                 max_connections=self._max_connections,
                 max_messages=self._max_messages,
@@ -250,7 +174,7 @@ class LocalCloud(Facade):
             host="127.0.0.1" if self._host == "localhost" else self._host,
             timings=self._timings,
         )
-        return _Cloud(engine, signalling, turn, sfu, self._host, self._port)
+        return Servers(engine, signalling, turn, sfu, self._host, self._port)
 
     start = connect
 
@@ -260,27 +184,27 @@ class LocalCloud(Facade):
         with self._life:
             self._closed = True
         engine = self._engine
-        if self._cloud is not None and engine is not None:
-            self._close(self._cloud, timeout)
+        if self._servers is not None and engine is not None:
+            self._close(self._servers, timeout)
             engine.join(self._deadline(timeout))
 
-    def _do(self, function: Callable[[_Cloud], Awaitable[T]], what: str) -> T:
-        cloud = self._serving_cloud(what)
-        return self._call(function, cloud, deadline=Deadline(self._timeout), what=what)
+    def _do(self, function: Callable[[Servers], Awaitable[T]], what: str) -> T:
+        servers = self._serving_servers(what)
+        return self._call(function, servers, deadline=Deadline(self._timeout), what=what)
 
-    def _serving_cloud(self, what: str) -> _Cloud:
+    def _serving_servers(self, what: str) -> Servers:
         if self._closed:
             raise ClosedError(f"{what}: LocalCloud is closed")
-        if self._cloud is None:
+        if self._servers is None:
             raise ClosedError(f"{what}: LocalCloud does not serve yet; use `with`, or call start()")
-        return self._cloud
+        return self._servers
 
     # --- where and how to connect ---
 
     @property
     def port(self) -> int:
         """The TCP port."""
-        return self._serving_cloud("port").port
+        return self._serving_servers("port").port
 
     @property
     def url(self) -> str:

@@ -21,11 +21,11 @@ from metered_sync.local.keys import Identity
 from metered_sync.wire.events import PresencePeer
 from metered_sync.wire.limits import MESSAGE_BURST, MESSAGE_RATE
 
-__all__ = ["Outlet", "Socket", "text_frame"]
+__all__ = ["SendScheduler", "Socket", "text_frame"]
 
 MAX_WAITING = 8 << 20
 """Bytes that may wait for a client that does not read; then its connection is cut."""
-_CHECK_EVERY = 1 << 16
+_WRITE_CHECK_INTERVAL = 1 << 16
 """After how many bytes it is looked how much waits: the transport has to add it up."""
 _PING = b"\x89\x00"
 
@@ -44,7 +44,7 @@ class Socket:
         identity: Identity,
         ws: web.WebSocketResponse,
         transport: asyncio.Transport,
-        outlet: Outlet,
+        scheduler: SendScheduler,
     ) -> None:
         self.identity = identity
         self.peer_id = identity.peer_id
@@ -60,7 +60,7 @@ class Socket:
         self._task = asyncio.current_task()
         self._ws = ws
         self._transport = transport
-        self._outlet = outlet
+        self._scheduler = scheduler
         self._frames: list[bytes] = []
         self._unchecked = 0
         self._tokens = float(MESSAGE_BURST)
@@ -86,15 +86,15 @@ class Socket:
 
     def send(self, frame: bytes) -> None:
         """Send a frame, at the end of this turn of the loop."""
-        if self._outlet.slow:
-            self._outlet.postpone(self, frame)
+        if self._scheduler.slow:
+            self._scheduler.postpone(self, frame)
         else:
             self.put(frame)
 
     def put(self, frame: bytes) -> None:
         """Send a frame that has waited as long as it had to."""
         if not self._frames:
-            self._outlet.schedule(self)
+            self._scheduler.schedule(self)
         self._frames.append(frame)
 
     def flush(self) -> None:
@@ -106,7 +106,7 @@ class Socket:
         data = frames[0] if len(frames) == 1 else b"".join(frames)
         self._transport.write(data)
         self._unchecked += len(data)
-        if self._unchecked > _CHECK_EVERY:
+        if self._unchecked > _WRITE_CHECK_INTERVAL:
             self._unchecked = 0
             if self._transport.get_write_buffer_size() > MAX_WAITING:
                 self._transport.abort()
@@ -134,7 +134,7 @@ class Socket:
         that many seconds is cut off.
         """
         code, reason = self.goodbye or (1000, "")
-        await self._outlet.drained(self)
+        await self._scheduler.drained(self)
         self.flush()
         try:
             await asyncio.wait_for(self._ws.close(code=code, message=reason.encode()), within)
@@ -151,7 +151,7 @@ class Socket:
         self._transport.abort()
 
 
-class Outlet:
+class SendScheduler:
     """What leaves the server in a turn of its loop; and faults on the way out."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from metered_sync.local.rest import Refusal, answer, read_json
 from metered_sync.local.signalling import SignallingServer
 from metered_sync.wire.bodies import BodyError
 from metered_sync.wire.control import (
-    PublishRequest,
+    MessageRequest,
     Token,
     TokenRequest,
     disconnected_body,
@@ -30,7 +30,7 @@ from metered_sync.wire.tokens import sign_claims
 
 __all__ = ["ControlApi"]
 
-Handler = Callable[[web.Request, SecretKey, str], Awaitable[web.Response]]
+KeyHandler = Callable[[web.Request, SecretKey, str], Awaitable[web.Response]]
 
 
 class ControlApi:
@@ -39,7 +39,7 @@ class ControlApi:
     def __init__(self, server: SignallingServer) -> None:
         self._server = server
         # Names are taken greedily: one may contain slashes that are not percent-encoded.
-        self._calls: list[tuple[str, re.Pattern[str], Handler]] = [
+        self._calls: list[tuple[str, re.Pattern[str], KeyHandler]] = [
             ("POST", re.compile("/v1/tokens()"), self._tokens),
             ("GET", re.compile("/v1/channels/(.*)/peers"), self._peers),
             ("POST", re.compile("/v1/channels/(.*)/publish"), self._publish),
@@ -80,15 +80,15 @@ class ControlApi:
 
     async def _peers(self, request: web.Request, key: SecretKey, name: str) -> web.Response:
         _check_access(key, name, "presence")
-        return answer(peers_body(name, self._server.hub.roster(name)))
+        return answer(peers_body(name, self._server.broker.roster(name)))
 
     async def _publish(self, request: web.Request, key: SecretKey, name: str) -> web.Response:
         _check_access(key, name, "publish")
-        message = PublishRequest.parse(await read_json(request))
+        message = MessageRequest.parse(await read_json(request))
         if not self._server.meter.message():
             raise Refusal(429, "over_message_quota", "the plan's messages are used up")
         try:
-            self._server.hub.publish(name, message.sender, message.data, message.metadata)
+            self._server.broker.publish(name, message.sender, message.data, message.metadata)
         except ValueError:
             raise BodyError("the data cannot be passed on as JSON") from None
         return answer({"channel": name})
@@ -97,7 +97,7 @@ class ControlApi:
         problem = peer_id_problem(name)
         if problem is not None:
             raise BodyError(f"the peer id {problem}")
-        sockets = self._server.hub.sockets(name)
+        sockets = self._server.broker.sockets(name)
         for socket in sockets:
             self._server.shut(socket, CLOSE_ADMIN_DISCONNECT, "disconnected by an administrator")
         return answer(disconnected_body(name, len(sockets)))

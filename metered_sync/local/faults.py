@@ -1,15 +1,12 @@
-"""What can be made to go wrong in a local cloud, to test how a program takes it."""
+"""Inject faults into a local cloud, to test how a program takes them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
 
 from metered_sync.errors import SfuNotFoundError
-
-if TYPE_CHECKING:
-    from metered_sync.local.cloud import LocalCloud
+from metered_sync.local.servers import Servers
 
 __all__ = ["Faults"]
 
@@ -19,17 +16,21 @@ class Faults:
 
     Arguments that make no sense are ``ValueError``; a cloud that does not serve raises
     :class:`~metered_sync.ClosedError`.
+
+    Args:
+        run: Runs a coroutine function with the cloud's servers on their loop, and waits for it;
+            takes it, and what to call it in errors.
     """
 
-    def __init__(self, cloud: LocalCloud) -> None:
-        self._cloud = cloud
+    def __init__(self, run: Callable[[Callable[[Servers], Awaitable[None]], str], None]) -> None:
+        self._await = run
 
     def drop_connections(self, peer_id: str | None = None) -> None:
         """Reset the TCP connection of every messaging client, or of one peer's.
 
         They see close code 1006.
         """
-        self._run("drop_connections", lambda cloud: cloud.signalling.drop_connections(peer_id))
+        self._run(lambda servers: servers.signalling.drop_connections(peer_id), "drop_connections")
 
     def refuse_connections(self, seconds: float) -> None:
         """Reset whoever tries to make a messaging connection, for so long; 0 ends it.
@@ -37,7 +38,9 @@ class Faults:
         Connections that stand are left alone.
         """
         seconds = _seconds(seconds)
-        self._run("refuse_connections", lambda cloud: cloud.signalling.refuse_connections(seconds))
+        self._run(
+            lambda servers: servers.signalling.refuse_connections(seconds), "refuse_connections"
+        )
 
     def going_away(self, retry_after_ms: int = 1000) -> None:
         """Announce the server's end to all messaging clients, then close them (1001).
@@ -49,7 +52,7 @@ class Faults:
             raise ValueError(f"retry_after_ms must be a whole number, not {retry_after_ms!r}")
         if retry_after_ms < 0:
             raise ValueError(f"retry_after_ms must not be negative; got {retry_after_ms}")
-        self._await("going_away", lambda cloud: cloud.signalling.go_away(retry_after_ms))
+        self._await(lambda servers: servers.signalling.go_away(retry_after_ms), "going_away")
 
     def close(self, code: int, peer_id: str | None = None) -> None:
         """Close the connection of every messaging client, or of one peer's, with a close code.
@@ -60,7 +63,7 @@ class Faults:
         known = isinstance(code, int) and not isinstance(code, bool)
         if not known or not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
             raise ValueError(f"code must be a close code that can be sent, not {code!r}")
-        self._await("close", lambda cloud: cloud.signalling.close_connections(code, peer_id))
+        self._await(lambda servers: servers.signalling.close_connections(code, peer_id), "close")
 
     def hold_acks(self, seconds: float) -> None:
         """Hold back all acknowledgements for so long from now; then they go out, in order.
@@ -69,7 +72,7 @@ class Faults:
         waits for the acknowledgement of its subscription. 0 ends it.
         """
         seconds = _seconds(seconds)
-        self._run("hold_acks", lambda cloud: cloud.signalling.outlet.hold(seconds))
+        self._run(lambda servers: servers.signalling.scheduler.hold(seconds), "hold_acks")
 
     def delay(self, seconds: float) -> None:
         """Delay each frame to messaging clients by so long, from now on; 0 ends it.
@@ -77,33 +80,30 @@ class Faults:
         Their order stays as it is.
         """
         seconds = _seconds(seconds)
-        self._run("delay", lambda cloud: cloud.signalling.outlet.delay(seconds))
+        self._run(lambda servers: servers.signalling.scheduler.delay(seconds), "delay")
 
     def kill_sfu_session(self, session_id: str) -> None:
         """End an SFU session at once, as if the SFU had forgotten it."""
 
-        def kill(cloud: Any) -> None:
+        def kill(servers: Servers) -> None:
             try:
-                cloud.sfu.kill_session(session_id)
+                servers.sfu.kill_session(session_id)
             except LookupError:
                 raise SfuNotFoundError(f"there is no SFU session {session_id!r} to end") from None
 
-        self._run("kill_sfu_session", kill)
+        self._run(kill, "kill_sfu_session")
 
     def lose_media(self, fraction: float) -> None:
         """Lose that fraction (0 to 1) of media packets from now on; 0 ends it."""
         if not _is_number(fraction) or not 0 <= fraction <= 1:
             raise ValueError(f"fraction must be a number from 0 to 1, not {fraction!r}")
-        self._run("lose_media", lambda cloud: cloud.sfu.lose_media(fraction))
+        self._run(lambda servers: servers.sfu.lose_media(fraction), "lose_media")
 
-    def _run(self, what: str, function: Callable[[Any], object]) -> None:
-        async def run(cloud: Any) -> None:
-            function(cloud)
+    def _run(self, function: Callable[[Servers], object], what: str) -> None:
+        async def run(servers: Servers) -> None:
+            function(servers)
 
-        self._await(what, run)
-
-    def _await(self, what: str, function: Callable[[Any], Awaitable[None]]) -> None:
-        self._cloud._do(function, what)
+        self._await(run, what)
 
 
 def _is_number(value: object) -> bool:

@@ -9,10 +9,10 @@ from metered_sync.wire.control import Plan, Usage
 from metered_sync.wire.limits import MAX_ATTEMPTS
 from metered_sync.wire.timings import Timings
 
-__all__ = ["Meter"]
+__all__ = ["UsageMeter"]
 
 
-class Meter:
+class UsageMeter:
     """One app's consumption, and whether there may be more of it.
 
     Args:

@@ -14,9 +14,9 @@ from metered_sync.engine.logs import scrubbed_logger
 from metered_sync.wire.bodies import error_body
 from metered_sync.wire.limits import MAX_REST_BODY
 
-__all__ = ["Call", "Refusal", "answer", "read_json", "server_logger"]
+__all__ = ["Handler", "Refusal", "answer", "read_json", "server_logger"]
 
-Call = Callable[[web.Request], Awaitable[web.Response]]
+Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer, not a failure

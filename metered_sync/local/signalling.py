@@ -15,10 +15,10 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from metered_sync.local.connections import Outlet, Socket, text_frame
-from metered_sync.local.hub import Hub
+from metered_sync.local.broker import Broker
+from metered_sync.local.connections import SendScheduler, Socket, text_frame
 from metered_sync.local.keys import Identity, KeyRing, TurnedAway
-from metered_sync.local.meter import Meter
+from metered_sync.local.meter import UsageMeter
 from metered_sync.local.rest import Refusal
 from metered_sync.wire import frames
 from metered_sync.wire.limits import (
@@ -42,14 +42,14 @@ from metered_sync.wire.timings import Timings
 __all__ = ["SignallingServer"]
 
 GOING_AWAY_MS = 1000
-_MOST_READ = 1 << 20
+_MAX_MESSAGE_READ = 1 << 20
 """Bytes of a message at which aiohttp drops the connection. Smaller ones that are too big
 are read and then refused, so that their sender sees why."""
-_MOST_KNOWN = 1000
+_MAX_REMEMBERED_CHANNELS = 1000
 """How many channels a connection remembers that it may publish to."""
 
 
-class _RefusedError(Exception):
+class _RequestRefusedError(Exception):
     """A request that gets an error frame."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -74,15 +74,15 @@ class SignallingServer:
     def __init__(
         self,
         keys: KeyRing,
-        meter: Meter,
+        meter: UsageMeter,
         *,
         timings: Timings,
         limits: bool = True,
         ice_servers: Callable[[], list[dict[str, Any]]] | None = None,
     ) -> None:
         self.keys = keys
-        self.outlet = Outlet()
-        self.hub = Hub(self.outlet)
+        self.scheduler = SendScheduler()
+        self.broker = Broker(self.scheduler)
         self.meter = meter
         self._timings = timings
         self._limits = limits
@@ -109,14 +109,14 @@ class SignallingServer:
         """Tell every client that the server goes away, and close its connection (1001)."""
         if self._pinging is not None:
             self._pinging.cancel()
-        self.outlet.close()
+        self.scheduler.close()
         await self.go_away(GOING_AWAY_MS, "server shutdown")
 
     async def _ping_all(self) -> None:
         """Ping all clients again and again; cut off whom nothing was heard of in between."""
         while True:
             await asyncio.sleep(self._timings.server_ping)
-            for socket in self.hub.sockets():
+            for socket in self.broker.sockets():
                 socket.ping()
 
     # --- connecting ---
@@ -150,7 +150,10 @@ class SignallingServer:
         except TurnedAway as error:
             turned_away = error
         ws = web.WebSocketResponse(
-            timeout=self._timings.close, autoping=False, max_msg_size=_MOST_READ, compress=False
+            timeout=self._timings.close,
+            autoping=False,
+            max_msg_size=_MAX_MESSAGE_READ,
+            compress=False,
         )
         try:
             await ws.prepare(request)
@@ -162,7 +165,7 @@ class SignallingServer:
         if turned_away is not None:
             await ws.close(code=turned_away.code, message=str(turned_away).encode())
         elif request.transport is not None:  # not closed in the meantime
-            await self._serve(ws, Socket(identity, ws, request.transport, self.outlet))
+            await self._serve(ws, Socket(identity, ws, request.transport, self.scheduler))
         return ws
 
     async def _serve(self, ws: web.WebSocketResponse, socket: Socket) -> None:
@@ -173,7 +176,7 @@ class SignallingServer:
             expiry = asyncio.get_running_loop().call_later(
                 max(0.0, delay), self.shut, socket, CLOSE_TOKEN_EXPIRED, "token expired"
             )
-        self.hub.add(socket)
+        self.broker.add(socket)
         self.meter.connected()
         socket.send(text_frame(self._welcome(identity)))
         try:
@@ -223,7 +226,7 @@ class SignallingServer:
         )
 
     def _forget(self, socket: Socket) -> None:
-        if self.hub.remove(socket):
+        if self.broker.remove(socket):
             self.meter.disconnected()
 
     # --- closing ---
@@ -237,7 +240,7 @@ class SignallingServer:
         self, code: int, peer_id: str | None = None, reason: str = "closed on request"
     ) -> None:
         """Close the connection of every client, or of one peer's, with a code."""
-        sockets = self.hub.sockets(peer_id)
+        sockets = self.broker.sockets(peer_id)
         for socket in sockets:
             self.shut(socket, code, reason)
         for socket in sockets:
@@ -253,7 +256,7 @@ class SignallingServer:
             return
         try:
             self._requests[frame.type](socket, frame)
-        except _RefusedError as refused:
+        except _RequestRefusedError as refused:
             self._refuse(socket, refused.code, str(refused), frame.request_id)
         except ValueError:
             # Lone surrogates (escaped) and 1e999 can be read, but not be passed on.
@@ -265,7 +268,7 @@ class SignallingServer:
 
     def _acknowledge(self, socket: Socket, frame: frames.ClientFrame) -> None:
         if frame.request_id is not None:
-            self.outlet.acknowledge(socket, text_frame(frames.build_ack(frame.request_id)))
+            self.scheduler.acknowledge(socket, text_frame(frames.build_ack(frame.request_id)))
 
     def _ping(self, socket: Socket, frame: frames.ClientFrame) -> None:
         socket.send(text_frame(frames.build_pong(frame.request_id)))
@@ -277,19 +280,19 @@ class SignallingServer:
         if not (grant.covers_pattern(name) if is_pattern(name) else grant.covers(name)):
             raise _not_authorized()
         if self._limits and len(socket.channels) >= MAX_CHANNELS and name not in socket.channels:
-            raise _RefusedError(
+            raise _RequestRefusedError(
                 "channel_limit_exceeded", f"{MAX_CHANNELS} channels are subscribed already"
             )
-        arrived = self.hub.join(socket, name, metadata=frame.include_sender_metadata)
+        arrived = self.broker.join(socket, name, metadata=frame.include_sender_metadata)
         self._acknowledge(socket, frame)
-        self.hub.show(socket, name)
+        self.broker.show(socket, name)
         if arrived:
-            self.hub.announce(socket, name, joined=True)
+            self.broker.announce(socket, name, joined=True)
 
     def _unsubscribe(self, socket: Socket, frame: frames.ClientFrame) -> None:
         name = _channel(frame)
         self._acknowledge(socket, frame)
-        self.hub.leave(socket, name)
+        self.broker.leave(socket, name)
 
     def _publish(self, socket: Socket, frame: frames.ClientFrame) -> None:
         name = frame.channel
@@ -299,36 +302,38 @@ class SignallingServer:
             _permit(socket, "publish")
             if not socket.identity.grant.covers(name):
                 raise _not_authorized()
-            if len(socket.publishes) >= _MOST_KNOWN:
+            if len(socket.publishes) >= _MAX_REMEMBERED_CHANNELS:
                 socket.publishes.clear()
             socket.publishes.add(name)
         data = self._counted(frame)
-        self.hub.publish(name, socket.peer_id, data, socket.identity.peer_metadata, socket)
+        self.broker.publish(name, socket.peer_id, data, socket.identity.peer_metadata, socket)
         self._acknowledge(socket, frame)
 
     def _send(self, socket: Socket, frame: frames.ClientFrame) -> None:
         problem = "is missing" if frame.to is frames.MISSING else peer_id_problem(frame.to)
         if problem is not None:
-            raise _RefusedError("invalid_peer_id", f'"to" {problem}')
+            raise _RequestRefusedError("invalid_peer_id", f'"to" {problem}')
         _permit(socket, "send")
         data = self._counted(frame)
-        if not self.hub.direct(frame.to, socket.peer_id, data, socket.identity.peer_metadata):
-            raise _RefusedError("peer_not_found", "the peer is not connected")
+        if not self.broker.direct(frame.to, socket.peer_id, data, socket.identity.peer_metadata):
+            raise _RequestRefusedError("peer_not_found", "the peer is not connected")
         self._acknowledge(socket, frame)
 
     def _counted(self, frame: frames.ClientFrame) -> Any:
         """Return a message's data, once it has been counted against the plan."""
         if frame.data is frames.MISSING:
-            raise _RefusedError("missing_data", f'a {frame.type} needs "data"; null is a value')
+            raise _RequestRefusedError(
+                "missing_data", f'a {frame.type} needs "data"; null is a value'
+            )
         if not self.meter.message():
-            raise _RefusedError("over_message_quota", "the plan's messages are used up")
+            raise _RequestRefusedError("over_message_quota", "the plan's messages are used up")
         return frame.data
 
     # --- faults, for tests ---
 
     def drop_connections(self, peer_id: str | None = None) -> None:
         """Cut the TCP connection of every client, or of one peer's."""
-        for socket in self.hub.sockets(peer_id):
+        for socket in self.broker.sockets(peer_id):
             socket.reset()
 
     def refuse_connections(self, seconds: float) -> None:
@@ -338,7 +343,7 @@ class SignallingServer:
     async def go_away(self, retry_after_ms: int, reason: str = "going away") -> None:
         """Announce to every client that its connection will be closed, and close it (1001)."""
         frame = text_frame(frames.build_going_away(retry_after_ms))
-        for socket in self.hub.sockets():
+        for socket in self.broker.sockets():
             socket.send(frame)
         await self.close_connections(CLOSE_GOING_AWAY, reason=reason)
 
@@ -351,19 +356,19 @@ def _channel(frame: frames.ClientFrame) -> str:
     """Return the channel that a request names, if a client may name it."""
     problem = "is missing" if frame.channel is frames.MISSING else channel_problem(frame.channel)
     if problem is not None:
-        raise _RefusedError("invalid_channel", f"the channel {problem}")
+        raise _RequestRefusedError("invalid_channel", f"the channel {problem}")
     name: str = frame.channel
     if is_reserved(name):
-        raise _RefusedError("channel_reserved", "the channel has a reserved prefix")
+        raise _RequestRefusedError("channel_reserved", "the channel has a reserved prefix")
     return name
 
 
 def _permit(socket: Socket, action: str) -> None:
     if not socket.may(action):
-        raise _RefusedError(
+        raise _RequestRefusedError(
             "action_not_permitted", f"the key or token lacks the permission {action!r}"
         )
 
 
-def _not_authorized() -> _RefusedError:
-    return _RefusedError("channel_not_authorized", "no pattern covers the channel")
+def _not_authorized() -> _RequestRefusedError:
+    return _RequestRefusedError("channel_not_authorized", "no pattern covers the channel")

@@ -21,7 +21,7 @@ from typing import Any
 
 from aiohttp import web
 
-from metered_sync.local.rest import Call, Refusal, answer, read_json
+from metered_sync.local.rest import Handler, Refusal, answer, read_json
 from metered_sync.wire.bodies import BodyError
 from metered_sync.wire.events import IceServer
 from metered_sync.wire.frames import parse_ice_servers
@@ -43,10 +43,10 @@ DEFAULT_ICE_SERVERS = (
     IceServer(("turn:127.0.0.1:3478?transport=tcp",)),
 )
 """Where a TURN server on this machine listens unless told otherwise."""
-_NEVER = 10 * 365 * 86400
+_UNLIMITED_LIFETIME = 10 * 365 * 86400
 """Seconds that a credential without an expiry lasts."""
 _WELCOME_TTL = 86400
-_PAGE = 50
+_PAGE_SIZE = 50
 # fmt: off
 _REGIONS = frozenset((
     "global", "north_america", "europe", "eu", "asia", "oceania", "us_west", "us_central",
@@ -121,7 +121,7 @@ class TurnService:
         )
 
     def _make(self, expires_in: int | None, label: str | None) -> TurnCredential:
-        until = int(time.time()) + (_NEVER if expires_in is None else expires_in)
+        until = int(time.time()) + (_UNLIMITED_LIFETIME if expires_in is None else expires_in)
         username = f"{until}:{secrets.token_hex(8)}"
         digest = hmac.new(self._shared_secret, username.encode(), hashlib.sha1).digest()
         password = base64.b64encode(digest).decode()
@@ -146,8 +146,10 @@ class TurnService:
     async def _create(self, request: web.Request) -> web.Response:
         self._authorize(request)
         wish = CredentialRequest.parse(await read_json(request))
-        if wish.expires_in is not None and wish.expires_in > _NEVER:
-            raise BodyError(f'"expiryInSeconds" is not a positive integer up to {_NEVER}')
+        if wish.expires_in is not None and wish.expires_in > _UNLIMITED_LIFETIME:
+            raise BodyError(
+                f'"expiryInSeconds" is not a positive integer up to {_UNLIMITED_LIFETIME}'
+            )
         made = self._make(wish.expires_in, wish.label)
         until = math.inf if wish.expires_in is None else time.time() + wish.expires_in
         self._credentials[made.api_key or ""] = made, until
@@ -167,9 +169,9 @@ class TurnService:
             if query.get("label") in (None, made.label)
             and (until > now or query.get("all") not in (None, "false", "0"))
         ]
-        pages = max(1, math.ceil(len(found) / _PAGE))
+        pages = max(1, math.ceil(len(found) / _PAGE_SIZE))
         listed = TurnCredentialPage(
-            tuple(found[(number - 1) * _PAGE : number * _PAGE]),
+            tuple(found[(number - 1) * _PAGE_SIZE : number * _PAGE_SIZE]),
             total_records=len(found),
             current_page=number,
             total_pages=pages,
@@ -194,7 +196,7 @@ def _same(given: str, right: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), right.encode())
 
 
-def _guarded(call: Call) -> Call:
+def _guarded(call: Handler) -> Handler:
     """Turn refusals into answers."""
 
     async def run(request: web.Request) -> web.Response:

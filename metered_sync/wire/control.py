@@ -9,7 +9,7 @@ call                                       request                  answer
 =========================================  =======================  =======================
 ``POST /v1/tokens``                        :class:`TokenRequest`    :class:`Token`
 ``GET /v1/channels/{channel}/peers``       none                     :func:`parse_peers`
-``POST /v1/channels/{channel}/publish``    :class:`PublishRequest`  not documented
+``POST /v1/channels/{channel}/publish``    :class:`MessageRequest`  not documented
 ``DELETE /v1/peers/{peer}``                none                     :func:`parse_disconnected`
 ``GET /v1/usage``                          none                     :class:`Usage`
 =========================================  =======================  =======================
@@ -42,7 +42,7 @@ __all__ = [
     "TOKENS",
     "USAGE",
     "Plan",
-    "PublishRequest",
+    "MessageRequest",
     "Token",
     "TokenRequest",
     "Usage",
@@ -176,14 +176,14 @@ class Token:
 
 
 @dataclass(frozen=True)
-class PublishRequest:
+class MessageRequest:
     """A message to a channel, from outside of it."""
 
     data: Any
     sender: str = "system"
     metadata: JsonObject | None = None
 
-    def check(self) -> PublishRequest:
+    def check(self) -> MessageRequest:
         """Return this if it may be sent; ``ValueError`` where a cap is exceeded."""
         problem = peer_id_problem(self.sender)
         if problem is not None:
@@ -194,7 +194,7 @@ class PublishRequest:
         return self
 
     @classmethod
-    def parse(cls, body: object) -> PublishRequest:
+    def parse(cls, body: object) -> MessageRequest:
         """Check a decoded request, caps included."""
         fields = json_object(body)
         if "data" not in fields:

@@ -31,7 +31,7 @@ from metered_sync.wire.sdp import SessionDescription
 
 __all__ = [
     "CLOSE",
-    "Call",
+    "Endpoint",
     "Closed",
     "CloseRequest",
     "NEW",
@@ -81,8 +81,8 @@ class SfuBodyError(ValueError):
 
 
 @dataclass(frozen=True)
-class Call:
-    """One of the seven calls: its HTTP method and its path template."""
+class Endpoint:
+    """The HTTP method and the path template of one of the seven calls."""
 
     method: str
     """``"GET"``, ``"POST"`` or ``"PUT"``."""
@@ -99,13 +99,13 @@ class Call:
 
 
 _BASE = "/api/sfu/{app_id}"
-NEW = Call("POST", _BASE + "/session/new", safe=True)
-PUBLISH = Call("POST", _BASE + "/session/{session_id}/track/publish")
-SUBSCRIBE = Call("POST", _BASE + "/session/{session_id}/track/subscribe")
-RENEGOTIATE = Call("PUT", _BASE + "/session/{session_id}/renegotiate")
-CLOSE = Call("POST", _BASE + "/session/{session_id}/track/close")
-SESSIONS = Call("GET", _BASE + "/sessions", safe=True)
-TRACKS = Call("GET", _BASE + "/session/{session_id}/tracks", safe=True)
+NEW = Endpoint("POST", _BASE + "/session/new", safe=True)
+PUBLISH = Endpoint("POST", _BASE + "/session/{session_id}/track/publish")
+SUBSCRIBE = Endpoint("POST", _BASE + "/session/{session_id}/track/subscribe")
+RENEGOTIATE = Endpoint("PUT", _BASE + "/session/{session_id}/renegotiate")
+CLOSE = Endpoint("POST", _BASE + "/session/{session_id}/track/close")
+SESSIONS = Endpoint("GET", _BASE + "/sessions", safe=True)
+TRACKS = Endpoint("GET", _BASE + "/session/{session_id}/tracks", safe=True)
 
 
 # --- values ----------------------------------------------------------------------------

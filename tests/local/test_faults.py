@@ -266,7 +266,7 @@ def test_closing_the_cloud_waits_for_no_fault() -> None:
         cloud.faults.delay(60)
         client.send(type="publish", channel="x", data=1, requestId="1")
         client.send(type="ping")
-        wait_until(lambda: not cloud._cloud or cloud._cloud.signalling.outlet._late)
+        wait_until(lambda: not cloud._servers or cloud._servers.signalling.scheduler._late)
         start = time.monotonic()
         cloud.close()
         assert time.monotonic() - start < 10

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from metered_sync.local.meter import Meter
+from metered_sync.local.meter import UsageMeter
 from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.conftest import wait_until
 
 
-def meter(*, limits: bool = True, window: float = 60.0) -> Meter:
-    return Meter(
+def meter(*, limits: bool = True, window: float = 60.0) -> UsageMeter:
+    return UsageMeter(
         "app",
         max_connections=2,
         max_messages=3,

@@ -7,7 +7,7 @@ import pytest
 
 from metered_sync.wire import bodies, control
 from metered_sync.wire.bodies import BodyError
-from metered_sync.wire.control import Plan, PublishRequest, Token, TokenRequest, Usage
+from metered_sync.wire.control import MessageRequest, Plan, Token, TokenRequest, Usage
 
 USAGE = {
     "appId": "app_1",
@@ -98,9 +98,9 @@ def test_a_token_both_ways_and_unseen() -> None:
 
 
 def test_a_publish_request_both_ways() -> None:
-    for request in (PublishRequest(None), PublishRequest([1], "sys", {"a": 1})):
-        assert PublishRequest.parse(request.body()) == request
-    assert PublishRequest.parse({"data": 1}).sender == "system"
+    for request in (MessageRequest(None), MessageRequest([1], "sys", {"a": 1})):
+        assert MessageRequest.parse(request.body()) == request
+    assert MessageRequest.parse({"data": 1}).sender == "system"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_publish_request_both_ways() -> None:
 )
 def test_a_bad_publish_request(body: dict[str, Any]) -> None:
     with pytest.raises(BodyError):
-        PublishRequest.parse(body)
+        MessageRequest.parse(body)
 
 
 def test_peers_both_ways() -> None:

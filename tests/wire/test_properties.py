@@ -743,7 +743,7 @@ def test_scrubbing_leaves_the_shape(value: Any) -> None:
 REST: list[Callable[[Any], Any]] = [
     control.TokenRequest.parse,
     control.Token.parse,
-    control.PublishRequest.parse,
+    control.MessageRequest.parse,
     control.parse_peers,
     control.parse_disconnected,
     control.Plan.parse,

@@ -36,7 +36,7 @@ class SfuCalls:
 
     async def send(
         self,
-        call: wire.Call,
+        call: wire.Endpoint,
         deadline: Deadline,
         *,
         session_id: str = "",
@@ -77,7 +77,7 @@ class SfuCalls:
 
     async def ask(
         self,
-        call: wire.Call,
+        call: wire.Endpoint,
         parse: Callable[[object], T],
         deadline: Deadline,
         *,

@@ -453,7 +453,7 @@ class Session:
     # --- calls ---
 
     async def _ask(
-        self, call: wire.Call, parse: Callable[[object], Any], deadline: Deadline, body: Any
+        self, call: wire.Endpoint, parse: Callable[[object], Any], deadline: Deadline, body: Any
     ) -> Any:
         self._progress.sent = True
         return await self._calls.ask(call, parse, deadline, session_id=self.id, body=body)

@@ -10,23 +10,19 @@ from __future__ import annotations
 import hmac
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from aiohttp import web
 
 from metered_sync.local.rest import Refusal, read_json
-from metered_sync.local.sfu.checks import RefusedError
 from metered_sync.local.sfu.session import Session
 from metered_sync.wire import sfu as wire
 
-if TYPE_CHECKING:
-    from metered_sync.local.sfu.server import Sfu
-
-__all__ = ["Api"]
+__all__ = ["Api", "Sessions"]
 
 logger = logging.getLogger(__name__)
 
-_MAX_BODY = 1 << 19
+_MAX_REQUEST_BODY = 1 << 19
 """Bytes; an offer of 200 sections fits."""
 _CORS = {
     "Access-Control-Allow-Origin": "*",
@@ -37,27 +33,43 @@ _CORS = {
 }
 
 Body = Any
-Call = Callable[[web.Request], Awaitable[Body]]
+JsonHandler = Callable[[web.Request], Awaitable[Body]]
+
+
+class Sessions(Protocol):
+    """The sessions of the SFU that the calls work on."""
+
+    def session(self, session_id: str) -> Session | None: ...
+
+    def sessions(self) -> list[wire.SessionInfo]: ...
+
+    def new_session(self, metadata: str | None) -> Session: ...
 
 
 class Api:
-    """The routes of one SFU."""
+    """The HTTP routes of one SFU.
 
-    def __init__(self, sfu: Sfu, app_id: str, secret: str) -> None:
-        self._sfu = sfu
+    Args:
+        sessions: The SFU's sessions.
+        app_id: The app that the paths name.
+        secret: The bearer token that callers show.
+    """
+
+    def __init__(self, sessions: Sessions, app_id: str, secret: str) -> None:
+        self._sessions = sessions
         self._app_id = app_id
         self._authorization = f"Bearer {secret}".encode()
 
     def routes(self) -> list[web.RouteDef]:
         """Return the seven routes, and a last one for whatever else is asked of the SFU."""
-        calls: list[tuple[wire.Call, Call]] = [
+        calls: list[tuple[wire.Endpoint, JsonHandler]] = [
             (wire.NEW, self._new),
             (wire.PUBLISH, self._publish),
             (wire.SUBSCRIBE, self._subscribe),
             (wire.RENEGOTIATE, self._renegotiate),
             (wire.CLOSE, self._close),
-            (wire.SESSIONS, self._sessions),
-            (wire.TRACKS, self._tracks),
+            (wire.SESSIONS, self._list_sessions),
+            (wire.TRACKS, self._list_tracks),
         ]
         routes = [web.route(call.method, call.route, self._guard(run)) for call, run in calls]
         routes.append(web.route("OPTIONS", "/api/sfu/{rest:.*}", self._preflight))
@@ -66,14 +78,14 @@ class Api:
 
     # --- common ---
 
-    def _guard(self, run: Call) -> Callable[[web.Request], Awaitable[web.Response]]:
+    def _guard(self, run: JsonHandler) -> Callable[[web.Request], Awaitable[web.Response]]:
         """Check the caller, run the call, turn its result or refusal into JSON."""
 
         async def handler(request: web.Request) -> web.Response:
             try:
                 self._authorize(request)
                 return _json(200, await run(request))
-            except RefusedError as refused:
+            except Refusal as refused:
                 return _json(refused.status, wire.error_body(refused.code, str(refused)))
             except wire.SfuBodyError as error:
                 return _json(400, wire.error_body("bad_request", str(error)))
@@ -86,28 +98,28 @@ class Api:
     def _authorize(self, request: web.Request) -> None:
         app_id = request.match_info.get("app_id")
         if app_id is not None and app_id != self._app_id:
-            raise RefusedError(404, "not_found", "no such SFU app")
+            raise Refusal(404, "not_found", "no such SFU app")
         given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
         if not hmac.compare_digest(given, self._authorization):
-            raise RefusedError(401, "unauthorized", "the app's secret is wrong or missing")
+            raise Refusal(401, "unauthorized", "the app's secret is wrong or missing")
 
     async def _preflight(self, request: web.Request) -> web.Response:
         return web.Response(status=204, headers=_CORS)
 
     async def _unknown(self, request: web.Request) -> Body:
-        raise RefusedError(404, "not_found", f"no such call: {request.method} {request.path}")
+        raise Refusal(404, "not_found", f"no such call: {request.method} {request.path}")
 
     def _session(self, request: web.Request) -> Session:
-        session = self._sfu.session(request.match_info["session_id"])
+        session = self._sessions.session(request.match_info["session_id"])
         if session is None:
-            raise RefusedError(404, "not_found", "no such session; it may have ended")
+            raise Refusal(404, "not_found", "no such session; it may have ended")
         return session
 
     # --- the calls ---
 
     async def _new(self, request: web.Request) -> Body:
         wish = wire.NewRequest.parse(await _body(request))
-        session = self._sfu.new_session(wish.metadata)
+        session = self._sessions.new_session(wish.metadata)
         try:
             answer = session.connect(wish.description)
         except BaseException:
@@ -127,16 +139,16 @@ class Api:
         session = self._session(request)
         wish = wire.SubscribeRequest.parse(await _body(request))
         if not wish.tracks:
-            raise RefusedError(400, "bad_request", "tracks: must not be empty")
+            raise Refusal(400, "bad_request", "tracks: must not be empty")
         async with session.lock:
             _check_alive(session)
             tracks = []
             for reference in wish.tracks:
-                publisher = self._sfu.session(reference.session_id)
+                publisher = self._sessions.session(reference.session_id)
                 track = publisher.find_track(reference.track_id) if publisher else None
                 if track is None:
                     message = f"session {reference.session_id!r} has no track "
-                    raise RefusedError(404, "not_found", message + repr(reference.track_id))
+                    raise Refusal(404, "not_found", message + repr(reference.track_id))
                 tracks.append(track)
             offer = session.subscribe(tracks)
         return wire.Subscribed(session.id, offer, renegotiation_required=True).body()
@@ -159,10 +171,10 @@ class Api:
             answer = session.close_tracks(wish.track_ids, wish.description)
         return wire.Closed(session.id, True, answer).body()
 
-    async def _sessions(self, request: web.Request) -> Body:
-        return wire.sessions_body(self._sfu.sessions(), self._app_id)
+    async def _list_sessions(self, request: web.Request) -> Body:
+        return wire.sessions_body(self._sessions.sessions(), self._app_id)
 
-    async def _tracks(self, request: web.Request) -> Body:
+    async def _list_tracks(self, request: web.Request) -> Body:
         session = self._session(request)
         tracks = await session.settled_tracks()
         _check_alive(session)
@@ -171,16 +183,16 @@ class Api:
 
 def _check_alive(session: Session) -> None:
     if session.ended:
-        raise RefusedError(404, "not_found", "the session has ended")
+        raise Refusal(404, "not_found", "the session has ended")
 
 
 async def _body(request: web.Request) -> object:
     """Read and decode a request's JSON, within bounds."""
     try:
-        return await read_json(request, _MAX_BODY)
+        return await read_json(request, _MAX_REQUEST_BODY)
     except Refusal as refusal:
         code = "too_large" if refusal.status == 413 else "bad_request"
-        raise RefusedError(refusal.status, code, str(refusal)) from None
+        raise Refusal(refusal.status, code, str(refusal)) from None
 
 
 def _json(status: int, body: Body) -> web.Response:

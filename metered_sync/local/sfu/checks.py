@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from metered_sync.local.rest import Refusal
 from metered_sync.local.sfu.codecs import forwardable
 from metered_sync.local.sfu.slots import Slot
 from metered_sync.wire import sdp
 from metered_sync.wire.sfu import PublishTrack, SessionDescription
 
 __all__ = [
-    "RefusedError",
     "check_answer",
     "check_count",
     "check_offer",
@@ -23,22 +23,8 @@ __all__ = [
     "parse_description",
 ]
 
-_MAX_SECTIONS = 200
+_MAX_SESSION_SECTIONS = 200
 """Media sections of one session; a description of so many is some 300 kB long."""
-
-
-class RefusedError(Exception):
-    """A call that the SFU answers with an error.
-
-    Attributes:
-        status: The HTTP status.
-        code: A word for programs, e.g. ``"not_found"``.
-    """
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
 
 
 def parse_description(description: SessionDescription) -> sdp.Description:
@@ -67,9 +53,9 @@ def media_ssrcs(description: sdp.Description) -> dict[int, str]:
 
 def check_count(number: int) -> None:
     """Refuse more sections than a session may have."""
-    if number > _MAX_SECTIONS:
-        message = f"a session has at most {_MAX_SECTIONS} media sections"
-        raise RefusedError(413, "too_many_tracks", message)
+    if number > _MAX_SESSION_SECTIONS:
+        message = f"a session has at most {_MAX_SESSION_SECTIONS} media sections"
+        raise Refusal(413, "too_many_tracks", message)
 
 
 def check_offer(description: sdp.Description, slots: Sequence[Slot]) -> None:
@@ -128,7 +114,7 @@ def check_publish(
         mids.add(track.mid)
         if taken.setdefault(track.track_id, track.mid) != track.mid:
             message = f"this session publishes another track {track.track_id!r}"
-            raise RefusedError(409, "track_exists", message)
+            raise Refusal(409, "track_exists", message)
 
 
 def _continues(slot: Slot, section: sdp.Section) -> bool:
@@ -138,9 +124,9 @@ def _continues(slot: Slot, section: sdp.Section) -> bool:
     return section.mid == slot.mid or (section.rejected and not section.mid)
 
 
-def _unusable(message: str) -> RefusedError:
-    return RefusedError(400, "bad_description", message)
+def _unusable(message: str) -> Refusal:
+    return Refusal(400, "bad_description", message)
 
 
-def _bad_track(message: str) -> RefusedError:
-    return RefusedError(400, "bad_track", message)
+def _bad_track(message: str) -> Refusal:
+    return Refusal(400, "bad_track", message)

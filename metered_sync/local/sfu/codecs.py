@@ -28,7 +28,7 @@ MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
 _ABS_SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
 _AUDIO_LEVEL = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
 
-_EXTENSIONS = frozenset(
+_FORWARDED_EXTENSIONS = frozenset(
     (
         MID,
         _ABS_SEND_TIME,
@@ -50,7 +50,7 @@ _REPAIR = frozenset(("rtx", "red", "ulpfec", "flexfec", "flexfec-03"))
 _FEEDBACK = frozenset(("nack", "nack pli", "ccm fir", "goog-remb"))
 _VIDEO_FEEDBACK = ("nack", "nack pli", "ccm fir", "goog-remb")
 
-_H264 = "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id="
+_H264_PARAMETERS = "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id="
 
 # What a session is offered in a kind of media for which its client has shown no table of
 # its own. The numbers are those that aiortc uses in its own offers: it renumbers every
@@ -64,8 +64,8 @@ DEFAULT_CODECS: dict[str, tuple[Codec, ...]] = {
     ),
     "video": (
         Codec(97, "VP8", 90000, feedback=_VIDEO_FEEDBACK),
-        Codec(99, "H264", 90000, 1, _H264 + "42001f", _VIDEO_FEEDBACK),
-        Codec(101, "H264", 90000, 1, _H264 + "42e01f", _VIDEO_FEEDBACK),
+        Codec(99, "H264", 90000, 1, _H264_PARAMETERS + "42001f", _VIDEO_FEEDBACK),
+        Codec(101, "H264", 90000, 1, _H264_PARAMETERS + "42e01f", _VIDEO_FEEDBACK),
         Codec(103, "VP9", 90000, 1, "profile-id=0", _VIDEO_FEEDBACK),
         Codec(105, "AV1", 90000, 1, "", _VIDEO_FEEDBACK),
     ),
@@ -89,7 +89,7 @@ def forwardable(codecs: Iterable[Codec]) -> tuple[Codec, ...]:
 
 def known_extensions(extensions: Iterable[Extension]) -> tuple[Extension, ...]:
     """Return the header extensions that the SFU carries from end to end."""
-    return tuple(item for item in extensions if item.uri in _EXTENSIONS)
+    return tuple(item for item in extensions if item.uri in _FORWARDED_EXTENSIONS)
 
 
 def find_match(codec: Codec, table: Sequence[Codec]) -> Codec | None:

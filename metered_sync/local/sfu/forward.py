@@ -17,13 +17,13 @@ from typing import Protocol
 from metered_sync.local.sfu import codecs as codec_rules
 from metered_sync.local.sfu import rtcp
 from metered_sync.local.sfu.reception import Reception
-from metered_sync.local.sfu.rtp import HEADER, Packet, element, extension_block
+from metered_sync.local.sfu.rtp import RTP_HEADER, Packet, element, extension_block
 from metered_sync.wire.key_frames import detector
 from metered_sync.wire.sdp import Codec, Extension
 from metered_sync.wire.sfu import TrackInfo
 from metered_sync.wire.timings import Timings
 
-__all__ = ["Path", "Subscription", "Track"]
+__all__ = ["MediaPath", "PublishedTrack", "TrackSubscription"]
 
 _CACHE = 1024
 """Packets kept for each track: a second of video at several Mbit/s. A power of two."""
@@ -34,7 +34,7 @@ _ANCHOR_GUARD = 2048
 """For so many packets after its start, what is older than a subscription is recognised."""
 
 
-class Path(Protocol):
+class MediaPath(Protocol):
     """The way to a client: what a link offers to the media."""
 
     def send_rtp(self, packet: bytes) -> None: ...
@@ -42,7 +42,7 @@ class Path(Protocol):
     def send_rtcp(self, packet: bytes) -> None: ...
 
 
-class Track:
+class PublishedTrack:
     """A stream that a session publishes, or has announced in its offer."""
 
     def __init__(
@@ -52,7 +52,7 @@ class Track:
         track_id: str,
         kind: str,
         mid: str,
-        path: Path,
+        path: MediaPath,
         rtcp_ssrc: int,
         timings: Timings,
     ) -> None:
@@ -71,7 +71,7 @@ class Track:
         self._rtcp_ssrc = rtcp_ssrc
         self._timings = timings
         self._loop = asyncio.get_running_loop()
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions: list[TrackSubscription] = []
         self._cache: list[Packet | None] = [None] * _CACHE
         self._detectors: dict[int, Callable[[bytes], bool] | None] = {}
         self._answers_nacks = False
@@ -121,7 +121,7 @@ class Track:
         if gap and self._answers_nacks and self._nack_timer is None:
             self._ask_again()
 
-    def on_sender_report(self, message: rtcp.Message, ntp: int) -> None:
+    def on_sender_report(self, message: rtcp.RtcpMessage, ntp: int) -> None:
         """Pass the publisher's clock on to the subscribers."""
         if self.reception is not None:
             self.reception.on_sender_report(ntp, self._loop.time())
@@ -181,7 +181,7 @@ class Track:
 
     # --- subscriptions ---
 
-    def attach(self, subscription: Subscription) -> None:
+    def attach(self, subscription: TrackSubscription) -> None:
         """Begin to forward to *subscription*."""
         if self.ended:
             subscription.path.send_rtcp(rtcp.bye(subscription.ssrc))
@@ -190,7 +190,7 @@ class Track:
             self._subscriptions.append(subscription)
             self.request_key_frame()
 
-    def detach(self, subscription: Subscription) -> None:
+    def detach(self, subscription: TrackSubscription) -> None:
         """Stop forwarding to *subscription*; it may be attached again."""
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
@@ -209,10 +209,12 @@ class Track:
         self.reception = None
 
 
-class Subscription:
+class TrackSubscription:
     """One track on its way to one media section of one subscriber."""
 
-    def __init__(self, track: Track, *, mid: str, ssrc: int, track_id: str, path: Path) -> None:
+    def __init__(
+        self, track: PublishedTrack, *, mid: str, ssrc: int, track_id: str, path: MediaPath
+    ) -> None:
         self.track = track
         self.mid = mid
         self.ssrc = ssrc
@@ -317,5 +319,7 @@ class Subscription:
             block = extension_block(elements)
             if block:
                 flags |= 0x10
-        header = HEADER.pack(flags, packet.marker | payload_type, seq, packet.timestamp, self.ssrc)
+        header = RTP_HEADER.pack(
+            flags, packet.marker | payload_type, seq, packet.timestamp, self.ssrc
+        )
         return b"".join((header, packet.csrcs, block, packet.payload))

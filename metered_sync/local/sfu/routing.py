@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from metered_sync.local.sfu import rtcp
 from metered_sync.local.sfu.codecs import MID
-from metered_sync.local.sfu.forward import Path, Subscription, Track
+from metered_sync.local.sfu.forward import MediaPath, PublishedTrack, TrackSubscription
 from metered_sync.local.sfu.rtp import Packet, parse_packet
 from metered_sync.wire.timings import Timings
 
@@ -33,24 +33,24 @@ class Router:
         on_first_packet: Called with a track when its first packet has come.
     """
 
-    def __init__(self, timings: Timings, on_first_packet: Callable[[Track], None]) -> None:
+    def __init__(self, timings: Timings, on_first_packet: Callable[[PublishedTrack], None]) -> None:
         self.ssrc = secrets.randbits(32)
         """The sender of the SFU's feedback to this client."""
         self._timings = timings
         self._on_first_packet = on_first_packet
         self._loop = asyncio.get_running_loop()
-        self._tracks: dict[str, Track] = {}
+        self._tracks: dict[str, PublishedTrack] = {}
         self._hints: dict[int, str] = {}
         self._mid_ids: set[int] = set()
-        self._by_ssrc: dict[int, Track] = {}
+        self._by_ssrc: dict[int, PublishedTrack] = {}
         self._ignored: dict[int, float] = {}
-        self._subscriptions: dict[int, Subscription] = {}
+        self._subscriptions: dict[int, TrackSubscription] = {}
 
     def configure(
         self,
-        tracks: Iterable[Track],
+        tracks: Iterable[PublishedTrack],
         hints: dict[int, str],
-        subscriptions: Iterable[Subscription],
+        subscriptions: Iterable[TrackSubscription],
     ) -> None:
         """Take over the tables after a negotiation.
 
@@ -95,7 +95,7 @@ class Router:
                 return
         track.on_packet(packet, now)
 
-    def _find(self, packet: Packet, now: float) -> Track | None:
+    def _find(self, packet: Packet, now: float) -> PublishedTrack | None:
         """Find the track of an SSRC that is new, or may be a track's next one."""
         ssrc = packet.ssrc
         if now < self._ignored.get(ssrc, 0.0):
@@ -118,7 +118,7 @@ class Router:
         self._ignored[ssrc] = now + self._timings.source_silence
         return None
 
-    def _candidate(self, packet: Packet) -> Track | None:
+    def _candidate(self, packet: Packet) -> PublishedTrack | None:
         if packet.ssrc in self._hints:
             return self._tracks.get(self._hints[packet.ssrc])
         for number, value in packet.elements:
@@ -160,7 +160,7 @@ class Router:
         if subscription is not None:
             subscription.track.request_key_frame()
 
-    def report(self, path: Path) -> None:
+    def report(self, path: MediaPath) -> None:
         """Send the client a report of what was received from it, and a bitrate for video."""
         now = self._loop.time()
         reports = []

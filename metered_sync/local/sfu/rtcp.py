@@ -13,7 +13,7 @@ from dataclasses import dataclass
 __all__ = [
     "MAX_REPORTS",
     "Feedback",
-    "Message",
+    "RtcpMessage",
     "ReceptionReport",
     "bye",
     "fir_targets",
@@ -50,11 +50,11 @@ _MAX_LOST = 0x7FFFFF
 _HEAD = struct.Struct("!BBH")
 _SENDER_INFO = struct.Struct("!IQIII")
 _PAIR = struct.Struct("!HH")
-_REPORT = struct.Struct("!IIIIII")
+_REPORT_BLOCK = struct.Struct("!IIIIII")
 
 
 @dataclass(frozen=True)
-class Message:
+class RtcpMessage:
     """One message of a compound packet."""
 
     kind: int
@@ -94,7 +94,7 @@ class ReceptionReport:
 # --- read ------------------------------------------------------------------------------
 
 
-def parse_compound(data: bytes) -> Iterator[Message]:
+def parse_compound(data: bytes) -> Iterator[RtcpMessage]:
     """Yield the messages of a packet; stop at the first that is cut off."""
     position = 0
     while position + _HEAD.size <= len(data):
@@ -102,11 +102,11 @@ def parse_compound(data: bytes) -> Iterator[Message]:
         end = position + 4 + 4 * words
         if first >> 6 != 2 or end > len(data):
             return
-        yield Message(kind, first & 0x1F, data[position + 4 : end])
+        yield RtcpMessage(kind, first & 0x1F, data[position + 4 : end])
         position = end
 
 
-def sender_info(message: Message) -> tuple[int, int] | None:
+def sender_info(message: RtcpMessage) -> tuple[int, int] | None:
     """Return SSRC and NTP time of a sender report; `None` for anything else."""
     if message.kind != _SENDER_REPORT or len(message.body) < _SENDER_INFO.size:
         return None
@@ -114,7 +114,7 @@ def sender_info(message: Message) -> tuple[int, int] | None:
     return ssrc, ntp
 
 
-def feedback(message: Message) -> Feedback | None:
+def feedback(message: RtcpMessage) -> Feedback | None:
     """Return what a feedback message is about; `None` for anything else."""
     if message.kind not in (_TRANSPORT_FEEDBACK, _PAYLOAD_FEEDBACK) or len(message.body) < 8:
         return None
@@ -122,17 +122,17 @@ def feedback(message: Message) -> Feedback | None:
     return Feedback(media_ssrc, message.body[8:])
 
 
-def is_nack(message: Message) -> bool:
+def is_nack(message: RtcpMessage) -> bool:
     """Tell whether this is a generic NACK."""
     return message.kind == _TRANSPORT_FEEDBACK and message.count == _NACK
 
 
-def is_pli(message: Message) -> bool:
+def is_pli(message: RtcpMessage) -> bool:
     """Tell whether this is a picture loss indication."""
     return message.kind == _PAYLOAD_FEEDBACK and message.count == _PLI
 
 
-def is_fir(message: Message) -> bool:
+def is_fir(message: RtcpMessage) -> bool:
     """Tell whether this is a full intra request."""
     return message.kind == _PAYLOAD_FEEDBACK and message.count == _FIR
 
@@ -156,7 +156,7 @@ def fir_targets(details: bytes) -> Iterator[int]:
 # --- write -----------------------------------------------------------------------------
 
 
-def sender_report(message: Message, ssrc: int, cname: bytes) -> bytes:
+def sender_report(message: RtcpMessage, ssrc: int, cname: bytes) -> bytes:
     """Return a sender report with another SSRC, without reception reports, with a CNAME."""
     info = struct.pack("!I", ssrc) + message.body[4 : _SENDER_INFO.size]
     chunk = struct.pack("!IBB", ssrc, _CNAME, len(cname)) + cname
@@ -169,7 +169,7 @@ def receiver_report(ssrc: int, reports: Sequence[ReceptionReport]) -> bytes:
     body = struct.pack("!I", ssrc)
     for report in reports:
         lost = max(-_MAX_LOST - 1, min(report.lost, _MAX_LOST)) & 0xFFFFFF
-        body += _REPORT.pack(
+        body += _REPORT_BLOCK.pack(
             report.ssrc,
             report.fraction_lost << 24 | lost,
             report.highest_seq & 0xFFFFFFFF,

@@ -8,9 +8,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-__all__ = ["HEADER", "Packet", "element", "extension_block", "parse_packet"]
+__all__ = ["RTP_HEADER", "Packet", "element", "extension_block", "parse_packet"]
 
-HEADER = struct.Struct("!BBHII")
+RTP_HEADER = struct.Struct("!BBHII")
 """Flags and CSRC count, marker and payload type, sequence number, timestamp, SSRC."""
 _EXTENSION = struct.Struct("!HH")
 _ONE_BYTE_FORM = 0xBEDE
@@ -72,11 +72,11 @@ class Packet:
 
 def parse_packet(data: bytes) -> Packet | None:
     """Parse an unprotected RTP packet; `None` if it is cut off."""
-    if len(data) < HEADER.size:
+    if len(data) < RTP_HEADER.size:
         return None
-    flags, second, seq, timestamp, ssrc = HEADER.unpack_from(data)
-    start = HEADER.size + 4 * (flags & 0x0F)
-    csrcs = data[HEADER.size : start] if start > HEADER.size else b""
+    flags, second, seq, timestamp, ssrc = RTP_HEADER.unpack_from(data)
+    start = RTP_HEADER.size + 4 * (flags & 0x0F)
+    csrcs = data[RTP_HEADER.size : start] if start > RTP_HEADER.size else b""
     elements: list[tuple[int, bytes]] = []
     if flags & 0x10:
         if len(data) < start + 4:

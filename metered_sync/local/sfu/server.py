@@ -9,7 +9,7 @@ from aiohttp import web
 
 from metered_sync.local.sfu.api import Api
 from metered_sync.local.sfu.dtls import DtlsIdentity
-from metered_sync.local.sfu.session import Host, Session
+from metered_sync.local.sfu.session import Session, SessionContext
 from metered_sync.local.sfu.transport import UdpPort
 from metered_sync.wire.sfu import SessionInfo
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
@@ -45,7 +45,7 @@ class Sfu:
         self._host_address = host
         self._timings = timings
         self._port = UdpPort()
-        self._host: Host | None = None
+        self._context: SessionContext | None = None
         self._sessions: dict[str, Session] = {}
         self._api = Api(self, app_id, secret)
 
@@ -55,7 +55,7 @@ class Sfu:
     async def start(self) -> None:
         """Open the UDP socket on a free port. Raises :class:`OSError` if that fails."""
         await self._port.open(self._host_address)
-        self._host = Host(
+        self._context = SessionContext(
             port=self._port,
             identity=DtlsIdentity(),
             candidates=_candidates(*self._port.address),
@@ -72,7 +72,7 @@ class Sfu:
         for session in list(self._sessions.values()):
             session.end()
         self._port.close()
-        self._host = None
+        self._context = None
 
     # --- faults ---
 
@@ -107,9 +107,9 @@ class Sfu:
 
     def new_session(self, metadata: str | None) -> Session:
         """Make a session, still without a client."""
-        if self._host is None:
+        if self._context is None:
             raise RuntimeError("the SFU is not running: call start() first")
-        session = Session(self._host, metadata)
+        session = Session(self._context, metadata)
         self._sessions[session.id] = session
         return session
 

@@ -1,7 +1,7 @@
 """One session of the local SFU: a client's connection, and what it publishes and receives.
 
 The calls of the API arrive here one at a time (:attr:`Session.lock`). Each checks everything
-that could be wrong before it changes anything, and raises :class:`RefusedError` for it.
+that could be wrong before it changes anything, and raises :class:`Refusal` for it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from itertools import chain, count
 from typing import Literal
 
+from metered_sync.local.rest import Refusal
 from metered_sync.local.sfu.checks import (
-    RefusedError,
     check_answer,
     check_count,
     check_offer,
@@ -26,19 +26,19 @@ from metered_sync.local.sfu.checks import (
 )
 from metered_sync.local.sfu.codecs import with_formats
 from metered_sync.local.sfu.dtls import DtlsIdentity
-from metered_sync.local.sfu.forward import Subscription, Track
+from metered_sync.local.sfu.forward import PublishedTrack, TrackSubscription
 from metered_sync.local.sfu.routing import Router
 from metered_sync.local.sfu.slots import Formats, LocalTransport, Slot
-from metered_sync.local.sfu.transport import Link, UdpPort
+from metered_sync.local.sfu.transport import ClientTransport, UdpPort
 from metered_sync.wire import sdp
 from metered_sync.wire.sfu import PublishTrack, SessionDescription, SessionInfo, TrackInfo
 from metered_sync.wire.timings import Timings
 
-__all__ = ["Host", "Session"]
+__all__ = ["SessionContext", "Session"]
 
 
 @dataclass(frozen=True)
-class Host:
+class SessionContext:
     """What a session needs of the SFU that it belongs to."""
 
     port: UdpPort
@@ -60,21 +60,21 @@ class _PendingOffer:
 class Session:
     """A client of the SFU."""
 
-    def __init__(self, host: Host, metadata: str | None) -> None:
+    def __init__(self, context: SessionContext, metadata: str | None) -> None:
         self.id = uuid.uuid4().hex
         self.metadata = metadata
         self.lock = asyncio.Lock()
         """Held by the API around each call that negotiates, so that each builds on the last."""
         self.ended = False
-        self._host = host
+        self._context = context
         self._loop = asyncio.get_running_loop()
-        self._router = Router(host.timings, self._on_first_packet)
-        self._link = Link(
-            host.port,
-            host.identity,
+        self._router = Router(context.timings, self._on_first_packet)
+        self._client_transport = ClientTransport(
+            context.port,
+            context.identity,
             on_rtp=self._router.on_rtp,
             on_rtcp=self._router.on_rtcp,
-            on_change=self._on_link_change,
+            on_change=self._on_transport_change,
         )
         self._slots: list[Slot] = []
         self._formats = Formats()
@@ -85,13 +85,13 @@ class Session:
         self._next_mid = 0
         self._connected_at: float | None = None
         self._news = asyncio.Event()
-        self._ticker = self._loop.call_later(host.timings.report, self._tick)
+        self._ticker = self._loop.call_later(context.timings.report, self._tick)
 
     # --- what others see ---
 
     def info(self) -> SessionInfo:
         """Return what the API tells about this session."""
-        return SessionInfo(self.id, self._link.state, self.metadata)
+        return SessionInfo(self.id, self._client_transport.state, self.metadata)
 
     def listed_tracks(self) -> tuple[TrackInfo, ...]:
         """Return the tracks that others may see now."""
@@ -103,7 +103,7 @@ class Session:
         The service's quick start lists a publisher's tracks once, right after its connection
         is up, when the first packet may still be on its way.
         """
-        hold = self._host.timings.first_packet_hold
+        hold = self._context.timings.first_packet_hold
         start = self._loop.time()
         while not self.ended and any(not track.listed for track in self._tracks()):
             since = start if self._connected_at is None else min(start, self._connected_at)
@@ -117,14 +117,14 @@ class Session:
                 break
         return self.listed_tracks()
 
-    def find_track(self, track_id: str) -> Track | None:
+    def find_track(self, track_id: str) -> PublishedTrack | None:
         """Return a track by its id, even before its first packet."""
         return next((track for track in self._tracks() if track.track_id == track_id), None)
 
-    def _tracks(self) -> list[Track]:
+    def _tracks(self) -> list[PublishedTrack]:
         return [slot.track for slot in self._slots if slot.track is not None]
 
-    def _subscriptions(self) -> list[Subscription]:
+    def _subscriptions(self) -> list[TrackSubscription]:
         return [slot.subscription for slot in self._slots if slot.subscription is not None]
 
     # --- the calls ---
@@ -143,7 +143,7 @@ class Session:
         check_publish(tracks, description, published)
         return self._answer(description, publish=tracks)
 
-    def subscribe(self, tracks: Sequence[Track]) -> SessionDescription:
+    def subscribe(self, tracks: Sequence[PublishedTrack]) -> SessionDescription:
         """Make an offer with a new section for each track, in their order."""
         self._refuse_while_pending()
         check_count(len(self._slots) + len(tracks))
@@ -155,9 +155,9 @@ class Session:
         places = [index for index, slot in enumerate(self._slots) if slot.rejected]
         for index, track in zip(chain(places, count(len(self._slots))), tracks, strict=False):
             self._slots[index : index + 1] = [self._new_slot(track)]
-        timer = self._loop.call_later(self._host.timings.offer_pending, self._withdraw)
+        timer = self._loop.call_later(self._context.timings.offer_pending, self._withdraw)
         self._pending = _PendingOffer(before, timer)
-        transport = self._transport("actpass")
+        transport = self._local_transport("actpass")
         return self._describe("offer", [slot.offer_section(transport) for slot in self._slots])
 
     def renegotiate(self, description: SessionDescription) -> SessionDescription | None:
@@ -166,7 +166,7 @@ class Session:
             self._refuse_while_pending()
             return self._answer(parse_description(description))
         if self._pending is None:
-            raise RefusedError(409, "no_offer", "no offer of the SFU waits for an answer")
+            raise Refusal(409, "no_offer", "no offer of the SFU waits for an answer")
         self._apply_answer(parse_description(description))
         return None
 
@@ -178,7 +178,7 @@ class Session:
         description = parse_description(offer)
         for track_id in track_ids:
             if not any(self._carriers(track_id)):
-                raise RefusedError(404, "not_found", f"this session has no track {track_id!r}")
+                raise Refusal(404, "not_found", f"this session has no track {track_id!r}")
         return self._answer(description, close=track_ids)
 
     def end(self) -> None:
@@ -193,9 +193,9 @@ class Session:
         for slot in self._slots:
             slot.end_track()
             slot.end_subscription()
-        self._link.close()
+        self._client_transport.close()
         self._news.set()
-        self._host.on_end(self)
+        self._context.on_end(self)
 
     # --- the client's offers ---
 
@@ -221,16 +221,16 @@ class Session:
             by_mid[wish.mid].publish(wish, self._new_track)
             self._news.set()
         self._configure_router(description)
-        transport = self._transport("passive")
+        transport = self._local_transport("passive")
         return self._describe("answer", [slot.answer_section(transport) for slot in self._slots])
 
     def _take_transport(self, description: sdp.Description) -> None:
         first = first_active(description)
         if first is None:
             return
-        self._link.fingerprints = first.fingerprints
+        self._client_transport.fingerprints = first.fingerprints
         if self._remote_ufrag and first.ice_ufrag != self._remote_ufrag:
-            self._link.restart()
+            self._client_transport.restart()
         self._remote_ufrag = first.ice_ufrag
 
     def _take_section(self, index: int, section: sdp.Section) -> None:
@@ -251,15 +251,15 @@ class Session:
         if slot.subscription is not None:
             self._switch(slot.subscription, slot.client_receives)
 
-    def _new_track(self, kind: str, mid: str, track_id: str) -> Track:
-        return Track(
+    def _new_track(self, kind: str, mid: str, track_id: str) -> PublishedTrack:
+        return PublishedTrack(
             session_id=self.id,
             track_id=track_id,
             kind=kind,
             mid=mid,
-            path=self._link,
+            path=self._client_transport,
             rtcp_ssrc=self._router.ssrc,
-            timings=self._host.timings,
+            timings=self._context.timings,
         )
 
     def _carriers(self, track_id: str) -> tuple[list[Slot], list[Slot]]:
@@ -273,15 +273,15 @@ class Session:
 
     # --- the SFU's offers ---
 
-    def _new_slot(self, track: Track) -> Slot:
+    def _new_slot(self, track: PublishedTrack) -> Slot:
         mid = f"s{self._next_mid}"
         self._next_mid += 1
         slot = Slot(sdp.Section(kind=track.kind, mid=mid))
         ssrc = secrets.randbits(32)
         while not ssrc or self._router.knows_ssrc(ssrc):
             ssrc = secrets.randbits(32)
-        subscription = Subscription(
-            track, mid=mid, ssrc=ssrc, track_id=uuid.uuid4().hex, path=self._link
+        subscription = TrackSubscription(
+            track, mid=mid, ssrc=ssrc, track_id=uuid.uuid4().hex, path=self._client_transport
         )
         table = self._formats.codecs(track.kind)
         codecs = with_formats(table, track.codecs, self._formats.payload_types)
@@ -317,13 +317,13 @@ class Session:
 
     def _refuse_while_pending(self) -> None:
         if self._pending is not None:
-            raise RefusedError(409, "offer_pending", "an offer of the SFU waits for its answer")
+            raise Refusal(409, "offer_pending", "an offer of the SFU waits for its answer")
 
     # --- common to both ---
 
-    def _switch(self, subscription: Subscription, on: bool) -> None:
+    def _switch(self, subscription: TrackSubscription, on: bool) -> None:
         """Forward to a subscription while its client wants it and the link is up."""
-        if on and self._link.state == "connected":
+        if on and self._client_transport.state == "connected":
             subscription.track.attach(subscription)
         else:
             subscription.track.detach(subscription)
@@ -331,12 +331,12 @@ class Session:
     def _configure_router(self, description: sdp.Description) -> None:
         self._router.configure(self._tracks(), media_ssrcs(description), self._subscriptions())
 
-    def _transport(self, setup: str) -> LocalTransport:
+    def _local_transport(self, setup: str) -> LocalTransport:
         return LocalTransport(
-            self._link.ufrag,
-            self._link.password,
-            self._host.identity.fingerprint,
-            self._host.candidates,
+            self._client_transport.ufrag,
+            self._client_transport.password,
+            self._context.identity.fingerprint,
+            self._context.candidates,
             setup,
         )
 
@@ -350,20 +350,20 @@ class Session:
 
     # --- events ---
 
-    def _on_first_packet(self, track: Track) -> None:
+    def _on_first_packet(self, track: PublishedTrack) -> None:
         track.listed = True
         self._news.set()
         # A browser's estimate of the bandwidth rises fastest in its first moments.
         self._loop.call_soon(self._report)
 
-    def _on_link_change(self) -> None:
-        if self._link.state == "connected":
+    def _on_transport_change(self) -> None:
+        if self._client_transport.state == "connected":
             if self._connected_at is None:
                 self._connected_at = self._loop.time()
             for slot in self._slots:
                 if slot.subscription is not None:
                     self._switch(slot.subscription, slot.client_receives)
-        elif self._link.state in ("failed", "closed") and not self._is_empty():
+        elif self._client_transport.state in ("failed", "closed") and not self._is_empty():
             self._loop.call_soon(self.end)
 
     def _is_empty(self) -> bool:
@@ -375,8 +375,8 @@ class Session:
         return all(slot.rejected for slot in self._slots)
 
     def _tick(self) -> None:
-        timings = self._host.timings
-        if self._loop.time() - self._link.last_heard > timings.stun_silence:
+        timings = self._context.timings
+        if self._loop.time() - self._client_transport.last_heard > timings.stun_silence:
             self.end()
             return
         self._report()
@@ -385,4 +385,4 @@ class Session:
 
     def _report(self) -> None:
         if not self.ended:
-            self._router.report(self._link)
+            self._router.report(self._client_transport)

@@ -19,14 +19,14 @@ from metered_sync.local.sfu.codecs import (
     known_extensions,
     merge,
 )
-from metered_sync.local.sfu.forward import Subscription, Track
+from metered_sync.local.sfu.forward import PublishedTrack, TrackSubscription
 from metered_sync.wire.sdp import Codec, Extension, Fingerprint, Section
 from metered_sync.wire.sfu import PublishTrack
 
 __all__ = ["Formats", "LocalTransport", "Slot"]
 
 
-MakeTrack = Callable[[str, str, str], Track]
+MakeTrack = Callable[[str, str, str], PublishedTrack]
 """Makes a track of a session, from its kind, mid and id."""
 
 
@@ -97,12 +97,12 @@ class Slot:
         """Whether its subscription is over: the SFU's next offer gives the section up."""
         self.client_sends = False
         self.client_receives = False
-        self.track: Track | None = None
+        self.track: PublishedTrack | None = None
         self._announced_id = ""
         """The track id of the msid that the client last showed."""
         self._named = False
         """Whether the track was published by a call, under an id of the caller's choice."""
-        self.subscription: Subscription | None = None
+        self.subscription: TrackSubscription | None = None
         self.closed_msid: tuple[str, str] | None = None
         """The msid of a closed track: while the section still shows it, there is no new one."""
 
@@ -131,7 +131,7 @@ class Slot:
 
     def offer(
         self,
-        subscription: Subscription,
+        subscription: TrackSubscription,
         codecs: Sequence[Codec],
         extensions: Iterable[Extension],
     ) -> None:

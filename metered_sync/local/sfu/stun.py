@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 __all__ = ["ROLE_CONFLICT", "Check", "failure", "is_authentic", "parse_check", "success"]
 
-_HEADER = struct.Struct("!HHI12s")
-_ATTRIBUTE = struct.Struct("!HH")
+_STUN_HEADER = struct.Struct("!HHI12s")
+_ATTRIBUTE_HEAD = struct.Struct("!HH")
 _COOKIE = 0x2112A442
 _BINDING_REQUEST = 0x0001
 _BINDING_SUCCESS = 0x0101
@@ -57,17 +57,17 @@ class Check:
 
 def parse_check(data: bytes) -> Check | None:
     """Read a datagram; `None` unless it is a well-formed binding request with integrity."""
-    if len(data) < _HEADER.size:
+    if len(data) < _STUN_HEADER.size:
         return None
-    kind, length, cookie, transaction = _HEADER.unpack_from(data)
-    if kind != _BINDING_REQUEST or cookie != _COOKIE or _HEADER.size + length != len(data):
+    kind, length, cookie, transaction = _STUN_HEADER.unpack_from(data)
+    if kind != _BINDING_REQUEST or cookie != _COOKIE or _STUN_HEADER.size + length != len(data):
         return None
     username = b""
     integrity = signed = b""
     nominated = controlled = False
-    position = _HEADER.size
-    while position + _ATTRIBUTE.size <= len(data):
-        attribute, size = _ATTRIBUTE.unpack_from(data, position)
+    position = _STUN_HEADER.size
+    while position + _ATTRIBUTE_HEAD.size <= len(data):
+        attribute, size = _ATTRIBUTE_HEAD.unpack_from(data, position)
         value = data[position + 4 : position + 4 + size]
         if len(value) != size:
             return None
@@ -114,17 +114,17 @@ def failure(check: Check, error: tuple[int, str], password: str) -> bytes:
 
 
 def _message(kind: int, check: Check, attribute: int, value: bytes, password: str) -> bytes:
-    body = _ATTRIBUTE.pack(attribute, len(value)) + value + bytes(-len(value) % 4)
-    data = _HEADER.pack(kind, len(body), _COOKIE, check.transaction) + body
+    body = _ATTRIBUTE_HEAD.pack(attribute, len(value)) + value + bytes(-len(value) % 4)
+    data = _STUN_HEADER.pack(kind, len(body), _COOKIE, check.transaction) + body
     digest = _sign(_with_length(data, _INTEGRITY_SIZE), password)
-    data += _ATTRIBUTE.pack(_MESSAGE_INTEGRITY, len(digest)) + digest
-    data += _ATTRIBUTE.pack(_FINGERPRINT, 4) + _fingerprint(data)
+    data += _ATTRIBUTE_HEAD.pack(_MESSAGE_INTEGRITY, len(digest)) + digest
+    data += _ATTRIBUTE_HEAD.pack(_FINGERPRINT, 4) + _fingerprint(data)
     return _with_length(data, 0)
 
 
 def _with_length(data: bytes, extra: int) -> bytes:
     """Set the header's length to what follows it plus *extra* bytes still to come."""
-    length = len(data) - _HEADER.size + extra
+    length = len(data) - _STUN_HEADER.size + extra
     return data[:2] + struct.pack("!H", length) + data[4:]
 
 

@@ -20,7 +20,7 @@ from metered_sync.local.sfu import stun
 from metered_sync.local.sfu.dtls import Dtls, DtlsIdentity
 from metered_sync.wire.sdp import Fingerprint
 
-__all__ = ["Address", "Link", "UdpPort"]
+__all__ = ["Address", "ClientTransport", "UdpPort"]
 
 Address = tuple[str, int]
 """Host and port; IPv6 has two more items, which are kept as they came."""
@@ -41,8 +41,8 @@ class UdpPort(asyncio.DatagramProtocol):
         self.address: Address = ("", 0)
         self._transport: asyncio.DatagramTransport | None = None
         self._full = False
-        self._by_ufrag: dict[str, Link] = {}
-        self._by_address: dict[Address, Link] = {}
+        self._by_ufrag: dict[str, ClientTransport] = {}
+        self._by_address: dict[Address, ClientTransport] = {}
 
     async def open(self, host: str) -> None:
         """Bind to a free port of *host*."""
@@ -107,15 +107,15 @@ class UdpPort(asyncio.DatagramProtocol):
         if self._transport is not None and not self._full:
             self._transport.sendto(data, address)
 
-    def register(self, ufrag: str, link: Link) -> None:
+    def register(self, ufrag: str, link: ClientTransport) -> None:
         """Let checks for this user name reach *link*."""
         self._by_ufrag[ufrag] = link
 
-    def register_address(self, address: Address, link: Link) -> None:
+    def register_address(self, address: Address, link: ClientTransport) -> None:
         """Let what comes from this address reach *link*: a check from there was authentic."""
         self._by_address[address] = link
 
-    def forget(self, link: Link, ufrags: list[str], addresses: list[Address]) -> None:
+    def forget(self, link: ClientTransport, ufrags: list[str], addresses: list[Address]) -> None:
         """Remove these entries of *link*, unless another link took them over."""
         for ufrag in ufrags:
             self._by_ufrag.pop(ufrag, None)
@@ -124,7 +124,7 @@ class UdpPort(asyncio.DatagramProtocol):
                 del self._by_address[address]
 
 
-class Link:
+class ClientTransport:
     """The connection with one client: ICE-lite, DTLS and SRTP on top of the one socket.
 
     Args:

@@ -8,7 +8,7 @@ from aiortc import rtp as other
 
 from metered_sync.local.sfu import rtcp
 from metered_sync.local.sfu.codecs import MID
-from metered_sync.local.sfu.forward import Subscription, Track
+from metered_sync.local.sfu.forward import PublishedTrack, TrackSubscription
 from metered_sync.local.sfu.rtp import Packet, parse_packet
 from metered_sync.wire.sdp import Codec, Extension
 from metered_sync.wire.timings import DEFAULT_TIMINGS
@@ -47,8 +47,8 @@ class Wire:
         return sum(getattr(item, "fmt", 0) == fmt for item in self.feedback)
 
 
-def make_track(wire: Wire, kind: str = "video", codec: Codec = VP8) -> Track:
-    track = Track(
+def make_track(wire: Wire, kind: str = "video", codec: Codec = VP8) -> PublishedTrack:
+    track = PublishedTrack(
         session_id="publisher",
         track_id="t",
         kind=kind,
@@ -62,8 +62,10 @@ def make_track(wire: Wire, kind: str = "video", codec: Codec = VP8) -> Track:
     return track
 
 
-def subscribe(track: Track, wire: Wire, ssrc: int = 1000, number: int = 120) -> Subscription:
-    subscription = Subscription(track, mid="s12", ssrc=ssrc, track_id="u", path=wire)
+def subscribe(
+    track: PublishedTrack, wire: Wire, ssrc: int = 1000, number: int = 120
+) -> TrackSubscription:
+    subscription = TrackSubscription(track, mid="s12", ssrc=ssrc, track_id="u", path=wire)
     codec = dataclasses.replace(track.codecs[0], payload_type=number)
     subscription.configure([codec], [Extension(1, MID), Extension(2, SEND_TIME)])
     track.attach(subscription)

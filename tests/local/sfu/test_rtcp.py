@@ -4,7 +4,7 @@ from aiortc import rtp as other
 from metered_sync.local.sfu import rtcp
 
 
-def only(data: bytes) -> rtcp.Message:
+def only(data: bytes) -> rtcp.RtcpMessage:
     (message,) = rtcp.parse_compound(data)
     return message
 
@@ -84,6 +84,6 @@ def test_a_cut_off_compound_ends_there():
         messages = list(rtcp.parse_compound(data[:end]))
         assert len(messages) == end // 12
     assert list(rtcp.parse_compound(b"\x00" * 8)) == []
-    short = rtcp.Message(206, 1, b"1234")
+    short = rtcp.RtcpMessage(206, 1, b"1234")
     assert rtcp.feedback(short) is None
-    assert rtcp.sender_info(rtcp.Message(200, 0, b"1234")) is None
+    assert rtcp.sender_info(rtcp.RtcpMessage(200, 0, b"1234")) is None

@@ -382,7 +382,7 @@ def test_hosts(host):
         sfu = Sfu(app_id=APP, secret=SECRET, host=host)
         await sfu.start()
         try:
-            candidates = sfu._host.candidates
+            candidates = sfu._context.candidates
             assert candidates
             assert all(item.endswith(" typ host") for item in candidates)
             if host == "0.0.0.0":

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from metered_sync.local.connections import Outlet, Socket, text_frame
+from metered_sync.local.connections import SendScheduler, Socket, text_frame
 from metered_sync.wire import frames
 from metered_sync.wire.events import PresencePeer
 from metered_sync.wire.names import is_pattern, matches
 
-__all__ = ["Hub"]
+__all__ = ["Broker"]
 
 
 class _Channel:
@@ -27,11 +27,11 @@ class _Channel:
         """The same by peer: one with several connections is one member."""
 
 
-class Hub:
+class Broker:
     """The connections of one app, and its channels."""
 
-    def __init__(self, outlet: Outlet) -> None:
-        self._outlet = outlet
+    def __init__(self, scheduler: SendScheduler) -> None:
+        self._scheduler = scheduler
         self._peers: dict[str, list[Socket]] = {}
         self._channels: dict[str, _Channel] = {}
         self._patterns: dict[str, _Channel] = {}
@@ -81,7 +81,7 @@ class Hub:
             for peer_id, sockets in self._channels[name].peers.items()
             if peer_id != socket.peer_id
         )
-        self._outlet.announce(socket, text_frame(frames.build_presence(name, others)))
+        self._scheduler.announce(socket, text_frame(frames.build_presence(name, others)))
 
     def announce(self, socket: Socket, name: str, *, joined: bool) -> None:
         """Tell the other peers of a channel who came or went."""
@@ -92,7 +92,7 @@ class Hub:
         frame = text_frame(text)
         for other in self._channels[name].sockets:
             if other.peer_id != socket.peer_id and other.may("presence"):
-                self._outlet.announce(other, frame)
+                self._scheduler.announce(other, frame)
 
     def leave(self, socket: Socket, name: str) -> None:
         """End a subscription, if there is one."""

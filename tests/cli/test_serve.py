@@ -6,29 +6,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
-from typing import Any
 
-import pytest
-
-from metered_sync import ControlPlane, SignallingClient, TurnApi, __version__
+from metered_sync import ControlPlane, SignallingClient, TurnApi
 from metered_sync.local import LocalCloud
-from tests.conftest import ROOT, wait_until
-
-COMMAND = [sys.executable, "-m", "metered_sync.cli"]
-
-
-def run(*args: str, timeout: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *args], capture_output=True, text=True, timeout=timeout, check=False, **options
-    )
-
-
-def test_version_and_help() -> None:
-    assert run("--version").stdout == f"metered_sync {__version__}\n"
-    assert "serve" in run("--help").stdout
-    assert run().returncode == 2
+from tests.cli.commands import COMMAND, run
+from tests.conftest import ROOT
 
 
 def test_serve_prints_what_clients_need(served_cloud: dict[str, str]) -> None:
@@ -98,67 +80,3 @@ def test_a_port_that_is_taken_is_one_clear_line(shared_cloud: LocalCloud) -> Non
     done = run("serve", "--host", "0.0.0.0")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "loopback" in done.stderr
-
-
-def test_the_demo_shows_what_arrived(tmp_path: Path) -> None:
-    from PIL import Image
-
-    picture = tmp_path / "sheet.png"
-    done = run("demo", "--seconds", "3", "-o", str(picture))
-    assert (done.returncode, done.stderr) == (0, "")
-    for words in ("pictures ", "pieces of sound", "pictures per second", "age of", "dBFS mean"):
-        assert words in done.stdout
-    counted = re.search(r"pictures +(\d+) sent, (\d+) received", done.stdout)
-    assert counted is not None
-    sent, received = map(int, counted.groups())
-    assert sent > 30
-    assert received > sent / 2
-    assert str(picture) in done.stdout
-    with Image.open(picture) as sheet:
-        assert sheet.width > 1000
-        colours = sheet.convert("RGB").getcolors(1 << 24)
-        assert colours is not None
-        assert len(colours) > 1000  # a film, not a blank
-
-
-def test_ctrl_c_ends_the_demo_and_all_its_processes(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [*COMMAND, "demo", "--seconds", "60", "-o", str(tmp_path / "x.png")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,  # a process group of its own, as a terminal gives it
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "publisher" in line:
-                break
-        time.sleep(1)
-        os.killpg(process.pid, signal.SIGINT)
-        out, _ = process.communicate(timeout=20)
-        assert process.returncode == 130
-        assert "Traceback" not in out
-    wait_until(lambda: not _alive(process.pid), 10, "its processes ended")
-
-
-def _alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def test_the_demo_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = """
-import sys
-sys.modules["rich"] = sys.modules["rich.console"] = None
-from metered_sync.cli import main
-sys.exit(main(["demo"]))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", source], capture_output=True, text=True, cwd=ROOT, check=False
-    )
-    assert done.returncode == 1
-    assert "pip install 'metered_sync[webrtc,local,cli]'" in done.stderr
-    assert done.stderr.count("\n") == 1
