@@ -45,8 +45,8 @@ def narrow(shared_cloud: LocalCloud) -> str:
         Grant((("a/**",),), frozenset(("publish", "subscribe"))),
     )
     assert key.secret not in repr(key)
-    assert shared_cloud._cloud is not None
-    shared_cloud._cloud.signalling.keys.add(key)
+    assert shared_cloud._servers is not None
+    shared_cloud._servers.signalling.keys.add(key)
     return f"{key.id}:{key.secret}"
 
 
@@ -351,8 +351,8 @@ def test_refusals_of_channels(
 
 def test_a_channel_outside_the_keys_patterns(shared_cloud: LocalCloud) -> None:
     key = SecretKey("sk_id_p", "sk_secret_" + "p" * 40, Grant((("a/*",),)))
-    assert shared_cloud._cloud is not None
-    shared_cloud._cloud.signalling.keys.add(key)
+    assert shared_cloud._servers is not None
+    shared_cloud._servers.signalling.keys.add(key)
     credential = f"{key.id}:{key.secret}"
     assert call(shared_cloud, "GET", "/v1/channels/a%2Fx/peers", key=credential)[0] == 200
     answer = call(shared_cloud, "GET", "/v1/channels/a%2Fx%2Fy/peers", key=credential)

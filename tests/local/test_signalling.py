@@ -173,8 +173,8 @@ def test_origins() -> None:
     key = PublishableKey("pk_live_x", allowed_origins=("https://good",))
     assert "pk_live_x" not in repr(key)
     with LocalCloud() as cloud:
-        assert cloud._cloud is not None
-        cloud._cloud.signalling.keys.add(key)
+        assert cloud._servers is not None
+        cloud._servers.signalling.keys.add(key)
         url = f"{cloud.url}/v1?key=pk_live_x"
         for origin in (None, "https://good"):  # none at all: not a browser
             with connect(url, **OPTIONS, origin=origin) as connection:

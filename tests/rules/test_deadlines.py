@@ -54,7 +54,7 @@ def test_the_objects_default_and_the_calls_own(shared_cloud: LocalCloud) -> None
 
 def test_a_publish_that_is_not_acknowledged_says_whether_it_left(cloud: LocalCloud) -> None:
     with SignallingClient(**cloud.client_options()) as client:
-        server: Any = cloud._cloud
+        server: Any = cloud._servers
         held = threading.Event()
         server._engine.post(held.wait, 20)  # the server's loop stands still
         started = time.monotonic()
@@ -89,7 +89,7 @@ def test_infinity_waits_until_there_is_something(shared_cloud: LocalCloud) -> No
 def test_one_deadline_covers_all_steps(cloud: LocalCloud) -> None:
     """A subscribe that is interrupted by an outage starts over, but not its deadline."""
     with SignallingClient(**cloud.client_options()) as client:
-        server: Any = cloud._cloud
+        server: Any = cloud._servers
         held = threading.Event()
         server._engine.post(held.wait, 20)
         started = time.monotonic()
@@ -104,7 +104,7 @@ def test_one_deadline_covers_all_steps(cloud: LocalCloud) -> None:
 
 def test_a_waiter_is_woken_by_the_loss_not_by_its_own_deadline(cloud: LocalCloud) -> None:
     with SignallingClient(**cloud.client_options()) as client:
-        server: Any = cloud._cloud
+        server: Any = cloud._servers
         held = threading.Event()
         server._engine.post(held.wait, 20)
         errors: list[BaseException] = []

@@ -84,7 +84,7 @@ def test_two_threads_that_join_at_once(shared_cloud: LocalCloud, room: str) -> N
 
 
 def test_closing_while_joining(cloud: LocalCloud, room: str) -> None:
-    server: Any = cloud._cloud
+    server: Any = cloud._servers
     for delay in (0.0, 0.01, 0.05, 0.3):
         ann = peer(cloud, "ann")
         held = threading.Event()
