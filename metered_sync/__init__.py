@@ -14,7 +14,6 @@ from metered_sync._version import __version__
 
 if TYPE_CHECKING:  # the same names, for type checkers and editors
     from metered_sync.bridge.dispatch import EventQueue as EventQueue
-    from metered_sync.client import ReconnectOptions as ReconnectOptions
     from metered_sync.client import SignallingClient as SignallingClient
     from metered_sync.client import Subscription as Subscription
     from metered_sync.control import ControlPlane as ControlPlane
@@ -104,6 +103,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from metered_sync.media.tracks.pcm import PcmReader as PcmReader
     from metered_sync.media.tracks.stream import MediaStream as MediaStream
     from metered_sync.media.tracks.track import RemoteTrack as RemoteTrack
+    from metered_sync.options import ReconnectOptions as ReconnectOptions
     from metered_sync.peer import MeteredPeer as MeteredPeer
     from metered_sync.remote_peer import RemotePeer as RemotePeer
     from metered_sync.sfu import Publication as Publication
@@ -262,7 +262,7 @@ _MODULES = {
     "Preview": "metered_sync.media.notebook.preview",
     "Publication": "metered_sync.sfu",
     "ReconcileTimeoutError": "metered_sync.errors",
-    "ReconnectOptions": "metered_sync.client",
+    "ReconnectOptions": "metered_sync.options",
     "Recorder": "metered_sync.media.recording.recorder",
     "RecordingInfo": "metered_sync.media.recording.info",
     "RemotePeer": "metered_sync.remote_peer",

@@ -2,68 +2,28 @@
 
 from __future__ import annotations
 
-import contextvars
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 from metered_sync._facade import Client
-from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.loop import Engine
 from metered_sync.bridge.reader import Overflow, Reader
-from metered_sync.delivery import Deliveries, Delivery, await_ack
-from metered_sync.engine.messaging.handshake import Backoff, SignallingOptions
-from metered_sync.engine.messaging.link import SignallingLink, State
-from metered_sync.engine.messaging.outbox import Request
+from metered_sync.delivery import Deliveries, Delivery
+from metered_sync.engine.messaging.link import SignallingLink, SignallingState
+from metered_sync.engine.messaging.request import Request
 from metered_sync.errors import DisconnectedError, MeteredTimeoutError, fresh
 from metered_sync.events import IceServer, Message
+from metered_sync.options import (
+    DuringOutage,
+    ReconnectOptions,
+    check_during_outage,
+    signalling_options,
+)
 from metered_sync.wire import frames
 from metered_sync.wire.names import check_channel, check_peer_id
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
-from metered_sync.wire.urls import check_origin
 
-__all__ = [
-    "During",
-    "ReconnectOptions",
-    "SignallingClient",
-    "Subscription",
-    "signalling_options",
-    "waits",
-]
-
-DEFAULT_URL = "wss://rms.metered.ca"
-During = Literal["wait", "fail"]
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class ReconnectOptions:
-    """How a lost connection is made again.
-
-    Before attempt *n* the client waits ``initial_delay * multiplier ** (n - 1)`` seconds,
-    at most ``max_delay``, give or take ``jitter_ratio``. After ``max_attempts`` failures in
-    a row it gives up (``math.inf``: never).
-    """
-
-    initial_delay: float = 0.5
-    multiplier: float = 2.0
-    max_delay: float = 30.0
-    jitter_ratio: float = 0.2
-    max_attempts: float = 100
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("initial_delay", 0.0, float("inf")),
-            ("multiplier", 1.0, float("inf")),
-            ("max_delay", 0.0, float("inf")),
-            ("jitter_ratio", 0.0, 1.0),
-            ("max_attempts", 0.0, float("inf")),
-        ):
-            value = getattr(self, name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not low <= value <= high:
-                raise ValueError(f"{name} must be a number from {low:g} to {high:g}, not {value!r}")
+__all__ = ["SignallingClient", "Subscription"]
 
 
 class Subscription(Reader[Message]):
@@ -94,7 +54,7 @@ class Subscription(Reader[Message]):
         Does not wait. What is queued can still be read; blocked readers wake.
         """
         super().close()
-        self._link.remove_reader(self.channel, self)
+        self._link.subscriptions.remove(self.channel, self)
 
 
 class SignallingClient(Client[SignallingLink]):
@@ -178,7 +138,7 @@ class SignallingClient(Client[SignallingLink]):
     # --- what the connection knows ---
 
     @property
-    def state(self) -> State:
+    def state(self) -> SignallingState:
         """``"idle"``, ``"connecting"``, ``"connected"``, ``"reconnecting"`` or ``"closed"``."""
         if self._link is None:
             return "closed" if self._closed else "idle"
@@ -233,30 +193,16 @@ class SignallingClient(Client[SignallingLink]):
         """
         deadline = self._deadline(timeout)
         what = f"subscribe to {check_channel(channel)!r}"
-        link = self._connected(what)
+        link = self._ready(what)
         reader = Subscription(channel, self, link, maxsize=maxsize, overflow=overflow)
-        if link.add_reader(channel, reader, include_sender_metadata):
-            try:
-                self._subscribe(link, channel, deadline, what)
-            except BaseException:
-                reader.close()
-                raise
+        try:
+            request = link.subscriptions.subscribe(channel, reader, include_sender_metadata)
+            if request is not None:
+                link.wait(request, deadline)
+        except BaseException:
+            reader.close()
+            raise
         return reader
-
-    def _subscribe(self, link: SignallingLink, channel: str, deadline: Deadline, what: str) -> None:
-        while True:
-            metadata = link.channels.wants_metadata(channel)
-
-            def build(request_id: str, metadata: bool = metadata) -> str:
-                return frames.build_subscribe(channel, request_id, include_sender_metadata=metadata)
-
-            try:
-                self._exchange(build, what, deadline, on_end=link.on_subscribed(channel, metadata))
-                return
-            except DisconnectedError:
-                # Lost with the connection; asking again on the next one does no harm.
-                if link.error is not None:
-                    raise
 
     def unsubscribe(self, channel: str, *, timeout: float | None = None) -> None:
         """Close all readers of a channel and wait until the server knows.
@@ -265,12 +211,11 @@ class SignallingClient(Client[SignallingLink]):
         """
         deadline = self._deadline(timeout)
         what = f"unsubscribe from {check_channel(channel)!r}"
-        link = self._connected(what)
-        self._start().check(what)
-        request = link.remove_channel(channel)
+        link = self._ready(what)
+        request = link.subscriptions.remove_all(channel)
         if request is not None:
             try:
-                await_ack(link, request, deadline)
+                link.wait(request, deadline)
             except DisconnectedError:
                 pass  # the next connection will not repeat the subscription
 
@@ -279,7 +224,7 @@ class SignallingClient(Client[SignallingLink]):
         channel: str,
         data: Any,
         *,
-        during_outage: During = "wait",
+        during_outage: DuringOutage = "wait",
         timeout: float | None = None,
     ) -> None:
         """Publish to a channel's subscribers; return when the server has acknowledged.
@@ -304,17 +249,18 @@ class SignallingClient(Client[SignallingLink]):
         """
         deadline = self._deadline(timeout)
         what = f"publish to {check_channel(channel)!r}"
-        wait = waits(during_outage)
-        self._exchange(
-            lambda rid: frames.build_publish(channel, data, rid), what, deadline, wait=wait
-        )
+        outage = check_during_outage(during_outage)
+        link = self._ready(what)
+        request_id = link.outbox.new_id()
+        text = frames.build_publish(channel, data, request_id)
+        link.wait(link.request(request_id, text, what, outage=outage), deadline)
 
     def send(
         self,
         peer_id: str,
         data: Any,
         *,
-        during_outage: During = "wait",
+        during_outage: DuringOutage = "wait",
         timeout: float | None = None,
     ) -> None:
         """Send to one peer, which receives a :class:`~metered_sync.Direct` event.
@@ -323,14 +269,17 @@ class SignallingClient(Client[SignallingLink]):
         """
         deadline = self._deadline(timeout)
         what = f"send to {check_peer_id(peer_id)!r}"
-        wait = waits(during_outage)
-        self._exchange(lambda rid: frames.build_send(peer_id, data, rid), what, deadline, wait=wait)
+        outage = check_during_outage(during_outage)
+        link = self._ready(what)
+        request_id = link.outbox.new_id()
+        text = frames.build_send(peer_id, data, request_id)
+        link.wait(link.request(request_id, text, what, outage=outage), deadline)
 
     def publish_nowait(self, channel: str, data: Any) -> Delivery:
         """Publish without waiting; return what tells how it went.
 
         Messages leave in the order of the calls, and are acknowledged behind your back; so
-        many of them take little more time than one. During an outage they queue. Call
+        many of them take little more time than one. DuringOutage an outage they queue. Call
         :meth:`flush` before :meth:`close`: what is on its way then fails with
         :class:`ClosedError`.
 
@@ -339,12 +288,19 @@ class SignallingClient(Client[SignallingLink]):
             NotConnectedError, OversizedPayloadError, TypeError, ValueError: As :meth:`publish`.
         """
         what = f"publish to {check_channel(channel)!r}"
-        return self._deliver(lambda rid: frames.build_publish(channel, data, rid), what)
+        link = self._ready(what, blocking=False)
+        request_id = link.outbox.new_id()
+        return self._deliver(
+            link, request_id, frames.build_publish(channel, data, request_id), what
+        )
 
     def send_nowait(self, peer_id: str, data: Any) -> Delivery:
         """Send to one peer without waiting; otherwise as :meth:`publish_nowait`."""
         what = f"send to {check_peer_id(peer_id)!r}"
-        return self._deliver(lambda rid: frames.build_send(peer_id, data, rid), what)
+        link = self._ready(what, blocking=False)
+        request_id = link.outbox.new_id()
+        text = frames.build_send(peer_id, data, request_id)
+        return self._deliver(link, request_id, text, what)
 
     def flush(self, *, timeout: float | None = None) -> None:
         """Wait until what was queued before is acknowledged or has failed.
@@ -383,7 +339,7 @@ class SignallingClient(Client[SignallingLink]):
         deadline = self._deadline(timeout)
         what = f"roster of {check_channel(channel)!r}"
         link = self._connected(what)
-        channels = link.channels
+        channels = link.subscriptions
         try:
             if timeout:
                 self._start().check(what)
@@ -400,118 +356,17 @@ class SignallingClient(Client[SignallingLink]):
 
     # --- crossing ---
 
-    def _exchange(
-        self,
-        build: Callable[[str], str],
-        what: str,
-        deadline: Deadline,
-        on_end: Callable[[Request], None] | None = None,
-        wait: bool = True,
-    ) -> None:
-        """Send a frame and wait for its acknowledgement."""
+    def _ready(self, what: str, *, blocking: bool = True) -> SignallingLink:
+        """Return the link, once it is known that the call can be made from here and now."""
         link = self._connected(what)
-        self._start().check(what)
-        await_ack(link, link.request(build, what, wait=wait, on_end=on_end), deadline)
+        if blocking:
+            self._start().check(what)
+        link.check_open(what)
+        return link
 
-    def _deliver(self, build: Callable[[str], str], what: str) -> Delivery:
-        link = self._connected(what)
-        delivery = Delivery(link, self._hub)
-        delivery._request = link.request(build, what, on_end=delivery._ended, timeout=self._timeout)
-        self._deliveries.add(delivery._request)
+    def _deliver(self, link: SignallingLink, request_id: str, text: str, what: str) -> Delivery:
+        request = Request(request_id, text, what, timeout=self._timeout)
+        delivery = Delivery(link, self._hub, request)
+        link.outbox.put(request)
+        self._deliveries.add(request)
         return delivery
-
-
-def signalling_options(
-    who: str,
-    *,
-    api_key: str | None,
-    token_provider: Callable[[], str] | str | None,
-    url: str | None,
-    reconnect: bool | ReconnectOptions,
-    inactivity_timeout: float,
-    token_provider_timeout: float,
-    auto_resubscribe: bool,
-    rate_limit: tuple[float, float] | None,
-) -> SignallingOptions:
-    """Check what a client is made with; the environment fills in key and address."""
-    if api_key is None and token_provider is None:
-        api_key = os.environ.get("METERED_KEY") or None
-        url = url if url is not None else os.environ.get("METERED_URL") or None
-        if api_key is None:
-            raise ValueError(
-                f"{who} needs api_key=… (pk_live_…) or token_provider=…, "
-                "or METERED_KEY in the environment"
-            )
-    if api_key is not None and token_provider is not None:
-        raise ValueError(f"{who} takes api_key or token_provider, not both")
-    if api_key is not None and not (isinstance(api_key, str) and api_key):
-        raise ValueError("api_key must be a non-empty string (pk_live_…)")
-    if api_key is not None and api_key.startswith("sk_"):
-        raise ValueError(
-            "api_key is a secret key, which must not be sent to connect; "
-            "use a publishable key (pk_live_…), or mint_token() and token_provider"
-        )
-    return SignallingOptions(
-        url=check_origin(url if url is not None else DEFAULT_URL, secure="wss"),
-        api_key=api_key,
-        token_provider=_provider(token_provider),
-        renewable=callable(token_provider),
-        token_provider_timeout=_seconds("token_provider_timeout", token_provider_timeout),
-        reconnect=_backoff(reconnect),
-        inactivity_timeout=_seconds("inactivity_timeout", inactivity_timeout),
-        auto_resubscribe=bool(auto_resubscribe),
-        rate_limit=_rate_limit(rate_limit),
-    )
-
-
-def waits(during_outage: During) -> bool:
-    if during_outage not in ("wait", "fail"):
-        raise ValueError(f'during_outage must be "wait" or "fail", not {during_outage!r}')
-    return during_outage == "wait"
-
-
-def _seconds(name: str, value: float) -> float:
-    try:
-        seconds = Deadline(value).timeout
-    except (TypeError, ValueError):
-        seconds = 0.0
-    if seconds == 0:
-        raise ValueError(f"{name} must be a positive number of seconds, not {value!r}")
-    return seconds
-
-
-def _provider(provider: Callable[[], str] | str | None) -> Callable[[], str] | None:
-    if provider is None:
-        return None
-    if isinstance(provider, str):
-        if not provider:
-            raise ValueError("token_provider is an empty string, not a token")
-        token = provider
-        return lambda: token
-    if not callable(provider):
-        raise TypeError("token_provider must be a callable that returns a token, or a token")
-    function, context = provider, contextvars.copy_context()
-    # A copy for each call: a context cannot be entered twice, and a call may be abandoned.
-    return lambda: context.copy().run(function)
-
-
-def _backoff(reconnect: bool | ReconnectOptions) -> Backoff | None:
-    if reconnect is False:
-        return None
-    if reconnect is True:
-        reconnect = ReconnectOptions()
-    if not isinstance(reconnect, ReconnectOptions):
-        raise TypeError("reconnect must be True, False or ReconnectOptions(…)")
-    return Backoff(**vars(reconnect))
-
-
-def _rate_limit(limit: tuple[float, float] | None) -> tuple[float, float] | None:
-    if limit is None:
-        return None
-    try:
-        rate, burst = (float(value) for value in limit)
-    except (TypeError, ValueError):
-        rate, burst = 0.0, 0.0
-    if not (rate > 0 and burst >= 1):
-        raise ValueError(f"rate_limit must be (frames per second, burst) or None, not {limit!r}")
-    return rate, burst

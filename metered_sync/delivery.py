@@ -10,30 +10,10 @@ from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.dispatch import EventHub
 from metered_sync.engine.messaging.link import SignallingLink
-from metered_sync.engine.messaging.outbox import Request
-from metered_sync.errors import AckTimeoutError, CancelledError, MeteredTimeoutError, fresh
+from metered_sync.engine.messaging.request import Request
+from metered_sync.errors import CancelledError, MeteredTimeoutError, fresh
 
-__all__ = ["Deliveries", "Delivery", "await_ack"]
-
-
-def await_ack(link: SignallingLink, request: Request, deadline: Deadline) -> None:
-    """Wait for a request's acknowledgement; raise what it failed with."""
-    try:
-        ended = request.ended.wait(deadline)
-    except BaseException:  # Ctrl-C
-        link.forget(request)
-        raise
-    if not ended:
-        link.forget(request)
-        left = "it was sent" if request.sent else f"it never left ({link.state})"
-        raise AckTimeoutError(
-            f"{request.what}: no acknowledgement within {deadline}; {left}",
-            request_id=request.id,
-            timeout=deadline.timeout,
-            sent=request.sent,
-        )
-    if request.error is not None:
-        raise fresh(request.error)
+__all__ = ["Deliveries", "Delivery"]
 
 
 class Delivery:
@@ -45,10 +25,11 @@ class Delivery:
     :class:`~metered_sync.AckTimeoutError`.
     """
 
-    def __init__(self, link: SignallingLink, hub: EventHub) -> None:
+    def __init__(self, link: SignallingLink, hub: EventHub, request: Request) -> None:
         self._link = link
         self._hub = hub
-        self._request: Request
+        self._request = request
+        request.on_end = self._ended
         self._lock = threading.Lock()  # guards _callbacks
         self._callbacks: list[Callable[[Delivery], None]] | None = []
         self._born = guard.generation()
@@ -73,7 +54,7 @@ class Delivery:
         guard.check_process(self._born, self._request.what)
         if self.cancelled():
             return True
-        if not self._link.withdraw(self._request):
+        if not self._link.outbox.withdraw(self._request):
             return False
         self._request.fetched = True  # no failure that flush() should tell of
         self._request.finish(CancelledError(f"{self._request.what} was cancelled"))
@@ -135,9 +116,9 @@ class Delivery:
 
 
 class Deliveries:
-    """A client's deliveries that nobody has waited for yet: what ``flush()`` is about.
+    """Keep a client's deliveries until ``flush()`` has waited for them, or told of their failure.
 
-    ``_lock`` guards both attributes.
+    ``_lock`` guards both attributes; callers take it.
     """
 
     def __init__(self) -> None:

@@ -14,8 +14,6 @@ from metered_sync._facade import Client
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.loop import Engine
-from metered_sync.client import During, ReconnectOptions, signalling_options, waits
-from metered_sync.delivery import await_ack
 from metered_sync.engine.rooms.link import (
     Member,
     RoomLink,
@@ -40,6 +38,12 @@ from metered_sync.events import (
 )
 from metered_sync.media.sources.base import as_tracks
 from metered_sync.media.tracks.stream import MediaStream
+from metered_sync.options import (
+    DuringOutage,
+    ReconnectOptions,
+    check_during_outage,
+    signalling_options,
+)
 from metered_sync.remote_peer import RemotePeer, Sink
 from metered_sync.wire import frames, signals
 from metered_sync.wire.limits import MAX_FRAME
@@ -275,7 +279,7 @@ class MeteredPeer(Client[RoomLink]):
     # --- messages ---
 
     def send(
-        self, data: Any, *, during_outage: During = "wait", timeout: float | None = None
+        self, data: Any, *, during_outage: DuringOutage = "wait", timeout: float | None = None
     ) -> None:
         """Send a message to everybody in the room, through the service.
 
@@ -293,20 +297,16 @@ class MeteredPeer(Client[RoomLink]):
         """
         link = self._sending("send")
         channel = link.channel or ""
-        self._exchange(
-            link,
-            lambda rid: frames.build_publish(channel, data, rid),
-            f"send to {channel!r}",
-            waits(during_outage),
-            timeout,
-        )
+        request_id = link.signalling.outbox.new_id()
+        text = frames.build_publish(channel, data, request_id)
+        self._exchange(link, request_id, text, f"send to {channel!r}", during_outage, timeout)
 
     def send_to(
         self,
         peer_id: str,
         data: Any,
         *,
-        during_outage: During = "wait",
+        during_outage: DuringOutage = "wait",
         timeout: float | None = None,
     ) -> None:
         """Send a message to one member, which receives ``Data`` of kind ``"direct"``.
@@ -319,25 +319,24 @@ class MeteredPeer(Client[RoomLink]):
             raise MeteredPeerSendError("send_to: this is the peer's own id", code="self_send")
         if signals.is_reserved(data):
             logger.warning("send_to: the data looks like a signal; the other side will take it so")
-        self._exchange(
-            link,
-            lambda rid: frames.build_send(peer_id, data, rid),
-            f"send to peer {peer_id!r}",
-            waits(during_outage),
-            timeout,
-        )
+        request_id = link.signalling.outbox.new_id()
+        text = frames.build_send(peer_id, data, request_id)
+        self._exchange(link, request_id, text, f"send to peer {peer_id!r}", during_outage, timeout)
 
     def _exchange(
         self,
         link: RoomLink,
-        build: Callable[[str], str],
+        request_id: str,
+        text: str,
         what: str,
-        wait: bool,
+        during_outage: DuringOutage,
         timeout: float | None,
     ) -> None:
+        outage = check_during_outage(during_outage)
         deadline = self._deadline(timeout)
         self._start().check(what)
-        await_ack(link.signalling, link.signalling.request(build, what, wait=wait), deadline)
+        request = link.signalling.request(request_id, text, what, outage=outage)
+        link.signalling.wait(request, deadline)
 
     def _sending(self, method: str) -> RoomLink:
         link = self._link

@@ -12,7 +12,6 @@ from aiortc import RTCDataChannel, RTCPeerConnection
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.dispatch import EventHub, Observable
-from metered_sync.client import During
 from metered_sync.data_channel import DataChannel
 from metered_sync.engine.rooms.connection_owner import State
 from metered_sync.engine.rooms.link import Member
@@ -31,6 +30,7 @@ from metered_sync.events import (
 )
 from metered_sync.media.tracks.stream import MediaStream
 from metered_sync.media.tracks.track import RemoteTrack
+from metered_sync.options import DuringOutage
 from metered_sync.wire.data_channels import channel_options, check_label
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class RemotePeer(Observable):
     # --- acting ---
 
     def send(
-        self, data: Any, *, during_outage: During = "wait", timeout: float | None = None
+        self, data: Any, *, during_outage: DuringOutage = "wait", timeout: float | None = None
     ) -> None:
         """Send it a message through the service; return once acknowledged.
 

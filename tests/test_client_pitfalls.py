@@ -37,7 +37,6 @@ from metered_sync import (
     StateChange,
     TokenProviderError,
 )
-from metered_sync.engine.messaging.handshake import Backoff
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 from tests.conftest import wait_until
 from tests.support.scripted_service import WELCOME, Scripted, ScriptedServer, mute, polite
@@ -953,13 +952,6 @@ def test_a_channel_that_is_left_while_it_is_repeated_is_not_repeated_again() -> 
             assert isinstance(events.get(timeout=10), Outage)
             kinds = [frame["type"] for frame in connection.frames]
             assert kinds.count("subscribe") == 1
-
-
-def test_clients_that_were_sent_away_at_once_do_not_come_back_at_once() -> None:
-    backoff = Backoff(0.5, 2.0, 30.0, 0.2, 100)
-    delays = [backoff.delay(1, floor=30.0) for _ in range(100)]
-    assert 30 <= min(delays) < max(delays) <= 36
-    assert max(delays) - min(delays) > 1
 
 
 @pytest.mark.parametrize("last", [b"\x88\x02\x03\xf4", b"\xf1\x01x"], ids=["close", "nonsense"])

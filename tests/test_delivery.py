@@ -23,7 +23,7 @@ from metered_sync import (
     ServerRequestError,
     SignallingClient,
 )
-from metered_sync.engine.messaging.outbox import MAX_FRAMES
+from metered_sync.engine.messaging.outbox import MAX_QUEUED
 from metered_sync.local import LocalCloud
 from tests.conftest import run_script, wait_until
 from tests.support.scripted_service import ScriptedServer, mute, polite
@@ -95,7 +95,7 @@ def test_a_wait_that_times_out_only_stops_waiting() -> None:
             delivery.result(timeout=10)
         assert caught.value.sent
         link: Any = alice._link
-        assert not link._outbox._pending
+        assert not link.outbox._pending
         alice.close(timeout=10)
 
 
@@ -171,16 +171,16 @@ def unlimited() -> Iterator[LocalCloud]:
 def test_the_outbox_is_bounded_and_survives_an_outage(unlimited: LocalCloud) -> None:
     cloud = unlimited
     with client(cloud, rate_limit=None) as alice, client(cloud, rate_limit=None) as bob:
-        inbox = bob.subscribe("full", maxsize=2 * MAX_FRAMES)
+        inbox = bob.subscribe("full", maxsize=2 * MAX_QUEUED)
         cloud.faults.refuse_connections(1.0)
         cloud.faults.drop_connections(alice.peer_id)
         wait_until(lambda: alice.state == "reconnecting")
-        sent = [alice.publish_nowait("full", number) for number in range(MAX_FRAMES)]
+        sent = [alice.publish_nowait("full", number) for number in range(MAX_QUEUED)]
         with pytest.raises(queue.Full, match="flush"):
             alice.publish_nowait("full", "too many")
         assert not any(delivery.done() for delivery in sent)
         alice.flush(timeout=30)
-        assert [inbox.get(timeout=5).data for _ in range(MAX_FRAMES)] == list(range(MAX_FRAMES))
+        assert [inbox.get(timeout=5).data for _ in range(MAX_QUEUED)] == list(range(MAX_QUEUED))
 
 
 def test_the_outbox_is_bounded_in_bytes(unlimited: LocalCloud) -> None:
@@ -310,7 +310,7 @@ def test_one_that_leaves_before_a_waiting_call_expires_as_well() -> None:
 
         waiting = threading.Thread(target=wait)
         waiting.start()
-        wait_until(lambda: len(link._outbox._queue) == 2)  # both go out with one write
+        wait_until(lambda: len(link.outbox._queue) == 2)  # both go out with one write
         release.set()
         assert isinstance(delivery.exception(timeout=4), AckTimeoutError)
         waiting.join(10)
@@ -326,7 +326,7 @@ def test_acknowledged_ones_are_forgotten_however_long_their_timeout(
             alice.flush(timeout=20)
         alice.publish_nowait("x", 1).result(timeout=5)
         link: Any = alice._link
-        assert len(link._outbox._expiring) <= 200
+        assert len(link.outbox._expiring) <= 200
         assert not any(delivery._request.frame for delivery in deliveries)
 
 

@@ -16,10 +16,10 @@ from collections import deque
 
 from aiohttp import web
 
-from metered_sync.engine.messaging.websocket import text_head
 from metered_sync.local.keys import Identity
 from metered_sync.wire.events import PresencePeer
 from metered_sync.wire.limits import MESSAGE_BURST, MESSAGE_RATE
+from metered_sync.wire.websocket import text_head
 
 __all__ = ["SendScheduler", "Socket", "text_frame"]
 

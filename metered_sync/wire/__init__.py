@@ -17,6 +17,7 @@ limits        the service's limits and close codes
 timings       every interval of the protocols
 data_channels what a data channel can be, and what it can carry
 key_frames    recognise key frames, and where pictures start, in RTP payloads
+websocket     the frames that carry text messages
 ============= =========================================================================
 
 Nothing here opens a socket, reads a clock or starts a thread. The client's

@@ -1,11 +1,15 @@
 """Messaging on the engine: one connection to the service, its requests and subscriptions.
 
 ============== =========================================================================
-link           the connection over its whole life: connect, keep alive, reconnect, receive
+link           the connection over its whole life: connect, keep alive, reconnect, close
+options        what a connection is made with, and how it is made again
 handshake      one attempt: the token, the upgrade, the server's welcome
 websocket      the socket: frames out, text messages in
-outbox         requests on their way: queued by any thread, written and settled by the loop
+request        one frame on its way out, and the wait for its acknowledgement
+outbox         the requests: queued by any thread, written and settled by the loop
+inbound        the server's frames: whose request, whose channel, which event
 subscriptions  the channels subscribed to: who reads them, who is in them
+replay         the subscriptions, asked for again after a reconnect
 ============== =========================================================================
 
 The door is :class:`~metered_sync.engine.messaging.link.SignallingLink`. Nothing here knows of

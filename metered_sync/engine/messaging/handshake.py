@@ -1,12 +1,10 @@
-"""Making a messaging connection: the token, the upgrade, and the server's welcome."""
+"""Make one messaging connection: the token, the upgrade, the server's welcome."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +16,7 @@ from websockets.version import version as websockets_version
 from metered_sync.bridge.loop import EventSink
 from metered_sync.bridge.workers import run_in_worker
 from metered_sync.engine.logs import scrubbed_logger
+from metered_sync.engine.messaging.options import SignallingOptions
 from metered_sync.engine.messaging.websocket import WebSocket
 from metered_sync.errors import SignallingConnectError
 from metered_sync.wire import frames
@@ -33,57 +32,16 @@ from metered_sync.wire.secrets import scrub
 from metered_sync.wire.timings import Timings
 from metered_sync.wire.urls import is_loopback, signalling_url
 
-__all__ = ["ABNORMAL", "Backoff", "Dialler", "SignallingOptions"]
+__all__ = ["CLOSE_ABNORMAL", "Connector"]
 
-ABNORMAL = 1006
-"""The close code that stands for: no close frame was received (RFC 6455, 7.4.1)."""
-_random = random.Random()
-"""Not the module's own: a program that seeds that one wants its numbers to itself."""
-PROVIDER_FAILURES = 3
-"""Failures of the token provider in a row before an event says so."""
+CLOSE_ABNORMAL = 1006
+"""The close code that stands for a connection lost without a close frame (RFC 6455, 7.4.1)."""
+REPORTED_FAILURES = 3
+"""After how many failures in a row of the token provider an event tells of them."""
 
 
-@dataclass(frozen=True)
-class Backoff:
-    """How long to wait before which attempt."""
-
-    initial_delay: float
-    multiplier: float
-    max_delay: float
-    jitter_ratio: float
-    max_attempts: float
-
-    def delay(self, attempt: int, floor: float = 0.0) -> float:
-        """Return the seconds to wait before an attempt (the first is 1), with jitter.
-
-        The jitter of a ``floor`` goes upwards: clients that a server has sent away all at once
-        must not come back all at once.
-        """
-        # The exponent is capped: a float overflows long before the attempts end.
-        delay = self.initial_delay * self.multiplier ** min(attempt - 1, 64)
-        delay = min(delay, self.max_delay) * (1 + self.jitter_ratio * _random.uniform(-1, 1))
-        return max(delay, floor * (1 + self.jitter_ratio * _random.random()))
-
-
-@dataclass(frozen=True)
-class SignallingOptions:
-    """What a connection is made with."""
-
-    url: str
-    """The origin."""
-    api_key: str | None = field(default=None, repr=False)
-    token_provider: Callable[[], str] | None = None
-    renewable: bool = True
-    """Whether the provider may return a new token the next time."""
-    token_provider_timeout: float = 10.0
-    reconnect: Backoff | None = None
-    inactivity_timeout: float = 60.0
-    auto_resubscribe: bool = True
-    rate_limit: tuple[float, float] | None = (90, 180)
-
-
-class Dialler:
-    """Makes connections with one set of options; on the loop."""
+class Connector:
+    """Make connections with one set of options; on the loop."""
 
     def __init__(
         self, sink: EventSink, options: SignallingOptions, label: str, timings: Timings
@@ -124,7 +82,7 @@ class Dialler:
             raise SignallingConnectError(
                 f"{self._label}: cannot connect to {self._options.url}: {scrub(str(error))}; "
                 "check the url and that the server runs",
-                close_code=ABNORMAL,
+                close_code=CLOSE_ABNORMAL,
                 close_reason=type(error).__name__,
             ) from None
         try:
@@ -147,12 +105,12 @@ class Dialler:
                 raise TypeError(f"it returned {type(token).__name__}, not a non-empty str")
         except Exception as error:
             self._provider_failures += 1
-            if self._provider_failures >= PROVIDER_FAILURES:
+            if self._provider_failures >= REPORTED_FAILURES:
                 self._sink.emit(TokenProviderError(self._provider_failures, error))
             what = "took too long" if isinstance(error, TimeoutError) else scrub(repr(error))
             raise SignallingConnectError(
                 f"{self._label}: the token_provider failed: {what}",
-                close_code=ABNORMAL,
+                close_code=CLOSE_ABNORMAL,
                 close_reason="token_provider failed",
             ) from error
         self._provider_failures = 0
@@ -226,12 +184,12 @@ class Dialler:
         raise SignallingConnectError(
             f"{self._label}: {self._options.url} accepted the connection but sent no welcome "
             f"within {self._timings.welcome:g} s; is it a messaging service?",
-            close_code=ABNORMAL,
+            close_code=CLOSE_ABNORMAL,
             close_reason="no welcome",
         )
 
     def _closed_at_once(self, connection: WebSocket) -> SignallingConnectError:
-        code = int(connection.protocol.close_code or ABNORMAL)
+        code = int(connection.protocol.close_code or CLOSE_ABNORMAL)
         reason = scrub(connection.protocol.close_reason or "")
         remedy = TERMINAL_CLOSES.get(code)
         if code == CLOSE_TOKEN_EXPIRED:

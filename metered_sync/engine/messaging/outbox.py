@@ -7,6 +7,7 @@ settles a request directly when its acknowledgement comes. No task and no corout
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import queue
 import secrets
@@ -15,72 +16,28 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from metered_sync.bridge.deadline import Signal
-from metered_sync.engine.messaging.websocket import text_frame
-from metered_sync.errors import DisconnectedError, NotConnectedError, fresh
+from metered_sync.engine.messaging.request import Request
+from metered_sync.engine.messaging.websocket import WebSocket
+from metered_sync.errors import (
+    AckTimeoutError,
+    DisconnectedError,
+    NotConnectedError,
+    OversizedPayloadError,
+    fresh,
+)
+from metered_sync.wire.limits import MAX_FRAME
 
-__all__ = ["MAX_BYTES", "MAX_FRAMES", "Bucket", "Outbox", "Request"]
+__all__ = ["MAX_QUEUED", "MAX_QUEUED_BYTES", "Outbox", "TokenBucket"]
 
-MAX_FRAMES = 4096
-MAX_BYTES = 16 << 20
-"""How much may be queued by calls that do not wait."""
-BATCH = 64
-"""Frames that go out with one write."""
-
-
-class Request:
-    """A frame on its way out, and the wait for its acknowledgement."""
-
-    __slots__ = (
-        "ended",
-        "error",
-        "expires_at",
-        "fetched",
-        "frame",
-        "id",
-        "on_end",
-        "sent",
-        "timeout",
-        "wait",
-        "what",
-    )
-
-    def __init__(
-        self,
-        request_id: str,
-        payload: bytes,
-        what: str,
-        *,
-        wait: bool = True,
-        on_end: Callable[[Request], None] | None = None,
-        timeout: float | None = None,
-    ) -> None:
-        self.id = request_id
-        self.frame = text_frame(payload)
-        self.what = what
-        self.wait = wait
-        """Whether an outage before it has left is waited out."""
-        self.on_end = on_end
-        """Runs once, before whoever waits is released; on the loop, unless cancelled."""
-        self.timeout = timeout
-        """Seconds from leaving to the acknowledgement, where nobody waits with a deadline."""
-        self.expires_at = 0.0
-        self.sent = False
-        self.error: BaseException | None = None
-        self.fetched = False
-        """Whether somebody has been told of the error."""
-        self.ended = Signal()
-
-    def finish(self, error: BaseException | None = None) -> None:
-        """Release whoever waits. The first outcome counts."""
-        if not self.ended.is_set:
-            self.error = error
-            if self.on_end is not None:
-                self.on_end(self)
-            self.ended.set()
+MAX_QUEUED = 4096
+"""How many frames may be queued by calls that do not wait."""
+MAX_QUEUED_BYTES = 16 << 20
+"""How many bytes of frames may be queued by calls that do not wait."""
+FRAMES_PER_WRITE = 64
+"""How many frames go out with one write."""
 
 
-class Bucket:
+class TokenBucket:
     """The client's side of the service's token bucket: frames per second, and a burst."""
 
     def __init__(self, limit: tuple[float, float] | None) -> None:
@@ -108,15 +65,26 @@ class Bucket:
 
 
 class Outbox:
-    """What waits to be sent, and what was sent and waits for its acknowledgement.
+    """Hold requests that wait to be sent, and those sent that wait for an acknowledgement.
 
-    ``_lock`` guards all of it; it is held for a few operations only. ``wake`` is called by
-    whoever queues the first frame of a burst, on that thread.
+    Args:
+        rate_limit: Frames per second and burst; ``None`` for no limit.
+        post: Has the loop call a function soon; called by any thread.
     """
 
-    def __init__(self, rate_limit: tuple[float, float] | None, wake: Callable[[], None]) -> None:
-        self._wake = wake
-        self._bucket = Bucket(rate_limit)
+    def __init__(
+        self,
+        rate_limit: tuple[float, float] | None,
+        post: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self.max_size = MAX_FRAME
+        """The largest frame that the server accepts, in bytes of payload."""
+        self._post = post
+        self._bucket = TokenBucket(rate_limit)
+        self._prefix = secrets.token_hex(4)
+        self._numbers = itertools.count(1)  # next() on it is atomic
+        # Guards what follows; callers and the loop take it for a few operations, and nothing
+        # else is called with it held.
         self._lock = threading.Lock()
         self._queue: deque[Request] = deque()
         self._bytes = 0
@@ -125,8 +93,10 @@ class Outbox:
         self._woken = False
         self._down = False
         self._error: BaseException | None = None
-        self._prefix = secrets.token_hex(4)
-        self._numbers = itertools.count(1)  # next() on it is atomic
+        # The loop's own: where to write, and when to look again.
+        self._connection: WebSocket | None = None
+        self._pause: asyncio.TimerHandle | None = None
+        self._expiry: asyncio.TimerHandle | None = None
 
     # --- any thread ---
 
@@ -134,20 +104,29 @@ class Outbox:
         """Return an id for a request. It needs no escaping in JSON."""
         return f"{self._prefix}-{next(self._numbers)}"
 
-    def put(self, request: Request, *, bounded: bool = False) -> None:
-        """Queue a request.
+    def put(self, request: Request) -> None:
+        """Queue a request, and wake the loop if need be.
 
-        Raises ``queue.Full`` where ``bounded`` and there is too much already,
-        :class:`NotConnectedError` in an outage that it is not to wait for, and what
-        ended the link.
+        Raises :class:`OversizedPayloadError`; ``queue.Full`` for a request with a timeout of
+        its own (one that no caller waits for) where there is too much already;
+        :class:`NotConnectedError` in an outage that it is not to wait for; and what ended
+        the link.
         """
+        if request.size > self.max_size:
+            raise OversizedPayloadError(
+                f"{request.what}: the frame is {request.size} bytes, the server accepts "
+                f"{self.max_size}; split the data or send a reference to it",
+                size=request.size,
+                cap=self.max_size,
+            )
         with self._lock:
             if self._error is not None:
                 raise fresh(self._error)
-            if self._down and not request.wait:
-                raise _down(request.what)
-            if bounded and (
-                len(self._queue) >= MAX_FRAMES or self._bytes + len(request.frame) > MAX_BYTES
+            if self._down and request.outage == "fail":
+                raise _connection_down(request.what)
+            if request.timeout is not None and (
+                len(self._queue) >= MAX_QUEUED
+                or self._bytes + len(request.frame) > MAX_QUEUED_BYTES
             ):
                 raise queue.Full(
                     f"{request.what}: {len(self._queue)} frames wait to be sent; "
@@ -159,7 +138,7 @@ class Outbox:
             if self._woken:
                 return
             self._woken = True
-        self._wake()
+        self._post(self.flush)
 
     def withdraw(self, request: Request) -> bool:
         """Take back a request that has not left; say whether that worked."""
@@ -182,27 +161,52 @@ class Outbox:
 
     # --- the loop ---
 
-    def urge(self, requests: list[Request], *, expect_ack: bool = True) -> None:
-        """Queue requests before all others. Call :meth:`batch` after it."""
+    def up(self, connection: WebSocket) -> None:
+        """Begin to write to a connection, with the next :meth:`flush`."""
+        self._bucket.fill()
+        self._down = False
+        self._connection, connection.on_room = connection, self.flush
+
+    def urge(self, requests: list[Request]) -> None:
+        """Queue requests before all others. Call :meth:`flush` after it."""
         with self._lock:
             if self._error is None:
                 self._queue.extendleft(reversed(requests))
                 self._bytes += sum(len(request.frame) for request in requests)
                 self._woken = True
-                if expect_ack:
-                    self._pending.update((request.id, request) for request in requests)
+                self._pending.update((request.id, request) for request in requests if request.id)
 
-    def batch(self) -> tuple[list[Request], float]:
+    def flush(self) -> None:
+        """Write what is queued, as far as the connection and the rate limit allow it now."""
+        connection = self._connection
+        if connection is None or not connection.is_open:
+            return  # the next connection begins with it
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        while connection.is_open and not connection.full:  # (a write may find it broken)
+            requests, delay = self._batch()
+            if not requests:
+                if delay >= 0:
+                    self._pause = asyncio.get_running_loop().call_later(delay, self.flush)
+                break
+            connection.transport.write(b"".join([request.frame for request in requests]))
+            for request in requests:
+                if request.outage != "repeat":
+                    request.frame = b""  # it is needed no more
+            if self._expiry is None and self._expiring:
+                self._expire()
+
+    def _batch(self) -> tuple[list[Request], float]:
         """Return what may be sent now, and else the seconds until there will be something.
 
-        The delay is 0 where frames are returned (ask again), and negative where nothing is
-        queued: then the next :meth:`put` wakes the loop.
+        The delay is negative where nothing is queued: then the next :meth:`put` wakes the loop.
         """
         with self._lock:
             if not self._queue:
                 self._woken = False
                 return [], -1.0
-            count = self._bucket.take(min(len(self._queue), BATCH))
+            count = self._bucket.take(min(len(self._queue), FRAMES_PER_WRITE))
             if not count:
                 return [], self._bucket.delay()
             requests = [self._queue.popleft() for _ in range(count)]
@@ -216,37 +220,50 @@ class Outbox:
                 self._expiring.popleft()
         return requests, 0.0
 
+    def _expire(self) -> None:
+        """Fail requests whose own timeout has passed, and come back for the next."""
+        now, self._expiry = time.monotonic(), None
+        # (Their timeouts are nearly always equal; where not, an early one comes a bit late.)
+        while self._expiring:
+            request = self._expiring[0]
+            if not request.ended.is_set and request.expires_at > now:
+                loop = asyncio.get_running_loop()
+                self._expiry = loop.call_later(request.expires_at - now, self._expire)
+                break
+            self._expiring.popleft()
+            if not request.ended.is_set:
+                self.take(request.id)
+                timeout = request.timeout or 0.0
+                message = f"{request.what}: no acknowledgement within {timeout:g} s; it was sent"
+                request.finish(
+                    AckTimeoutError(message, request_id=request.id, timeout=timeout, sent=True)
+                )
+
     def take(self, request_id: str) -> Request | None:
         """Return the request that an answer belongs to, and forget it."""
         return self._pending.pop(request_id, None)
 
-    def expired(self, now: float) -> tuple[list[Request], float]:
-        """Return requests whose own deadline has passed, and when to ask again (0: no need)."""
-        expired = []
-        # (Their timeouts are nearly always equal; where not, an early one comes a bit late.)
-        while self._expiring and (
-            self._expiring[0].ended.is_set or self._expiring[0].expires_at <= now
-        ):
-            request = self._expiring.popleft()
-            if not request.ended.is_set:
-                self._pending.pop(request.id, None)
-                expired.append(request)
-        return expired, self._expiring[0].expires_at if self._expiring else 0.0
-
-    def up(self) -> None:
-        """Start a connection."""
-        self._bucket.fill()
-        self._down = False
+    def stop(self) -> None:
+        """Write no more to the connection, which has ended."""
+        self._connection = None
+        for timer in (self._pause, self._expiry):
+            if timer is not None:
+                timer.cancel()
+        self._pause = self._expiry = None
 
     def down(self, code: int, reason: str) -> None:
-        """End a connection: what is in flight fails, what has not left waits for the next."""
+        """Begin an outage: end what it ends, by each request's ``outage``; keep the others."""
         with self._lock:
             self._down = True
-            lost = [r for r in self._pending.values() if r.sent or not r.wait]
+            pending = self._pending.values()
+            lost = [r for r in pending if r.outage == "fail" or (r.sent and r.outage == "wait")]
             for request in lost:
                 del self._pending[request.id]
-            self._queue = deque(r for r in self._queue if r.wait)
-            self._bytes = sum(len(r.frame) for r in self._queue)
+            again = [request for request in pending if request.sent]
+            for request in again:
+                request.sent = False
+            self._queue = deque([*again, *(r for r in self._queue if r.outage != "fail")])
+            self._bytes = sum(len(request.frame) for request in self._queue)
         for request in lost:
             request.finish(
                 DisconnectedError(
@@ -256,7 +273,7 @@ class Outbox:
                     reason=reason,
                 )
                 if request.sent
-                else _down(request.what)
+                else _connection_down(request.what)
             )
 
     def close(self, error: BaseException) -> None:
@@ -272,5 +289,5 @@ class Outbox:
             request.finish(fresh(error))
 
 
-def _down(what: str) -> NotConnectedError:
+def _connection_down(what: str) -> NotConnectedError:
     return NotConnectedError(f"{what}: the connection is down and being made again")

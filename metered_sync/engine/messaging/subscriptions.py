@@ -1,7 +1,7 @@
-"""The channels that a client is subscribed to: who reads them, and who is in them.
+"""The channels that a client is subscribed to: their readers, their members, their requests.
 
-Callers' threads add and remove readers, the loop delivers. ``_lock`` guards the channels;
-:meth:`Channels.deliver`, the hot path, only reads what the others replace.
+Callers' threads add and remove readers, the loop delivers. A change that the server must know
+of queues its request in the same breath, so that the requests leave in the order of the changes.
 """
 
 from __future__ import annotations
@@ -13,22 +13,27 @@ from typing import Any
 
 from metered_sync.bridge.deadline import Signal
 from metered_sync.bridge.reader import Reader
+from metered_sync.engine.messaging.outbox import Outbox
+from metered_sync.engine.messaging.request import OutagePolicy, Request
+from metered_sync.errors import ClosedError, MeteredError, fresh
+from metered_sync.wire import frames
 from metered_sync.wire.events import Message, Presence
 from metered_sync.wire.names import is_pattern, matches
 
-__all__ = ["Channels"]
+__all__ = ["Subscriptions"]
 
 
-class _Channel:
-    """A channel that somebody here reads."""
+class _Subscribed:
+    """One channel's readers and members, and what the server has acknowledged of it."""
 
     def __init__(self) -> None:
         self.readers: tuple[weakref.ref[Reader[Message]], ...] = ()
         self.forgotten = False
         """Whether a reader was collected without being closed: callbacks may count on it."""
         self.wanted_metadata = False
+        """Whether any reader asks for its senders' metadata."""
         self.metadata = False
-        """What the server has acknowledged."""
+        """Whether the server has acknowledged a subscription with senders' metadata."""
         self.acknowledged = False
         self.snapshot_due = False
         """Whether the next presence frame lists all members, not a change."""
@@ -45,35 +50,82 @@ class _Channel:
         self.forgotten |= any(ref() is None for ref in self.readers)
         self.readers = tuple(weakref.ref(reader) for reader in readers)
 
+    def end(self, error: BaseException | None) -> None:
+        """End the readers, and the wait for the list of members."""
+        for reader in self.alive():
+            reader.end(error)
+        self.listed.set()
 
-class Channels:
+
+class Subscriptions:
     """All channels of one client."""
 
-    def __init__(self) -> None:
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        # Guards the channels, and keeps their requests in the order of their changes: those are
+        # queued with it held. :meth:`deliver`, the hot path, only reads what others replace.
         self._lock = threading.Lock()
-        self._channels: dict[str, _Channel] = {}
+        self._channels: dict[str, _Subscribed] = {}
         self._patterns: tuple[str, ...] = ()
         """Those of the names that are patterns: their messages bear other names."""
+        self._error: BaseException | None = None
 
     # --- any thread ---
 
-    def add(self, name: str, reader: Reader[Message], metadata: bool) -> bool:
-        """Deliver a channel's messages to ``reader``; say whether the server must be asked."""
+    def subscribe(
+        self,
+        name: str,
+        reader: Reader[Message],
+        metadata: bool,
+        *,
+        again: bool = False,
+        on_end: Callable[[Request], None] | None = None,
+    ) -> Request | None:
+        """Deliver a channel's messages to a reader; return the request for them, if one is due.
+
+        The request is repeated by itself where the connection is lost before its
+        acknowledgement. ``again`` makes one in any case: the server lists the members anew.
+        """
         with self._lock:
+            if self._error is not None:
+                raise fresh(self._error)
             channel = self._channels.get(name)
             if channel is None:
-                channel = self._channels[name] = _Channel()
+                channel = self._channels[name] = _Subscribed()
                 self._note_patterns()
             channel.wanted_metadata |= metadata
-            channel.keep([*channel.alive(), reader])
-            return not channel.acknowledged or channel.wanted_metadata > channel.metadata
+            readers = channel.alive()
+            if reader not in readers:
+                channel.keep([*readers, reader])
+            if channel.acknowledged and channel.metadata >= channel.wanted_metadata and not again:
+                return None
+            request = self._ask(name, channel, "repeat", on_end)
+            self._outbox.put(request)
+            return request
 
-    def remove(self, name: str, reader: Reader[Message], unsubscribe: Callable[[], object]) -> None:
-        """Stop delivering to a reader; the channel's last one takes the subscription along.
+    def _ask(
+        self,
+        name: str,
+        channel: _Subscribed,
+        outage: OutagePolicy,
+        on_end: Callable[[Request], None] | None = None,
+    ) -> Request:
+        """Make a request for a channel; the lock is held."""
+        metadata = channel.wanted_metadata
 
-        ``unsubscribe`` queues the request that tells the server, with the lock held: no
-        subscription comes in between.
-        """
+        def acknowledge(request: Request) -> None:
+            if request.error is None:
+                self._acknowledge(name, metadata)
+            if on_end is not None:
+                on_end(request)
+
+        request_id = self._outbox.new_id()
+        text = frames.build_subscribe(name, request_id, include_sender_metadata=metadata)
+        what = f"subscribe to {name!r}"
+        return Request(request_id, text, what, outage=outage, on_end=acknowledge)
+
+    def remove(self, name: str, reader: Reader[Message]) -> None:
+        """Stop delivering to a reader; the channel's last one takes the subscription along."""
         with self._lock:
             channel = self._channels.get(name)
             if channel is not None and reader in (readers := channel.alive()):
@@ -81,21 +133,17 @@ class Channels:
                 channel.keep(readers)
                 if not readers and not channel.forgotten:
                     self._drop(name)
-                    unsubscribe()
+                    self._unsubscribe(name)
 
-    def remove_all(self, name: str, unsubscribe: Callable[[], object]) -> None:
-        """End a channel's readers and forget it, if there is one."""
+    def remove_all(self, name: str) -> Request | None:
+        """End a channel's readers; return the request that tells the server, if it must."""
         with self._lock:
             if name not in self._channels:
-                return
+                return None
             channel = self._drop(name)
-            unsubscribe()
-        _end(channel, None)
-
-    def wants_metadata(self, name: str) -> bool:
-        """Whether any reader of the channel asked for its senders' metadata."""
-        with self._lock:
-            return name in self._channels and self._channels[name].wanted_metadata
+            request = self._unsubscribe(name)
+        channel.end(None)
+        return request
 
     def members(self, name: str) -> dict[str, dict[str, Any] | None]:
         """Return who is in a channel, by peer id; ``KeyError`` where it is not subscribed to."""
@@ -103,11 +151,22 @@ class Channels:
             return dict(self._channels[name].members)
 
     def listed(self, name: str) -> Signal:
-        """Return what is set once the first list of members has come."""
+        """Return the signal that is set once the first list of a channel's members has come."""
         with self._lock:
             return self._channels[name].listed
 
-    def _drop(self, name: str) -> _Channel:
+    def _unsubscribe(self, name: str) -> Request:
+        """Tell the server; the lock is held."""
+        request_id = self._outbox.new_id()
+        text = frames.build_unsubscribe(name, request_id)
+        request = Request(request_id, text, f"unsubscribe from {name!r}")
+        try:
+            self._outbox.put(request)
+        except MeteredError as error:  # closed meanwhile
+            request.finish(error)
+        return request
+
+    def _drop(self, name: str) -> _Subscribed:
         """Forget a channel; the lock is held."""
         channel = self._channels.pop(name)
         self._note_patterns()
@@ -147,23 +206,32 @@ class Channels:
             channel.members, channel.snapshot_due = members, False
         channel.listed.set()
 
-    def acknowledged(self, name: str, metadata: bool, unsubscribe: Callable[[], object]) -> None:
+    def _acknowledge(self, name: str, metadata: bool) -> None:
         """Note that the server has acknowledged a subscription: a list of members follows.
 
-        One that nobody wants any more is undone, by ``unsubscribe`` as in :meth:`remove`.
+        One that nobody wants any more is undone.
         """
         with self._lock:
             channel = self._channels.get(name)
             if channel is None:
-                unsubscribe()
+                self._unsubscribe(name)
             else:
                 channel.acknowledged, channel.metadata = True, metadata
                 channel.snapshot_due = True
 
-    def to_repeat(self) -> list[str]:
-        """Return the channels that a new connection must be told of."""
+    def acknowledged(self) -> list[str]:
+        """Return the channels that the server has acknowledged: a new connection must ask anew."""
         with self._lock:
             return sorted(name for name, c in self._channels.items() if c.acknowledged)
+
+    def requests(self, names: list[str]) -> dict[str, Request]:
+        """Return requests for channels, to be sent on this connection or not at all."""
+        with self._lock:
+            return {
+                name: self._ask(name, self._channels[name], "fail")
+                for name in names
+                if name in self._channels
+            }
 
     def lapse(self) -> None:
         """Note that the server has forgotten all subscriptions, and will not be told again."""
@@ -177,18 +245,15 @@ class Channels:
             if name not in self._channels:
                 return
             channel = self._drop(name)
-        _end(channel, error)
+        channel.end(error)
 
-    def close(self, error: BaseException | None) -> None:
-        """End all readers."""
+    def close(self, error: BaseException) -> None:
+        """End all readers: quietly where the client is closed, else with what ended it."""
         with self._lock:
+            if self._error is not None:
+                return
+            self._error = error
             channels, self._channels = self._channels, {}
             self._patterns = ()
         for channel in channels.values():
-            _end(channel, error)
-
-
-def _end(channel: _Channel, error: BaseException | None) -> None:
-    for reader in channel.alive():
-        reader.end(error)
-    channel.listed.set()
+            channel.end(None if isinstance(error, ClosedError) else error)

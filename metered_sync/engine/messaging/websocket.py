@@ -16,7 +16,6 @@ sends one JSON text a frame never gets there before the close.
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections import deque
 from collections.abc import Callable
@@ -27,38 +26,17 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import CLOSING, OPEN, Event
 
 from metered_sync.wire.limits import MAX_INBOUND_FRAME
+from metered_sync.wire.websocket import WHOLE_TEXT
 
-try:
-    from websockets.speedups import apply_mask
-except ImportError:  # a platform for which it is not built
-    from websockets.utils import apply_mask
-
-__all__ = ["Receiver", "WebSocket", "text_frame", "text_head"]
+__all__ = ["Receiver", "WebSocket"]
 
 Receiver = Callable[["bytes | None"], None]
 """Takes a message: the UTF-8 bytes of a text, or ``None`` for a binary one."""
 
-_DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
-_WHOLE_TEXT = 0x81
-_MASKED = 0x80
-_CONTROL = (0x88, 0x89, 0x8A)
-_HEAD_END = b"\r\n\r\n"
-_MAX_HEAD = 1 << 16
-
-
-def text_frame(payload: bytes) -> bytes:
-    """Return a client's text frame: header, a fresh mask, the masked payload (RFC 6455, 5.2)."""
-    mask = secrets.token_bytes(4)
-    return text_head(len(payload), _MASKED) + mask + apply_mask(payload, mask)
-
-
-def text_head(size: int, masked: int = 0) -> bytes:
-    """Return the header of a text frame that comes whole, as far as the mask."""
-    if size < 126:
-        return bytes((_WHOLE_TEXT, masked | size))
-    if size < 65536:
-        return bytes((_WHOLE_TEXT, masked | 126)) + size.to_bytes(2, "big")
-    return bytes((_WHOLE_TEXT, masked | 127)) + size.to_bytes(8, "big")
+_DATA_OPCODES = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
+_CONTROL_HEADS = (0x88, 0x89, 0x8A)
+_RESPONSE_END = b"\r\n\r\n"
+_MAX_RESPONSE = 1 << 16
 
 
 class WebSocket(ClientConnection):
@@ -112,8 +90,8 @@ class WebSocket(ClientConnection):
 
     def _await_head(self, data: bytes) -> None:
         """Give the library the head of the answer, apart from the frames that follow it."""
-        head, end, frames = data.partition(_HEAD_END)
-        if not end and len(data) <= _MAX_HEAD:
+        head, end, frames = data.partition(_RESPONSE_END)
+        if not end and len(data) <= _MAX_RESPONSE:
             self._head = data
             return
         self._head = None
@@ -130,7 +108,7 @@ class WebSocket(ClientConnection):
         now = time.monotonic()
         while end - at >= 2:
             first, size, start = data[at], data[at + 1], at + 2
-            if first == _WHOLE_TEXT and size < 128:
+            if first == WHOLE_TEXT and size < 128:
                 if size > 125:  # a longer size follows
                     start += 2 if size == 126 else 8
                     if end < start:
@@ -145,7 +123,7 @@ class WebSocket(ClientConnection):
                 self._short = size <= MAX_INBOUND_FRAME
                 break
             stop = start + size
-            if first not in _CONTROL or size > 125:
+            if first not in _CONTROL_HEADS or size > 125:
                 self._short = False
                 break
             if stop > end:
@@ -177,7 +155,7 @@ class WebSocket(ClientConnection):
 
     def process_event(self, event: Event) -> None:
         """Take what the library has parsed."""
-        if not isinstance(event, Frame) or event.opcode not in _DATA:
+        if not isinstance(event, Frame) or event.opcode not in _DATA_OPCODES:
             super().process_event(event)
             return
         if event.opcode is not Opcode.CONT:

@@ -35,14 +35,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-import anyio
 from aiortc import RTCDataChannel
 
 from metered_sync.bridge.loop import Engine, EventSink, Link
 from metered_sync.bridge.reader import Reader
-from metered_sync.engine.messaging.handshake import SignallingOptions
 from metered_sync.engine.messaging.link import SignallingLink
-from metered_sync.engine.messaging.outbox import Request
+from metered_sync.engine.messaging.options import SignallingOptions
+from metered_sync.engine.messaging.request import Request
 from metered_sync.engine.rooms.connection import RemoteConnection
 from metered_sync.engine.rooms.connection_owner import State
 from metered_sync.engine.rooms.track_metadata import Told
@@ -52,7 +51,6 @@ from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.engine.webrtc.peer_connection import gather_on
 from metered_sync.errors import (
     ClosedError,
-    DisconnectedError,
     MeteredError,
     MeteredPeerStateError,
     ReconcileTimeoutError,
@@ -312,53 +310,38 @@ class RoomLink(Link):
             self._sink.emit(Joined(self.peer_id or "", self.channel or ""))
             self._await_list()
 
-    async def _subscribe(self, channel: str, then: Callable[[Request], None] | None = None) -> None:
+    async def _subscribe(
+        self, channel: str, on_end: Callable[[Request], None] | None = None
+    ) -> None:
         """Subscribe; the list of members follows the acknowledgement."""
-        metadata = self._include_metadata
         if self._reader.ended:  # a subscription that the server has refused
             self._reader = Reader("a room's messages", maxsize=1)
-        self.signalling.add_reader(channel, self._reader, metadata)
-        while True:
-            try:
-                await self._ask(
-                    lambda rid: frames.build_subscribe(
-                        channel, rid, include_sender_metadata=metadata
-                    ),
-                    f"subscribe to {channel!r}",
-                    self.signalling.on_subscribed(channel, metadata, then),
-                )
-                return
-            except DisconnectedError:
-                # Lost with the connection; asking again on the next one does no harm.
-                if self.signalling.error is not None:
-                    raise
+        request = self.signalling.subscriptions.subscribe(
+            channel, self._reader, self._include_metadata, again=True, on_end=on_end
+        )
+        if request is not None:
+            await self.signalling.acknowledgement(request)
 
-    async def _ask(
+    async def _send(self, peer_id: str, data: object, what: str) -> None:
+        """Send a direct message of our own, and wait for its acknowledgement."""
+        await self.signalling.acknowledgement(self._request(peer_id, data, what))
+
+    def _request(
         self,
-        build: Callable[[str], str],
+        peer_id: str,
+        data: object,
         what: str,
-        then: Callable[[Request], None] | None = None,
-    ) -> None:
-        """Send a request of our own, and wait for its acknowledgement."""
-        ended = anyio.Event()
-
-        def on_end(request: Request) -> None:
-            if then is not None:
-                then(request)
-            ended.set()
-
-        request = self.signalling.request(build, f"{self.label}: {what}", on_end=on_end)
-        try:
-            await ended.wait()
-        finally:
-            if not request.ended.is_set:
-                self.signalling.forget(request)
-        if request.error is not None:
-            raise fresh(request.error)
+        on_end: Callable[[Request], None] | None = None,
+    ) -> Request:
+        """Queue a direct message of our own."""
+        request_id = self.signalling.outbox.new_id()
+        text = frames.build_send(peer_id, data, request_id)
+        what = f"{self.label}: {what}"
+        return self.signalling.request(request_id, text, what, on_end=on_end)
 
     def _forget_channel(self) -> None:
         if self.channel is not None:
-            self.signalling.remove_reader(self.channel, self._reader)
+            self.signalling.subscriptions.remove(self.channel, self._reader)
             self.channel = None
         for member in tuple(self.members.values()):
             self._remove(member, None)
@@ -645,10 +628,7 @@ class RoomLink(Link):
 
     async def _signal(self, member: Member, data: dict[str, Any]) -> None:
         try:
-            await self._ask(
-                lambda rid: frames.build_send(member.id, data, rid),
-                f"signal to {member.id!r}",
-            )
+            await self._send(member.id, data, f"signal to {member.id!r}")
         except ServerRequestError as error:
             self._note_refusal(error)
             raise
@@ -677,11 +657,8 @@ class RoomLink(Link):
         self._asked_to_send = True
 
         async def ask() -> None:
-            own = self.peer_id or ""
             try:
-                await self._ask(
-                    lambda rid: frames.build_send(own, None, rid), "ask whether it may send"
-                )
+                await self._send(self.peer_id or "", None, "ask whether it may send")
             except ServerRequestError as error:
                 self._note_refusal(error)  # (any other code means that it may)
             except MeteredError:
@@ -711,11 +688,7 @@ class RoomLink(Link):
                 logger.debug("%s: %s", self.label, request.error)
 
         try:
-            self.signalling.request(
-                lambda rid: frames.build_send(member.id, data, rid),
-                f"{self.label}: metadata for {member.id!r}",
-                on_end=on_end,
-            )
+            self._request(member.id, data, f"metadata for {member.id!r}", on_end)
         except MeteredError as error:
             logger.debug("%s: %s", self.label, error)
 

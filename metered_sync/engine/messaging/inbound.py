@@ -1,0 +1,109 @@
+"""Hand the server's frames to the request, the channel or the event they are for."""
+
+from __future__ import annotations
+
+import logging
+
+from metered_sync.bridge.loop import EventSink
+from metered_sync.engine.messaging.outbox import Outbox
+from metered_sync.engine.messaging.subscriptions import Subscriptions
+from metered_sync.errors import ServerRequestError
+from metered_sync.wire import frames
+from metered_sync.wire.events import Direct, GoingAway, Message, Presence, ServerError
+from metered_sync.wire.secrets import scrub
+from metered_sync.wire.timings import Timings
+
+__all__ = ["Inbound"]
+
+logger = logging.getLogger("metered_sync")
+
+REFUSAL_REMEDIES = {
+    "action_not_permitted": "the key or token lacks that permission (publishable keys lack Send "
+    "unless it is switched on in the dashboard)",
+    "channel_not_authorized": "the key's or token's patterns do not cover the channel",
+    "channel_limit_exceeded": "unsubscribe from another channel first",
+    "peer_not_found": "no such peer is connected now",
+    "over_message_quota": "the plan's messages are used up",
+}
+"""What to do about a request that the server refuses, by its code."""
+
+
+class Inbound:
+    """Receive the messages of one connection; on the loop."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        subscriptions: Subscriptions,
+        sink: EventSink,
+        label: str,
+        timings: Timings,
+        *,
+        own_id: str | None,
+    ) -> None:
+        self.retry_after: float | None = None
+        """The seconds after which a server that is going away wants us back."""
+        self._outbox = outbox
+        self._subscriptions = subscriptions
+        self._sink = sink
+        self._label = label
+        self._own_id = own_id
+        self._timings = timings
+
+    def receive(self, text: bytes | None) -> None:
+        """Take a message of the connection: a text, or ``None`` for a binary one."""
+        if text is None:
+            logger.warning("%s: ignored a binary frame", self._label)
+            return
+        request = self._outbox.take(frames.acknowledged(text))
+        if request is not None:
+            request.finish()
+            return
+        try:
+            frame = frames.parse_server_frame(text)
+        except frames.FrameError as error:
+            logger.warning("%s: ignored a frame: %s", self._label, error)
+        else:
+            self._handle(frame)
+
+    def _handle(self, frame: frames.ServerFrame | None) -> None:
+        if isinstance(frame, Message):
+            self._subscriptions.deliver(frame)
+            self._sink.emit(frame)
+        elif isinstance(frame, Direct):
+            self._sink.emit(frame)
+        elif isinstance(frame, Presence):
+            self._subscriptions.note_presence(frame, self._own_id)
+            self._sink.emit(frame)
+        elif isinstance(frame, frames.Ack):
+            request = self._outbox.take(frame.request_id)
+            if request is not None:
+                request.finish()
+        elif isinstance(frame, frames.ErrorFrame):
+            self._handle_error(frame)
+        elif isinstance(frame, frames.GoingAwayFrame):
+            self.retry_after = self._timings.going_away_default
+            if frame.retry_after_ms is not None:
+                self.retry_after = min(frame.retry_after_ms / 1000, self._timings.going_away_max)
+            self._sink.emit(GoingAway(round(self.retry_after * 1000)))
+        elif frame is None:
+            logger.info("%s: ignored a frame of a type that is not known", self._label)
+
+    def _handle_error(self, frame: frames.ErrorFrame) -> None:
+        request = self._outbox.take(frame.request_id) if frame.request_id else None
+        if request is not None:
+            detail = f": {scrub(frame.message)}" if frame.message else ""
+            remedy = REFUSAL_REMEDIES.get(frame.code)
+            request.finish(
+                ServerRequestError(
+                    f"{request.what}: the server refused it ({frame.code}){detail}"
+                    + (f"; {remedy}" if remedy else ""),
+                    code=frame.code,
+                    request_id=frame.request_id,
+                )
+            )
+        elif not (frame.code == "unknown_type" and frame.request_id is None):
+            # (A server older than app-level pings answers them so.)
+            text = scrub(frame.message) if frame.message is not None else None
+            logger.warning("%s: the server reports %s: %s", self._label, frame.code, text)
+            self._sink.emit(ServerError(frame.code, text, frame.request_id))

@@ -1,0 +1,116 @@
+"""Check the options that a messaging connection is made with, and fill in what they leave out."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+from collections.abc import Callable
+from typing import Literal
+
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.engine.messaging.options import ReconnectOptions, SignallingOptions
+from metered_sync.wire.urls import check_origin
+
+__all__ = ["DuringOutage", "ReconnectOptions", "check_during_outage", "signalling_options"]
+
+MESSAGING_URL = "wss://rms.metered.ca"
+DuringOutage = Literal["wait", "fail"]
+
+
+def signalling_options(
+    who: str,
+    *,
+    api_key: str | None,
+    token_provider: Callable[[], str] | str | None,
+    url: str | None,
+    reconnect: bool | ReconnectOptions,
+    inactivity_timeout: float,
+    token_provider_timeout: float,
+    auto_resubscribe: bool,
+    rate_limit: tuple[float, float] | None,
+) -> SignallingOptions:
+    """Check what a client is made with; the environment fills in key and address."""
+    if api_key is None and token_provider is None:
+        api_key = os.environ.get("METERED_KEY") or None
+        url = url if url is not None else os.environ.get("METERED_URL") or None
+        if api_key is None:
+            raise ValueError(
+                f"{who} needs api_key=… (pk_live_…) or token_provider=…, "
+                "or METERED_KEY in the environment"
+            )
+    if api_key is not None and token_provider is not None:
+        raise ValueError(f"{who} takes api_key or token_provider, not both")
+    if api_key is not None and not (isinstance(api_key, str) and api_key):
+        raise ValueError("api_key must be a non-empty string (pk_live_…)")
+    if api_key is not None and api_key.startswith("sk_"):
+        raise ValueError(
+            "api_key is a secret key, which must not be sent to connect; "
+            "use a publishable key (pk_live_…), or mint_token() and token_provider"
+        )
+    return SignallingOptions(
+        url=check_origin(url if url is not None else MESSAGING_URL, secure="wss"),
+        api_key=api_key,
+        token_provider=_provider(token_provider),
+        renewable=callable(token_provider),
+        token_provider_timeout=_seconds("token_provider_timeout", token_provider_timeout),
+        reconnect=_reconnect(reconnect),
+        inactivity_timeout=_seconds("inactivity_timeout", inactivity_timeout),
+        auto_resubscribe=bool(auto_resubscribe),
+        rate_limit=_rate_limit(rate_limit),
+    )
+
+
+def check_during_outage(during_outage: DuringOutage) -> DuringOutage:
+    """Return the argument if it is one of its two values; ``ValueError`` where not."""
+    if during_outage not in ("wait", "fail"):
+        raise ValueError(f'during_outage must be "wait" or "fail", not {during_outage!r}')
+    return during_outage
+
+
+def _seconds(name: str, value: float) -> float:
+    """Return a positive number of seconds; ``ValueError`` where it is none."""
+    try:
+        seconds = Deadline(value).timeout
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if seconds == 0:
+        raise ValueError(f"{name} must be a positive number of seconds, not {value!r}")
+    return seconds
+
+
+def _provider(provider: Callable[[], str] | str | None) -> Callable[[], str] | None:
+    """Return a function that gives the token, in the caller's context; ``None`` for no token."""
+    if provider is None:
+        return None
+    if isinstance(provider, str):
+        if not provider:
+            raise ValueError("token_provider is an empty string, not a token")
+        token = provider
+        return lambda: token
+    if not callable(provider):
+        raise TypeError("token_provider must be a callable that returns a token, or a token")
+    function, context = provider, contextvars.copy_context()
+    # A copy for each call: a context cannot be entered twice, and a call may be abandoned.
+    return lambda: context.copy().run(function)
+
+
+def _reconnect(reconnect: bool | ReconnectOptions) -> ReconnectOptions | None:
+    """Return how a lost connection is made again; ``None`` for never."""
+    if reconnect is True or reconnect is False:
+        return ReconnectOptions() if reconnect else None
+    if not isinstance(reconnect, ReconnectOptions):
+        raise TypeError("reconnect must be True, False or ReconnectOptions(…)")
+    return reconnect
+
+
+def _rate_limit(limit: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Return frames per second and burst; ``ValueError`` where they are no such numbers."""
+    if limit is None:
+        return None
+    try:
+        rate, burst = (float(value) for value in limit)
+    except (TypeError, ValueError):
+        rate, burst = 0.0, 0.0
+    if not (rate > 0 and burst >= 1):
+        raise ValueError(f"rate_limit must be (frames per second, burst) or None, not {limit!r}")
+    return rate, burst
