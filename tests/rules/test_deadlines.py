@@ -65,14 +65,14 @@ def test_a_publish_that_is_not_acknowledged_says_whether_it_left(cloud: LocalClo
         held.set()
         client.publish("x", 2)
         link: Any = client._link
-        assert not link._outbox._pending
+        assert not link.outbox._pending
         cloud.faults.drop_connections()
         cloud.close()
         wait_until(lambda: client.state == "reconnecting")
         with pytest.raises(AckTimeoutError, match="never left") as caught:
             client.publish("x", 1, timeout=0.3)
         assert not caught.value.sent
-        assert not link._outbox._queue
+        assert not link.outbox._queue
 
 
 def test_infinity_waits_until_there_is_something(shared_cloud: LocalCloud) -> None:
@@ -118,7 +118,7 @@ def test_a_waiter_is_woken_by_the_loss_not_by_its_own_deadline(cloud: LocalCloud
         thread = threading.Thread(target=publish)
         thread.start()
         link: Any = client._link
-        wait_until(lambda: any(r.sent for r in link._outbox._pending.values()))
+        wait_until(lambda: any(r.sent for r in link.outbox._pending.values()))
         client._engine.post(link._connection.transport.abort)  # type: ignore[union-attr]
         thread.join(5)
         assert not thread.is_alive()

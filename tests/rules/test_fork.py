@@ -143,7 +143,7 @@ loop._lock.release()
 client = SignallingClient(**options)
 client.connect()
 inbox = client.subscribe("x")
-with inbox._lock, client._link._lock, client._link._outbox._lock, client._hub._lock:
+with inbox._lock, client._link._lock, client._link.outbox._lock, client._hub._lock:
     def child():
         refused(inbox.get)
         refused(lambda: client.publish("x", 1))

@@ -141,9 +141,9 @@ def test_subscriptions_and_queues_of_one_client(options: dict[str, Any]) -> None
         check(round_)
         client.publish("one", 1)  # all the forgotten requests have been dealt with
         link: Any = client._link
-        assert not link._outbox._pending
-        assert not link._outbox._queue
-        assert not link.channels._channels
+        assert not link.outbox._pending
+        assert not link.outbox._queue
+        assert not link.subscriptions._channels
 
 
 def test_local_clouds() -> None:
