@@ -1,8 +1,11 @@
-# make demo   a clip through a local SFU, from one process to another
-# make test   lint, types, tests
-# make clean  removes what these made
+# make demo      a clip through a local SFU, from one process to another
+# make test      lint, types, tests: what continuous integration runs
+# make quick     the tests that need no browser and no other program, in two minutes
+# make long      what takes longer: other Pythons, oldest dependencies, soaks, more of the fuzzing
+# make coverage  the tests once more, and which branches none of them takes
+# make clean     removes what these made
 #
-# Both set up their own virtual environment in .venv. PYTHON chooses the interpreter.
+# All set up their own virtual environment in .venv. PYTHON chooses the interpreter.
 
 PYTHON ?= python3
 # Two processes, for most tests wait more than they compute; a file's tests stay together.
@@ -10,12 +13,23 @@ PYTEST_ARGS ?= --numprocesses 2 --dist loadfile
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types pytest clean
+.PHONY: demo test quick long coverage lint types pytest clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/metered-sync demo
 
 test: lint types pytest
+
+quick: $(VENV)/.dev
+	$(BIN)/pytest $(PYTEST_ARGS) -m quick
+
+long: $(VENV)/.dev
+	$(BIN)/pytest --numprocesses 1 -m slow
+	$(BIN)/pytest $(PYTEST_ARGS) --hypothesis-profile=explore --timeout 1800 \
+		tests/wire/test_properties.py tests/local/test_fuzz.py
+
+coverage: $(VENV)/.dev
+	$(BIN)/pytest $(PYTEST_ARGS) --cov --cov-report term-missing:skip-covered
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -25,7 +39,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 pytest: $(VENV)/.dev
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest $(PYTEST_ARGS) --durations 25
 
 $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
@@ -44,4 +58,4 @@ $(VENV)/.dev: $(VENV)/pyvenv.cfg setup.cfg pyproject.toml
 	@touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) build *.egg-info metered-sync-demo.png .mypy_cache .ruff_cache .pytest_cache .hypothesis .interop
+	rm -rf $(VENV) build *.egg-info metered-sync-demo.png .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .interop

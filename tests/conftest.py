@@ -33,6 +33,26 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, databas
 settings.register_profile("explore", deadline=None, max_examples=2000)
 settings.load_profile("repeatable")
 
+NOT_QUICK = (
+    "cli", "engine/rooms/test_connection.py", "engine/sending/test_local_track.py", "long",
+    "local/test_capacity.py", "local/test_fuzz.py", "media/notebook",
+    "media/recording/test_recorder.py", "media/sources/test_devices.py",
+    "media/sources/test_rtsp.py",
+    "rules", "scenarios",
+    "test_data_channel.py", "test_peer.py",
+)  # fmt: skip
+"""What takes long for its few cases, or needs another program: not for ``make quick``."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what ``make quick`` runs."""
+    tests = ROOT / "tests"
+    left_out = [tests / name for name in NOT_QUICK]
+    for item in items:
+        long = any(item.get_closest_marker(name) for name in ("browser", "slow"))
+        if not long and not any(item.path.is_relative_to(path) for path in left_out):
+            item.add_marker("quick")
+
 
 @pytest.fixture(scope="session")
 def shared_cloud() -> Iterator[LocalCloud]:

@@ -99,7 +99,6 @@ def test_a_slow_reader_drops_the_oldest_and_counts(pair: Pair) -> None:
     assert far.dropped == 40
 
 
-@pytest.mark.slow
 def test_two_hundred_thousand_messages_of_a_line_that_has_no_loss(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -636,7 +635,6 @@ print("end")
     assert time.monotonic() - started < 30
 
 
-@pytest.mark.slow
 def test_nothing_leaks_from_channels(pair: Pair) -> None:
     def round_() -> None:
         near, far = pair.channel()

@@ -68,7 +68,6 @@ def offered(client: SfuClient, mid: str) -> list[str]:
     return [names[number] for number in section.splitlines()[0].split()[3:]]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("codec", "bitrate", "max_framerate"),
     [("vp8", 300_000, None), ("vp8", 200_000, 15), ("h264", 300_000, None), ("h264", 150_000, 10)],

@@ -115,7 +115,6 @@ def check(world: World) -> None:
             assert frame.sample_rate == 48000
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_a_random_walk(cloud: LocalCloud, seed: int) -> None:
     dice = random.Random(seed)
@@ -144,7 +143,6 @@ def test_a_random_walk(cloud: LocalCloud, seed: int) -> None:
             source.stop()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_a_random_walk_with_losses(cloud: LocalCloud, seed: int) -> None:
     dice = random.Random(seed)
