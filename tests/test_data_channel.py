@@ -419,7 +419,7 @@ def test_closing_wakes_everybody_who_waits(pair: Pair) -> None:
     waiting = [threading.Thread(target=attempt, args=(call,)) for call in calls]
     for thread in waiting:
         thread.start()
-    wait_until(lambda: near._link._waiting and near._link.inbox._sleepers)
+    wait_until(lambda: near._link.buffer.waiting and near._link.inbox._sleepers)
     started = time.monotonic()
     with pytest.raises(MeteredTimeoutError, match=r"close: .* bytes were not delivered"):
         near.close(timeout=2)
@@ -569,7 +569,7 @@ try:
     {wait}
 except KeyboardInterrupt:
     print("interrupted", near.state, flush=True)
-    assert not near._link._waiting
+    assert not near._link.buffer.waiting
     sys.exit(7)
 """
     status, lines, err, seconds = interrupt(source)

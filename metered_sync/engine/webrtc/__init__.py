@@ -7,6 +7,7 @@ media_frames    frames of sound and pictures: their rates, their shapes, copies
 jitter          packets to whole frames, released sooner than aiortc does
 encoding        how a track is encoded: bit rate, frame rate, codec
 data_channel    data channels: a bounded buffer out, a bounded inbox in
+send_buffer     the buffer of a channel's messages on their way out
 ice             which STUN and TURN servers are used, and the path that was found
 stats           what was sent and received, counted
 =============== ========================================================================

@@ -18,6 +18,7 @@ from metered_sync import (
 )
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.webrtc import data_channel as data_channels
+from metered_sync.engine.webrtc import send_buffer
 from metered_sync.engine.webrtc.data_channel import ChannelLink, MessageInbox
 from metered_sync.events import DCClose, DCError, DCMessage, Event
 from metered_sync.wire.data_channels import measure
@@ -106,12 +107,12 @@ def test_aiortc_gets_a_share_only_and_batches(pair: Pair) -> None:
 
     def fill() -> None:
         for _ in range(200):
-            assert link._enter(b"x" * 4096, 4096)
+            assert link.buffer._enter(b"x" * 4096, 4096)
         link._flush()
         shares.append(link.raw.bufferedAmount)
 
     on_loop(fill)
-    assert 0 < shares[0] <= data_channels.SHARE
+    assert 0 < shares[0] <= data_channels.AIORTC_SHARE
     far = pair.far()
     for _ in range(200):
         assert far.get(20) == b"x" * 4096
@@ -140,7 +141,7 @@ def test_a_full_buffer_holds_messages_up_until_half_of_it_is_free(pair: Pair) ->
 def test_many_tiny_messages_are_bounded_by_their_number(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_channels, "MAX_MESSAGES", 100)
+    monkeypatch.setattr(send_buffer, "MAX_MESSAGES", 100)
     link = link_to(pair)
     hold = pair.stall()
     for _ in range(100):
@@ -177,14 +178,14 @@ def test_room_is_found_though_aiortc_does_not_tell(pair: Pair) -> None:
 def test_too_large_for_the_far_side(pair: Pair) -> None:
     link = link_to(pair)
     far = pair.far()
-    assert link.cap in (65536, 262144)
-    for data in (b"x" * (link.cap + 1), "é" * (link.cap // 2 + 1)):
+    assert link.buffer.cap in (65536, 262144)
+    for data in (b"x" * (link.buffer.cap + 1), "é" * (link.buffer.cap // 2 + 1)):
         for call in (link.send_nowait, lambda data: link.send(data, Deadline(20))):
             with pytest.raises(OversizedPayloadError, match="nothing was sent") as caught:
                 call(data)
-            assert (caught.value.size, caught.value.cap) == (measure(data), link.cap)
-    link.send(b"x" * link.cap, Deadline(20))
-    assert len(far.get(20)) == link.cap
+            assert (caught.value.size, caught.value.cap) == (measure(data), link.buffer.cap)
+    link.send(b"x" * link.buffer.cap, Deadline(20))
+    assert len(far.get(20)) == link.buffer.cap
     assert link.buffered == 0
     close(pair, link)
 
@@ -222,7 +223,7 @@ def test_messages_wait_for_the_channel_to_open() -> None:
         link.send_nowait(b"x" * 500_000)  # too large, as will turn out
         sender = threading.Thread(target=link.send, args=("10", Deadline(30)))
         sender.start()
-        wait_until(lambda: len(link._waiting) == 12)
+        wait_until(lambda: link.buffer.waiting == 12)
         assert link.buffered == 500_010
         pair.connect()
         sender.join(30)
@@ -264,7 +265,7 @@ def test_a_connection_that_ends_before_the_channel_is_open() -> None:
 
         sender = threading.Thread(target=send)
         sender.start()
-        wait_until(lambda: link._waiting)
+        wait_until(lambda: link.buffer.waiting)
     sender.join(20)
     assert [type(error) for error in errors] == [ClosedError]
     assert link.state == "closed"

@@ -1,0 +1,303 @@
+"""Buffer the messages of a channel on their way out: bounded, and first come, first served.
+
+Callers on any thread put messages in; the loop takes them out, and hands them to what sends
+them. That has a buffer of its own, whose bytes count as well (``below``): together they are at
+most ``max_bytes``. Who finds the buffer full waits in a queue until it is half empty, as does
+who comes before the channel is open.
+
+``SendBuffer._lock`` guards the messages, those who wait, and the end. It is held for a few
+operations only, by callers and the loop; no finalizer takes it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from metered_sync.bridge.deadline import Deadline, Signal
+from metered_sync.errors import (
+    ClosedError,
+    DataChannelOverflowError,
+    MeteredError,
+    MeteredTimeoutError,
+    OversizedPayloadError,
+    fresh,
+)
+from metered_sync.wire.data_channels import measure
+
+__all__ = ["Message", "SendBuffer"]
+
+Message = str | bytes
+
+MAX_MESSAGES = 16384
+"""Messages that a buffer holds: small ones cost more than their bytes."""
+MAX_EARLY = 256
+"""Sends that may wait for the channel to open, of those that do not block."""
+
+
+class _Waiting:
+    """A message that is not in the buffer yet."""
+
+    __slots__ = ("blocking", "ended", "error", "message", "size")
+
+    def __init__(self, message: Message, size: int, *, blocking: bool) -> None:
+        self.message = message
+        self.size = size
+        self.blocking = blocking
+        """Whether a thread waits for it, and is to be told of an error."""
+        self.error: MeteredError | None = None
+        self.ended = Signal()
+
+    def finish(self, error: MeteredError | None = None) -> None:
+        """Release the thread that waits."""
+        self.error = error
+        self.ended.set()
+
+
+class SendBuffer:
+    """The messages that a channel has taken over and not handed on yet."""
+
+    def __init__(
+        self,
+        label: str,
+        max_bytes: int,
+        *,
+        low: int,
+        below: Callable[[], int],
+        wake: Callable[[], None],
+    ) -> None:
+        """Make an empty buffer of a channel that is not open yet.
+
+        Args:
+            label: The channel's name in errors.
+            max_bytes: Bytes that wait at most, here and below.
+            low: With so many bytes or fewer the buffer counts as empty for a message that is
+                larger than all of it.
+            below: Returns the bytes that have been handed on and are not sent yet.
+            wake: Has the loop call :meth:`take` and :meth:`end_turn` soon; called on any thread,
+                with the lock held, once per burst.
+        """
+        self.max_bytes = max_bytes
+        self.cap = 0
+        """The largest message that the far side takes, in bytes; 0: any, or not known yet."""
+        self._label = label
+        self._low = low
+        self._below = below
+        self._wake_loop = wake
+        self._lock = threading.Lock()
+        self._messages: deque[tuple[Message, int]] = deque()
+        self._bytes = 0
+        """Of the messages here, and of those taken in this turn."""
+        self._taken = 0
+        """Bytes taken in this turn."""
+        self._waiting: deque[_Waiting] = deque()
+        self._woken = False
+        self._open = False
+        self._refusing = False
+        self._error: BaseException | None = None
+
+    # --- any thread ---
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that have been taken over, and that are not sent yet."""
+        return self._buffered() + self._early()
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait for room, or for the channel to open."""
+        return len(self._waiting)
+
+    @property
+    def has_messages(self) -> bool:
+        """Whether there is a message to take."""
+        return bool(self._messages)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no message here, and none that waits."""
+        return not self._messages and not self._waiting
+
+    def send(self, message: Message, deadline: Deadline) -> None:
+        """Put a message in; wait until there is room."""
+        size = measure(message)
+        with self._lock:
+            if self._enter(message, size):
+                return
+            waiting = _Waiting(message, size, blocking=True)
+            self._wait(waiting)
+        try:
+            ended = waiting.ended.wait(deadline)
+        except BaseException:  # Ctrl-C
+            self._forget(waiting)
+            raise
+        if not ended and self._forget(waiting):
+            raise MeteredTimeoutError(f"{self._label}: send: {self._obstacle()} within {deadline}")
+        if waiting.error is not None:
+            raise waiting.error
+
+    def send_nowait(self, message: Message) -> None:
+        """Put a message in, or into the queue of a channel that is not open yet."""
+        size = measure(message)
+        with self._lock:
+            connecting = not self._open
+            if self._enter(message, size):
+                return
+            if not connecting:
+                raise self._overflow("bytes are in the buffer", self._buffered(), self.max_bytes)
+            early, queued = self._early(), len(self._waiting)
+            if queued >= MAX_EARLY:
+                raise self._overflow("sends wait for it to open", queued, MAX_EARLY)
+            if early and early + size > self.max_bytes:
+                raise self._overflow("bytes wait for it to open", early, self.max_bytes)
+            self._wait(_Waiting(message, size, blocking=False))
+
+    def _overflow(self, what: str, queued: int, cap: int) -> DataChannelOverflowError:
+        return DataChannelOverflowError(
+            f"{self._label}: send_nowait: {queued} of {cap} {what}; use send(), which waits",
+            queued=queued,
+            cap=cap,
+        )
+
+    def _oversized(self, size: int) -> OversizedPayloadError:
+        return OversizedPayloadError(
+            f"{self._label}: send: the message has {size} bytes, and the far side takes at most "
+            f"{self.cap}; nothing was sent: split it",
+            size=size,
+            cap=self.cap,
+        )
+
+    def _closed(self) -> ClosedError:
+        return ClosedError(f"{self._label} is closed")
+
+    def _obstacle(self) -> str:
+        """Say what a send waited for in vain."""
+        if not self._open:
+            return "the channel did not open"
+        return f"no room in the buffer ({self.bytes} of {self.max_bytes} bytes are taken)"
+
+    def _forget(self, waiting: _Waiting) -> bool:
+        """Give up on a message; false for one that has been dealt with."""
+        with self._lock:
+            try:
+                self._waiting.remove(waiting)
+            except ValueError:
+                return False
+            self._wake()  # those behind it may have room
+            return True
+
+    def _buffered(self) -> int:
+        return self._bytes + self._below()
+
+    def _early(self) -> int:
+        """Bytes of messages that wait for the channel to open, and for nothing else."""
+        return sum(waiting.size for waiting in tuple(self._waiting) if not waiting.blocking)
+
+    # --- with the lock held ---
+
+    def _fits(self, size: int) -> bool:
+        """Whether there is room; a message larger than the buffer only needs it empty."""
+        buffered = self._buffered()
+        if buffered + size > self.max_bytes and buffered > self._low:
+            return False
+        return len(self._messages) < MAX_MESSAGES
+
+    def _enter(self, message: Message, size: int) -> bool:
+        """Put a message in if there is room for it now."""
+        if self._error is not None:
+            raise fresh(self._error)
+        if self._refusing:
+            raise self._closed()
+        if not self._open:
+            return False
+        if 0 < self.cap < size:
+            raise self._oversized(size)
+        if self._waiting or not self._fits(size):
+            return False
+        self._put(message, size)
+        self._wake()
+        return True
+
+    def _put(self, message: Message, size: int) -> None:
+        self._messages.append((message, size))
+        self._bytes += size
+
+    def _wait(self, waiting: _Waiting) -> None:
+        self._waiting.append(waiting)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Have the loop take messages, unless it will anyway."""
+        if not self._woken:
+            # In this order Ctrl-C in between costs a call too many, not one too few.
+            self._wake_loop()
+            self._woken = True
+
+    def _admit(self) -> list[MeteredError]:
+        """Let those in who wait, once half of the buffer is free; return what nobody is told."""
+        errors: list[MeteredError] = []
+        free = self._buffered() <= self.max_bytes // 2
+        while free and self._waiting:
+            first = self._waiting[0]
+            error = self._oversized(first.size) if 0 < self.cap < first.size else None
+            if error is None:
+                if not self._fits(first.size):
+                    break
+                self._put(first.message, first.size)
+            elif not first.blocking:
+                errors.append(error)
+            self._waiting.popleft().finish(error)
+        return errors
+
+    # --- the loop ---
+
+    def open(self, cap: int) -> None:
+        """Let messages in from now on, of ``cap`` bytes at most (0: of any size)."""
+        self.cap = cap
+        self._open = True
+
+    def take(self) -> Message | None:
+        """Return the next message to hand on; ``None``: there is none now."""
+        if not self._messages:
+            return None
+        message, size = self._messages.popleft()
+        self._taken += size
+        return message
+
+    def end_turn(self, *, sending: bool) -> list[MeteredError]:
+        """Let those in who wait for the room of what was taken.
+
+        Args:
+            sending: Whether the channel sends now; where it does not, nobody is let in.
+
+        Returns:
+            Errors of messages for which no thread waits.
+        """
+        with self._lock:
+            self._bytes -= self._taken
+            self._taken = 0
+            errors = self._admit() if sending else []
+            self._woken = sending and bool(self._messages)
+            return errors
+
+    def refuse(self) -> None:
+        """Take no more messages. Threads that wait for room get an error at once."""
+        with self._lock:
+            self._refusing = True
+            blocked = [waiting for waiting in self._waiting if waiting.blocking]
+            self._waiting = deque(waiting for waiting in self._waiting if not waiting.blocking)
+        for waiting in blocked:
+            waiting.finish(self._closed())
+
+    def end(self, error: BaseException) -> int:
+        """Drop everything: callers get ``error`` from now on. Returns the bytes dropped."""
+        with self._lock:
+            dropped = self._bytes - self._taken + self._early()
+            waiting, self._waiting = self._waiting, deque()
+            self._error = error
+            self._messages.clear()
+            self._bytes = self._taken = 0
+        for each in waiting:
+            each.finish(error if isinstance(error, MeteredError) else self._closed())
+        return dropped
