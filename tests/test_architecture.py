@@ -35,9 +35,7 @@ FACE_FOLDERS = {"media"}
 CIRCLES = ({"metered_sync.events", "metered_sync.remote_peer"},)
 """Circles that are accepted: for types only."""
 KNOWN_CIRCLES: tuple[set[str], ...] = (
-    {"engine.sending.local_track", "engine.sending.outlet"},
     {"data_channel", "events", "peer", "remote_peer"},
-    {"engine.sfu.link", "engine.sfu.watch"},
 )
 """Circles that are still to be cut."""
 KNOWN_PRIVATE = (

@@ -122,7 +122,8 @@ class LocalTrack:
 
     # --- for outlets ---
 
-    def _add(self, outlet: Outlet) -> None:
+    def add(self, outlet: Outlet) -> None:
+        """Feed an outlet; have its pictures encoded with those of others, where it can."""
         self._outlets.add(outlet)
         if outlet.codec is not None:
             encoder = self._encoders.get(outlet.codec)
@@ -131,16 +132,17 @@ class LocalTrack:
                 self._encoders[outlet.codec] = encoder
             outlet.encoder = encoder
             encoder.add(outlet)
-        self._update()
+        self.update()
 
-    def _remove(self, outlet: Outlet) -> None:
+    def remove(self, outlet: Outlet) -> None:
+        """Feed an outlet no longer."""
         self._outlets.discard(outlet)
         if outlet.encoder is not None:
             outlet.encoder.remove(outlet)
             if not outlet.encoder.consumers:
                 del self._encoders[outlet.encoder.codec]
             outlet.encoder = None
-        self._update()
+        self.update()
 
     def _show_again(self) -> None:
         """Send the newest picture once more, unless another one comes soon."""
@@ -153,8 +155,8 @@ class LocalTrack:
         if self._again and self._newest is not None:
             self._offer(self._pictures.again(), self._newest)
 
-    def _update(self) -> None:
-        """Read on, or pause."""
+    def update(self) -> None:
+        """Read the source while an outlet is consumed; pause while none is."""
         if not any(outlet.asked for outlet in self._outlets):
             self._wanted.clear()
             self._newest = None  # it will be old when somebody joins

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from aiortc import RTCRtpSender
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
@@ -28,10 +28,7 @@ from metered_sync.engine.webrtc.media_frames import (
     private_copy,
 )
 
-if TYPE_CHECKING:
-    from metered_sync.engine.sending.local_track import LocalTrack
-
-__all__ = ["SOUND_QUEUE", "Outlet"]
+__all__ = ["SOUND_QUEUE", "Feeder", "Outlet"]
 
 SOUND_QUEUE = 10
 """Slices of sound, 20 ms each, that wait for a sender at most."""
@@ -43,6 +40,22 @@ MAX_SEAM = 0.1
 Content = VideoFrame | Encoded | bytes
 
 
+class Feeder(Protocol):
+    """A track that feeds outlets."""
+
+    kind: str
+    id: str
+
+    def add(self, outlet: Outlet) -> None:
+        """Feed an outlet from now on."""
+
+    def remove(self, outlet: Outlet) -> None:
+        """Feed it no longer."""
+
+    def update(self) -> None:
+        """Learn that an outlet has begun to be consumed."""
+
+
 class Outlet(MediaStreamTrack):
     """What one sender sends. It ends when it is closed, not before.
 
@@ -51,11 +64,11 @@ class Outlet(MediaStreamTrack):
     begins with a key frame.
     """
 
-    def __init__(self, local: LocalTrack) -> None:
+    def __init__(self, local: Feeder) -> None:
         super().__init__()
         self.kind = local.kind
         self._id = local.id
-        self.local: LocalTrack | None = local
+        self.local: Feeder | None = local
         """What it carries; ``None``: nothing."""
         self.asked = False
         """Whether a sender has begun to consume it."""
@@ -88,7 +101,7 @@ class Outlet(MediaStreamTrack):
         """What to add to timestamps; ``None``: find out with the next frame."""
         self._handed = 0.0
         """When the latest frame was handed out (``time.monotonic()``)."""
-        local._add(self)
+        local.add(self)
 
     def __repr__(self) -> str:
         return f"<Outlet of {self.local!r}: {self.readyState}>"
@@ -104,7 +117,7 @@ class Outlet(MediaStreamTrack):
         if self.kind == "video" and shared_encoder.can_share():
             shared_encoder.replace_encoder(sender, self._settle)
 
-    def switch(self, local: LocalTrack | None) -> None:
+    def switch(self, local: Feeder | None) -> None:
         """Carry another track from now on, or with ``None`` nothing, without an end."""
         if local is not None and local.kind != self.kind:
             raise ValueError(f"a track of kind {self.kind!r} cannot go on with {local.kind!r}")
@@ -133,7 +146,7 @@ class Outlet(MediaStreamTrack):
         if not self.asked:
             self.asked = True
             if self.local is not None:
-                self.local._update()
+                self.local.update()
         while not self._items and not self._closed:
             self._ready.clear()
             await self._ready.wait()
@@ -193,17 +206,17 @@ class Outlet(MediaStreamTrack):
 
     def _let_go(self) -> None:
         if self.local is not None:
-            self.local._remove(self)
+            self.local.remove(self)
         self.local = None
         self._items.clear()
 
-    def _carry(self, local: LocalTrack | None) -> None:
+    def _carry(self, local: Feeder | None) -> None:
         self.local = local
         self._offset = None
         self._hungry = self.codec is not None
         if local is not None:
             self._id = local.id
-            local._add(self)
+            local.add(self)
 
     def _drop(self, count: int) -> None:
         for _ in range(count):

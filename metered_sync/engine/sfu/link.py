@@ -108,6 +108,11 @@ class SfuLink(Link):
         """Operations under way; closing cancels them."""
 
     @property
+    def connected(self) -> bool:
+        """Whether its session can be used."""
+        return self.state == "connected"
+
+    @property
     def recovers(self) -> bool:
         """Whether a lost session is made again."""
         return self._options.recover
@@ -241,7 +246,7 @@ class SfuLink(Link):
         """Do what is to be done about a session that was lost."""
         if session is not self.session or self.error is not None:
             return
-        if self.state == "connected":
+        if self.connected:
             logger.info("%s: session %s has ended: %s", self.label, session.id, reason)
             self._usable = anyio.Event()
             self._watch.interrupt()
@@ -394,7 +399,7 @@ class SfuLink(Link):
         """End a published track."""
         if not outgoing.closed:
             self._forget(outgoing)  # whatever happens now, it is not published again
-            if self.state == "connected":
+            if self.connected:
                 await self._negotiate(lambda session: session.unpublish(outgoing, deadline))
 
     def _forget(self, outgoing: Outgoing) -> None:
@@ -422,7 +427,7 @@ class SfuLink(Link):
         """Stop receiving a track."""
         if not incoming.ended:
             incoming.end()
-            if self.state == "connected":
+            if self.connected:
                 await self._negotiate(lambda session: session.unsubscribe(incoming, deadline))
 
     # --- queries ---

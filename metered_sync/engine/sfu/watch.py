@@ -24,28 +24,47 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn, Protocol
 
 import anyio
 
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.engine.sfu.session import Incoming, Session, SessionLostError
+from metered_sync.engine.sfu.directory import Directory
+from metered_sync.engine.sfu.session import Incoming, Outgoing, Session, SessionLostError
 from metered_sync.errors import NegotiationFailedError, SfuError, SfuNotFoundError
 from metered_sync.wire.sfu import TrackInfo
+from metered_sync.wire.timings import Timings
 
-if TYPE_CHECKING:
-    from metered_sync.engine.sfu.link import SfuLink
-
-__all__ = ["Watch"]
+__all__ = ["Watch", "Watched"]
 
 logger = logging.getLogger("metered_sync")
 FORGOTTEN = "the SFU does not know it any more"
 
 
-class Watch:
-    """What looks after the tracks of one link."""
+class Watched(Protocol):
+    """The link whose tracks are watched."""
 
-    def __init__(self, link: SfuLink) -> None:
+    label: str
+    error: BaseException | None
+    outgoing: list[Outgoing]
+    incoming: list[Incoming]
+    session: Session | None
+    timings: Timings
+    directory: Directory
+
+    @property
+    def connected(self) -> bool:
+        """Whether its session can be used."""
+
+    @property
+    def recovers(self) -> bool:
+        """Whether a lost session is made again."""
+
+
+class Watch:
+    """Look after the tracks of one link."""
+
+    def __init__(self, link: Watched) -> None:
         self._link = link
         self._timings = link.timings
         self._wake = anyio.Event()
@@ -70,7 +89,7 @@ class Watch:
                 await self._wake.wait()
             self._wake = anyio.Event()
             session = link.session
-            if link.state != "connected" or session is None:
+            if not link.connected or session is None:
                 continue
             with anyio.CancelScope() as self._look:
                 await self._look_around(session)
