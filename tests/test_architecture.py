@@ -34,9 +34,7 @@ WINGS = (
 FACE_FOLDERS = {"media"}
 CIRCLES = ({"metered_sync.events", "metered_sync.remote_peer"},)
 """Circles that are accepted: for types only."""
-KNOWN_CIRCLES: tuple[set[str], ...] = (
-    {"data_channel", "events", "peer", "remote_peer"},
-)
+KNOWN_CIRCLES: tuple[set[str], ...] = ({"data_channel", "events", "peer", "remote_peer"},)
 """Circles that are still to be cut."""
 KNOWN_PRIVATE = (
     "metered_sync.data_channel imports EventHub, Observable, _Callback of "
