@@ -1,4 +1,4 @@
-"""The control plane: what a server does about its users' connections, over REST."""
+"""Manage an app's connections from a server: the control plane's REST calls."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from metered_sync.wire.urls import check_origin
 
 __all__ = ["ControlPlane", "Plan", "Token", "Usage"]
 
-DEFAULT_URL = "https://rms.metered.ca"
+CONTROL_PLANE_URL = "https://rms.metered.ca"
+"""The origin of the service's control plane."""
 
 
 class ControlPlane(RestClient):
-    """Realtime Messaging from outside: tokens, who is there, publish, disconnect, usage.
+    """Realtime Messaging over REST: make tokens, list peers, publish, disconnect, read usage.
 
     For servers: the secret lets its holder act as anybody. There is no connection to open.
     One object serves all threads of a process, and may be made before it forks;
@@ -131,7 +132,7 @@ class ControlPlane(RestClient):
     def peers(
         self, channel: str, *, timeout: float | None = None
     ) -> dict[str, dict[str, Any] | None]:
-        """Return who is subscribed to a channel: peer ids, with metadata where they have it.
+        """Return the subscribers of a channel: peer ids, with metadata where they have it.
 
         The key needs the ``presence`` permission. Errors as :meth:`mint_token`.
         """
@@ -205,7 +206,7 @@ class ControlPlane(RestClient):
         )
 
     def usage(self, *, timeout: float | None = None) -> Usage:
-        """Return what the app has used in this period, and its plan.
+        """Return the app's usage in this period, and its plan.
 
         Errors as :meth:`mint_token`.
         """
@@ -250,5 +251,5 @@ def _default_url() -> str:
     """Return the origin of REST calls: that of the messaging, by another scheme."""
     url = os.environ.get("METERED_URL")
     if not url:
-        return DEFAULT_URL
+        return CONTROL_PLANE_URL
     return "http" + url[2:] if url.startswith(("ws:", "wss:")) else url

@@ -1,4 +1,4 @@
-"""The SFU's HTTP API as it is, for those who bring their own WebRTC. Needs no extra."""
+"""Make the SFU's HTTP calls for a WebRTC stack of the user's own. Needs no extra."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from metered_sync.wire.urls import check_origin
 
 __all__ = ["SfuApi", "check_credentials"]
 
-DEFAULT_URL = "https://global.sfu.metered.ca"
+SFU_URL = "https://global.sfu.metered.ca"
+"""The origin of the Global SFU."""
 
 
 def check_credentials(
@@ -37,7 +38,7 @@ def check_credentials(
             )
     check_secret(label, "secret", secret)
     if url is None:
-        url = os.environ.get("METERED_SFU_URL") or DEFAULT_URL
+        url = os.environ.get("METERED_SFU_URL") or SFU_URL
     return str(app_id), str(secret), check_origin(url, secure="https")
 
 
@@ -205,7 +206,7 @@ class SfuApi:
         return result
 
     def tracks(self, session_id: str, *, timeout: float | None = None) -> list[dict[str, Any]]:
-        """List what a session publishes (``GET /session/{id}/tracks``).
+        """List the tracks that a session publishes (``GET /session/{id}/tracks``).
 
         Returns:
             ``{"trackId": …, "customTrackName": …, "mid": …, "trackKind": …, …}`` each.

@@ -1,4 +1,4 @@
-"""The TURN service: servers and credentials for WebRTC, over REST."""
+"""Get TURN servers and credentials for WebRTC, over REST."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from metered_sync.wire.urls import check_origin
 
 __all__ = ["TurnApi", "TurnCredential", "TurnCredentialPage"]
 
-_APP = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_APP_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
 class TurnApi(RestClient):
@@ -49,7 +49,7 @@ class TurnApi(RestClient):
         url: str | None = None,
         timeout: float = 15.0,
     ) -> None:
-        if not isinstance(app, str) or not _APP.fullmatch(app):
+        if not isinstance(app, str) or not _APP_NAME.fullmatch(app):
             raise ValueError("app must be the app's name alone, as in <app>.metered.live")
         if api_key is None and secret_key is None:
             raise ValueError("TurnApi needs api_key=… for servers, secret_key=… for credentials")

@@ -89,7 +89,7 @@ def served_cloud() -> Iterator[dict[str, str]]:
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedHttp]:
     """A scripted HTTP server; requests are tried again sooner than they would be."""
-    monkeypatch.setattr(http, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(http, "FIRST_RETRY_DELAY", 0.01)
     with serving() as server:
         yield server
 

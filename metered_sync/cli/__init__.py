@@ -1,4 +1,4 @@
-"""The command line, ``metered-sync``: a module for each command.
+"""Run the command line, ``metered-sync``: a module for each command.
 
 ======= ===============================================================================
 main    read the command line, and run the command that it names

@@ -1,4 +1,4 @@
-"""``python -m metered_sync.cli``."""
+"""Run the command line as ``python -m metered_sync.cli``."""
 
 import sys
 

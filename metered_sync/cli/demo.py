@@ -1,4 +1,4 @@
-"""``metered-sync demo``: publish a clip and watch it, through a local cloud."""
+"""Publish a clip and watch it, through a local cloud: ``metered-sync demo``."""
 
 from __future__ import annotations
 

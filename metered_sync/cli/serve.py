@@ -1,4 +1,4 @@
-"""``metered-sync serve``: run a local cloud until Ctrl-C."""
+"""Run a local cloud until Ctrl-C: ``metered-sync serve``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one HTTP call, over ``requests`` on our own daemon threads.
+"""Make an HTTP call, over ``requests`` on daemon threads of our own.
 
 The SFU, the control plane and TURN all go through :meth:`Http.fetch`. It is a
 coroutine, although what it does blocks: on the engine's loop, a call's deadline and
@@ -46,27 +46,31 @@ from metered_sync.wire.urls import is_loopback
 
 __all__ = ["Answer", "Http", "HttpError"]
 
-MAX_BODY = 4 << 20
+MAX_ANSWER = 4 << 20
 """Bytes of an answer's body that are read; no answer of these services comes near."""
-EXCERPT = 500
+MAX_EXCERPT = 500
 """Characters of an answer that is not JSON which an error shows."""
 ATTEMPTS = 4
-FIRST_DELAY = 0.25
-LONGEST_DELAY = 60.0
+"""Attempts in all that one call may take."""
+FIRST_RETRY_DELAY = 0.25
+"""Seconds between the first attempt and the second; it doubles from then on."""
+MAX_RETRY_DELAY = 60.0
 """Seconds; a server that asks for more is not waited for."""
-AFTER = 1.0
+ABANDONED_GRACE = 1.0
 """Seconds after its caller's deadline at which an abandoned request gives up, too."""
-RETRIED = (429, 500, 502, 503, 504)
-IDLE = 30.0
+RETRIED_STATUSES = (429, 500, 502, 503, 504)
+"""Statuses after which a safe call is tried again."""
+MAX_IDLE_TIME = 30.0
 """Seconds that an idle connection is kept: less than firewalls and most servers allow."""
-IDLE_SESSIONS = 8
+MAX_IDLE_SESSIONS = 8
+"""Idle connections that one object keeps."""
 
 logger = logging.getLogger("metered_sync")
 scrub_loggers("urllib3", "requests")
 
 
 class HttpError(Exception):
-    """No answer arrived."""
+    """No answer to a request arrived."""
 
     def __init__(self, message: str, *, sent: bool = True) -> None:
         super().__init__(message)
@@ -76,7 +80,7 @@ class HttpError(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server said."""
+    """A server's answer: its status and its decoded body."""
 
     status: int
     body: Any
@@ -86,12 +90,12 @@ class Answer:
 
     @property
     def ok(self) -> bool:
-        """Whether the status is 2xx."""
+        """Return whether the status is 2xx."""
         return 200 <= self.status < 300
 
 
 class _Credential(requests.auth.AuthBase):
-    """The secret, put in at the last moment: no path, header or log before that has it.
+    """Puts the secret into a request at the last moment: no path, header or log has it before.
 
     (An Authorization header passed to ``requests`` would give way to a ``.netrc`` entry,
     besides.)
@@ -112,7 +116,7 @@ class _Credential(requests.auth.AuthBase):
         return request
 
     def hide(self, raw: bytes) -> bytes:
-        """Cut the secret out of what a server says about it."""
+        """Return the body of an answer with the secret cut out."""
         for form in self._forms:
             raw = raw.replace(form, "…".encode())
         return raw
@@ -153,14 +157,14 @@ class Http:
             session = requests.Session()
             session.trust_env = self._trust_env
         else:
-            if time.monotonic() - used > IDLE:
+            if time.monotonic() - used > MAX_IDLE_TIME:
                 session.close()  # its connection; the next request makes another
                 _close(self._idle)  # which were idle for longer
         return session
 
     def _give_back(self, session: requests.Session) -> None:
         self._idle.append((time.monotonic(), session))
-        _close(self._idle, keep=0 if self._closed else IDLE_SESSIONS)
+        _close(self._idle, keep=0 if self._closed else MAX_IDLE_SESSIONS)
 
     async def fetch(
         self, method: str, path: str, *, json: Any = None, deadline: Deadline, safe: bool = False
@@ -181,7 +185,7 @@ class Http:
             HttpError: No answer arrived; the text says why, without secrets.
         """
         data = None if json is None else encode(json).encode()
-        delay = FIRST_DELAY
+        delay = FIRST_RETRY_DELAY
         for attempt in range(1, ATTEMPTS + 1):
             last = attempt == ATTEMPTS
             wait = delay
@@ -193,9 +197,9 @@ class Http:
                 problem = str(failure)
             else:
                 wait = max(delay, answer.retry_after)
-                if last or not safe or answer.status not in RETRIED:
+                if last or not safe or answer.status not in RETRIED_STATUSES:
                     return answer
-                if wait >= deadline.left() or wait > LONGEST_DELAY:
+                if wait >= deadline.left() or wait > MAX_RETRY_DELAY:
                     return answer
                 problem = f"HTTP {answer.status}"
             logger.debug("%s %s: %s; trying again in %.2f s", method, path, problem, wait)
@@ -204,7 +208,7 @@ class Http:
         raise AssertionError("unreachable")
 
     def _send(self, method: str, path: str, data: bytes | None, deadline: Deadline) -> Answer:
-        left = deadline.left() + AFTER
+        left = deadline.left() + ABANDONED_GRACE
         give_up = time.monotonic() + left
         session = self._take()
         try:
@@ -227,7 +231,7 @@ class Http:
                     pieces = iter(read1, b"")
                 for piece in pieces:
                     raw += piece
-                    if len(raw) > MAX_BODY or time.monotonic() > give_up:
+                    if len(raw) > MAX_ANSWER or time.monotonic() > give_up:
                         raise HttpError("the answer is too long, or too slow")
                 body = bytes(raw) if response.ok else self._auth.hide(bytes(raw))
                 return Answer(response.status_code, _body(body), _retry_after(response))
@@ -251,7 +255,7 @@ def _body(raw: bytes) -> Any:
     try:
         return json_module.loads(text) if text else None
     except (ValueError, RecursionError):
-        return scrub(text[:EXCERPT])
+        return scrub(text[:MAX_EXCERPT])
 
 
 def _retry_after(response: requests.Response) -> float:
@@ -295,7 +299,7 @@ def _may_have_left(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """Say in a few words what kept the answer from coming."""
+    """Return in a few words why no answer arrived."""
     if isinstance(error, requests.ConnectTimeout):
         return "the connection took too long"
     if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):

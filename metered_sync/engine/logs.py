@@ -1,4 +1,4 @@
-"""Logging without secrets, third parties' included.
+"""Cut secrets out of log records, those of other libraries included.
 
 At DEBUG, ``websockets`` logs request lines (with ``?token=…``) and frames (a welcome
 carries TURN credentials), ``urllib3`` logs paths with their queries, ``aiortc`` session
@@ -27,7 +27,7 @@ class _Scrubber(logging.Filter):
 
 
 def scrubbed_logger(name: str) -> logging.Logger:
-    """Return a logger whose records have no secrets in them."""
+    """Return the logger of this name, whose records have no secrets in them."""
     logger = logging.getLogger(name)
     if not any(isinstance(f, _Scrubber) for f in logger.filters):
         logger.addFilter(_Scrubber())
@@ -35,7 +35,7 @@ def scrubbed_logger(name: str) -> logging.Logger:
 
 
 def scrub_loggers(*packages: str) -> None:
-    """Do so with every logger that these packages have made when they were imported."""
+    """Scrub every logger that these packages made when they were imported."""
     for name in tuple(logging.root.manager.loggerDict):
         if name.split(".")[0] in packages:
             scrubbed_logger(name)

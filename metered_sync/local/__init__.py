@@ -1,4 +1,4 @@
-"""The local cloud: a real server of the service's protocols, for one machine.
+"""Serve the service's protocols on one machine: the local cloud.
 
 For development, tests and demos. Third-party clients work against it too.
 

@@ -1,4 +1,4 @@
-"""Who is connected and who has subscribed to what: channels, patterns, presence, messages.
+"""Deliver messages and presence to the subscribers of channels and patterns.
 
 All of it happens at once, on one event loop: a request is carried out completely - what
 its sender gets, what others get - before the next one is looked at.
@@ -28,7 +28,7 @@ class _Channel:
 
 
 class Broker:
-    """The connections of one app, and its channels."""
+    """The connections of one app, and the channels and patterns they have subscribed to."""
 
     def __init__(self, scheduler: SendScheduler) -> None:
         self._scheduler = scheduler
@@ -43,7 +43,7 @@ class Broker:
         self._peers.setdefault(socket.peer_id, []).append(socket)
 
     def remove(self, socket: Socket) -> bool:
-        """Forget a connection, and tell the others; whether it was known."""
+        """Forget a connection, and tell the others; return whether it was known."""
         if not _discard(self._peers, socket):
             return False
         for name in socket.channels:
@@ -63,7 +63,7 @@ class Broker:
         return self._patterns if is_pattern(name) else self._channels
 
     def join(self, socket: Socket, name: str, *, metadata: bool) -> bool:
-        """Subscribe a connection, anew perhaps; whether its peer was not there before."""
+        """Subscribe a connection, anew perhaps; return whether its peer was not there before."""
         channel = self._of(name).setdefault(name, _Channel())
         arrived = socket.peer_id not in channel.peers
         if socket not in channel.sockets:
@@ -73,7 +73,7 @@ class Broker:
         return arrived
 
     def show(self, socket: Socket, name: str) -> None:
-        """Send the snapshot of a channel: who else is there. Patterns have no presence."""
+        """Send the other peers of a channel to a connection. Patterns have no presence."""
         if is_pattern(name) or not socket.may("presence"):
             return
         others = tuple(
@@ -84,7 +84,7 @@ class Broker:
         self._scheduler.announce(socket, text_frame(frames.build_presence(name, others)))
 
     def announce(self, socket: Socket, name: str, *, joined: bool) -> None:
-        """Tell the other peers of a channel who came or went."""
+        """Tell the other peers of a channel that a peer came or went."""
         if is_pattern(name):
             return
         who: tuple[PresencePeer, ...] = (socket.presence(),)
@@ -138,7 +138,7 @@ class Broker:
                 other.send(full if wants_metadata else plain)
 
     def _subscribers(self, name: str) -> Iterable[tuple[Socket, bool]]:
-        """Return those of a channel and of patterns that match it, each connection once."""
+        """Return the subscribers of a channel and of patterns that match it, each once."""
         channel = self._channels.get(name)
         if not self._patterns:
             return () if channel is None else channel.sockets.items()
@@ -150,7 +150,7 @@ class Broker:
         return found.items()
 
     def direct(self, peer_id: str, sender: str, data: Any, metadata: dict[str, Any] | None) -> bool:
-        """Send a message to each connection of a peer; whether there is one."""
+        """Send a message to each connection of a peer; return whether there is one."""
         sockets = self._peers.get(peer_id)
         if not sockets:
             return False
@@ -161,7 +161,7 @@ class Broker:
 
 
 def _discard(groups: dict[str, list[Socket]], socket: Socket) -> bool:
-    """Take a connection out of its peer's; whether it was there."""
+    """Take a connection out of its peer's list; return whether it was there."""
     sockets = groups.get(socket.peer_id, [])
     if socket not in sockets:
         return False

@@ -1,4 +1,4 @@
-"""The connections of the local cloud's clients, and the way out to them.
+"""Hold the connections of the local cloud's clients, and write frames to them.
 
 Frames are made once, however many clients get them, and written to the TCP transports
 directly: as one write per connection and turn of the event loop, without a task or a
@@ -26,7 +26,7 @@ __all__ = ["SendScheduler", "Socket", "text_frame"]
 MAX_WAITING = 8 << 20
 """Bytes that may wait for a client that does not read; then its connection is cut."""
 _WRITE_CHECK_INTERVAL = 1 << 16
-"""After how many bytes it is looked how much waits: the transport has to add it up."""
+"""Bytes between two looks at how many wait: the transport has to add them up."""
 _PING = b"\x89\x00"
 
 
@@ -37,7 +37,7 @@ def text_frame(text: str) -> bytes:
 
 
 class Socket:
-    """One client's connection."""
+    """One client's WebSocket connection, as the server holds it."""
 
     def __init__(
         self,
@@ -67,15 +67,15 @@ class Socket:
         self._tokens_at = time.monotonic()
 
     def may(self, action: str) -> bool:
-        """Whether the connection has a permission."""
+        """Return whether the connection has a permission."""
         return action in self.identity.grant.actions
 
     def presence(self) -> PresencePeer:
-        """How others see this peer."""
+        """Return this peer as presence shows it to others."""
         return PresencePeer(self.peer_id, self.identity.peer_metadata)
 
     def within_rate(self) -> bool:
-        """Count a frame against the token bucket."""
+        """Count a frame against the token bucket; return whether it had room."""
         now = time.monotonic()
         refill = (now - self._tokens_at) * MESSAGE_RATE
         self._tokens = min(float(MESSAGE_BURST), self._tokens + refill) - 1
@@ -98,7 +98,7 @@ class Socket:
         self._frames.append(frame)
 
     def flush(self) -> None:
-        """Write what has gathered."""
+        """Write the frames that have gathered."""
         frames, self._frames = self._frames, []
         # Behind a close frame nothing may follow (RFC 6455, 5.5.1).
         if not frames or self._ws.closed or self._transport.is_closing():
@@ -152,7 +152,7 @@ class Socket:
 
 
 class SendScheduler:
-    """What leaves the server in a turn of its loop; and faults on the way out."""
+    """Decides when frames leave: once a turn of the loop, or later where a fault delays them."""
 
     def __init__(self) -> None:
         self.slow = False

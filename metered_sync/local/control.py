@@ -1,7 +1,7 @@
-"""The control plane of the local cloud: five REST calls for servers that hold a key pair.
+"""Answer the control plane's five REST calls, for servers that hold a key pair.
 
-Protocol facts: service documentation, "REST API". Errors are JSON objects with ``error``
-(a word for programs) and ``message`` (for people).
+Errors are JSON objects with ``error`` (a word for programs) and ``message`` (for people).
+Source: docs/protocol/signalling.md#control-plane.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ KeyHandler = Callable[[web.Request, SecretKey, str], Awaitable[web.Response]]
 
 
 class ControlApi:
-    """The routes under ``/v1/``."""
+    """The five calls, under ``/v1/``."""
 
     def __init__(self, server: SignallingServer) -> None:
         self._server = server
@@ -107,7 +107,7 @@ class ControlApi:
 
 
 def _decoded(name: str) -> str:
-    """Return a name from a path."""
+    """Return the name that a path's segment encodes."""
     try:
         return unquote(name, errors="strict")
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""The keys of the local cloud's app, and who comes with which."""
+"""Hold the keys of the local cloud's app, and identify connections by them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SecretKey:
 
 @dataclass(frozen=True)
 class Identity:
-    """Who connects, and what they may do."""
+    """The peer behind a connection, and its rights."""
 
     peer_id: str
     grant: Grant
@@ -47,7 +47,7 @@ class Identity:
 
 
 class TurnedAway(Exception):  # noqa: N818 - it is an answer, not a failure
-    """A connection that is accepted only to be closed, with a code."""
+    """A connection is accepted only to be closed with a code."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -86,7 +86,7 @@ class KeyRing:
         return key
 
     def identify(self, key: str | None, token: str | None, origin: str | None) -> Identity:
-        """Return who connects with a key, or with a token (which wins if there are both).
+        """Return the peer that connects with a key, or with a token (which wins over a key).
 
         Raises:
             Refusal: Not even the upgrade is granted: there is no credential, the token is

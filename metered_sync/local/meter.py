@@ -1,4 +1,4 @@
-"""What the local cloud counts: connections, messages, attempts to connect."""
+"""Count connections, messages and attempts to connect, against the plan's limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["UsageMeter"]
 
 
 class UsageMeter:
-    """One app's consumption, and whether there may be more of it.
+    """The usage of one app, and the limits of its plan.
 
     Args:
         app_id: What the usage report calls the app.
@@ -51,7 +51,7 @@ class UsageMeter:
         """When the latest attempts of each address were made."""
 
     def attempt(self, address: str | None) -> bool:
-        """Whether an address may try to connect once more; if so, that is counted."""
+        """Return whether an address may try to connect once more; if so, count the attempt."""
         if not self._limits:
             return True
         now = time.monotonic()
@@ -63,7 +63,7 @@ class UsageMeter:
 
     @property
     def full(self) -> bool:
-        """Whether the plan admits no further connection."""
+        """Return whether the plan admits no further connection."""
         return self._limits and (
             self._connections >= self._plan.max_concurrent_connections
             or self._messages >= self._plan.max_messages_per_period
@@ -79,12 +79,12 @@ class UsageMeter:
         self._connections -= 1
 
     def message(self) -> bool:
-        """Count a message; whether the plan has room for it. One that has not counts as well."""
+        """Count a message, even one too many; return whether the plan has room for it."""
         self._messages += 1
         return not self._limits or self._messages <= self._plan.max_messages_per_period
 
     def usage(self) -> Usage:
-        """Return the report."""
+        """Return the usage report."""
         plan = self._plan
         return Usage(
             app_id=self._app_id,

@@ -1,4 +1,4 @@
-"""What the local cloud's HTTP calls share: reading a body, answering, refusing."""
+"""Read the bodies of HTTP calls, answer them, and refuse them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer, not a failure
-    """A request that is not granted: the HTTP status, the service's word for it, a sentence."""
+    """A request is refused: the HTTP status, the service's word for it, a sentence."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -69,7 +69,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 class _Answered(logging.Filter):
-    """Leaves out what a client did wrong: it got its answer, with the same words in it.
+    """Leaves out errors that a client made: it got them in its answer.
 
     Requests that are no HTTP are meant; aiohttp logs them with a traceback, and with the
     first bytes, which may be part of a key.

@@ -1,9 +1,9 @@
-"""The messaging half of the local cloud: its connections, and what clients ask of them.
+"""Serve Realtime Messaging: admit connections, and carry out their requests.
 
 Everything here runs on one event loop. A client's frame is processed completely
 - acknowledgement, snapshot, deltas to others - before its next one is read, and
-frames leave in the order in which they were sent (the protocol's ordering
-rules, "ordering and delivery guarantees").
+frames leave in the order in which they were sent
+(docs/protocol/signalling.md#ordering-and-delivery).
 """
 
 from __future__ import annotations
@@ -41,16 +41,17 @@ from metered_sync.wire.timings import Timings
 
 __all__ = ["SignallingServer"]
 
-GOING_AWAY_MS = 1000
+GOING_AWAY_DELAY_MS = 1000
+"""The delay that the server's end asks its clients to keep before they reconnect."""
 _MAX_MESSAGE_READ = 1 << 20
 """Bytes of a message at which aiohttp drops the connection. Smaller ones that are too big
 are read and then refused, so that their sender sees why."""
 _MAX_REMEMBERED_CHANNELS = 1000
-"""How many channels a connection remembers that it may publish to."""
+"""Channels that a connection remembers it may publish to."""
 
 
 class _RequestRefusedError(Exception):
-    """A request that gets an error frame."""
+    """A request is answered with an error frame."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -58,7 +59,7 @@ class _RequestRefusedError(Exception):
 
 
 class SignallingServer:
-    """Realtime Messaging for one app.
+    """The messaging service of one app.
 
     All methods belong to the asyncio loop on which :meth:`start` ran.
 
@@ -110,10 +111,10 @@ class SignallingServer:
         if self._pinging is not None:
             self._pinging.cancel()
         self.scheduler.close()
-        await self.go_away(GOING_AWAY_MS, "server shutdown")
+        await self.go_away(GOING_AWAY_DELAY_MS, "server shutdown")
 
     async def _ping_all(self) -> None:
-        """Ping all clients again and again; cut off whom nothing was heard of in between."""
+        """Ping all clients again and again; cut off those that stayed silent in between."""
         while True:
             await asyncio.sleep(self._timings.server_ping)
             for socket in self.broker.sockets():

@@ -1,9 +1,9 @@
-"""The TURN service's REST calls, and the credentials they hand out.
+"""Answer the TURN service's REST calls, and make the credentials they hand out.
 
-Protocol facts: service documentation, "TURN server REST API". No TURN server runs in the
-local cloud; the list of servers names one that may. Credentials are made so that a coturn
-with ``use-auth-secret`` accepts them: the name starts with the time of expiry, the password
-is an HMAC of the name under a secret that both sides know.
+No TURN server runs in the local cloud; the list of servers names one that may. Credentials
+are made so that a coturn with ``use-auth-secret`` accepts them: the name starts with the time
+of expiry, the password is an HMAC of the name under a secret that both sides know.
+Source: docs/protocol/signalling.md#turn-server-rest-api.
 """
 
 from __future__ import annotations
@@ -42,11 +42,13 @@ DEFAULT_ICE_SERVERS = (
     IceServer(("turn:127.0.0.1:3478",)),
     IceServer(("turn:127.0.0.1:3478?transport=tcp",)),
 )
-"""Where a TURN server on this machine listens unless told otherwise."""
+"""The servers of a TURN server on this machine, on its usual port."""
 _UNLIMITED_LIFETIME = 10 * 365 * 86400
 """Seconds that a credential without an expiry lasts."""
-_WELCOME_TTL = 86400
+_WELCOME_LIFETIME = 86400
+"""Seconds that the credential of a welcome lasts."""
 _PAGE_SIZE = 50
+"""Credentials on one page of the list."""
 # fmt: off
 _REGIONS = frozenset((
     "global", "north_america", "europe", "eu", "asia", "oceania", "us_west", "us_central",
@@ -72,7 +74,7 @@ def check_ice_servers(servers: Iterable[str | dict[str, Any]]) -> tuple[IceServe
 
 
 class TurnService:
-    """The TURN product's REST calls for one app.
+    """The TURN service's calls for one app, and the credentials made by them.
 
     Args:
         app: The app's name, which is its only project's id, too.
@@ -112,7 +114,7 @@ class TurnService:
 
     def ice_servers(self, credential: TurnCredential | None = None) -> list[dict[str, Any]]:
         """Return the list of servers for JSON, with a credential: a fresh one, or this."""
-        made = credential or self._make(_WELCOME_TTL, None)
+        made = credential or self._make(_WELCOME_LIFETIME, None)
         return ice_server_list(
             server
             if server.username is not None or not server.urls[0].startswith("turn")
@@ -197,7 +199,7 @@ def _same(given: str, right: str) -> bool:
 
 
 def _guarded(call: Handler) -> Handler:
-    """Turn refusals into answers."""
+    """Return a handler that turns refusals into answers."""
 
     async def run(request: web.Request) -> web.Response:
         try:

@@ -1,4 +1,4 @@
-"""The wire: what the protocols say, as pure functions and frozen values.
+"""Parse and build what the protocols send: pure functions and frozen values.
 
 ============= =========================================================================
 frames        the JSON frames of Realtime Messaging

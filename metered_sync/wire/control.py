@@ -1,8 +1,8 @@
-"""The bodies of the control plane's five calls, for the client and the local cloud.
+"""Parse and build the bodies of the control plane's five calls.
 
-Facts: service documentation, "REST API". Each value has two directions:
+The client and the local cloud share them. Each value has two directions:
 ``Value.parse(body)`` takes decoded JSON and raises :class:`~metered_sync.wire.bodies.BodyError`,
-``value.body()`` gives what goes into JSON.
+``value.body()`` gives what goes into JSON. Source: docs/protocol/signalling.md#control-plane.
 
 =========================================  =======================  =======================
 call                                       request                  answer
@@ -56,7 +56,9 @@ __all__ = [
 ]
 
 TOKENS = "/v1/tokens"
+"""The path of the call that makes a token."""
 USAGE = "/v1/usage"
+"""The path of the usage report."""
 
 
 def peers_path(channel: str) -> str:
@@ -81,13 +83,13 @@ def _segment(name: str) -> str:
 
 
 def _given(**fields: Any) -> JsonObject:
-    """Return the fields that are there."""
+    """Return the fields whose value is not ``None``."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class TokenRequest:
-    """What a token is to say."""
+    """The request for a token: whose it is to be, and what it grants."""
 
     peer_id: str
     channels: tuple[str, ...] | None = None
@@ -117,7 +119,7 @@ class TokenRequest:
 
     @classmethod
     def parse(cls, body: object) -> TokenRequest:
-        """Check a decoded request, caps included."""
+        """Return the request that a decoded body makes, its caps checked."""
         fields = json_object(body)
         expires_in = optional_whole(fields, "expiresInSec")
         request = cls(
@@ -166,7 +168,7 @@ class Token:
 
     @classmethod
     def parse(cls, body: object) -> Token:
-        """Check a decoded answer."""
+        """Return the value of a decoded answer."""
         fields = json_object(body)
         return cls(text(fields, "token"), number(fields, "expiresAt"))
 
@@ -177,14 +179,14 @@ class Token:
 
 @dataclass(frozen=True)
 class MessageRequest:
-    """A message to a channel, from outside of it."""
+    """The request to publish a message to a channel without being connected."""
 
     data: Any
     sender: str = "system"
     metadata: JsonObject | None = None
 
     def check(self) -> MessageRequest:
-        """Return this if it may be sent; ``ValueError`` where a cap is exceeded."""
+        """Return the request if it may be sent; ``ValueError`` where a cap is exceeded."""
         problem = peer_id_problem(self.sender)
         if problem is not None:
             raise ValueError(f"the sender {problem}")
@@ -195,7 +197,7 @@ class MessageRequest:
 
     @classmethod
     def parse(cls, body: object) -> MessageRequest:
-        """Check a decoded request, caps included."""
+        """Return the request that a decoded body makes, its caps checked."""
         fields = json_object(body)
         if "data" not in fields:
             raise BodyError('"data" is missing')
@@ -244,7 +246,7 @@ def disconnected_body(peer_id: str, closed: int) -> JsonObject:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the app's plan includes."""
+    """The app's plan: its limits and overages."""
 
     name: str | None
     max_concurrent_connections: int
@@ -279,7 +281,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Usage:
-    """What an app has used in the current period."""
+    """An app's usage of connections and messages in the current period."""
 
     app_id: str
     period_start_unix: int | None
@@ -298,7 +300,7 @@ class Usage:
 
     @classmethod
     def parse(cls, body: object) -> Usage:
-        """Check a decoded answer."""
+        """Return the value of a decoded answer."""
         fields = json_object(body)
         return cls(
             text(fields, "appId"),

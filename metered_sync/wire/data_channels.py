@@ -1,4 +1,7 @@
-"""What a data channel can be, and what it can carry (RFC 8831, RFC 8832)."""
+"""Check the options and the messages of data channels (RFC 8831, RFC 8832).
+
+Source: docs/protocol/rooms.md#data-channels.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,7 @@ def channel_options(
 
 
 def measure(data: object) -> int:
-    """Return how many bytes a message has; raise where it cannot be one."""
+    """Return a message's size in bytes; ``TypeError`` for what cannot be sent as one."""
     if isinstance(data, str):
         return len(data) if data.isascii() else len(data.encode())
     if isinstance(data, bytes):

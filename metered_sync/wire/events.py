@@ -1,4 +1,4 @@
-"""The events that the wire and the engine make: frozen values, one class for each kind.
+"""Define the events that the wire and the engine make: a frozen class for each kind.
 
 Those that carry an object of the face (a member, a track) are in :mod:`metered_sync.events`,
 which re-exports these.

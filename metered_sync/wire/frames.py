@@ -1,8 +1,9 @@
-"""The frames of Realtime Messaging: JSON text in, frozen values out, and back.
+"""Parse and build the frames of Realtime Messaging: JSON text in, frozen values out, and back.
 
-Each frame is one JSON object with a string ``type`` (service documentation,
-"protocol"). ``parse_server_frame`` is the client's side, ``parse_client_frame``
-the server's; the ``build_…`` functions make what the other side parses.
+Each frame is one JSON object with a string ``type``. ``parse_server_frame`` is the
+client's side, ``parse_client_frame`` the server's; the ``build_…`` functions make what
+the other side parses. Sources: docs/protocol/signalling.md#frames-from-the-server and
+docs/protocol/signalling.md#frames-from-a-client.
 
 What cannot be parsed raises :class:`FrameError` and nothing else. It carries
 the code that the server answers with, and the request's id where there is one.
@@ -69,7 +70,7 @@ __all__ = [
 
 
 class FrameError(ValueError):
-    """A frame that is not one: what is wrong, and the code the server answers with."""
+    """A frame cannot be understood; it has the code that the server answers with."""
 
     def __init__(
         self, message: str, code: str = "malformed_message", request_id: str | None = None
@@ -80,7 +81,7 @@ class FrameError(ValueError):
 
 
 MISSING: Final = object()
-"""Stands for a ``data`` key that is not there; ``null`` is a value."""
+"""The value of a key that a frame does not have; ``null`` would be one."""
 
 # --- JSON -----------------------------------------------------------------------------
 
@@ -275,7 +276,7 @@ _ACK, _ACK_END = b'{"type":"ack","requestId":"', b'"}'
 
 
 def acknowledged(text: bytes) -> str:
-    """Return the request that a frame acknowledges, if it does so in the usual spelling.
+    """Return the id of the request that a frame acknowledges, in the usual spelling.
 
     Anything else gives an id that nobody would choose, or ``""``. So a caller that finds the id
     among its own need not parse the frame.

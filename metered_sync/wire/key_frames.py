@@ -12,12 +12,12 @@ __all__ = ["detector", "starts_picture", "starts_stream"]
 
 
 def detector(codec_name: str) -> Callable[[bytes], bool] | None:
-    """Return the test for this codec; `None` if its key frames are not known here."""
+    """Return the test for key frames of this codec; `None` if it is not known here."""
     return _DETECTORS.get(codec_name.lower())
 
 
 def starts_picture(codec_name: str, payload: bytes) -> bool:
-    """Whether a picture may start with this payload; VP8 and H.264 only, `True` for others.
+    """Return whether a picture may start with this payload; `True` but for VP8 and H.264.
 
     Parameters that stand before a picture are a part of it.
     """
@@ -26,7 +26,7 @@ def starts_picture(codec_name: str, payload: bytes) -> bool:
 
 
 def starts_stream(codec_name: str, payload: bytes) -> bool:
-    """Whether a decoder that knows nothing yet can start with this payload.
+    """Return whether a decoder that knows nothing yet can start with this payload.
 
     H.264: only with parameters. `True` for codecs whose key frames are not known here.
     """

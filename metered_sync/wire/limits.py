@@ -1,4 +1,8 @@
-"""The service's limits and codes (service documentation, "limits and quotas")."""
+"""List the service's limits and its close codes.
+
+Sources: docs/protocol/signalling.md#limits-and-quotas and
+docs/protocol/signalling.md#close-codes.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +43,7 @@ __all__ = [
 # Sizes, in bytes of UTF-8.
 MAX_FRAME = 65536
 MAX_INBOUND_FRAME = 1 << 20
-"""What a client accepts from the server."""
+"""The largest frame that a client accepts from the server."""
 MAX_REST_BODY = 32768
 MAX_CHANNEL = 256
 MAX_PEER_ID = 128

@@ -1,7 +1,7 @@
-"""Names of channels and peers, and the patterns that keys and tokens grant.
+"""Check names of channels and peers, and match the patterns that keys and tokens grant.
 
-Facts: service documentation, "channels", "limits and quotas", "channel patterns".
-Sizes are counted in UTF-8 bytes.
+Sizes are counted in UTF-8 bytes. Sources: docs/protocol/signalling.md#limits-and-quotas and
+docs/protocol/signalling.md#channel-patterns.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
     "utf8_size",
 ]
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f]")
 _PRINTABLE_ASCII = re.compile("[\x20-\x7e]+")
 # The elements of patterns that are not characters (and so not equal to any).
 _RUN, _LONG_RUN = "*…", "**…"
@@ -46,7 +46,7 @@ def name_problem(name: object, cap: int) -> str | None:
         return "must not be empty"
     if utf8_size(name) > cap:
         return f"is {utf8_size(name)} bytes long; the limit is {cap}"
-    if _CONTROL.search(name):
+    if _CONTROL_CHARACTER.search(name):
         return "contains a control character"
     if not name.isascii() and any("\ud800" <= char <= "\udfff" for char in name):
         return "contains a lone surrogate, which cannot be sent as UTF-8"
@@ -74,7 +74,7 @@ def peer_id_problem(name: object) -> str | None:
 
 
 def is_reserved(channel: str) -> bool:
-    """Whether the service keeps this channel for itself (whatever the case of its letters)."""
+    """Return whether the service reserves this channel, whatever the case of its letters."""
     return channel.lower().startswith(RESERVED_PREFIXES)
 
 
@@ -104,7 +104,7 @@ def _shown(name: object) -> str:
 
 
 class _Pattern:
-    """A pattern, as a machine that takes a channel's name one character after the other.
+    """A pattern of channel names, as a machine that takes one character after the other.
 
     Its states are the places between the pattern's elements, kept as the bits of one
     integer; so matching takes one step per character, whatever the pattern. (A regular
@@ -134,7 +134,7 @@ class _Pattern:
         self._end = place
 
     def accepts(self, elements: Iterable[str]) -> bool:
-        """Whether the pattern covers a name - or everything that another pattern covers.
+        """Return whether the pattern covers a name - or everything that another pattern covers.
 
         That one's runs are elements as well: only a run that is at least as long may
         swallow them.
@@ -167,7 +167,7 @@ _compiled = lru_cache(maxsize=1024)(_Pattern)
 
 @lru_cache(maxsize=4096)
 def matches(pattern: str, channel: str) -> bool:
-    r"""Whether a key's or token's pattern covers a channel.
+    r"""Return whether a key's or token's pattern covers a channel.
 
     ``*`` is any run of characters without ``/``, ``**`` any run at all, both may
     be empty; ``\*`` and ``\\`` are the characters themselves.
@@ -177,7 +177,7 @@ def matches(pattern: str, channel: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def covers(pattern: str, other: str) -> bool:
-    """Whether a pattern covers each channel that another pattern covers.
+    """Return whether a pattern covers each channel that another pattern covers.
 
     A ``False`` is cautious: it may be that no single element of ``pattern`` takes in
     a run of ``other``, and that there is another reason why it is covered.
@@ -186,15 +186,15 @@ def covers(pattern: str, other: str) -> bool:
 
 
 def is_pattern(channel: str) -> bool:
-    """Whether a subscription to this name is one to a pattern of channels."""
+    """Return whether a subscription to this name is one to a pattern of channels."""
     return "*" in channel
 
 
 def matches_any(patterns: Iterable[str], channel: str) -> bool:
-    """Whether one of the patterns covers the channel."""
+    """Return whether one of the patterns covers the channel."""
     return any(matches(pattern, channel) for pattern in patterns)
 
 
 def covers_any(patterns: Iterable[str], other: str) -> bool:
-    """Whether one of the patterns covers all that another pattern covers."""
+    """Return whether one of the patterns covers all that another pattern covers."""
     return any(covers(pattern, other) for pattern in patterns)

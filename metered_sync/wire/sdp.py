@@ -1,4 +1,4 @@
-"""Session descriptions (SDP, RFC 8866) as WebRTC uses them: parse and build.
+"""Parse and build session descriptions (SDP, RFC 8866) as WebRTC uses them.
 
 A :class:`Description` is a list of :class:`Section` values, one per ``m=`` line,
 in the order of the text. Attributes that may stand at session level (ICE,
@@ -65,7 +65,7 @@ class Codec:
 
     @property
     def parameters(self) -> dict[str, str]:
-        """The format parameters by lower-case name; a bare value has the empty string."""
+        """Return the format parameters by lower-case name; a bare value has the empty string."""
         result = {}
         for item in self.fmtp.split(";"):
             name, _, value = item.strip().partition("=")
@@ -143,17 +143,17 @@ class Section:
 
     @property
     def rejected(self) -> bool:
-        """Whether the section is not in use: port 0, and not merely bundle-only."""
+        """Return whether the section is not in use: port 0, and not merely bundle-only."""
         return self.port == 0 and not self.bundle_only
 
     @property
     def sends(self) -> bool:
-        """Whether the writer sends media in this section."""
+        """Return whether the writer sends media in this section."""
         return not self.rejected and self.direction in ("sendrecv", "sendonly")
 
     @property
     def receives(self) -> bool:
-        """Whether the writer is ready to receive media in this section."""
+        """Return whether the writer is ready to receive media in this section."""
         return not self.rejected and self.direction in ("sendrecv", "recvonly")
 
 
@@ -236,7 +236,7 @@ def _number(text: str, where: str, highest: int = (1 << 63) - 1) -> int:
 
 
 class _Parser:
-    """Collects the attributes of one section, and those of the head that it inherits."""
+    """Reads one section: its own attributes, and those of the head that it inherits."""
 
     _INHERITED = frozenset(("ice-ufrag", "ice-pwd", "fingerprint", "setup", "extmap", *DIRECTIONS))
 

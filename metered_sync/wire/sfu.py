@@ -1,6 +1,6 @@
-"""The JSON bodies of the SFU's seven HTTP calls, for the client and the local SFU.
+"""Parse and build the JSON bodies of the SFU's seven HTTP calls.
 
-Facts of the calls come from the protocol notes ("The Global Cloud SFU"). Each
+The client and the local SFU share them; source: docs/protocol/sfu.md#the-http-api. Each
 body is a frozen value with two directions: ``Value.parse(body)`` takes decoded
 JSON and raises :class:`SfuBodyError` when a field is missing or of the wrong
 type, ``value.body()`` gives what goes into ``json.dumps``. Unknown extra

@@ -1,8 +1,8 @@
-"""What peers of a room send each other to set up their media: parse and build.
+"""Parse and build the signals with which members of a room set up their media.
 
 A signal is the payload of a direct message: a session description, an ICE candidate,
-the end of the candidates, or the metadata of a track. Shapes: service documentation,
-"peer connections"; both published clients speak them.
+the end of the candidates, or the metadata of a track. Both published clients speak them.
+Source: docs/protocol/rooms.md#signals.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class EndOfCandidates:
-    """No more candidates will follow."""
+    """The end of one side's ICE candidates."""
 
     username_fragment: str | None = None
     """Of the description that has no more; only browsers tell it."""
@@ -54,7 +54,7 @@ class EndOfCandidates:
 
 @dataclass(frozen=True)
 class TrackMetadata:
-    """What the application says about a track of its own."""
+    """The metadata that an application gives to a track of its own."""
 
     track_id: str
     metadata: dict[str, Any] | None = None
@@ -75,7 +75,7 @@ def is_reserved(data: object) -> bool:
 
 
 def parse_signal(data: object) -> Signal | None:
-    """Return the signal in the data of a direct message; ``None``: it is the user's own."""
+    """Return the signal in a direct message's data; ``None`` for data of the user's own."""
     if not isinstance(data, Mapping):
         return None
     if data.get("type") == _DESCRIPTION:

@@ -1,4 +1,4 @@
-"""Every interval of the protocols, as one frozen value.
+"""List every interval of the protocols, as one frozen value.
 
 The client's engine and the local cloud take a :class:`Timings` instead of
 writing numbers into their code; tests shrink the intervals with
@@ -121,3 +121,4 @@ class Timings:
 
 
 DEFAULT_TIMINGS = Timings()
+"""The intervals as the protocols have them; only tests take others."""

@@ -1,7 +1,8 @@
-"""Tokens: signed claims that let a peer connect (service documentation, "tokens").
+"""Sign and read tokens: claims that let a peer connect.
 
 A token is a JWT, signed with HMAC-SHA256 over the bytes of an ``sk_secret_…``
 string; its header names the key pair's public id (``kid``).
+Source: docs/protocol/signalling.md#tokens.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Claims:
-    """What a token says."""
+    """The claims of a token: whose it is, until when, and what it grants."""
 
     peer_id: str
     expires_at: float
@@ -51,18 +52,18 @@ class Claims:
 
 @dataclass(frozen=True)
 class Grant:
-    """What a connection may do: its key's rights, narrowed by its token's."""
+    """The rights of a connection: its key's, narrowed by its token's."""
 
     patterns: tuple[tuple[str, ...], ...] = (("**",),)
     """A channel must match at least one pattern of every group."""
     actions: frozenset[str] = frozenset(ACTIONS)
 
     def covers(self, channel: str) -> bool:
-        """Whether the connection may use the channel."""
+        """Return whether the connection may use the channel."""
         return all(matches_any(group, channel) for group in self.patterns)
 
     def covers_pattern(self, pattern: str) -> bool:
-        """Whether the connection may use every channel of a pattern."""
+        """Return whether the connection may use every channel of a pattern."""
         return all(covers_any(group, pattern) for group in self.patterns)
 
     def narrowed(self, claims: Claims) -> Grant:
@@ -134,7 +135,7 @@ def _list(values: Iterable[str] | None) -> list[str] | None:
 
 
 def key_id(token: str) -> str:
-    """Return the id of the key that a token names; ``ValueError`` if it is no token."""
+    """Return the id of the key that a token names; ``ValueError`` for what is no token."""
     try:
         header = jwt.get_unverified_header(token)
         jwt.decode(token, options={"verify_signature": False})
@@ -147,7 +148,7 @@ def key_id(token: str) -> str:
 
 
 def parse_claims(token: str, secret: str) -> Claims:
-    """Return the claims of a token that ``secret`` signed; ``ValueError`` if it did not.
+    """Return the claims of a token; ``ValueError`` unless ``secret`` signed it.
 
     The expiry is read, not judged: that takes a clock.
     """

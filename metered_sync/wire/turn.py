@@ -1,7 +1,7 @@
-"""The bodies of the TURN service's calls, for the client and the local cloud.
+"""Parse and build the bodies of the TURN service's calls, and lists of ICE servers.
 
-Facts: service documentation, "TURN server REST API". Another product on a host of
-its own; its keys go into the query.
+The client and the local cloud share them. TURN is another product, on a host of its own;
+its keys go into the query. Source: docs/protocol/signalling.md#turn-server-rest-api.
 
 =======================================  ===========================  ==============================
 call                                     request                      answer
@@ -46,7 +46,7 @@ CREDENTIALS = "/api/v2/turn/credentials"
 
 
 def parse_ice_server_list(body: object) -> tuple[IceServer, ...]:
-    """Check a decoded list of servers."""
+    """Return the ICE servers of a decoded list."""
     servers = parse_ice_servers({"iceServers": body})
     if servers is None:
         raise BodyError("the body is not a list of ICE servers")
@@ -60,7 +60,7 @@ def ice_server_list(servers: Iterable[IceServer]) -> list[JsonObject]:
 
 @dataclass(frozen=True)
 class CredentialRequest:
-    """What a new credential is to be."""
+    """The request for a credential: its lifetime and its label."""
 
     expires_in: int | None = None
     """Seconds; ``None``: it does not expire."""
@@ -68,7 +68,7 @@ class CredentialRequest:
 
     @classmethod
     def parse(cls, body: object) -> CredentialRequest:
-        """Check a decoded request; no body at all asks for the defaults."""
+        """Return the request that a decoded body makes; no body at all asks for the defaults."""
         fields = json_object({} if body is None else body)
         expires_in = optional_whole(fields, "expiryInSeconds")
         if expires_in is not None and expires_in <= 0:
@@ -97,7 +97,7 @@ class TurnCredential:
 
     @classmethod
     def parse(cls, body: object) -> TurnCredential:
-        """Check a decoded credential."""
+        """Return the credential that a decoded object describes."""
         fields = json_object(body, "the credential")
         return cls(
             text(fields, "username"),
@@ -141,7 +141,7 @@ class TurnCredentialPage:
 
     @classmethod
     def parse(cls, body: object) -> TurnCredentialPage:
-        """Check a decoded page."""
+        """Return the page that a decoded body describes."""
         fields = json_object(body)
         entries = fields.get("data")
         if not isinstance(entries, list):

@@ -1,4 +1,4 @@
-"""Addresses: which origins are accepted, and how a connection's URL is made.
+"""Check origins, and make the URL that a connection is made to.
 
 A client takes an origin only, and adds the path itself. Plain ``ws://`` and
 ``http://`` carry keys in the clear and are accepted for loopback hosts alone
@@ -17,7 +17,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether a host is this machine by name or address."""
+    """Return whether a host is this machine by name or address."""
     return host in _LOOPBACK
 
 

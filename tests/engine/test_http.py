@@ -138,7 +138,7 @@ def at_first_retry(action: Any) -> Any:
 
 def test_what_never_left_is_sent_again(scripted: ScriptedHttp, monkeypatch: Any) -> None:
     # A port that refuses connections until the first attempt has failed.
-    monkeypatch.setattr(http_module, "FIRST_DELAY", 0.2)
+    monkeypatch.setattr(http_module, "FIRST_RETRY_DELAY", 0.2)
     server = socket.socket()
     server.bind(("127.0.0.1", 0))
     seen = []
@@ -192,7 +192,7 @@ def test_retry_after_is_kept_to(scripted: ScriptedHttp, http: Http) -> None:
     assert time.monotonic() - started >= 0.5
 
 
-@pytest.mark.parametrize("wait", ["30", str(http_module.LONGEST_DELAY + 1)])
+@pytest.mark.parametrize("wait", ["30", str(http_module.MAX_RETRY_DELAY + 1)])
 def test_nobody_waits_for_what_comes_too_late(
     scripted: ScriptedHttp, http: Http, wait: str
 ) -> None:
@@ -223,7 +223,7 @@ def test_an_abandoned_request_does_not_hold_anybody(scripted: ScriptedHttp, http
 def test_a_server_that_does_not_answer_in_time(
     scripted: ScriptedHttp, http: Http, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_module, "AFTER", 0.1)
+    monkeypatch.setattr(http_module, "ABANDONED_GRACE", 0.1)
     scripted.wait = threading.Event()
     scripted.script = [(200, {}, b"")]
     with pytest.raises(HttpError, match="too long") as caught:
@@ -234,7 +234,7 @@ def test_a_server_that_does_not_answer_in_time(
 @pytest.mark.parametrize("encoding", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
 def test_a_server_that_drips(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
     """Its thread is free again at the deadline, though each read gets something."""
-    monkeypatch.setattr(http_module, "AFTER", 0.1)
+    monkeypatch.setattr(http_module, "ABANDONED_GRACE", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -259,7 +259,7 @@ def test_a_server_that_drips(monkeypatch: pytest.MonkeyPatch, encoding: str) -> 
 def test_an_answer_without_end(
     scripted: ScriptedHttp, http: Http, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_module, "MAX_BODY", 1000)
+    monkeypatch.setattr(http_module, "MAX_ANSWER", 1000)
     scripted.script = [(200, {}, b'"' + b"x" * 998 + b'"'), (200, {}, b"x" * 1001)]
     assert len(fetch(http, "GET", "/").body) == 998
     with pytest.raises(HttpError, match="too long"):
@@ -358,14 +358,14 @@ def test_one_connection_serves_requests_one_after_the_other(
         fetch(http, "GET", "/")
     assert len({asked.port for asked in scripted.asked}) == 1
     # One that has been idle for long may be dead without our knowing.
-    monkeypatch.setattr(http_module, "IDLE", 0.0)
+    monkeypatch.setattr(http_module, "MAX_IDLE_TIME", 0.0)
     for _ in range(3):
         fetch(http, "GET", "/")
     assert len({asked.port for asked in scripted.asked}) == 4
 
 
 def test_no_two_requests_share_a_session(scripted: ScriptedHttp, http: Http) -> None:
-    count = http_module.IDLE_SESSIONS + 4
+    count = http_module.MAX_IDLE_SESSIONS + 4
     scripted.wait = threading.Event()
     scripted.script = [(200, {}, b"1")] * count
     with ThreadPoolExecutor(count) as pool:
@@ -374,7 +374,7 @@ def test_no_two_requests_share_a_session(scripted: ScriptedHttp, http: Http) -> 
         scripted.wait.set()
         assert all(job.result(20).body == 1 for job in jobs)
     assert len({asked.port for asked in scripted.asked}) == count
-    assert len({id(session) for _, session in http._idle}) <= http_module.IDLE_SESSIONS
+    assert len({id(session) for _, session in http._idle}) <= http_module.MAX_IDLE_SESSIONS
 
 
 def open_sockets() -> int:

@@ -1,4 +1,4 @@
-"""A local SFU of the Global SFU's HTTP API, which forwards media without decoding it.
+"""Forward media without decoding it, behind the HTTP API of the Global SFU.
 
 From a request to a packet: ``server`` holds everything together, ``api`` are the HTTP calls,
 ``session`` negotiates (``checks`` reads what clients send, ``slots`` are the media sections,

@@ -1,8 +1,9 @@
-"""The seven HTTP calls of the SFU, on aiohttp.
+"""Answer the SFU's seven HTTP calls, on aiohttp.
 
-Protocol facts: protocol notes, "The Global Cloud SFU". All errors are JSON objects with
-``error`` (a word for programs) and ``message`` (for people). Pages of any origin may call:
-every answer carries the CORS headers, and preflights are answered.
+All errors are JSON objects with ``error`` (a word for programs) and ``message`` (for people).
+Pages of any origin may call: every answer carries the CORS headers, and preflights are
+answered. Sources: docs/protocol/sfu.md#the-http-api and
+docs/protocol/sfu.md#how-the-local-sfu-answers.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = ["Api", "Sessions"]
 logger = logging.getLogger(__name__)
 
 _MAX_REQUEST_BODY = 1 << 19
-"""Bytes; an offer of 200 sections fits."""
+"""Bytes of a request's body; an offer of 200 sections fits."""
 _CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "GET, POST, PUT, OPTIONS",

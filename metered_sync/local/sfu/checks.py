@@ -1,4 +1,4 @@
-"""What a client's description must be like before the SFU acts on it.
+"""Check a client's description before the SFU acts on it.
 
 Sources: RFC 9429 (JSEP), sections 5.2 and 5.3; RFC 8842, section 5.2 (setup).
 """
@@ -118,7 +118,7 @@ def check_publish(
 
 
 def _continues(slot: Slot, section: sdp.Section) -> bool:
-    """Tell whether *section* is the slot's; a rejected one may have lost its mid."""
+    """Return whether *section* is the slot's; a rejected one may have lost its mid."""
     if section.kind != slot.kind:
         return False
     return section.mid == slot.mid or (section.rejected and not section.mid)

@@ -1,4 +1,4 @@
-"""Which codecs, feedback and header extensions the SFU negotiates, and what matches what.
+"""Choose and match the codecs, feedback and header extensions that the SFU negotiates.
 
 Sources: RFC 6184 (H.264), RFC 9628 (VP9), the AV1 RTP specification, RFC 4585 (feedback),
 RFC 8285 (extmap).
@@ -45,9 +45,9 @@ _FORWARDED_EXTENSIONS = frozenset(
 """Header extensions that make sense end to end. Transport-wide congestion control is not
 among them: its sequence numbers belong to one hop."""
 
-_REPAIR = frozenset(("rtx", "red", "ulpfec", "flexfec", "flexfec-03"))
+_REPAIR_FORMATS = frozenset(("rtx", "red", "ulpfec", "flexfec", "flexfec-03"))
 """Formats that repair or repeat others; losses are repaired with plain NACKs instead."""
-_FEEDBACK = frozenset(("nack", "nack pli", "ccm fir", "goog-remb"))
+_HANDLED_FEEDBACK = frozenset(("nack", "nack pli", "ccm fir", "goog-remb"))
 _VIDEO_FEEDBACK = ("nack", "nack pli", "ccm fir", "goog-remb")
 
 _H264_PARAMETERS = "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id="
@@ -80,10 +80,10 @@ def forwardable(codecs: Iterable[Codec]) -> tuple[Codec, ...]:
     """Return the codecs that the SFU accepts, with the feedback that it handles."""
     return tuple(
         dataclasses.replace(
-            codec, feedback=tuple(item for item in codec.feedback if item in _FEEDBACK)
+            codec, feedback=tuple(item for item in codec.feedback if item in _HANDLED_FEEDBACK)
         )
         for codec in codecs
-        if codec.name.lower() not in _REPAIR
+        if codec.name.lower() not in _REPAIR_FORMATS
     )
 
 
@@ -133,7 +133,7 @@ def with_formats(
 
 
 def default_codecs(kind: str, taken: Iterable[int]) -> tuple[Codec, ...]:
-    """Return a table for a kind of media in which the client has shown none of its own."""
+    """Return a table of codecs for a kind of media of which the client has shown none."""
     numbers = _FreeNumbers(set(taken))
     codecs = (numbers.renumber(codec) for codec in DEFAULT_CODECS[kind])
     return tuple(codec for codec in codecs if codec is not None)
@@ -156,7 +156,7 @@ def default_extensions(kind: str, known: Sequence[Extension]) -> tuple[Extension
 
 
 class _FreeNumbers:
-    """Hands out payload types that have no meaning yet (RFC 3551 and RFC 5761 leave these)."""
+    """Hands out payload types that are free (those that RFC 3551 and RFC 5761 leave)."""
 
     def __init__(self, used: set[int]) -> None:
         self._used = used
@@ -171,14 +171,14 @@ class _FreeNumbers:
 
 
 def _family(codec: Codec) -> tuple[str, int, int, str]:
-    """What must agree for two formats to be the same codec at all."""
+    """Return what must be equal for two formats to be the same codec at all."""
     name = codec.name.lower()
     mode = codec.parameters.get("packetization-mode", "0") if name == "h264" else ""
     return name, codec.clock_rate, codec.channels, mode
 
 
 def _profile(codec: Codec) -> str:
-    """The profile part of the format parameters, in one spelling."""
+    """Return the profile part of the format parameters, in one spelling."""
     name, parameters = codec.name.lower(), codec.parameters
     if name == "vp9":
         return parameters.get("profile-id", "0")

@@ -1,4 +1,4 @@
-"""DTLS (server side) and SRTP of one client, on pyOpenSSL and pylibsrtp.
+"""Run DTLS (the server's side) and derive SRTP keys, on pyOpenSSL and pylibsrtp.
 
 The state machine has no I/O of its own: datagrams go in through :meth:`Dtls.feed`, come
 out through the ``send`` callable, and only the retransmission timer needs the loop. One
@@ -28,7 +28,7 @@ __all__ = ["Dtls", "DtlsIdentity"]
 _DTLS_1_2 = 0xFEFD
 _MTU = 1200
 """Bytes of a DTLS datagram: what WebRTC's own stacks allow themselves."""
-_RECORD_HEADER = 13
+_RECORD_HEADER_SIZE = 13
 _REPLAY_WINDOW = 1024
 """Packets; a retransmission may come that late, as the cache for NACKs is as long."""
 _HASHES: dict[str, Callable[[], hashes.HashAlgorithm]] = {
@@ -67,7 +67,7 @@ def _available_profiles() -> tuple[_Profile, ...]:
 
 
 class DtlsIdentity:
-    """The certificate that an SFU shows to all its clients, made anew for each process."""
+    """The certificate of an SFU, which all its clients see; made anew for each process."""
 
     def __init__(self) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -219,8 +219,8 @@ class Dtls:
 def _datagrams(data: bytes) -> Iterator[bytes]:
     """Cut OpenSSL's output into datagrams between records, as a memory BIO joins them."""
     start = end = 0
-    while end + _RECORD_HEADER <= len(data):
-        size = _RECORD_HEADER + int.from_bytes(data[end + 11 : end + 13], "big")
+    while end + _RECORD_HEADER_SIZE <= len(data):
+        size = _RECORD_HEADER_SIZE + int.from_bytes(data[end + 11 : end + 13], "big")
         if end > start and end + size - start > _MTU:
             yield data[start:end]
             start = end

@@ -25,17 +25,18 @@ from metered_sync.wire.timings import Timings
 
 __all__ = ["MediaPath", "PublishedTrack", "TrackSubscription"]
 
-_CACHE = 1024
+_CACHE_SIZE = 1024
 """Packets kept for each track: a second of video at several Mbit/s. A power of two."""
 _KEY_FRAME_TRIES = 3
+"""Requests for a key frame before the SFU forwards without one."""
 _MAX_RESENT = 256
 """Packets that one NACK may bring back, so that it cannot be used to amplify traffic."""
 _ANCHOR_GUARD = 2048
-"""For so many packets after its start, what is older than a subscription is recognised."""
+"""Packets after a subscription's start for which older ones are recognised as such."""
 
 
 class MediaPath(Protocol):
-    """The way to a client: what a link offers to the media."""
+    """Sends RTP and RTCP packets to one client."""
 
     def send_rtp(self, packet: bytes) -> None: ...
 
@@ -72,7 +73,7 @@ class PublishedTrack:
         self._timings = timings
         self._loop = asyncio.get_running_loop()
         self._subscriptions: list[TrackSubscription] = []
-        self._cache: list[Packet | None] = [None] * _CACHE
+        self._cache: list[Packet | None] = [None] * _CACHE_SIZE
         self._detectors: dict[int, Callable[[bytes], bool] | None] = {}
         self._answers_nacks = False
         self._key_tries = 0
@@ -101,7 +102,7 @@ class PublishedTrack:
         """Begin to receive this stream, in place of any earlier one."""
         rate = next((c.clock_rate for c in self.codecs if c.payload_type == payload_type), 90000)
         self.reception = Reception(ssrc, rate)
-        self._cache = [None] * _CACHE
+        self._cache = [None] * _CACHE_SIZE
         for subscription in self._subscriptions:
             subscription.start_anew()
         if self._subscriptions:
@@ -113,7 +114,7 @@ class PublishedTrack:
         if reception is None or packet.payload_type not in self._detectors:
             return
         gap = reception.add(packet.seq, packet.timestamp, now)
-        self._cache[packet.seq & (_CACHE - 1)] = packet
+        self._cache[packet.seq & (_CACHE_SIZE - 1)] = packet
         if self._watch_key_frames:
             self._watch(packet)
         for subscription in self._subscriptions:
@@ -132,11 +133,11 @@ class PublishedTrack:
 
     def cached(self, seq: int) -> Packet | None:
         """Return a recent packet by the publisher's sequence number."""
-        packet = self._cache[seq & (_CACHE - 1)]
+        packet = self._cache[seq & (_CACHE_SIZE - 1)]
         return packet if packet is not None and packet.seq == seq else None
 
     def _ask_again(self) -> None:
-        """Ask the publisher for what is missing, now and on a timer until it is there."""
+        """Ask the publisher for missing packets, now and on a timer until they are there."""
         self._nack_timer = None
         reception = self.reception
         if reception is None or self.ended:
@@ -210,7 +211,7 @@ class PublishedTrack:
 
 
 class TrackSubscription:
-    """One track on its way to one media section of one subscriber."""
+    """The forwarding of one track to one media section of one subscriber."""
 
     def __init__(
         self, track: PublishedTrack, *, mid: str, ssrc: int, track_id: str, path: MediaPath
@@ -238,7 +239,7 @@ class TrackSubscription:
         self._sent = 0
 
     def configure(self, codecs: Sequence[Codec], extensions: Sequence[Extension]) -> None:
-        """Take what the subscriber has answered; later answers change nothing.
+        """Take the formats of the subscriber's first answer; later answers change nothing.
 
         aiortc lists other payload types in its own later offers and yet goes on to
         understand only the first ones.
@@ -248,7 +249,7 @@ class TrackSubscription:
             self.remap()
 
     def is_called(self, track_id: str) -> bool:
-        """Tell whether a client may mean this by *track_id*: the publisher's id or its own."""
+        """Return whether *track_id* names this subscription: by the publisher's id or its own."""
         return track_id in (self.track.track_id, self.msid[1])
 
     def remap(self) -> None:

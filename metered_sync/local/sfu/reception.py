@@ -1,4 +1,4 @@
-"""What the SFU keeps about one stream that it receives: statistics and gaps.
+"""Keep the statistics and the gaps of one stream that the SFU receives.
 
 Sources: RFC 3550, appendix A (statistics); RFC 4585 (NACK).
 """
@@ -12,11 +12,11 @@ from metered_sync.local.sfu.rtcp import ReceptionReport
 __all__ = ["Reception"]
 
 _MAX_GAP = 256
-"""A larger jump is a new beginning, not a loss."""
+"""Sequence numbers that a loss may span; a larger jump is a new beginning."""
 
 
 class Reception:
-    """One SSRC of a publisher. Times are seconds of the loop's clock."""
+    """The reception of one SSRC of a publisher. Times are seconds of the loop's clock."""
 
     def __init__(self, ssrc: int, clock_rate: int) -> None:
         self.ssrc = ssrc
@@ -32,7 +32,7 @@ class Reception:
         self._missing: dict[int, float] = {}
 
     def add(self, seq: int, timestamp: int, now: float) -> bool:
-        """Count a packet; tell whether it left a new gap before it."""
+        """Count a packet; return whether there is a new gap before it."""
         self.last_heard = now
         self._received += 1
         transit = now * self._clock_rate - timestamp
@@ -61,7 +61,7 @@ class Reception:
         return True
 
     def missing(self, now: float, give_up: float) -> Iterator[int]:
-        """Yield what is worth asking for, oldest first; forget what is overdue."""
+        """Yield the missing packets worth asking for, oldest first; forget those overdue."""
         for seq, since in list(self._missing.items()):
             if now - since > give_up:
                 del self._missing[seq]

@@ -18,15 +18,15 @@ from metered_sync.wire.timings import Timings
 
 __all__ = ["Router"]
 
-_BITRATE = 5_000_000
+_VIDEO_BITRATE = 5_000_000
 """Bits per second that each video may use. The local network is taken to carry that: without
 an estimate from its receiver, Chromium stays near its start of 300 kbit/s."""
-_MAX_IGNORED = 64
+_MAX_IGNORED_SSRCS = 64
 """Unknown SSRCs that are remembered, so that their packets cost little."""
 
 
 class Router:
-    """The tables of one session.
+    """The tables that lead one session's packets to tracks and subscriptions.
 
     Args:
         timings: Intervals.
@@ -77,7 +77,7 @@ class Router:
         }
 
     def knows_ssrc(self, ssrc: int) -> bool:
-        """Tell whether this SSRC is in use on the client's link."""
+        """Return whether this SSRC is in use on the client's transport."""
         return ssrc in self._subscriptions or ssrc in self._hints or ssrc in self._by_ssrc
 
     # --- media ---
@@ -113,7 +113,7 @@ class Router:
                 self._by_ssrc[ssrc] = track
                 self._on_first_packet(track)
                 return track
-        if len(self._ignored) >= _MAX_IGNORED:
+        if len(self._ignored) >= _MAX_IGNORED_SSRCS:
             self._ignored.clear()
         self._ignored[ssrc] = now + self._timings.source_silence
         return None
@@ -176,4 +176,4 @@ class Router:
             path.send_rtcp(rtcp.receiver_report(self.ssrc, part))
         if videos:
             empty = rtcp.receiver_report(self.ssrc, ())
-            path.send_rtcp(empty + rtcp.remb(self.ssrc, _BITRATE * len(videos), videos[:255]))
+            path.send_rtcp(empty + rtcp.remb(self.ssrc, _VIDEO_BITRATE * len(videos), videos[:255]))

@@ -1,4 +1,4 @@
-"""RTCP messages that an SFU reads and writes.
+"""Read and write the RTCP messages that an SFU needs.
 
 Sources: RFC 3550 (sender and receiver reports, BYE), RFC 4585 (NACK, PLI), RFC 5104 (FIR),
 draft-alvestrand-rmcat-remb-03 (REMB).
@@ -67,7 +67,7 @@ class RtcpMessage:
 
 @dataclass(frozen=True)
 class Feedback:
-    """A feedback message (RFC 4585): about which stream, and its details."""
+    """A feedback message (RFC 4585): the SSRC of its stream, and its details."""
 
     media_ssrc: int
     details: bytes
@@ -75,7 +75,7 @@ class Feedback:
 
 @dataclass(frozen=True)
 class ReceptionReport:
-    """What a receiver tells about one stream (RFC 3550, section 6.4.1)."""
+    """A receiver's report about one stream (RFC 3550, section 6.4.1)."""
 
     ssrc: int
     fraction_lost: int
@@ -115,7 +115,7 @@ def sender_info(message: RtcpMessage) -> tuple[int, int] | None:
 
 
 def feedback(message: RtcpMessage) -> Feedback | None:
-    """Return what a feedback message is about; `None` for anything else."""
+    """Return the stream and the details of a feedback message; `None` for anything else."""
     if message.kind not in (_TRANSPORT_FEEDBACK, _PAYLOAD_FEEDBACK) or len(message.body) < 8:
         return None
     (media_ssrc,) = struct.unpack_from("!I", message.body, 4)
@@ -123,17 +123,17 @@ def feedback(message: RtcpMessage) -> Feedback | None:
 
 
 def is_nack(message: RtcpMessage) -> bool:
-    """Tell whether this is a generic NACK."""
+    """Return whether this is a generic NACK."""
     return message.kind == _TRANSPORT_FEEDBACK and message.count == _NACK
 
 
 def is_pli(message: RtcpMessage) -> bool:
-    """Tell whether this is a picture loss indication."""
+    """Return whether this is a picture loss indication."""
     return message.kind == _PAYLOAD_FEEDBACK and message.count == _PLI
 
 
 def is_fir(message: RtcpMessage) -> bool:
-    """Tell whether this is a full intra request."""
+    """Return whether this is a full intra request."""
     return message.kind == _PAYLOAD_FEEDBACK and message.count == _FIR
 
 

@@ -1,4 +1,4 @@
-"""RTP packets as the SFU sees them: the header once parsed, the payload never touched.
+"""Parse the headers of RTP packets, and build header extensions; payloads stay untouched.
 
 Sources: RFC 3550 (RTP), RFC 8285 (header extensions).
 """
@@ -12,7 +12,7 @@ __all__ = ["RTP_HEADER", "Packet", "element", "extension_block", "parse_packet"]
 
 RTP_HEADER = struct.Struct("!BBHII")
 """Flags and CSRC count, marker and payload type, sequence number, timestamp, SSRC."""
-_EXTENSION = struct.Struct("!HH")
+_EXTENSION_HEADER = struct.Struct("!HH")
 _ONE_BYTE_FORM = 0xBEDE
 _TWO_BYTE_FORM = 0x1000
 _MAX_ONE_BYTE_ID = 14
@@ -65,7 +65,7 @@ class Packet:
 
     @property
     def is_padding(self) -> bool:
-        """Whether the packet carries nothing but padding, as browsers send to probe the path."""
+        """Return whether the packet has nothing but padding, as browsers send to probe the path."""
         payload = self.payload
         return not payload or (self.flags & 0x20 != 0 and payload[-1] >= len(payload))
 
@@ -81,7 +81,7 @@ def parse_packet(data: bytes) -> Packet | None:
     if flags & 0x10:
         if len(data) < start + 4:
             return None
-        form, words = _EXTENSION.unpack_from(data, start)
+        form, words = _EXTENSION_HEADER.unpack_from(data, start)
         end = start + 4 + 4 * words
         if len(data) < end:
             return None
@@ -141,4 +141,4 @@ def extension_block(elements: Iterable[bytes]) -> bytes:
     if not body:
         return b""
     words = (len(body) + 3) // 4
-    return _EXTENSION.pack(_ONE_BYTE_FORM, words) + body + bytes(4 * words - len(body))
+    return _EXTENSION_HEADER.pack(_ONE_BYTE_FORM, words) + body + bytes(4 * words - len(body))

@@ -1,4 +1,4 @@
-"""The local SFU as one object: its socket, its sessions, its HTTP routes, its faults."""
+"""Run the local SFU as one object: its socket, its sessions, its HTTP routes, its faults."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Sfu:
         return self._sessions.get(session_id)
 
     def sessions(self) -> list[SessionInfo]:
-        """Return what the API tells about all living sessions, oldest first."""
+        """Return all living sessions as the API lists them, oldest first."""
         return [session.info() for session in self._sessions.values()]
 
     def new_session(self, metadata: str | None) -> Session:

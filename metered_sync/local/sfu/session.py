@@ -1,4 +1,4 @@
-"""One session of the local SFU: a client's connection, and what it publishes and receives.
+"""Negotiate one session of the local SFU: the tracks that its client publishes and receives.
 
 The calls of the API arrive here one at a time (:attr:`Session.lock`). Each checks everything
 that could be wrong before it changes anything, and raises :class:`Refusal` for it.
@@ -39,7 +39,7 @@ __all__ = ["SessionContext", "Session"]
 
 @dataclass(frozen=True)
 class SessionContext:
-    """What a session needs of the SFU that it belongs to."""
+    """The parts of an SFU that all its sessions share."""
 
     port: UdpPort
     identity: DtlsIdentity
@@ -58,7 +58,7 @@ class _PendingOffer:
 
 
 class Session:
-    """A client of the SFU."""
+    """A session of the SFU: one client's tracks and subscriptions over one transport."""
 
     def __init__(self, context: SessionContext, metadata: str | None) -> None:
         self.id = uuid.uuid4().hex
@@ -90,7 +90,7 @@ class Session:
     # --- what others see ---
 
     def info(self) -> SessionInfo:
-        """Return what the API tells about this session."""
+        """Return this session as the API lists it."""
         return SessionInfo(self.id, self._client_transport.state, self.metadata)
 
     def listed_tracks(self) -> tuple[TrackInfo, ...]:
@@ -322,7 +322,7 @@ class Session:
     # --- common to both ---
 
     def _switch(self, subscription: TrackSubscription, on: bool) -> None:
-        """Forward to a subscription while its client wants it and the link is up."""
+        """Forward to a subscription while its client wants it and the transport is up."""
         if on and self._client_transport.state == "connected":
             subscription.track.attach(subscription)
         else:
@@ -367,7 +367,7 @@ class Session:
             self._loop.call_soon(self.end)
 
     def _is_empty(self) -> bool:
-        """Tell whether all sections are given up.
+        """Return whether all sections are given up.
 
         A browser then closes its transport, but its page may well publish again. It has the
         time of :attr:`Timings.stun_silence` to do so.

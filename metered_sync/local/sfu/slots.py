@@ -1,4 +1,4 @@
-"""The media sections of a session, as both sides have agreed on them.
+"""Hold the media sections of a session, as both sides have agreed on them.
 
 A slot is a section's place in the order of ``m=`` lines. It never moves; when both sides have
 rejected it, another section may take the place (RFC 9429, section 5.2.2). One slot may carry a
@@ -27,12 +27,12 @@ __all__ = ["Formats", "LocalTransport", "Slot"]
 
 
 MakeTrack = Callable[[str, str, str], PublishedTrack]
-"""Makes a track of a session, from its kind, mid and id."""
+"""A function that makes a track of a session, from its kind, mid and id."""
 
 
 @dataclass(frozen=True)
 class LocalTransport:
-    """What every section of the SFU's descriptions tells about the transport."""
+    """The SFU's end of the transport, as each section of its descriptions shows it."""
 
     ufrag: str
     password: str
@@ -46,7 +46,7 @@ class LocalTransport:
 
 
 class Formats:
-    """What a client has shown of its payload types and header extensions.
+    """The payload types and header extensions that a client has shown.
 
     The SFU's own offers use these numbers and never renumber any: a browser takes a new
     number for a new meaning, and its live video would stop.
@@ -79,7 +79,7 @@ class Formats:
 
 
 class Slot:
-    """One media section of a session."""
+    """The place of one media section in a session's descriptions."""
 
     def __init__(self, section: Section) -> None:
         self.mid = section.mid
@@ -108,7 +108,7 @@ class Slot:
 
     @property
     def is_media(self) -> bool:
-        """Whether RTP may flow here."""
+        """Return whether RTP may flow here."""
         return self.kind in ("audio", "video")
 
     def take(self, section: Section) -> bool:
@@ -181,7 +181,7 @@ class Slot:
         self.closed_msid = None
 
     def publishes(self, track_id: str) -> bool:
-        """Tell whether the client's track is called that."""
+        """Return whether the client's track has this id."""
         return self.track is not None and self.track.track_id == track_id
 
     def close_track(self, msid: tuple[str, str] | None) -> None:
@@ -211,7 +211,7 @@ class Slot:
         self.end_subscription()
 
     def receives(self, track_id: str) -> bool:
-        """Tell whether the client may call its subscription that."""
+        """Return whether the client may call its subscription by this id."""
         return self.subscription is not None and self.subscription.is_called(track_id)
 
     def close_subscription(self) -> None:

@@ -1,4 +1,4 @@
-"""The part of STUN that an ICE-lite agent needs: read a check, write its answer.
+"""Read connectivity checks and write their answers: the STUN that an ICE-lite agent needs.
 
 Pure functions over bytes. Written out here, in some 100 lines, because ``aioice.stun``
 is undocumented and its integrity check changed between the versions that are admitted.
@@ -92,7 +92,7 @@ def parse_check(data: bytes) -> Check | None:
 
 
 def is_authentic(check: Check, password: str) -> bool:
-    """Tell whether *check* was made with this ICE password."""
+    """Return whether *check* was made with this ICE password."""
     return hmac.compare_digest(check.integrity, _sign(check.signed, password))
 
 

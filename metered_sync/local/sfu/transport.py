@@ -1,4 +1,4 @@
-"""The one UDP socket of the SFU, and the link to each client over it.
+"""Carry the media of all clients over the SFU's one UDP socket.
 
 The SFU is an ICE-lite agent (RFC 8445, section 2.5): it gathers nothing and ignores the
 client's candidates, but answers the checks that reach its socket. Which client a datagram
@@ -33,7 +33,7 @@ _RECEIVE_BUFFER = 1 << 22
 
 
 class UdpPort(asyncio.DatagramProtocol):
-    """The socket, with the tables that lead from a datagram to its link."""
+    """The socket, with the tables that lead from a datagram to its client's transport."""
 
     def __init__(self) -> None:
         self.loss = 0.0
@@ -79,24 +79,24 @@ class UdpPort(asyncio.DatagramProtocol):
         # RFC 7983: the first byte tells the protocol.
         first = data[0] if data else 255
         if 128 <= first < 192:
-            link = self._by_address.get(addr)
-            if link is not None and not self.is_lost():
-                link.on_media(data)
+            transport = self._by_address.get(addr)
+            if transport is not None and not self.is_lost():
+                transport.on_media(data)
         elif 20 <= first < 64:
-            link = self._by_address.get(addr)
-            if link is not None:
-                link.on_dtls(data)
+            transport = self._by_address.get(addr)
+            if transport is not None:
+                transport.on_dtls(data)
         elif first < 4:
             self._on_stun(data, addr)
 
     def _on_stun(self, data: bytes, addr: Address) -> None:
         check = stun.parse_check(data)
         if check is not None:
-            link = self._by_ufrag.get(check.username.partition(":")[0])
-            if link is not None:
-                link.on_check(check, addr)
+            transport = self._by_ufrag.get(check.username.partition(":")[0])
+            if transport is not None:
+                transport.on_check(check, addr)
 
-    # --- for the links ---
+    # --- for the clients' transports ---
 
     def is_lost(self) -> bool:
         """Decide by lot whether this media packet is dropped on purpose."""
@@ -107,25 +107,27 @@ class UdpPort(asyncio.DatagramProtocol):
         if self._transport is not None and not self._full:
             self._transport.sendto(data, address)
 
-    def register(self, ufrag: str, link: ClientTransport) -> None:
-        """Let checks for this user name reach *link*."""
-        self._by_ufrag[ufrag] = link
+    def register(self, ufrag: str, transport: ClientTransport) -> None:
+        """Let checks for this user name reach *transport*."""
+        self._by_ufrag[ufrag] = transport
 
-    def register_address(self, address: Address, link: ClientTransport) -> None:
-        """Let what comes from this address reach *link*: a check from there was authentic."""
-        self._by_address[address] = link
+    def register_address(self, address: Address, transport: ClientTransport) -> None:
+        """Let what comes from this address reach *transport*: a check from there was authentic."""
+        self._by_address[address] = transport
 
-    def forget(self, link: ClientTransport, ufrags: list[str], addresses: list[Address]) -> None:
-        """Remove these entries of *link*, unless another link took them over."""
+    def forget(
+        self, transport: ClientTransport, ufrags: list[str], addresses: list[Address]
+    ) -> None:
+        """Remove these entries of *transport*, unless another took them over."""
         for ufrag in ufrags:
             self._by_ufrag.pop(ufrag, None)
         for address in addresses:
-            if self._by_address.get(address) is link:
+            if self._by_address.get(address) is transport:
                 del self._by_address[address]
 
 
 class ClientTransport:
-    """The connection with one client: ICE-lite, DTLS and SRTP on top of the one socket.
+    """The transport of one client: ICE-lite, DTLS and SRTP on top of the one socket.
 
     Args:
         port: The socket.
@@ -168,7 +170,7 @@ class ClientTransport:
 
     @property
     def password(self) -> str:
-        """The ICE password that goes with :attr:`ufrag`."""
+        """Return the ICE password that goes with :attr:`ufrag`."""
         return self._passwords[self.ufrag]
 
     def restart(self) -> None:
@@ -252,7 +254,7 @@ class ClientTransport:
     # --- out ---
 
     def send_rtp(self, packet: bytes) -> None:
-        """Protect and send an RTP packet; drop it while the link is not up."""
+        """Protect and send an RTP packet; drop it while the transport is not up."""
         tx, address = self._tx, self._address
         if tx is None or address is None or self._port.is_lost():
             return
@@ -263,7 +265,7 @@ class ClientTransport:
         self._port.send(data, address)
 
     def send_rtcp(self, packet: bytes) -> None:
-        """Protect and send an RTCP packet; drop it while the link is not up."""
+        """Protect and send an RTCP packet; drop it while the transport is not up."""
         tx, address = self._tx, self._address
         if tx is None or address is None or self._port.is_lost():
             return
@@ -283,5 +285,5 @@ class ClientTransport:
 
 
 def _is_client_hello(data: bytes) -> bool:
-    """Tell whether a DTLS datagram begins a handshake: epoch 0, message type 1."""
+    """Return whether a DTLS datagram begins a handshake: epoch 0, message type 1."""
     return len(data) > 13 and data[0] == 22 and data[3:5] == b"\0\0" and data[13] == 1
