@@ -12,7 +12,6 @@ from metered_sync.delivery import Deliveries, Delivery
 from metered_sync.engine.messaging.link import SignallingLink, SignallingState
 from metered_sync.engine.messaging.request import Request
 from metered_sync.errors import DisconnectedError, MeteredTimeoutError, fresh
-from metered_sync.events import IceServer, Message
 from metered_sync.options import (
     DuringOutage,
     ReconnectOptions,
@@ -20,6 +19,7 @@ from metered_sync.options import (
     signalling_options,
 )
 from metered_sync.wire import frames
+from metered_sync.wire.events import IceServer, Message
 from metered_sync.wire.names import check_channel, check_peer_id
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 

@@ -14,8 +14,8 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.dispatch import EventHub, Observable, _Callback
 from metered_sync.engine.webrtc.data_channel import MAX_BUFFERED, ChannelLink, ChannelState
 from metered_sync.errors import MeteredTimeoutError, fresh
-from metered_sync.events import DCMessage
 from metered_sync.wire.data_channels import channel_options, check_label
+from metered_sync.wire.events import DCMessage
 
 __all__ = ["DataChannel", "channel_options", "check_label"]
 

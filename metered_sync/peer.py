@@ -11,16 +11,13 @@ from typing import Any
 from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync._facade import Client
+from metered_sync._room_events import RoomEvents, remote_peer
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.loop import Engine
-from metered_sync.engine.rooms.link import (
-    Member,
-    RoomLink,
-    RoomOptions,
-    RoomState,
-    metadata_signal,
-)
+from metered_sync.engine.rooms.link import RoomLink, RoomOptions
+from metered_sync.engine.rooms.member import RoomState
+from metered_sync.engine.rooms.our_tracks import metadata_signal
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc.encoding import check_encoding
 from metered_sync.errors import (
@@ -44,7 +41,7 @@ from metered_sync.options import (
     check_during_outage,
     signalling_options,
 )
-from metered_sync.remote_peer import RemotePeer, Sink
+from metered_sync.remote_peer import RemotePeer
 from metered_sync.wire import frames, signals
 from metered_sync.wire.limits import MAX_FRAME
 from metered_sync.wire.names import check_channel, check_peer_id, is_reserved
@@ -127,11 +124,11 @@ class MeteredPeer(Client[RoomLink]):
 
     def __repr__(self) -> str:
         where = f" in {self.channel!r}" if self.channel else ""
-        others = len(self._link.present) if self._link else 0
+        others = len(self._link.roster.present) if self._link else 0
         return f"<MeteredPeer{where}: {self.state}, {others} others>"
 
     def _make_link(self, engine: Engine) -> RoomLink:
-        sink = Sink(self)
+        sink = RoomEvents(self)
         return RoomLink(engine, sink, self._signalling, self._options, self._label, self._timings)
 
     # --- joining and leaving ---
@@ -222,7 +219,7 @@ class MeteredPeer(Client[RoomLink]):
 
     @property
     def peer_id(self) -> str | None:
-        """Who this peer is to the others; ``None`` before it has joined."""
+        """The id under which the others know this peer; ``None`` before it has joined."""
         return self._link.peer_id if self._link is not None else None
 
     @property
@@ -233,12 +230,8 @@ class MeteredPeer(Client[RoomLink]):
     @property
     def remote_peers(self) -> list[RemotePeer]:
         """The other members that are there."""
-        return [self._remote(member) for member in self._link.present] if self._link else []
-
-    def _remote(self, member: Member) -> RemotePeer:
-        # (It has a handle from its PeerJoined on.)
-        remote: RemotePeer = member.handle.remote(self, member)
-        return remote
+        present = self._link.roster.present if self._link is not None else ()
+        return [remote_peer(self, member) for member in present]
 
     def wait_for_peer(
         self, peer_id: str | None = None, *, timeout: float | None = None
@@ -263,16 +256,16 @@ class MeteredPeer(Client[RoomLink]):
         what = "wait_for_peer" if peer_id is None else f"wait_for_peer({peer_id!r})"
         with self._hub.queue((PeerJoined, StateChange, ServerError)) as events:
             while True:
-                for member in link.present:
-                    if peer_id in (None, member.id) and member.handle is not None:
-                        return self._remote(member)
-                if link.blind is not None:
-                    raise fresh(link.blind)
+                for member in link.roster.present:
+                    if peer_id in (None, member.id):
+                        return remote_peer(self, member)
+                if link.roster.list_error is not None:
+                    raise fresh(link.roster.list_error)
                 try:
                     events.get(timeout=deadline.left())
                 except MeteredTimeoutError:
                     raise MeteredTimeoutError(
-                        f"{what}: nobody came within {deadline}; {len(link.present)} other "
+                        f"{what}: nobody came within {deadline}; {len(link.roster.present)} other "
                         f"members are in {link.channel!r}"
                     ) from None
 
@@ -457,7 +450,7 @@ class MeteredPeer(Client[RoomLink]):
                 self._check_metadata(local)
             self._tracks.update((local.source, local) for local in new)
             if new:
-                self._start().post(link.add_tracks, new)
+                self._start().post(link.our_tracks.add, new)
         self._call(link.settled, deadline=deadline, what="add tracks")
 
     def _check_metadata(self, track: LocalTrack) -> None:
@@ -487,7 +480,7 @@ class MeteredPeer(Client[RoomLink]):
         with self._adding:
             gone = [local for t in tracks if (local := self._tracks.pop(t, None)) is not None]
             if gone and self._link is not None:
-                self._start().post(self._link.remove_tracks, gone)
+                self._start().post(self._link.our_tracks.remove, gone)
         if gone and self._link is not None:
             self._call(self._link.settled, deadline=deadline, what="remove tracks")
 
@@ -537,5 +530,5 @@ class MeteredPeer(Client[RoomLink]):
                     )
                 replacement = self._tracks[track] = known.successor(track)
             del self._tracks[old]
-            self._start().post(link.replace_track, known, replacement)
+            self._start().post(link.our_tracks.replace, known, replacement)
         self._call(link.settled, deadline=deadline, what="replace a track")

@@ -1,44 +1,48 @@
-"""Another member of a room, and how what it does reaches the user."""
+"""Another member of a room, for code that blocks."""
 
 from __future__ import annotations
 
-import threading
-import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
 
-from aiortc import RTCDataChannel, RTCPeerConnection
+from aiortc import RTCPeerConnection
 
+from metered_sync._member_objects import MemberObjects
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.dispatch import EventHub, Observable
 from metered_sync.data_channel import DataChannel
 from metered_sync.engine.rooms.connection_owner import State
-from metered_sync.engine.rooms.link import Member
-from metered_sync.engine.webrtc.incoming import IncomingTrack
+from metered_sync.engine.rooms.link import RoomLink
+from metered_sync.engine.rooms.member import Member
 from metered_sync.errors import ClosedError, MeteredTimeoutError, fresh
-from metered_sync.events import (
-    DataChannelOpened,
-    Event,
-    NegotiationError,
-    PeerJoined,
-    PeerLeft,
-    StateChange,
-    StreamAdded,
-    StreamRemoved,
-    Track,
-)
 from metered_sync.media.tracks.stream import MediaStream
 from metered_sync.media.tracks.track import RemoteTrack
 from metered_sync.options import DuringOutage
 from metered_sync.wire.data_channels import channel_options, check_label
+from metered_sync.wire.events import Event, NegotiationError, StateChange
 
-if TYPE_CHECKING:
-    from metered_sync.peer import MeteredPeer
-
-__all__ = ["RemotePeer", "Sink"]
+__all__ = ["LocalPeer", "RemotePeer"]
 
 T = TypeVar("T")
+
+
+class LocalPeer(Protocol):
+    """The peer of this process, as far as its remote peers need it."""
+
+    _hub: EventHub
+    _link: RoomLink | None
+    _timeout: float
+
+    def _deadline(self, timeout: float | None) -> Deadline: ...
+
+    def _call(
+        self, function: Callable[..., Awaitable[T]], *args: Any, deadline: Deadline, what: str
+    ) -> T: ...
+
+    def send_to(
+        self, peer_id: str, data: Any, *, during_outage: DuringOutage, timeout: float | None
+    ) -> None: ...
 
 
 class RemotePeer(Observable):
@@ -48,15 +52,15 @@ class RemotePeer(Observable):
     their readers.
     """
 
-    def __init__(self, peer: MeteredPeer, member: Member, handle: _Handle) -> None:
+    def __init__(self, peer: LocalPeer, member: Member, objects: MemberObjects) -> None:
         self._peer = peer  # must not be collected while somebody uses this
         self._member = member
-        self._handle = handle
-        self._hub = handle.hub
+        self._objects = objects
+        self._hub = objects.hub
         self._born = guard.generation()
 
     def __repr__(self) -> str:
-        tracks = len(self._member.connection.tracks)
+        tracks = len(self._member.media.tracks)
         return f"<RemotePeer {self.id!r}: {self.state}, {tracks} tracks>"
 
     # --- what is known ---
@@ -79,21 +83,18 @@ class RemotePeer(Observable):
 
     @property
     def tracks(self) -> list[RemoteTrack]:
-        """What it sends now."""
+        """The tracks that it sends now."""
         if self.state == "closed":
             return []
-        return [
-            self._handle.track(self, self._member, incoming)
-            for incoming in self._member.connection.tracks
-        ]
+        return [self._objects.track(self, incoming) for incoming in self._member.media.tracks]
 
     @property
     def streams(self) -> list[MediaStream]:
-        """The same, grouped by its streams."""
+        """The tracks that it sends now, grouped by its streams."""
         streams: dict[str, MediaStream] = {}
         for track in self.tracks:
             if track.stream_id is not None and track.stream_id not in streams:
-                streams[track.stream_id] = self._handle.stream(self, self._member, track.stream_id)
+                streams[track.stream_id] = self._objects.stream(self, track.stream_id)
         return list(streams.values())
 
     @property
@@ -103,7 +104,7 @@ class RemotePeer(Observable):
         One that it opens is here before its ``DataChannelOpened``, and may be read from at
         any time: what has come waits in it.
         """
-        return self._handle.channels("open")
+        return self._objects.channels("open")
 
     @property
     def pc(self) -> RTCPeerConnection:
@@ -111,7 +112,7 @@ class RemotePeer(Observable):
 
         Another one after each :class:`~metered_sync.ConnectionReset`.
         """
-        return self._member.connection.pc
+        return self._member.media.pc
 
     # --- waiting ---
 
@@ -122,7 +123,7 @@ class RemotePeer(Observable):
         stream_id: str | None = None,
         timeout: float | None = None,
     ) -> RemoteTrack:
-        """Wait until it sends a track, and return it; the first one that fits.
+        """Wait for a track that it sends; return the first one that fits.
 
         Args:
             kind: ``"audio"`` or ``"video"``; ``None`` takes either.
@@ -161,7 +162,7 @@ class RemotePeer(Observable):
     def _wait(self, find: Callable[[], T | None], what: str, timeout: float | None) -> T:
         deadline = Deadline.of(timeout)
         guard.check_blocking(self._born, what)
-        with self._hub.queue((Track, StateChange, NegotiationError)) as events:
+        with self._hub.queue((Event,)) as events:
             while True:
                 found = find()
                 if found is not None:
@@ -241,11 +242,11 @@ class RemotePeer(Observable):
         async def create() -> DataChannel:  # wrapped at once, before anything can arrive
             if self.state == "closed":
                 raise self._gone(what)
-            raw = self._member.connection.create_channel(label, **options)
+            raw = self._member.media.create_channel(label, **options)
             channel = DataChannel(raw, timeout=self._peer._timeout, _owner=self)
-            return self._handle.note(channel, theirs=False)
+            return self._objects.note_channel(channel, theirs=False)
 
-        connection = self._member.connection
+        connection = self._member.media
         while True:
             generations = connection.generations
             channel = self._peer._call(create, deadline=deadline, what=what)
@@ -293,152 +294,5 @@ class RemotePeer(Observable):
             ``bitrate`` (bits per second since the last call).
         """
         return self._peer._call(
-            self._member.connection.stats, deadline=self._peer._deadline(timeout), what="stats"
+            self._member.media.stats, deadline=self._peer._deadline(timeout), what="stats"
         )
-
-
-class _Handle:
-    """What the face keeps of one member, on the engine's side: nothing that keeps a user's alive.
-
-    Callbacks registered on a :class:`RemotePeer` do, through its hub.
-    """
-
-    def __init__(self, label: str) -> None:
-        self.hub = EventHub(label)
-        self._lock = threading.Lock()  # guards what follows
-        self._remote: weakref.ref[RemotePeer] | None = None
-        self._tracks: weakref.WeakKeyDictionary[IncomingTrack, weakref.ref[RemoteTrack]]
-        self._tracks = weakref.WeakKeyDictionary()
-        self._streams: weakref.WeakValueDictionary[str, MediaStream]
-        self._streams = weakref.WeakValueDictionary()
-        self._channels: tuple[Callable[[], DataChannel | None], ...] = ()
-        """What gives them; replaced on the loop, not changed."""
-
-    def channels(self, *states: str) -> list[DataChannel]:
-        """Return those in one of these states."""
-        found = (get() for get in self._channels)
-        return [one for one in found if one is not None and one.state in states]
-
-    def note(self, channel: DataChannel, *, theirs: bool) -> DataChannel:
-        """Take note of a new channel.
-
-        One that the other side has opened is kept for as long as it is open: its messages
-        wait there from now on, whether and whenever somebody takes it.
-        """
-        used = self.channels("connecting", "open", "closing")
-        kept = (get for get in self._channels if get() in used)
-        self._channels = (*kept, (lambda: channel) if theirs else weakref.ref(channel))
-        return channel
-
-    def remote(self, peer: MeteredPeer, member: Member) -> RemotePeer:
-        """Return the one object for this member."""
-        with self._lock:
-            remote = self._remote() if self._remote is not None else None
-            if remote is None:
-                remote = RemotePeer(peer, member, self)
-                self._remote = weakref.ref(remote)
-            return remote
-
-    def track(self, remote: RemotePeer, member: Member, incoming: IncomingTrack) -> RemoteTrack:
-        """Return the one object for a track."""
-        with self._lock:
-            track = self._shown(incoming)
-            if track is None:
-                track = RemoteTrack(incoming, remote)
-                self._tracks[incoming] = weakref.ref(track)
-        track.metadata = member.metadata_of(incoming)
-        return track
-
-    def _shown(self, incoming: IncomingTrack) -> RemoteTrack | None:
-        ref = self._tracks.get(incoming)
-        return ref() if ref is not None else None
-
-    def note_metadata(self, member: Member) -> None:
-        """Pass on what has become known about tracks that somebody holds."""
-        for incoming in member.connection.tracks:
-            with self._lock:
-                track = self._shown(incoming)
-            if track is not None:
-                track.metadata = member.metadata_of(incoming)
-
-    def stream(self, remote: RemotePeer, member: Member, stream_id: str) -> MediaStream:
-        """Return the object for a stream, with the tracks it has now."""
-        tracks = [
-            self.track(remote, member, incoming)
-            for incoming in member.connection.tracks
-            if incoming.stream_id == stream_id
-        ]
-        with self._lock:
-            stream = self._streams.get(stream_id)
-            if stream is None:
-                stream = self._streams[stream_id] = MediaStream(id=stream_id)
-            for track in stream.tracks:
-                if track not in tracks:
-                    stream.remove_track(track)
-            for track in tracks:
-                stream.add_track(track)
-            return stream
-
-
-class Sink:
-    """Turns what happens in a room into events. On the loop; blocks nowhere.
-
-    It belongs to the engine's side, so it holds the user's object weakly.
-    """
-
-    def __init__(self, peer: MeteredPeer) -> None:
-        self._peer = weakref.ref(peer)
-        self.emit, self.end = peer._hub.emit, peer._hub.end
-
-    def _of(self, member: Member) -> tuple[_Handle, RemotePeer | None]:
-        if member.handle is None:
-            member.handle = _Handle(f"peer {member.id!r}")
-        peer = self._peer()
-        return member.handle, member.handle.remote(peer, member) if peer is not None else None
-
-    def peer_joined(self, member: Member) -> None:
-        _, remote = self._of(member)
-        if remote is not None:
-            self.emit(PeerJoined(remote))
-
-    def peer_left(self, member: Member) -> None:
-        _, remote = self._of(member)
-        if remote is not None:
-            self.emit(PeerLeft(remote))
-
-    def peer_event(self, member: Member, event: Event) -> None:
-        self._of(member)[0].hub.emit(event)
-
-    def peer_ended(self, member: Member, error: BaseException | None) -> None:
-        self._of(member)[0].hub.end(error)
-
-    def track(self, member: Member, track: IncomingTrack) -> None:
-        handle, remote = self._of(member)
-        if remote is None:
-            return
-        shown = handle.track(remote, member, track)
-        streams: tuple[MediaStream, ...] = ()
-        new = False
-        if track.stream_id is not None:
-            new = track.stream_id not in member.streams
-            member.streams.add(track.stream_id)
-            streams = (handle.stream(remote, member, track.stream_id),)
-        handle.hub.emit(Track(shown, streams, shown.metadata))
-        if new:
-            handle.hub.emit(StreamAdded(streams[0], shown.metadata))
-
-    def track_gone(self, member: Member, track: IncomingTrack) -> None:
-        handle, remote = self._of(member)
-        if remote is None or track.stream_id is None:
-            return
-        left = {other.stream_id for other in member.connection.tracks}
-        if track.stream_id in member.streams - left:
-            member.streams.discard(track.stream_id)
-            handle.hub.emit(StreamRemoved(handle.stream(remote, member, track.stream_id)))
-
-    def metadata(self, member: Member) -> None:
-        self._of(member)[0].note_metadata(member)
-
-    def channel(self, member: Member, raw: RTCDataChannel) -> None:
-        handle, _ = self._of(member)
-        handle.hub.emit(DataChannelOpened(handle.note(DataChannel(raw), theirs=True)))

@@ -32,9 +32,9 @@ WINGS = (
 )
 """The floors inside the engine."""
 FACE_FOLDERS = {"media"}
-CIRCLES = ({"metered_sync.events", "metered_sync.remote_peer"},)
+CIRCLES: tuple[set[str], ...] = ()
 """Circles that are accepted: for types only."""
-KNOWN_CIRCLES: tuple[set[str], ...] = ({"data_channel", "events", "peer", "remote_peer"},)
+KNOWN_CIRCLES: tuple[set[str], ...] = ()
 """Circles that are still to be cut."""
 KNOWN_PRIVATE = (
     "metered_sync.data_channel imports EventHub, Observable, _Callback of "

@@ -327,7 +327,7 @@ def child():
         with mine.wait_for_peer(timeout=10).create_data_channel("y", timeout=20) as own:
             own.send("1")
 from metered_sync.testing import ToneSource
-with one._link.members[two.peer_id].handle._lock:   # as if another thread were at it
+with one._link.roster.members[two.peer_id].objects._lock:   # as if another thread were at it
     assert in_child(child) == 0
 for _ in range(5):
     frames.get(timeout=10)
@@ -509,7 +509,7 @@ def test_no_secret_is_shown(log: io.StringIO) -> None:
             with pytest.raises(MeteredTimeoutError) as late:
                 there.track("audio", timeout=0.05)
             output += [repr(one), repr(there), repr(track), repr(one._link), repr(one._options)]
-            output += [repr(there._member), repr(there._member.connection), repr(late.value)]
+            output += [repr(there._member), repr(there._member.media), repr(late.value)]
             output += [json.dumps(there.stats(), default=repr)]
             pc: Any = there.pc
             passwords = [

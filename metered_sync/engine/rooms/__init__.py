@@ -1,7 +1,11 @@
 """Rooms on the engine: the members of one channel, and a media connection to each.
 
 ================ =======================================================================
-link             the room: joining, members coming and going, its tracks
+link             the room: joining one channel, following its life, leaving
+roster           who is there: presence, lists of members, messages that come early
+member           one other member, and what happens on the connection to it
+our_tracks       the tracks that are sent, and what members have been told about them
+direct_messages  send direct messages to members; whether that is permitted
 connection       the media connection to one member, over all its peer connections
 connection_owner what a connection tells the member that it belongs to, and asks of it
 generation       one peer connection to a member

@@ -29,7 +29,7 @@ from aiortc import RTCDataChannel, RTCPeerConnection
 
 from metered_sync.engine.rooms.connection_owner import Owner, State
 from metered_sync.engine.rooms.generation import Generation, SupersededError
-from metered_sync.engine.rooms.received_tracks import Arrivals
+from metered_sync.engine.rooms.received_tracks import ReceivedTracks
 from metered_sync.engine.rooms.schedule import NEVER, Agenda, now
 from metered_sync.engine.rooms.sdp_pins import Pins
 from metered_sync.engine.rooms.sdp_repair import Repaired, repair
@@ -79,7 +79,7 @@ class RemoteConnection:
         self._relay_only = relay_only
         self._sections = Sections()
         self._pins = Pins()
-        self._arrivals = Arrivals(owner.on_track, owner.on_track_gone)
+        self._received = ReceivedTracks(owner.on_track, owner.on_track_gone)
         self._inbox = Inbox(label)
         self._agenda = Agenda(timings)
         self._was_connected = False
@@ -108,7 +108,7 @@ class RemoteConnection:
     @property
     def tracks(self) -> tuple[IncomingTrack, ...]:
         """What the peer sends."""
-        return self._arrivals.tracks
+        return self._received.tracks
 
     def set_tracks(self, tracks: Sequence[LocalTrack]) -> None:
         """Say what is to be sent: all of it, in order."""
@@ -170,7 +170,7 @@ class RemoteConnection:
         if self.state != "closed":
             self._change_state("closed")
             self._sections.release()
-            self._arrivals.end()
+            self._received.end()
             self._dispose(self._generation, quiet=quiet)
             self._wake.set()
         if pending := {self._main, *self._background} - {asyncio.current_task()}:
@@ -399,7 +399,7 @@ class RemoteConnection:
         """See which tracks the other side sends now."""
         generation = self._generation
         assert generation.remote is not None
-        if not self._arrivals.update(generation.remote, generation.pc.getTransceivers()):
+        if not self._received.update(generation.remote, generation.pc.getTransceivers()):
             self._replace(replay=True)
 
     def _take_candidate(self, signal: Candidate | EndOfCandidates) -> None:
@@ -439,7 +439,7 @@ class RemoteConnection:
         """Begin a new generation."""
         old = self._generation
         self._sections.renew()
-        self._arrivals.carry()
+        self._received.carry()
         self._generation = self._make()
         # Quietly, lest a peer that is about to hear of the new one takes it for the end.
         self._dispose(old, quiet=True)

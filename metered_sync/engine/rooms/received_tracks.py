@@ -1,4 +1,4 @@
-"""The tracks that a peer sends us, over all generations of its connection.
+"""Keep the tracks that a peer sends us over all generations of its connection.
 
 aiortc (1.14 to 1.16) says once that a section has a track, and nothing when the other
 side stops sending in it, or begins again. So each remote description is compared with the
@@ -17,14 +17,14 @@ from aiortc import RTCRtpTransceiver
 from metered_sync.engine.rooms.sdp_repair import Repaired, Sender, senders
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 
-__all__ = ["Arrivals"]
+__all__ = ["ReceivedTracks"]
 
-MAX_KNOWN = 256
-"""Tracks remembered that are not sent at present: who was told of one may get it again."""
+MAX_ABSENT = 256
+"""How many tracks that are not sent at present are remembered: they may be sent again."""
 
 
 @dataclass(eq=False)
-class _Arrival:
+class _PresentTrack:
     """A track that is being sent."""
 
     incoming: IncomingTrack
@@ -33,8 +33,8 @@ class _Arrival:
     taking: asyncio.Task[None]
 
 
-class Arrivals:
-    """What arrives from one peer."""
+class ReceivedTracks:
+    """The tracks that one peer sends."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Arrivals:
     ) -> None:
         self._on_track = on_track
         self._on_gone = on_gone
-        self._present: dict[str, _Arrival] = {}
+        self._present: dict[str, _PresentTrack] = {}
         """By mid, on the present generation."""
         self._carried: list[IncomingTrack] = []
         """Present on the last generation, and not found yet on this one."""
@@ -51,14 +51,14 @@ class Arrivals:
 
     @property
     def tracks(self) -> tuple[IncomingTrack, ...]:
-        """What the peer sends, as far as is known."""
-        return (*(arrival.incoming for arrival in self._present.values()), *self._carried)
+        """The tracks that the peer sends, as far as is known."""
+        return (*(received.incoming for received in self._present.values()), *self._carried)
 
     def carry(self) -> None:
         """Begin a new generation."""
-        for arrival in self._present.values():
-            arrival.taking.cancel()
-            self._carried.append(arrival.incoming)
+        for received in self._present.values():
+            received.taking.cancel()
+            self._carried.append(received.incoming)
         self._present.clear()
 
     def update(self, remote: Repaired, transceivers: Iterable[RTCRtpTransceiver]) -> bool:
@@ -75,12 +75,12 @@ class Arrivals:
             if mid not in remote.rejected and mid in by_mid
         }
         gone = []
-        for mid, arrival in tuple(self._present.items()):
-            if _same(arrival.sender, found.get(mid)):
-                arrival.incoming.stream_id = found[mid].stream_id
-                arrival.sender = found[mid]
+        for mid, received in tuple(self._present.items()):
+            if _same(received.sender, found.get(mid)):
+                received.incoming.stream_id = found[mid].stream_id
+                received.sender = found[mid]
             else:
-                arrival.taking.cancel()
+                received.taking.cancel()
                 gone.append(self._present.pop(mid).incoming)
         candidates = [*self._carried, *gone, *self._absent]
         retransmissions = {
@@ -104,8 +104,8 @@ class Arrivals:
                     arrived.append((incoming, first))
         lost = [one for one in (*self._carried, *gone) if one in candidates]
         self._carried = []
-        self._absent = candidates[-MAX_KNOWN:]
-        for incoming in candidates[:-MAX_KNOWN]:
+        self._absent = candidates[-MAX_ABSENT:]
+        for incoming in candidates[:-MAX_ABSENT]:
             incoming.end()
         for incoming in lost:
             self._on_gone(incoming)
@@ -117,7 +117,7 @@ class Arrivals:
     def _recognise(
         self, sender: Sender, candidates: list[IncomingTrack], all_: set[Sender]
     ) -> IncomingTrack | None:
-        """Return the track that this is again, if it was there before."""
+        """Return the track of a sender, if it was there before."""
         for incoming in candidates:
             if incoming.kind == sender.kind and incoming.id == sender.track_id:
                 return incoming
@@ -146,12 +146,12 @@ class Arrivals:
         taking = asyncio.get_running_loop().create_task(
             incoming.run(receiver.track), name=f"{incoming.kind} track {incoming.id}"
         )
-        self._present[mid] = _Arrival(incoming, sender, transceiver, taking)
+        self._present[mid] = _PresentTrack(incoming, sender, transceiver, taking)
 
     def end(self) -> None:
         """End all tracks, for good."""
-        for arrival in self._present.values():
-            arrival.taking.cancel()
+        for received in self._present.values():
+            received.taking.cancel()
         for incoming in (*self.tracks, *self._absent):
             incoming.end()
 

@@ -1,4 +1,4 @@
-"""What a member has told about its tracks, and which of them each word is about.
+"""Match the metadata a member announced for its tracks with the tracks that arrive.
 
 Metadata comes ahead of its track, with the id that the track has at its sender. Most
 descriptions announce it under that id. Where they do not, there are three ways to find it:
@@ -22,83 +22,83 @@ from typing import Any
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.wire.signals import TrackMetadata
 
-__all__ = ["Told"]
+__all__ = ["AnnouncedMetadata"]
 
-MAX_TOLD = 512
-"""Tracks of one member whose metadata is kept."""
+MAX_ANNOUNCED = 512
+"""For how many tracks of one member metadata is kept."""
 
 
-class Told:
-    """One member's words about its tracks."""
+class AnnouncedMetadata:
+    """The metadata that one member has announced for its tracks."""
 
     def __init__(self) -> None:
-        self._told: dict[str, TrackMetadata] = {}
-        self._fresh: dict[str, None] = {}
-        """The ids that came bare since tracks last came."""
-        self._meant: weakref.WeakKeyDictionary[IncomingTrack, str] = weakref.WeakKeyDictionary()
-        """The id under which a track was told, where it was announced under another."""
+        self._by_id: dict[str, TrackMetadata] = {}
+        self._bare: dict[str, None] = {}
+        """The ids that came without a stream since tracks last came."""
+        self._names: weakref.WeakKeyDictionary[IncomingTrack, str] = weakref.WeakKeyDictionary()
+        """The id under which a track's metadata came, where it was announced under another."""
         self._seen: weakref.WeakSet[IncomingTrack] = weakref.WeakSet()
-        """Tracks that have come, and are still there."""
+        """The tracks that have come, and are still there."""
         self._taken_back: TrackMetadata | None = None
-        """What the latest word has taken back."""
+        """The metadata that the latest announcement has taken back."""
 
     def __len__(self) -> int:
-        return len(self._told)
+        return len(self._by_id)
 
-    def note(self, word: TrackMetadata, tracks: Sequence[IncomingTrack]) -> None:
+    def note(self, announced: TrackMetadata, tracks: Sequence[IncomingTrack]) -> None:
         """Keep a track's metadata for when the track is there; or forget it.
 
         ``tracks`` are those that are there.
         """
-        before = self._forget(word.track_id)
+        before = self._forget(announced.track_id)
         taken_back, self._taken_back = self._taken_back, None
-        if word.metadata is None:
+        if announced.metadata is None:
             self._taken_back = before
             return
-        self._told[word.track_id] = word
-        while len(self._told) > MAX_TOLD:
-            self._forget(next(iter(self._told)))
-        if before is None and taken_back is not None and taken_back.metadata == word.metadata:
+        self._by_id[announced.track_id] = announced
+        while len(self._by_id) > MAX_ANNOUNCED:
+            self._forget(next(iter(self._by_id)))
+        if before is None and taken_back and taken_back.metadata == announced.metadata:
             for track in tracks:
-                if self._id(track) == taken_back.track_id:
-                    self._meant[track] = word.track_id
-        if word.stream_id is None and word.kind is None:
-            self._fresh[word.track_id] = None
+                if self._name(track) == taken_back.track_id:
+                    self._names[track] = announced.track_id
+        if announced.stream_id is None and announced.kind is None:
+            self._bare[announced.track_id] = None
 
     def _forget(self, track_id: str) -> TrackMetadata | None:
-        self._fresh.pop(track_id, None)
-        return self._told.pop(track_id, None)
+        self._bare.pop(track_id, None)
+        return self._by_id.pop(track_id, None)
 
-    def come(self, tracks: Sequence[IncomingTrack]) -> None:
-        """Find out what was told about tracks that were not there before."""
-        named = {self._id(track) for track in tracks}
-        unclaimed = [track_id for track_id in self._fresh if track_id not in named]
+    def match(self, tracks: Sequence[IncomingTrack]) -> None:
+        """Find the metadata of tracks that were not there before; ``tracks`` are all of them."""
+        named = {self._name(track) for track in tracks}
+        unclaimed = [track_id for track_id in self._bare if track_id not in named]
         new = [track for track in tracks if track not in self._seen]
-        self._fresh.clear()
+        self._bare.clear()
         self._seen.update(new)
         nameless = [track for track in new if self.of(track, tracks) is None]
-        said = [self._told[track_id].metadata for track_id in unclaimed]
-        if len(nameless) == len(unclaimed) and all(one == said[0] for one in said):
-            self._meant.update(zip(nameless, unclaimed, strict=True))
+        found = [self._by_id[track_id].metadata for track_id in unclaimed]
+        if len(nameless) == len(unclaimed) and all(one == found[0] for one in found):
+            self._names.update(zip(nameless, unclaimed, strict=True))
 
-    def gone(self, track: IncomingTrack) -> None:
+    def track_gone(self, track: IncomingTrack) -> None:
         """Note that a track is not there any more; it may come again."""
         self._seen.discard(track)
 
     def of(self, track: IncomingTrack, tracks: Sequence[IncomingTrack]) -> dict[str, Any] | None:
         """Return a track's metadata, as far as it is known."""
-        word = self._told.get(track.id) or self._told.get(self._id(track))
-        if word is not None:
-            return word.metadata
-        others = {self._id(other) for other in tracks}
-        said = [
+        announced = self._by_id.get(track.id) or self._by_id.get(self._name(track))
+        if announced is not None:
+            return announced.metadata
+        others = {self._name(other) for other in tracks}
+        found = [
             one.metadata
-            for one in self._told.values()
+            for one in self._by_id.values()
             if one.stream_id is not None
             and (one.stream_id, one.kind) == (track.stream_id, track.kind)
             and one.track_id not in others
         ]
-        return said[0] if said and all(one == said[0] for one in said) else None
+        return found[0] if found and all(one == found[0] for one in found) else None
 
-    def _id(self, track: IncomingTrack) -> str:
-        return self._meant.get(track, track.id)
+    def _name(self, track: IncomingTrack) -> str:
+        return self._names.get(track, track.id)

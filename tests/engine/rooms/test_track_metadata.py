@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from metered_sync.engine.rooms.track_metadata import MAX_TOLD, Told
+from metered_sync.engine.rooms.track_metadata import MAX_ANNOUNCED, AnnouncedMetadata
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.wire.signals import TrackMetadata
 
@@ -15,22 +15,22 @@ class Member:
     """What a member tells and sends."""
 
     def __init__(self) -> None:
-        self.told = Told()
+        self.announced = AnnouncedMetadata()
         self.tracks: list[IncomingTrack] = []
 
     def tells(self, *ids: str, metadata: dict[str, Any] | None = CAMERA, **more: str) -> None:
         for track_id in ids:
-            self.told.note(TrackMetadata(track_id, metadata, **more), self.tracks)
+            self.announced.note(TrackMetadata(track_id, metadata, **more), self.tracks)
 
     def sends(self, *ids: str, stream_id: str | None = None) -> list[dict[str, Any] | None]:
         """Have tracks come in one description; return what is known about each."""
         new = [IncomingTrack("video", id=track_id, stream_id=stream_id) for track_id in ids]
         self.tracks += new
-        self.told.come(self.tracks)
+        self.announced.match(self.tracks)
         return self.knows(*new)
 
     def knows(self, *tracks: IncomingTrack) -> list[dict[str, Any] | None]:
-        return [self.told.of(track, self.tracks) for track in tracks or self.tracks]
+        return [self.announced.of(track, self.tracks) for track in tracks or self.tracks]
 
 
 def test_by_id_and_by_stream() -> None:
@@ -99,16 +99,16 @@ def test_a_track_that_goes_and_comes_again() -> None:
     assert member.sends("x") == [CAMERA]
     (track,) = member.tracks
     member.tracks = []
-    member.told.gone(track)
+    member.announced.track_gone(track)
     member.tells("a", metadata=None)
     member.tells("a", metadata=SCREEN)
     member.tracks = [track]
-    member.told.come(member.tracks)
+    member.announced.match(member.tracks)
     assert member.knows() == [SCREEN]
 
 
 def test_it_is_bounded() -> None:
     member = Member()
-    member.tells(*(f"{n}" for n in range(MAX_TOLD + 5)))
-    assert len(member.told) == len(member.told._fresh) == MAX_TOLD
-    assert member.sends("0", f"{MAX_TOLD}") == [None, CAMERA]
+    member.tells(*(f"{n}" for n in range(MAX_ANNOUNCED + 5)))
+    assert len(member.announced) == len(member.announced._bare) == MAX_ANNOUNCED
+    assert member.sends("0", f"{MAX_ANNOUNCED}") == [None, CAMERA]

@@ -314,7 +314,7 @@ def test_tracks_that_cannot_be_added(shared_cloud: LocalCloud, room: str) -> Non
             with pytest.raises(kind, match=match):
                 call()
         link: Any = ann._link
-        assert [track.source for track in link.tracks] == [one.video]
+        assert [track.source for track in link.our_tracks.tracks] == [one.video]
 
 
 def test_no_track_is_replaced_while_reconnecting(cloud: LocalCloud, room: str) -> None:
@@ -344,7 +344,7 @@ def test_how_a_track_is_encoded_and_that_it_is_done_once(
             track = one.wait_for_peer("ann", timeout=5).track("video", timeout=20)
             assert track.read(timeout=20).any()
         link: Any = ann._link
-        (local,) = link.tracks
+        (local,) = link.our_tracks.tracks
         (encoder,) = local._encoders.values()
         assert (encoder.codec, encoder.bitrate, encoder.takers) == ("h264", 200_000, 2)
         frames = track.frames(mode="fifo")
@@ -363,10 +363,10 @@ def test_replacing_a_track_by_itself_or_by_one_that_is_sent(
         with pytest.raises(MeteredPeerStateError, match="already"):
             ann.replace_track(one.video, two.video)
         link: Any = ann._link
-        assert [track.source for track in link.tracks] == [one.video, two.video]
+        assert [track.source for track in link.our_tracks.tracks] == [one.video, two.video]
         ann.remove_track(one.video)
         ann.replace_track(two.video, None)
-        assert link.tracks == []
+        assert link.our_tracks.tracks == ()
         assert not ann._tracks
 
 
@@ -384,7 +384,7 @@ def test_edits_without_time_are_made_all_the_same(shared_cloud: LocalCloud, room
                     edit()
                 except TimeoutError:
                     pass
-                wait_until(lambda left=left: [t.source for t in link.tracks] == left)
+                wait_until(lambda left=left: [t.source for t in link.our_tracks.tracks] == left)
 
 
 def test_a_removed_track_is_not_sent_to_those_who_come_later(
@@ -404,7 +404,7 @@ def test_a_removed_track_is_not_sent_to_those_who_come_later(
         there = bob.wait_for_peer(timeout=5)
         assert there.track("video", timeout=20).read(timeout=20).shape == (240, 320, 3)
         assert len(there.tracks) == 1
-        assert not there._member.told
+        assert not there._member.announced
 
 
 def test_tracks_added_while_reconnecting_arrive(cloud: LocalCloud, room: str) -> None:
@@ -456,7 +456,7 @@ def test_a_data_channel_survives_a_new_generation_while_it_opens(
         ann.join(room)
         bob.join(room)
         there = ann.wait_for_peer(timeout=5)  # ann is the polite one: she waits before she offers
-        connection: Any = there._member.connection
+        connection: Any = there._member.media
         engine: Any = ann._engine
         timer = threading.Timer(
             0.2, lambda: engine.post(lambda: connection.rebuild(local_id="ann"))

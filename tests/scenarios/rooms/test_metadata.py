@@ -49,7 +49,7 @@ def test_a_replaced_track_keeps_its_metadata(cloud: LocalCloud, room: str) -> No
         assert track.metadata == {"role": "camera"}
         ann.remove_track(two.video)
         wait_until(lambda: not there.tracks, 20)
-        assert not there._member.told
+        assert not there._member.announced
 
 
 def test_what_others_are_told_of_a_replaced_track() -> None:

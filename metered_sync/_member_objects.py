@@ -1,0 +1,113 @@
+"""Keep one object each for a member of a room, its tracks, its streams and its data channels.
+
+Both threads use it: the loop, where events are made, and callers. It belongs to the engine's
+side, so it holds weakly what a user may hold.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from metered_sync.bridge.dispatch import EventHub
+from metered_sync.data_channel import DataChannel
+from metered_sync.engine.rooms.member import Member
+from metered_sync.engine.webrtc.incoming import IncomingTrack
+from metered_sync.media.tracks.stream import MediaStream
+from metered_sync.media.tracks.track import RemoteTrack
+
+__all__ = ["MemberObjects"]
+
+R = TypeVar("R")
+
+
+class MemberObjects:
+    """The objects that the face has made of one member.
+
+    Callbacks registered on its remote peer keep that alive, through the hub.
+    """
+
+    def __init__(self, member: Member) -> None:
+        self.hub = EventHub(f"peer {member.id!r}")
+        self.streams_told: set[str] = set()
+        """Ids of the streams of which a ``StreamAdded`` has told."""
+        self._member = member
+        self._lock = threading.Lock()  # guards what follows, for callers and the loop
+        self._remote: weakref.ref[Any] | None = None
+        self._tracks: weakref.WeakKeyDictionary[IncomingTrack, weakref.ref[RemoteTrack]]
+        self._tracks = weakref.WeakKeyDictionary()
+        self._streams: weakref.WeakValueDictionary[str, MediaStream]
+        self._streams = weakref.WeakValueDictionary()
+        self._channels: tuple[Callable[[], DataChannel | None], ...] = ()
+        """References to the channels; replaced on the loop, not changed."""
+
+    def remote(self, make: Callable[[], R]) -> R:
+        """Return the one remote peer of this member, made if need be."""
+        with self._lock:
+            remote: R | None = self._remote() if self._remote is not None else None
+            if remote is None:
+                remote = make()
+                self._remote = weakref.ref(remote)
+            return remote
+
+    # --- tracks and streams ---
+
+    def track(self, remote: object, incoming: IncomingTrack) -> RemoteTrack:
+        """Return the one object for a track."""
+        with self._lock:
+            track = self._shown(incoming)
+            if track is None:
+                track = RemoteTrack(incoming, remote)
+                self._tracks[incoming] = weakref.ref(track)
+        track.metadata = self._member.metadata_of(incoming)
+        return track
+
+    def _shown(self, incoming: IncomingTrack) -> RemoteTrack | None:
+        ref = self._tracks.get(incoming)
+        return ref() if ref is not None else None
+
+    def update_metadata(self) -> None:
+        """Pass on what has become known about tracks that somebody holds."""
+        for incoming in self._member.media.tracks:
+            with self._lock:
+                track = self._shown(incoming)
+            if track is not None:
+                track.metadata = self._member.metadata_of(incoming)
+
+    def stream(self, remote: object, stream_id: str) -> MediaStream:
+        """Return the one object for a stream, with the tracks it has now."""
+        tracks = [
+            self.track(remote, incoming)
+            for incoming in self._member.media.tracks
+            if incoming.stream_id == stream_id
+        ]
+        with self._lock:
+            stream = self._streams.get(stream_id)
+            if stream is None:
+                stream = self._streams[stream_id] = MediaStream(id=stream_id)
+            for track in stream.tracks:
+                if track not in tracks:
+                    stream.remove_track(track)
+            for track in tracks:
+                stream.add_track(track)
+            return stream
+
+    # --- data channels ---
+
+    def channels(self, *states: str) -> list[DataChannel]:
+        """Return the channels in one of these states, oldest first."""
+        found = (get() for get in self._channels)
+        return [one for one in found if one is not None and one.state in states]
+
+    def note_channel(self, channel: DataChannel, *, theirs: bool) -> DataChannel:
+        """Take note of a new channel.
+
+        One that the other side has opened is kept for as long as it is open: its messages
+        wait there from now on, whether and whenever somebody takes it.
+        """
+        used = self.channels("connecting", "open", "closing")
+        kept = (get for get in self._channels if get() in used)
+        self._channels = (*kept, (lambda: channel) if theirs else weakref.ref(channel))
+        return channel

@@ -1,0 +1,109 @@
+"""Keep the tracks that are sent to a room, and what members have been told about them.
+
+A track's metadata travels as a direct message of its own, ahead of the offer that brings the
+track. It is told under the track's id. A track that replaces another goes on in the section of
+that one, and may be known by its id; so metadata is taken back only under ids that no track
+goes by any more.
+
+Everything here runs on the loop thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from metered_sync.engine.sending.local_track import LocalTrack
+from metered_sync.wire.signals import TrackMetadata, build_signal
+
+__all__ = ["OurTracks", "SentMetadata", "metadata_signal"]
+
+
+class TrackReceiver(Protocol):
+    """A member, as far as tracks are sent to it."""
+
+    def set_tracks(self, tracks: Sequence[LocalTrack]) -> None:
+        """Send these tracks, and no others."""
+
+    def replace_track(
+        self, old: LocalTrack, new: LocalTrack | None, tracks: Sequence[LocalTrack]
+    ) -> None:
+        """Send one track in the place of another; ``tracks`` are all of them."""
+
+
+class OurTracks:
+    """The tracks that are sent to every member of a room, those who come later included."""
+
+    def __init__(self, receivers: Callable[[], Iterable[TrackReceiver]]) -> None:
+        """Prepare; ``receivers`` returns the members that are there now."""
+        self.tracks: tuple[LocalTrack, ...] = ()
+        self._receivers = receivers
+        self._closed = False
+
+    def add(self, tracks: Sequence[LocalTrack]) -> None:
+        """Send further tracks."""
+        self._set((*self.tracks, *tracks))
+
+    def remove(self, tracks: Sequence[LocalTrack]) -> None:
+        """Stop sending tracks, and let go of their sources."""
+        if self._set([track for track in self.tracks if track not in tracks]):
+            for track in tracks:
+                track.close()
+
+    def _set(self, tracks: Iterable[LocalTrack]) -> bool:
+        if not self._closed:
+            self.tracks = tuple(tracks)
+            for receiver in self._receivers():
+                receiver.set_tracks(self.tracks)
+        return not self._closed
+
+    def replace(self, old: LocalTrack, new: LocalTrack | None) -> None:
+        """Send another track in the place of one, without negotiating anew."""
+        if self._closed:
+            return
+        index = self.tracks.index(old)
+        after = self.tracks[index + 1 :]
+        self.tracks = (*self.tracks[:index], *(() if new is None else (new,)), *after)
+        for receiver in self._receivers():
+            receiver.replace_track(old, new, self.tracks)
+        old.close()
+
+    def close(self) -> None:
+        """Let go of all sources, for good."""
+        self._closed = True
+        for track in self.tracks:
+            track.close()
+
+
+class SentMetadata:
+    """The metadata of our tracks that one member has been told."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, TrackMetadata] = {}
+
+    def update(self, tracks: Sequence[LocalTrack]) -> list[dict[str, Any]]:
+        """Return the signals that tell a member about our tracks what it does not know yet."""
+        used = {track_id for track in tracks for track_id in track.ids}
+        new = [TrackMetadata(track_id) for track_id in self._told if track_id not in used]
+        for word in new:
+            del self._told[word.track_id]
+        for track in tracks:
+            word = _metadata(track)
+            if word.metadata is not None and self._told.get(track.id) != word:
+                self._told[track.id] = word
+                new.append(word)
+        return [build_signal(word) for word in new]
+
+    def forget(self) -> None:
+        """Tell everything anew next time: the member may have lost it."""
+        self._told.clear()
+
+
+def _metadata(track: LocalTrack) -> TrackMetadata:
+    metadata = None if track.metadata is None else dict(track.metadata)
+    return TrackMetadata(track.id, metadata, track.stream_id, track.kind)
+
+
+def metadata_signal(track: LocalTrack) -> dict[str, Any]:
+    """Return the signal that tells a member a track's metadata."""
+    return build_signal(_metadata(track))
