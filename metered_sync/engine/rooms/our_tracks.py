@@ -79,7 +79,8 @@ class SentMetadata:
     """The metadata of our tracks that one member has been told."""
 
     def __init__(self) -> None:
-        self._told: dict[str, TrackMetadata] = {}
+        self._told: dict[str, TrackMetadata | None] = {}
+        """By id; ``None`` where the member may have lost it."""
 
     def update(self, tracks: Sequence[LocalTrack]) -> list[dict[str, Any]]:
         """Return the signals that tell a member about our tracks what it does not know yet."""
@@ -95,8 +96,8 @@ class SentMetadata:
         return [build_signal(word) for word in new]
 
     def forget(self) -> None:
-        """Tell everything anew next time: the member may have lost it."""
-        self._told.clear()
+        """Tell everything anew next time: the member may have lost it, or may not."""
+        self._told = dict.fromkeys(self._told)
 
 
 def _metadata(track: LocalTrack) -> TrackMetadata:

@@ -99,6 +99,11 @@ def test_metadata_is_told_again_to_a_member_that_was_away() -> None:
     told(sent, one)
     sent.forget()
     assert told(sent, one) == [(one.id, {"n": 1})]
+    two = one.successor(Video())
+    told(sent, two)
+    sent.forget()
+    assert told(sent, two) == [(two.id, {"n": 1})]
+    assert told(sent) == [(one.id, None), (two.id, None)]  # what it was told before counts, too
 
 
 def test_a_track_is_known_by_the_ids_of_those_it_replaced() -> None:
