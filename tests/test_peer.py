@@ -301,7 +301,7 @@ def test_a_data_channel_both_ways(shared_cloud: LocalCloud, room: str) -> None:
             theirs = opened.get(timeout=20).channel
             assert (theirs.label, channel.state) == ("chat", "open")
             assert [theirs.get(timeout=20) for _ in range(50)] == [f"{n}" for n in range(50)]
-            size = min(100_000, theirs._link.cap)  # (with aiortc 1.14 it is 65,536)
+            size = min(100_000, theirs._link.buffer.cap)  # (with aiortc 1.14 it is 65,536)
             theirs.send(bytes(size))
             assert channel.get(timeout=20) == bytes(size)
 
