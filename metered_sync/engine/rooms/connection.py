@@ -326,7 +326,7 @@ class RemoteConnection:
         if not over and self._is_stale(offer):
             return
         anew = over or generation.fragment not in ("", offer.fragment)
-        if anew or (crossing and not generation.roll_back()):
+        if anew or (crossing and not generation.roll_back(offer)):
             self._replace(replay=False)
         self._begin()
         try:
@@ -360,7 +360,7 @@ class RemoteConnection:
         return pc.connectionState in ("failed", "closed") or pc.signalingState == "closed"
 
     async def _answer(self, offer: Repaired) -> str:
-        fresh = not self._generation.negotiated
+        fresh = self._generation.fresh
         try:
             return await self._generation.take_offer(offer)
         except SupersededError:

@@ -97,6 +97,11 @@ class Generation:
         return "" if self.remote is None else self.remote.fragment
 
     @property
+    def fresh(self) -> bool:
+        """Whether we have not described ourselves on it."""
+        return self._version == 0
+
+    @property
     def has_candidates(self) -> bool:
         """Whether any usable ICE candidate of the other side has come."""
         return any(transport.getRemoteCandidates() for transport in ice.transports(self.pc))
@@ -139,22 +144,29 @@ class Generation:
             mids.append(slot.mid)
         return arrange(offer, order, mids)
 
-    def roll_back(self) -> bool:
+    def roll_back(self, offer: Repaired) -> bool:
         """Take our offer back, so that one of the other side can be taken.
 
-        aiortc (1.14 to 1.16) cannot; but all that an offer leaves behind, on a connection
-        that has been negotiated before, are its description, a state and its new sections.
+        aiortc (1.14 to 1.16) cannot; but all that an offer leaves behind are its description,
+        a state, its new sections and, where it was the first, the ICE role of who offers.
 
         Returns:
             Whether that was possible.
         """
+        if not (self.negotiated or self._sections.are_known_to(offer.original)):
+            return False
         pc: Any = self.pc
         change_state = getattr(pc, "_RTCPeerConnection__setSignalingState", None)
         pending = "_RTCPeerConnection__pendingLocalDescription"
-        if change_state is None or not hasattr(pc, pending) or not self.negotiated:
+        transports: list[Any] = ice.transports(self.pc)
+        can_yield = all(hasattr(transport, "_role_set") for transport in transports)
+        if change_state is None or not hasattr(pc, pending) or not can_yield:
             return False
         setattr(pc, pending, None)
         change_state("stable")
+        if not self.negotiated:
+            for transport in transports:
+                transport._role_set = False  # the other side's offer decides
         self._sections.withdraw(pc)
         self.offered = None
         return True
@@ -163,6 +175,7 @@ class Generation:
         """Take an offer of the other side, and return the text of our answer."""
         async with self._taking_turns():
             self._sections.forget_recycled(offer.original)
+            self._sections.place_withdrawn(offer.original, offer.rejected)
             await self._take("offer", offer)
             self._sections.place_offered()
             for transceiver in self.pc.getTransceivers():

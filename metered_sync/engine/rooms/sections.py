@@ -31,7 +31,7 @@ SENDING = ("sendrecv", "sendonly")
 CROWD = 32
 """Sections from which on a track with metadata, too, takes any that is free."""
 WITHDRAWN = " "
-"""The mid of a section that was withdrawn, until aiortc has the other side's offer: none has it."""
+"""The mid of a section that was withdrawn, until it is offered again: no other section has it."""
 UNUSED_CHANNEL = 65534
 """The id of a channel that is never used: with it a section for data is offered again."""
 
@@ -143,10 +143,9 @@ class Sections:
 
     def renew(self) -> None:
         """Begin a new generation: the sections stay, what belongs to the old one goes."""
+        self.release()
         self.slots = [slot for slot in self.slots if slot.agreed]
         for slot in self.slots:
-            if slot.outlet is not None:
-                slot.outlet.close()
             slot.transceiver = slot.outlet = None
             slot.refused = False
 
@@ -206,8 +205,31 @@ class Sections:
                 slot.transceiver.direction = "sendrecv"
                 _put_first(slot.transceiver, slot.local.codec)
 
+    def place_withdrawn(self, offer: Description, rejected: frozenset[str]) -> None:
+        """Have what was withdrawn take sections that only an offer has, before aiortc has it.
+
+        As tracks do that were not offered yet; those with metadata wait for sections of our own.
+        """
+        known = {slot.mid for slot in self.slots}
+        for index, section in enumerate(offer.sections):
+            if section.mid in known or section.mid in rejected or not section.receives:
+                continue
+            for slot in self.slots:
+                local, transceiver = slot.local, slot.transceiver
+                if slot.mid or transceiver is None or local is None or local.metadata is not None:
+                    continue
+                if slot.kind == section.kind:
+                    transceiver._set_mid(section.mid)
+                    transceiver._set_mline_index(index)
+                    slot.mid, slot.ours = section.mid, False
+                    break
+
     def place_all(self, pc: RTCPeerConnection) -> None:
         """Attach all tracks, before an offer is made; on a new generation, remake sections."""
+        for slot in self.slots:
+            one: Any = slot.transceiver
+            if one is not None and one.mid == WITHDRAWN:
+                one._set_mid(None)
         for slot in self.slots:
             if slot.transceiver is None:
                 self._remake(slot, pc)
@@ -273,6 +295,11 @@ class Sections:
                         slot.outlet.switch(None)
                 self.slots[index] = Slot(section.kind, section.mid)
 
+    def are_known_to(self, offer: Description) -> bool:
+        """Return whether an offer has all that was agreed on, on earlier generations, in order."""
+        agreed = [(slot.kind, slot.mid) for slot in self.slots if slot.agreed]
+        return agreed == [(one.kind, one.mid) for one in offer.sections[: len(agreed)]]
+
     def withdraw(self, pc: RTCPeerConnection) -> None:
         """Take back what the other side does not know: the sections that only our offer has.
 
@@ -312,9 +339,6 @@ class Sections:
             slot.transceiver = None
             if slot.outlet is not None:
                 slot.outlet.close()
-        for slot in withdrawn:
-            free: Any = slot.transceiver
-            free._set_mid(None)
         self.slots = [*slots, *withdrawn]
 
     def tell(self) -> None:

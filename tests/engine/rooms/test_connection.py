@@ -319,20 +319,107 @@ def test_an_impolite_first_offer_that_was_lost() -> None:
     run(test())
 
 
-def test_offers_that_cross() -> None:
+def both_offer(both: Pair) -> None:
+    """Have each learn of the other's first offer only after it has made its own."""
+    both.filter = lambda _side, signal: 0.3 if is_a(signal, "offer") else 0.0
+    for side in both.sides:
+        side.link._agenda.offer_at = 0.0
+
+
+@pytest.mark.parametrize("metadata", [None, {"n": 1}])
+@pytest.mark.parametrize("channels", ["polite", "impolite", "both", "none"])
+def test_first_offers_that_cross(channels: str, metadata: dict[str, Any] | None) -> None:
+    # As with a peer whose camera is slow to open: it offers just as we stop waiting for that.
     async def test() -> None:
         async with pair() as both:
-            # each learns of the other's only after it has made its own
-            both.filter = lambda _side, signal: 0.3 if is_a(signal, "offer") else 0.0
-            both.polite.link._agenda.offer_at = 0.0
-            both.polite.link.set_tracks([tone(), picture()])
+            both_offer(both)
+            both.polite.link.set_tracks([tone(metadata=metadata), picture(metadata=metadata)])
             both.impolite.link.set_tracks([tone()])
+            opened = {
+                name: getattr(both, name).link.create_channel("early")
+                for name in ("polite", "impolite")
+                if channels in (name, "both")
+            }
             await both.connected()
             await until(lambda: len(both.impolite.present) == 2, what="two tracks")
             await asyncio.gather(*map(frames, both.impolite.present))
             await all_play_one(both.polite)
-            assert both.polite.offers() >= 1
-            assert (both.polite.resets, both.impolite.resets) == (1, 0)
+            for name, channel in opened.items():
+                other = both.other(getattr(both, name))
+                await until(lambda other=other: other.channels, what="the channel")
+                await exchange(channel, other.channels[0])
+            assert all(side.offers() >= 1 for side in both.sides)
+            for side in both.sides:  # nobody has to begin anew for it
+                assert (side.resets, side.link.generations, side.errors) == (0, 1, [])
+                assert side.states == ["connecting", "connected"]
+            if metadata is None:  # ours took a section of theirs, as it would have without an offer
+                kinds = [slot.kind for slot in both.polite.link._sections.slots]
+                assert (kinds.count("audio"), kinds.count("video")) == (1, 1)
+
+    run(test())
+
+
+def test_first_offers_that_cross_and_are_repeated() -> None:
+    # What we have withdrawn must not get into an offer that comes a second time.
+    async def test() -> None:
+        async with pair() as both:
+            both_offer(both)
+            polite, repeated = both.polite.link, []
+
+            def repeat() -> None:
+                if polite.pc.signalingState == "have-remote-offer" and not repeated:
+                    repeated.append(next(s for s in both.impolite.sent if is_a(s, "offer")))
+                    polite.receive(repeated[0])  # while the first is being answered
+
+            polite.pc.on("signalingstatechange", repeat)
+            polite.set_tracks([tone(metadata={"n": 1}), picture(metadata={"n": 2})])
+            both.impolite.link.set_tracks([tone(), picture()])
+            await all_play(both, 2)
+            assert repeated
+            for side in both.sides:
+                assert (side.resets, side.link.generations, side.errors) == (0, 1, [])
+
+    run(test())
+
+
+def test_offers_that_cross_where_both_begin_anew() -> None:
+    async def test() -> None:
+        async with pair() as both:
+            for side in both.sides:
+                side.link.set_tracks([tone(), picture()])
+            await all_play(both, 2)
+            for side in both.sides:
+                side.link.rebuild(local_id=side.link._local_id)
+            both_offer(both)
+            offers = [side.offers() for side in both.sides]
+            await both.connected()
+            await all_play(both, 2)
+            for side, before in zip(both.sides, offers, strict=True):
+                assert side.offers() > before  # they did cross
+                assert (side.resets, side.link.generations, side.errors) == (1, 2, [])
+                assert len(side.first) == 2
+                assert len(side.link._sections.slots) == 2
+
+    run(test())
+
+
+def test_offers_that_cross_where_it_begins_with_other_sections() -> None:
+    # Its page was loaded again, say. What ours is made of does not fit what it offers.
+    async def test() -> None:
+        async with pair() as both:
+            for side in both.sides:
+                side.link.set_tracks([tone(), picture()])
+            await all_play(both, 2)
+            for side in both.sides:
+                side.link.rebuild(local_id=side.link._local_id)
+            sections = both.impolite.link._sections
+            sections.slots.clear()
+            sections.set_tracks([picture(), tone(), picture()])
+            both_offer(both)
+            await both.connected()
+            await all_play_one(both.impolite)
+            await until(lambda: len(both.polite.present) == 3, what="three tracks")
+            await asyncio.gather(*(frames(t) for side in both.sides for t in side.present))
 
     run(test())
 

@@ -263,18 +263,26 @@ KINDS = {"audio": tone, "video": picture}
 
 @pytest.mark.parametrize("theirs", KINDS)
 @pytest.mark.parametrize("ours", KINDS)
-def test_first_offers_that_cross(ours: str, theirs: str) -> None:
+@pytest.mark.parametrize("ids", [POLITE, IMPOLITE])
+def test_first_offers_that_cross(ids: tuple[str, str], ours: str, theirs: str) -> None:
     # Chromium is stuck if the numbers in ours clash with those in its own.
     async def test() -> None:
-        side = Side(*IMPOLITE)
+        side = Side(*ids)
         async with peer_page(side) as page:
             await page.run("hold = []; await camera(kind)", kind=theirs)
             side.link.set_tracks([KINDS[ours]()])
+            channel = side.link.create_channel("ours")
+            received: list[str] = []
+            channel.on("message", received.append)
             await until(side.offers, what="our offer")
             await asyncio.sleep(0.2)
             await page.run("release()")
             await gets(side, [theirs])
             await plays(page, 1)
+            await until(lambda: channel.readyState == "open", what="open")
+            channel.send("hello")
+            await until(lambda: received == ["echo hello"], what="an echo")
+            assert side.link.generations == 1
             await in_order(page)
 
     run(test())
