@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
 import math
 import queue
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -168,31 +170,44 @@ def unlimited() -> Iterator[LocalCloud]:
         yield cloud
 
 
+@contextlib.contextmanager
+def outage(cloud: LocalCloud, alice: SignallingClient) -> Iterator[None]:
+    """Have a client be without a connection until this ends, however long that takes."""
+    cloud.faults.refuse_connections(600)
+    cloud.faults.drop_connections(alice.peer_id)
+    wait_until(lambda: alice.state == "reconnecting")
+    try:
+        yield
+    finally:
+        cloud.faults.refuse_connections(0)
+
+
 def test_the_outbox_is_bounded_and_survives_an_outage(unlimited: LocalCloud) -> None:
     cloud = unlimited
     with client(cloud, rate_limit=None) as alice, client(cloud, rate_limit=None) as bob:
         inbox = bob.subscribe("full", maxsize=2 * MAX_QUEUED)
-        cloud.faults.refuse_connections(1.0)
-        cloud.faults.drop_connections(alice.peer_id)
-        wait_until(lambda: alice.state == "reconnecting")
-        sent = [alice.publish_nowait("full", number) for number in range(MAX_QUEUED)]
-        with pytest.raises(queue.Full, match="flush"):
-            alice.publish_nowait("full", "too many")
-        assert not any(delivery.done() for delivery in sent)
+        with outage(cloud, alice):
+            sent = [alice.publish_nowait("full", number) for number in range(MAX_QUEUED)]
+            with pytest.raises(queue.Full, match="flush"):
+                alice.publish_nowait("full", "too many")
+            assert not any(delivery.done() for delivery in sent)
         alice.flush(timeout=30)
         assert [inbox.get(timeout=5).data for _ in range(MAX_QUEUED)] == list(range(MAX_QUEUED))
 
 
 def test_the_outbox_is_bounded_in_bytes(unlimited: LocalCloud) -> None:
     cloud = unlimited
-    with client(cloud, rate_limit=None) as alice:
-        cloud.faults.refuse_connections(1.0)
-        cloud.faults.drop_connections(alice.peer_id)
-        wait_until(lambda: alice.state == "reconnecting")
-        with pytest.raises(queue.Full):
-            for _ in range(300):
-                alice.publish_nowait("full", "x" * 60_000)
-        alice.publish("full", "small", timeout=30)  # waiting calls are not bounded so
+    with client(cloud, rate_limit=None) as alice, ThreadPoolExecutor(1) as thread:
+        link: Any = alice._link
+        with outage(cloud, alice):
+            with pytest.raises(queue.Full):
+                for _ in range(300):
+                    alice.publish_nowait("full", "x" * 60_000)
+            full = len(link._outbox._pending)
+            small = thread.submit(alice.publish, "full", "small", timeout=60)
+            wait_until(lambda: len(link._outbox._pending) > full or small.done())
+            assert not small.done()  # waiting calls are not bounded so
+        small.result(timeout=60)
 
 
 def test_an_outage_fails_what_had_left() -> None:

@@ -80,13 +80,16 @@ class RoomParty(Party):
         return self.next(event, **fields)
 
     def sees(self, stream: str) -> list[int]:
-        """Return the numbers of three pictures of ours that it gets from now on."""
+        """Return the numbers of three pictures of ours that it gets from now on.
+
+        One may come again: who asks for a key frame gets the newest, if no other follows soon.
+        """
         numbers = []
         while len(numbers) < 3:
             seen = (self.next if numbers else self.now)("seen", stream=stream)
             grey = np.frombuffer(base64.b64decode(seen["grey"]), np.uint8)
             number = read_number(grey.reshape(seen["size"]))
-            if number is not None:
+            if number is not None and number not in numbers[-1:]:
                 numbers.append(number)
         assert numbers == sorted(set(numbers))
         return numbers
