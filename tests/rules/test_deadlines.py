@@ -93,7 +93,7 @@ def test_one_deadline_covers_all_steps(cloud: LocalCloud) -> None:
         held = threading.Event()
         server._engine.post(held.wait, 20)
         started = time.monotonic()
-        timer = threading.Timer(0.4, client._link._connection.transport.abort)  # type: ignore[union-attr]
+        timer = threading.Timer(0.4, client._link._connection.abort)  # type: ignore[union-attr]
         timer.start()
         with pytest.raises((MeteredTimeoutError, DisconnectedError)):
             client.subscribe("x", timeout=0.8)
@@ -119,7 +119,7 @@ def test_a_waiter_is_woken_by_the_loss_not_by_its_own_deadline(cloud: LocalCloud
         thread.start()
         link: Any = client._link
         wait_until(lambda: any(r.sent for r in link.outbox._pending.values()))
-        client._engine.post(link._connection.transport.abort)  # type: ignore[union-attr]
+        client._engine.post(link._connection.abort)  # type: ignore[union-attr]
         thread.join(5)
         assert not thread.is_alive()
         held.set()

@@ -17,7 +17,7 @@ from metered_sync.bridge.loop import EventSink
 from metered_sync.bridge.workers import run_in_worker
 from metered_sync.engine.logs import scrubbed_logger
 from metered_sync.engine.messaging.options import SignallingOptions
-from metered_sync.engine.messaging.websocket import WebSocket
+from metered_sync.engine.messaging.websocket import CLOSE_ABNORMAL, WebSocket
 from metered_sync.errors import SignallingConnectError
 from metered_sync.wire import frames
 from metered_sync.wire.events import TokenProviderError
@@ -32,10 +32,8 @@ from metered_sync.wire.secrets import scrub
 from metered_sync.wire.timings import Timings
 from metered_sync.wire.urls import is_loopback, signalling_url
 
-__all__ = ["CLOSE_ABNORMAL", "Connector"]
+__all__ = ["Connector"]
 
-CLOSE_ABNORMAL = 1006
-"""The close code that stands for a connection lost without a close frame (RFC 6455, 7.4.1)."""
 REPORTED_FAILURES = 3
 """After how many failures in a row of the token provider an event tells of them."""
 
@@ -60,14 +58,13 @@ class Connector:
         """
         url = await self._url()
         host = urlsplit(self._options.url).hostname
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"create_connection": WebSocket}
         if is_loopback(host) and int(websockets_version.split(".")[0]) >= 15:
             options["proxy"] = None  # an environment's proxy cannot reach our loopback
         connection: Any
         try:
             connection = await websocket_connect(
                 url,
-                create_connection=WebSocket,
                 compression=None,
                 open_timeout=None if within == math.inf else within,
                 close_timeout=self._timings.close,
@@ -90,7 +87,7 @@ class Connector:
         except BaseException:
             with anyio.move_on_after(self._timings.farewell, shield=True):
                 await connection.close(CLOSE_NORMAL, "no welcome")
-            connection.transport.abort()
+            connection.abort()
             raise
         return connection, welcome
 
@@ -189,8 +186,7 @@ class Connector:
         )
 
     def _closed_at_once(self, connection: WebSocket) -> SignallingConnectError:
-        code = int(connection.protocol.close_code or CLOSE_ABNORMAL)
-        reason = scrub(connection.protocol.close_reason or "")
+        code, reason = connection.close_code, scrub(connection.close_reason)
         remedy = TERMINAL_CLOSES.get(code)
         if code == CLOSE_TOKEN_EXPIRED:
             remedy = "the token has expired: mint a new one"

@@ -25,14 +25,14 @@ import anyio
 
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.loop import Engine, EventSink, Link
-from metered_sync.engine.messaging.handshake import CLOSE_ABNORMAL, Connector
+from metered_sync.engine.messaging.handshake import Connector
 from metered_sync.engine.messaging.inbound import Inbound
 from metered_sync.engine.messaging.options import SignallingOptions
 from metered_sync.engine.messaging.outbox import Outbox
 from metered_sync.engine.messaging.replay import Replay
 from metered_sync.engine.messaging.request import OutagePolicy, Request
 from metered_sync.engine.messaging.subscriptions import Subscriptions
-from metered_sync.engine.messaging.websocket import WebSocket
+from metered_sync.engine.messaging.websocket import CLOSE_ABNORMAL, WebSocket
 from metered_sync.errors import (
     AckTimeoutError,
     ClosedError,
@@ -197,13 +197,13 @@ class SignallingLink(Link):
         """Close a connection, in good order if the server plays along in time."""
         with anyio.move_on_after(self._timings.close):
             await connection.close(code, reason)
-        connection.transport.abort()
+        connection.abort()
 
     def abort(self, error: BaseException) -> None:
         """Wake every waiter with an error."""
         self._finish(error, CLOSE_ABNORMAL, str(error))
         if self._connection is not None and self._engine.error is None:
-            self._connection.transport.abort()
+            self._connection.abort()
 
     async def _run(self) -> None:
         """Serve one connection after the other until the link is closed."""
@@ -322,10 +322,8 @@ class SignallingLink(Link):
             self._connection = None
             self.outbox.stop()
             self._retry_after = inbound.retry_after
-            connection.transport.abort()  # where the close handshake did not end it
-        # (On the connection itself these exist since websockets 14.1 only.)
-        protocol = connection.protocol
-        return int(protocol.close_code or CLOSE_ABNORMAL), scrub(protocol.close_reason or "")
+            connection.abort()  # where the close handshake did not end it
+        return connection.close_code, scrub(connection.close_reason)
 
     async def _restore(self, replay: Replay) -> None:
         """See the subscriptions back; then the outage, if there was one, is over."""

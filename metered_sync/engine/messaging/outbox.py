@@ -190,7 +190,7 @@ class Outbox:
                 if delay >= 0:
                     self._pause = asyncio.get_running_loop().call_later(delay, self.flush)
                 break
-            connection.transport.write(b"".join([request.frame for request in requests]))
+            connection.write(b"".join([request.frame for request in requests]))
             for request in requests:
                 if request.outage != "repeat":
                     request.frame = b""  # it is needed no more

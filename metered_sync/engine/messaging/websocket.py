@@ -1,10 +1,11 @@
-"""The WebSocket of a messaging connection: ``websockets``, with a short way for text frames.
+"""The WebSocket of a messaging connection: ``websockets``' protocol, with a short way for text.
 
-``websockets`` does the handshake, TLS, control frames, fragments, limits and the close. What
-is nearly all of the traffic - text frames that come whole - is cut out of the stream here and
-handed on as bytes, without an object, a queue or a task for each; and frames go out as bytes
-that a caller's thread has built, many with one write. ``benchmarks/pubsub.py`` says what that
-is worth.
+``connect()`` of ``websockets`` makes the TCP connection (TLS, proxies and redirects included) and
+has this class ask for the upgrade; its sans-I/O ``ClientProtocol`` does the handshake, control
+frames, fragments, limits and the close. What is nearly all of the traffic - text frames that come
+whole - is cut out of the stream here and handed on as bytes, without an object, a queue or a task
+for each; and frames go out as bytes that a caller's thread has built, many with one write.
+``benchmarks/pubsub.py`` says what that is worth.
 
 The rule that keeps the two in step: while the short way is open, the library's parser is given
 whole control frames only, so it is at the start of a frame when the next one comes. At
@@ -19,38 +20,54 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
-from websockets.asyncio.client import ClientConnection
+from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
-from websockets.protocol import CLOSING, OPEN, Event
+from websockets.protocol import OPEN
 
 from metered_sync.wire.limits import MAX_INBOUND_FRAME
 from metered_sync.wire.websocket import WHOLE_TEXT
 
-__all__ = ["Receiver", "WebSocket"]
+__all__ = ["CLOSE_ABNORMAL", "Receiver", "WebSocket"]
 
 Receiver = Callable[["bytes | None"], None]
 """Takes a message: the UTF-8 bytes of a text, or ``None`` for a binary one."""
 
+CLOSE_ABNORMAL = 1006
+"""The close code that stands for a connection lost without a close frame (RFC 6455, 7.4.1)."""
+WRITE_BUFFER = 1 << 15
+"""Bytes in the transport's buffer from which on it takes no more."""
 _DATA_OPCODES = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 _CONTROL_HEADS = (0x88, 0x89, 0x8A)
 _RESPONSE_END = b"\r\n\r\n"
 _MAX_RESPONSE = 1 << 16
 
 
-class WebSocket(ClientConnection):
-    """A client's connection. Messages go to a receiver: neither ``recv()`` nor ``send()`` is used.
+class WebSocket(asyncio.Protocol):
+    """Carry text messages over a client's connection; on the loop.
 
-    All of it runs on the loop thread.
+    ``connect()`` is told to make its connections of this class. It passes more options than
+    there are here, about queues and pings of its own, and calls :meth:`handshake`, then
+    :meth:`start_keepalive`; where they fail it aborts ``transport``.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self, protocol: ClientProtocol, *, close_timeout: float | None = None, **_: Any
+    ) -> None:
+        self.protocol = protocol
+        self.transport: asyncio.Transport
+        self.full = False
+        """Whether the transport's buffer is full."""
         self.on_room: Callable[[], None] | None = None
         """Called when the transport takes more again, after :attr:`full` was true."""
         self.last_text = time.monotonic()
         """When text came last: what tells a live connection."""
+        self._loop = asyncio.get_running_loop()
+        self._close_timeout = close_timeout
+        self._answered: asyncio.Future[None] = self._loop.create_future()
+        self._lost: asyncio.Future[None] = self._loop.create_future()
+        self._cut_off: asyncio.TimerHandle | None = None
         self._early: deque[bytes | None] = deque()
         self._receiver: Receiver = self._early.append
         # The head of the answer to the upgrade, as far as it has come; then None.
@@ -59,7 +76,35 @@ class WebSocket(ClientConnection):
         self._rest = b""  # the beginning of a frame
         self._pieces: list[bytes] = []  # of a fragmented message
         self._binary = False
-        self._cut_off: asyncio.TimerHandle | None = None
+
+    # --- the upgrade ---
+
+    async def handshake(
+        self, additional_headers: Any = None, user_agent_header: str | None = None
+    ) -> None:
+        """Ask for the upgrade, and wait for the answer; raise what is wrong with it."""
+        request = self.protocol.connect()
+        if additional_headers is not None:
+            request.headers.update(additional_headers)
+        if user_agent_header is not None:
+            request.headers.setdefault("User-Agent", user_agent_header)
+        self.protocol.send_request(request)
+        self._send()
+        either = (self._answered, self._lost)
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if self.protocol.handshake_exc is not None:
+            raise self.protocol.handshake_exc
+        if not self._answered.done():
+            raise ConnectionError("the connection was lost before the answer to the upgrade")
+
+    def start_keepalive(self) -> None:
+        """Do nothing: the connection's owner watches over it."""
+
+    def close_transport(self) -> None:
+        """End the connection after a handshake that failed (websockets 14)."""
+        self.transport.abort()
+
+    # --- life ---
 
     def listen(self, receiver: Receiver | None) -> None:
         """Hand messages to ``receiver``, first those held back; ``None`` holds them back."""
@@ -73,9 +118,40 @@ class WebSocket(ClientConnection):
         return self.protocol.state is OPEN and not self.transport.is_closing()
 
     @property
-    def full(self) -> bool:
-        """Whether the transport's buffer is full."""
-        return self.paused
+    def close_code(self) -> int:
+        """The close code, once the connection has ended."""
+        return int(self.protocol.close_code or CLOSE_ABNORMAL)
+
+    @property
+    def close_reason(self) -> str:
+        """The reason that came with the close code."""
+        return self.protocol.close_reason or ""
+
+    async def close(self, code: int, reason: str) -> None:
+        """Send a close frame, and wait until the server has ended the connection, or its time."""
+        if self.protocol.state is OPEN:
+            self.protocol.send_close(code, reason)
+            self._send()
+        await self.wait_closed()
+
+    async def wait_closed(self) -> None:
+        """Wait for the end of the connection."""
+        await asyncio.shield(self._lost)
+
+    def abort(self) -> None:
+        """End the connection now, whatever is on its way."""
+        self.transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(WRITE_BUFFER)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.protocol.receive_eof()  # (repeatable) the state is "closed" after it
+        self.full = False
+        if self._cut_off is not None:
+            self._cut_off.cancel()
+        self._lost.set_result(None)
 
     # --- incoming ---
 
@@ -139,37 +215,64 @@ class WebSocket(ClientConnection):
             self._parse(rest)
 
     def _parse(self, data: bytes) -> None:
-        """Have the library parse what has come, and bound the close that may follow from it.
+        """Have the library parse what has come, and send what it answers."""
+        self.protocol.receive_data(data)
+        self._process()
 
-        The library waits for the server to end the TCP connection. It bounds that where
-        ``recv()`` and ``send()`` wait with it, which are not used here.
-        """
-        super().data_received(data)
-        if self.protocol.state is CLOSING and self._cut_off is None:
-            self._cut_off = self.loop.call_later(self.close_timeout or 0, self.transport.abort)
+    def eof_received(self) -> None:
+        """Take the end of the stream; the transport closes itself."""
+        self.protocol.receive_eof()
+        self._process()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        if self._cut_off is not None:
-            self._cut_off.cancel()
+    def _process(self) -> None:
+        """Take what the library has parsed, after sending what it answers."""
+        events = self.protocol.events_received()
+        self._send()
+        for event in events:
+            if isinstance(event, Frame) and event.opcode in _DATA_OPCODES:
+                self._take(event)
+        if not self._answered.done() and (events or self.protocol.handshake_exc is not None):
+            self._answered.set_result(None)  # the first event is the answer to the upgrade
 
-    def process_event(self, event: Event) -> None:
-        """Take what the library has parsed."""
-        if not isinstance(event, Frame) or event.opcode not in _DATA_OPCODES:
-            super().process_event(event)
-            return
-        if event.opcode is not Opcode.CONT:
-            self._pieces, self._binary = [], event.opcode is Opcode.BINARY
-        self._pieces.append(bytes(event.data))
-        if event.fin and self._binary:
+    def _take(self, frame: Frame) -> None:
+        """Take a data frame of the library's parser, and hand on the message that it completes."""
+        if frame.opcode is not Opcode.CONT:
+            self._pieces, self._binary = [], frame.opcode is Opcode.BINARY
+        self._pieces.append(bytes(frame.data))
+        if frame.fin and self._binary:
             self._receiver(None)
-        elif event.fin:
+        elif frame.fin:
             self.last_text = time.monotonic()
             self._receiver(b"".join(self._pieces))
 
     # --- outgoing ---
 
+    def write(self, data: bytes) -> None:
+        """Send frames that are built already."""
+        self.transport.write(data)
+
+    def _send(self) -> None:
+        """Send what the library has to say, and bound the close that may follow from it.
+
+        The library's protocol waits for the server to end the TCP connection.
+        """
+        for data in self.protocol.data_to_send():
+            if data:
+                self.transport.write(data)
+            elif self.transport.can_write_eof():
+                try:
+                    self.transport.write_eof()
+                except (OSError, RuntimeError):  # (uvloop's, where the other side was quicker)
+                    pass
+            else:
+                self.transport.close()
+        if self.protocol.close_expected() and self._cut_off is None:
+            self._cut_off = self._loop.call_later(self._close_timeout or 0, self.transport.abort)
+
+    def pause_writing(self) -> None:
+        self.full = True
+
     def resume_writing(self) -> None:
-        super().resume_writing()
+        self.full = False
         if self.on_room is not None:
             self.on_room()
