@@ -203,9 +203,9 @@ def test_the_outbox_is_bounded_in_bytes(unlimited: LocalCloud) -> None:
             with pytest.raises(queue.Full):
                 for _ in range(300):
                     alice.publish_nowait("full", "x" * 60_000)
-            full = len(link._outbox._pending)
+            full = len(link.outbox._pending)
             small = thread.submit(alice.publish, "full", "small", timeout=60)
-            wait_until(lambda: len(link._outbox._pending) > full or small.done())
+            wait_until(lambda: len(link.outbox._pending) > full or small.done())
             assert not small.done()  # waiting calls are not bounded so
         small.result(timeout=60)
 
