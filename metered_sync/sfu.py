@@ -24,7 +24,7 @@ __all__ = ["Publication", "SfuClient"]
 
 T = TypeVar("T")
 DEFAULT_STUN = (IceServer(("stun:stun.metered.ca:80",)),)
-"""The SFU is reached directly; no TURN is needed towards it."""
+"""The default STUN server. The SFU is reached directly: no TURN is needed towards it."""
 
 
 class Publication:
@@ -44,7 +44,7 @@ class Publication:
 
     @property
     def session_id(self) -> str:
-        """The session that publishes it; subscribers need it."""
+        """The id of the session that publishes the track; subscribers need it."""
         return self._outgoing.session_id
 
     @property
@@ -54,12 +54,12 @@ class Publication:
 
     @property
     def mid(self) -> str:
-        """The media section that carries it."""
+        """The id of the media section that carries the track."""
         return self._outgoing.mid
 
     @property
     def name(self) -> str | None:
-        """The name it was given."""
+        """The name that :meth:`SfuClient.publish` was given."""
         return self._outgoing.name
 
     @property
@@ -128,7 +128,7 @@ class SfuClient(Client[SfuLink]):
         self._options = SfuOptions(origin, app_id, metadata, tuple(ice_servers), gather, recover)
         self._timings = _timings
         self._publications: set[Publication] = set()
-        """Held for the events about them, as long as they are published."""
+        """Publications, held for the events about them as long as they are published."""
 
     def __repr__(self) -> str:
         session = f", session {self.session_id}" if self.session_id else ""
@@ -389,7 +389,7 @@ class SfuClient(Client[SfuLink]):
         return found
 
     def stats(self, *, timeout: float | None = None) -> dict[str, Any]:
-        """Return what was sent and received, over all sessions this client had.
+        """Return counts of all that was sent and received, over all sessions this client had.
 
         Returns:
             ``state``, ``session_id``, ``recoveries``, ``round_trip_time`` (seconds, to the

@@ -1,13 +1,13 @@
-"""Sending on the engine: from a user's track or source to the senders of peer connections.
+"""Send a user's track or source to the senders of peer connections.
 
 ============== =========================================================================
-local_track    one local track, read once, for any number of senders
+local_track    a user's track, read once, for any number of senders
 outlet         the track that one sender sends, fed with frames or with encoded pictures
 shared_encoder pictures encoded once for all senders that take the same codec
 feed           tracks that a thread feeds and the loop consumes
 pushed         sound and pictures that callers push, made into frames when they are due
 tee            the frames of a local track for one more reader
-timeline       one clock for the frames of all local tracks
+timeline       timestamps for the frames of all local tracks, on one clock
 ============== =========================================================================
 
 The door is :class:`~metered_sync.engine.sending.local_track.LocalTrack`. What lives here does not

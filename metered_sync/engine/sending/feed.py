@@ -1,4 +1,4 @@
-"""Tracks that are fed by a thread and consumed by the event loop.
+"""Feed tracks from a thread, for the event loop to consume.
 
 The frames of one source pass through one :class:`Feed`. Its *producer*, a
 function that runs on a daemon thread of its own, puts frames into a
@@ -50,7 +50,7 @@ Frame = AudioFrame | VideoFrame
 logger = logging.getLogger("metered_sync")
 
 TIMER_RESOLUTION = 0.001
-"""Seconds before it is due at which a frame may leave: timers are no finer."""
+"""Seconds before its due time at which a frame may leave: timers are no finer."""
 MAX_OVERDUE = 0.1
 """Seconds by which a frame in a full queue may be overdue before it is dropped, at least."""
 MAX_PRODUCER_LAG = 1.0
@@ -58,20 +58,22 @@ MAX_PRODUCER_LAG = 1.0
 END_WAIT = 0.5
 """Seconds after its end for which a source waits for consumers that are late."""
 PRODUCER_POLL = 0.5
-"""Seconds between two looks of a waiting producer at whether it was abandoned."""
+"""Seconds after which a waiting producer looks again whether its source was abandoned."""
 
 
 class DueFrame(NamedTuple):
+    """A frame, and the moment at which it is to be handed out."""
+
     due: float
     """Seconds on the feed's clock."""
     position: float
     """Seconds in the source's own time, to tell where playing has come to."""
     frame: Frame | None
-    """``None`` ends the queue."""
+    """The frame; ``None`` ends the queue."""
 
 
 class Feed:
-    """What the tracks of one source share: a clock, a lock and a producer."""
+    """The clock, the lock and the producer that the tracks of one source share."""
 
     def __init__(self, label: str, produce: Callable[[Feed], None] | None) -> None:
         """Prepare; the thread starts when a track is first consumed.
@@ -87,11 +89,11 @@ class Feed:
         self.finished = threading.Condition(self.lock)  # and wait() of a source here
         self.started = False
         self.interrupted = False
-        """Whether the producer is to drop what it does: stopped, or told to seek."""
+        """Whether the producer must break off: the feed was stopped, or told to seek."""
         self.stopped = False
         self.error: MediaError | None = None
         self.position = 0.0
-        """Where playing has come to, in seconds of the source's own time."""
+        """The position of playing, in seconds of the source's own time."""
         self._origin = math.nan
         self._seek: float | None = None
         self._produce = produce
@@ -103,7 +105,7 @@ class Feed:
         return 0.0 if math.isnan(self._origin) else time.monotonic() - self._origin
 
     def begin(self, due: float = 0.0) -> None:
-        """Start the clock, at ``due``, unless it runs. The lock is held."""
+        """Start the clock at ``due``, unless the clock runs. The lock is held."""
         if math.isnan(self._origin):
             self._origin = time.monotonic() - due
 
@@ -125,7 +127,7 @@ class Feed:
                 self.moved.notify_all()
 
     def wait(self, deadline: Deadline) -> bool:
-        """Wait until everything has been played, or stopped; say whether that happened."""
+        """Wait until every frame was played, or the feed stopped; say whether that happened."""
         with self.lock:
             while True:
                 for queue in self.queues.values():
@@ -138,7 +140,7 @@ class Feed:
                 self.finished.wait(min(left, PRODUCER_POLL, SLICE))
 
     def abandon(self) -> None:
-        """Stop without a lock: for finalizers, which may run anywhere."""
+        """Stop the feed without its lock: for finalizers, which may run anywhere."""
         self.interrupted = self.stopped = True
 
     def join(self, deadline: Deadline) -> None:
@@ -158,12 +160,16 @@ class Feed:
             return position
 
     def behind(self, due: float) -> float:
-        """Return by how many seconds the timeline must move, for a frame due at ``due``."""
+        """Return by how many seconds the timeline must move for a frame due at ``due``."""
         late = self.clock() - due
         return late if late > MAX_PRODUCER_LAG else 0.0
 
     def finish(self, due: float, position: float) -> bool:
-        """End the queues at ``due``; wait until all is played. ``False``: go on, or stop."""
+        """End the queues at ``due``; wait until all frames are played.
+
+        Returns:
+            ``False`` where the producer was told to seek, or to stop.
+        """
         for queue in self.queues.values():
             if not queue.put(None, due, position):
                 return False
@@ -226,15 +232,15 @@ class FeedQueue:
         self.handed = 0
         """Frames handed out so far."""
         self.wanted = False
-        """Whether somebody may consume it: producers leave out what nobody can."""
+        """Whether the track was given out: producers leave out tracks that nobody can consume."""
         self.closed = False
         self.stamps: deque[tuple[float, float]] | None = None
-        """Where set: position and ``time.monotonic()`` of the latest frames handed out."""
+        """Position and ``time.monotonic()`` of the latest frames handed out, where noted."""
         self._feed = feed
         self._size = size
         self._waiters: dict[asyncio.Future[None], object] = {}
         self._takers: list[object] = []
-        """Who waits for a frame: in turn, lest one who comes again and again gets all."""
+        """Consumers that wait for a frame: served in turn, lest one of them gets all frames."""
         feed.queues[kind] = self
 
     # --- the producer's thread ---
@@ -315,14 +321,14 @@ class FeedQueue:
     # --- with the lock held ---
 
     def pass_time(self) -> None:
-        """Drop what nobody took in time, where no producer does."""
+        """Drop frames that nobody took in time, where no producer drops them."""
 
     def _due_in(self) -> float:
         """Return the seconds until the next frame is due; ``inf``: there is none."""
         return self.items[0].due - self._feed.clock() if self.items else math.inf
 
     def _next(self) -> DueFrame:
-        """Take the next frame."""
+        """Take the next frame off the queue."""
         return self.items.popleft()
 
     def _hand_out(self, item: DueFrame) -> Frame | None:
@@ -399,7 +405,7 @@ _playing: weakref.WeakSet[Feed] = weakref.WeakSet()
 
 
 def _stop_all(deadline: Deadline) -> None:
-    """Let producers end before the interpreter does."""
+    """Stop the producers of all feeds before the interpreter exits."""
     feeds: Iterable[Feed] = [f for f in tuple(_playing) if f.born == guard.generation()]
     for feed in feeds:
         feed.stop()

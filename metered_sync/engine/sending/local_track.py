@@ -1,4 +1,4 @@
-"""One local track that feeds any number of senders.
+"""Read a user's track once, for any number of senders.
 
 A source can be read by one reader only, and a sender of aiortc (1.14 to 1.16) ends for
 good with the first end of a track that it sees, stopping that track. So what a user
@@ -31,7 +31,14 @@ from av import AudioFrame, VideoFrame
 
 from metered_sync.engine.sending.outlet import Outlet
 from metered_sync.engine.sending.shared_encoder import SharedEncoder
-from metered_sync.engine.sending.timeline import CLOCK_SLACK, AudioTimeline, VideoTimeline, ticks
+from metered_sync.engine.sending.timeline import (
+    CLOCK_SLACK,
+    READY_PAUSE,
+    READY_WITHIN,
+    AudioTimeline,
+    VideoTimeline,
+    ticks,
+)
 from metered_sync.engine.webrtc.encoding import Encoding, SentTrack
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, VIDEO_RATE
 from metered_sync.engine.webrtc.stats import Sent
@@ -39,21 +46,17 @@ from metered_sync.engine.webrtc.stats import Sent
 __all__ = ["LocalTrack", "Outlet"]
 
 logger = logging.getLogger("metered_sync")
-READY_WITHIN = 0.002
-"""Seconds within which a frame must come to be one that lay ready."""
-READY_PAUSE = 0.001
-"""Seconds left to others after such a frame: a source that never waits must not hold the loop."""
 SKIP_AFTER_PAUSE = 1.0
 """Seconds after a pause for which frames that lie ready are skipped."""
 DEFAULT_ENCODING = Encoding()
 REMEMBERED_IDS = 32
-"""Of how many tracks in a row, each replaced by the next, the ids are remembered."""
+"""Ids remembered of tracks in a row, each replaced by the next."""
 REPEAT_AFTER = 0.25
-"""Seconds for which one who needs a picture waits for the next, before the newest is sent again."""
+"""Seconds to wait for the next picture where one is asked for; then the newest is sent again."""
 
 
 class LocalTrack:
-    """A track that a user added, for all who are to receive it."""
+    """A track that a user sends, shared by all senders of it."""
 
     def __init__(
         self,
@@ -63,7 +66,7 @@ class LocalTrack:
         metadata: Mapping[str, Any] | None = None,
         encoding: Encoding = DEFAULT_ENCODING,
     ) -> None:
-        """Prepare; the source is read once an outlet is consumed.
+        """Prepare the track; its source is read once an outlet is consumed.
 
         Args:
             source: Any aiortc track. It is the user's: it is never stopped from here.
@@ -74,15 +77,15 @@ class LocalTrack:
         self.source = source
         self.id: str = source.id
         self.ids: tuple[str, ...] = (source.id,)
-        """Its id, and before that those of tracks that it has replaced: where one of them
-        was announced, it is still known by that."""
+        """The ids of the tracks that this one has replaced, and its own: where one of them was
+        announced, the receiver knows the track by that."""
         self.kind: str = source.kind
         self.stream_id = stream_id
         self.metadata = metadata
         self.encoding = encoding
         self.video_bitrate, self.codec = encoding.video_bitrate, encoding.codec
         self.sent = Sent()
-        """Its frames are those that were read, and that the frame rate allows."""
+        """Counts of frames that were read, and that the frame rate allows."""
         self.closed = False
         self.ended = False
         """Whether the source has ended."""
@@ -90,7 +93,7 @@ class LocalTrack:
         self._encoders: dict[str, SharedEncoder] = {}
         self._newest: VideoFrame | None = None
         self._again = False
-        """Whether somebody waits for a picture since the newest one came."""
+        """Whether a receiver has asked for a picture since the newest one came."""
         self._repeating: asyncio.TimerHandle | None = None
         self._wanted = asyncio.Event()
         self._pumping: asyncio.Task[None] | None = None
@@ -106,7 +109,7 @@ class LocalTrack:
         return Outlet(self)
 
     def successor(self, source: MediaStreamTrack) -> LocalTrack:
-        """Return what is to take its place: in its stream, with its metadata and encoding."""
+        """Return a track that replaces this one: in its stream, with its metadata and encoding."""
         new = LocalTrack(
             source, stream_id=self.stream_id, metadata=self.metadata, encoding=self.encoding
         )

@@ -1,4 +1,4 @@
-"""The track that one sender sends, whatever it is fed from."""
+"""Hand one sender the frames of a local track, or of another one that replaces it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from metered_sync.engine.webrtc.media_frames import (
 __all__ = ["SOUND_QUEUE", "Feeder", "Outlet"]
 
 SOUND_QUEUE = 10
-"""Slices of sound, 20 ms each, that wait for a sender at most."""
+"""Frames of sound, 20 ms each, that wait for a sender at most."""
 ENCODED_QUEUE = 30
 """Encoded pictures that wait for a sender at most: they cannot be left out one by one."""
 MAX_SEAM = 0.1
@@ -50,14 +50,14 @@ class Feeder(Protocol):
         """Feed an outlet from now on."""
 
     def remove(self, outlet: Outlet) -> None:
-        """Feed it no longer."""
+        """Feed an outlet no longer."""
 
     def update(self) -> None:
         """Learn that an outlet has begun to be consumed."""
 
 
 class Outlet(MediaStreamTrack):
-    """What one sender sends. It ends when it is closed, not before.
+    """The track that one sender sends. An outlet ends when it is closed, not before.
 
     It holds the newest picture, or ``SOUND_QUEUE`` slices of sound; what it drops is counted.
     Once its sender's codec is known it takes pictures that are encoded already, and
@@ -69,15 +69,15 @@ class Outlet(MediaStreamTrack):
         self.kind = local.kind
         self._id = local.id
         self.local: Feeder | None = local
-        """What it carries; ``None``: nothing."""
+        """The track that feeds this outlet, if one does."""
         self.asked = False
-        """Whether a sender has begun to consume it."""
+        """Whether a sender has begun to consume this outlet."""
         self.codec: str | None = None
-        """The codec in which it takes pictures, in lower case; ``None``: as they are."""
+        """The codec, in lower case, of the pictures taken here; ``None``: not encoded."""
         self.encoder: SharedEncoder | None = None
-        """Who encodes them; set by the track it carries."""
+        """The encoder of the pictures; set by the track that feeds this outlet."""
         self.wish: int | None = None
-        """The bit rate that the receiver can do with, if it has told one."""
+        """The bit rate that the receiver asked for, if it did."""
         self.frames = 0
         """Frames handed out so far."""
         self.dropped = 0
@@ -91,14 +91,14 @@ class Outlet(MediaStreamTrack):
         self._sender: RTCRtpSender | None = None
         self._packing: PackingEncoder | None = None
         self._hungry = False
-        """Whether it cannot go on but with a key frame."""
+        """Whether the receiver can go on with a key frame only."""
         self._idle = False
         """Whether the sender may not send, by what was negotiated."""
         self._closed = False
         self._floor: int | None = None
         """The least timestamp that the next frame may have."""
         self._offset: int | None = 0
-        """What to add to timestamps; ``None``: find out with the next frame."""
+        """The ticks to add to timestamps; ``None``: computed with the next frame."""
         self._handed = 0.0
         """When the latest frame was handed out (``time.monotonic()``)."""
         local.add(self)
@@ -107,7 +107,7 @@ class Outlet(MediaStreamTrack):
         return f"<Outlet of {self.local!r}: {self.readyState}>"
 
     def attach(self, sender: RTCRtpSender) -> None:
-        """Learn which sender it serves, so that what several send is encoded once.
+        """Name the sender that this outlet serves, so that pictures are encoded once for several.
 
         Before or after the sender has begun; doing it again changes nothing.
         """
@@ -118,7 +118,7 @@ class Outlet(MediaStreamTrack):
             shared_encoder.replace_encoder(sender, self._settle)
 
     def switch(self, local: Feeder | None) -> None:
-        """Carry another track from now on, or with ``None`` nothing, without an end."""
+        """Take frames from another track from now on, or from none, without an end."""
         if local is not None and local.kind != self.kind:
             raise ValueError(f"a track of kind {self.kind!r} cannot go on with {local.kind!r}")
         if local is self.local or self._closed:
@@ -127,11 +127,11 @@ class Outlet(MediaStreamTrack):
         self._carry(local)
 
     def close(self) -> None:
-        """End it; its sender ends with it."""
+        """End the outlet, and its sender with it."""
         self.stop()
 
     def stop(self) -> None:
-        """End it, as a sender does with its track. The source goes on."""
+        """End the outlet, as a sender does with its track. The source goes on."""
         self.switch(None)
         self._closed = True
         self._ready.set()
@@ -169,7 +169,7 @@ class Outlet(MediaStreamTrack):
     # --- for the track it carries ---
 
     def put(self, pts: int, content: Content) -> None:
-        """Take what the track it carries has read."""
+        """Take a picture or a piece of sound of the track that feeds this outlet."""
         if not self.asked:
             return
         if isinstance(content, Encoded):
@@ -188,13 +188,13 @@ class Outlet(MediaStreamTrack):
             self.encoder.key_frame()
 
     def wishes(self, bitrate: int) -> None:
-        """Take note of a bit rate that the receiver can do with."""
+        """Note the bit rate that the receiver asks for."""
         self.wish = bitrate
         if self.encoder is not None:
             self.encoder.adapt()
 
     def _settle(self, codec: str) -> PackingEncoder | None:
-        """Take what is encoded with the sender's codec from now on, if that is possible."""
+        """Take pictures encoded with the sender's codec from now on, if that is possible."""
         if codec in CODECS and not self._closed:
             local = self.local
             self._let_go()
@@ -224,7 +224,7 @@ class Outlet(MediaStreamTrack):
             self.dropped += 1
 
     def _is_of_use(self, encoded: Encoded) -> bool:
-        """Whether the receiver can go on with this picture, and is to get it."""
+        """Say whether the receiver can decode this picture, and is to get it."""
         if not getattr(self._sender, "_enabled", True):  # it throws away what it gets
             self._idle = self._hungry = True
             return False
@@ -236,7 +236,7 @@ class Outlet(MediaStreamTrack):
         return not self._hungry
 
     def _continued(self, pts: int) -> int:
-        """Return the timestamp that goes on from what was handed out before."""
+        """Return a frame's timestamp, moved to follow the frame before it."""
         now = time.monotonic()
         if self._offset is None:
             self._offset = 0

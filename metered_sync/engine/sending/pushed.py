@@ -1,4 +1,4 @@
-"""Queues that hold what callers push, and make frames of it when they are due.
+"""Make frames of the sound and the pictures that callers push, when the frames are due.
 
 There is no producer's thread: whoever consumes the track takes what is there, every
 20 ms for sound, and so nothing is prepared ahead that would have to be dropped when a
@@ -40,21 +40,21 @@ SILENT_FRAME = bytes(BYTES_PER_FRAME)
 MAX_SOUND_LAG = 0.1
 """Seconds by which sound may be late before its clock is moved, lest it come in a burst."""
 UNTAKEN_KEPT = 1.0
-"""Seconds for which what nobody takes is kept, once playing has started."""
+"""Seconds for which frames that nobody takes are kept, once playing has started."""
 STILL_INTERVAL = 0.25
 """Seconds after which a picture is shown again."""
 
 
 class _PushedQueue(FeedQueue):
-    """A queue that ends, when it is told to, with the last frame it hands out."""
+    """A queue that can be told to end with its last frame."""
 
     def __init__(self, feed: Feed, kind: str, size: int) -> None:
         super().__init__(feed, kind, size)
         self.ending = False
-        """Whether the track ends when everything has been handed out."""
+        """Whether the track ends when all frames have been handed out."""
 
     def end(self) -> None:
-        """End the track once everything has been handed out."""
+        """End the track once all frames have been handed out."""
         self.ending = True
         self._feed.moved.notify_all()
         self._end_if_empty()
@@ -72,26 +72,26 @@ class _PushedQueue(FeedQueue):
         return frame
 
     def _is_left_alone(self, due: float) -> bool:
-        """Whether nobody took what was due then, and nobody waits."""
+        """Say whether nobody took the frame due then, and nobody waits."""
         late = self._feed.clock() - due
         return self._feed.started and not self._waiters and late > UNTAKEN_KEPT
 
 
 class PushedSoundQueue(_PushedQueue):
-    """Holds sound: 48 kHz, stereo, signed 16 bits. Hands out 20 ms at a time, for ever."""
+    """A queue of sound, 48 kHz, stereo, 16 bits, handed out 20 ms at a time, for ever."""
 
     def __init__(self, feed: Feed, kind: str, size: int) -> None:
         """Make a queue that callers should fill with ``size`` bytes at most."""
         super().__init__(feed, kind, size)
         self.sound = bytearray()
         self.latest = SILENT_FRAME
-        """What was handed out latest."""
+        """The sound handed out latest."""
         self._due = 0.0  # of the next slice, on the feed's clock
         self._grown = False
 
     @property
     def room(self) -> int:
-        """How many bytes may be added."""
+        """Bytes that may be added."""
         return max(0, self._size - len(self.sound))
 
     def add(self, sound: bytes | memoryview) -> None:
@@ -101,14 +101,14 @@ class PushedSoundQueue(_PushedQueue):
             self._grown = True
 
     def clear(self) -> None:
-        """Drop what has not been handed out."""
+        """Drop sound that has not been handed out."""
         self.sound.clear()
         self._grown = False
         self._feed.moved.notify_all()
         self._end_if_empty()
 
     def pass_time(self) -> None:
-        """Drop what nobody took in time."""
+        """Drop sound that nobody took in time."""
         if self._is_left_alone(self._due):
             missed = int((self._feed.clock() - self._due) / FRAME_SECONDS)
             self._due += missed * FRAME_SECONDS
@@ -149,10 +149,10 @@ class PushedSoundQueue(_PushedQueue):
 
 
 class PushedPictureQueue(_PushedQueue):
-    """Holds the newest picture: handed out at once, and again where no other follows."""
+    """The newest picture: handed out at once, and again where no other follows."""
 
     def __init__(self, feed: Feed, kind: str, size: int) -> None:
-        """Make a queue; ``size`` does not matter."""
+        """Make an empty queue; ``size`` does not matter."""
         super().__init__(feed, kind, size)
         self.again_after = STILL_INTERVAL
         """Seconds after which a picture is handed out again."""
@@ -172,7 +172,7 @@ class PushedPictureQueue(_PushedQueue):
             self._wake()
 
     def pass_time(self) -> None:
-        """Take a picture that nobody took in time for an old one, only to be shown again."""
+        """Treat a picture that nobody took in time as an old one, only to be shown again."""
         if self._is_left_alone(self._due):
             self.dropped += self._new
             self._new = False

@@ -1,4 +1,4 @@
-"""Encoding once what several senders send.
+"""Encode a track once for several senders.
 
 A sender of aiortc (1.14 to 1.16) has an encoder of its own, so that a track that goes to
 four receivers is encoded four times. But it also takes what is encoded already from its
@@ -49,37 +49,37 @@ class Encoded(NamedTuple):
     """A picture, encoded and cut into what fits into packets."""
 
     pts: int
-    """In 1/90000 s."""
+    """The timestamp, in 1/90000 s."""
     payloads: list[bytes]
     key: bool
-    """Whether it can be decoded without those before it."""
+    """Whether the picture can be decoded without those before it."""
 
 
 class EncodedConsumer(Protocol):
-    """What takes encoded pictures: an outlet."""
+    """A taker of encoded pictures: an outlet."""
 
     wish: int | None
-    """The bit rate that its receiver can do with, if that has told one."""
+    """The bit rate that the receiver asked for, if it did."""
 
     def put(self, pts: int, content: Encoded) -> None:
-        """Take a picture."""
+        """Take an encoded picture."""
 
     def wants_key(self) -> None:
-        """Be told that the receiver needs a key frame."""
+        """Pass on that the receiver needs a key frame."""
 
     def wishes(self, bitrate: int) -> None:
-        """Be told the bit rate that the receiver can do with."""
+        """Pass on the bit rate that the receiver asks for."""
 
 
 class SharedEncoder:
-    """Encodes one track with one codec, for all who take it.
+    """The encoder of one track with one codec, for all who take its pictures.
 
     It runs on aiortc's executor, one picture at a time. While it is busy it keeps the
     newest picture; what it leaves out is counted.
     """
 
     def __init__(self, codec: str, bitrate: int | None, show_again: Callable[[], None]) -> None:
-        """Prepare.
+        """Make an encoder that serves nobody yet.
 
         Args:
             codec: ``"vp8"`` or ``"h264"``.
@@ -107,28 +107,28 @@ class SharedEncoder:
 
     @property
     def consumers(self) -> int:
-        """How many take what it encodes."""
+        """How many outlets take the encoded pictures."""
         return len(self._consumers)
 
     @property
     def bitrate(self) -> int:
-        """Bits per second that it aims at."""
+        """Bits per second that the encoder aims at."""
         return int(self._encoder.target_bitrate)
 
     def add(self, consumer: EncodedConsumer) -> None:
-        """Serve one more: the next picture is a key frame."""
+        """Serve one more outlet: the next picture is a key frame."""
         self._consumers.add(consumer)
         self._key_at = 0.0
         self.adapt()
         self._show_again()
 
     def remove(self, consumer: EncodedConsumer) -> None:
-        """Serve one less."""
+        """Serve an outlet no longer."""
         self._consumers.discard(consumer)
         self.adapt()
 
     def adapt(self) -> None:
-        """Follow the wishes of those it serves."""
+        """Follow the bit rates that receivers ask for."""
         wishes = [consumer.wish for consumer in self._consumers if consumer.wish is not None]
         if wishes:
             self._encoder.target_bitrate = min(wishes)
@@ -196,7 +196,7 @@ class SharedEncoder:
 
 
 class PackingEncoder(Encoder):
-    """What a sender takes for its encoder."""
+    """The encoder that a sender is given: it packs pictures that are encoded already."""
 
     def __init__(self, consumer: EncodedConsumer, codec: str) -> None:
         self._consumer = consumer
@@ -209,12 +209,12 @@ class PackingEncoder(Encoder):
         return self._own.encode(frame, force_keyframe)
 
     def pack(self, packet: Any) -> tuple[list[bytes], int]:
-        """Return payloads and timestamp of what is encoded."""
+        """Return payloads and timestamp of an encoded picture."""
         return packet.payloads, packet.pts
 
     @property
     def target_bitrate(self) -> int:
-        """What the receiver wishes; set with each of its estimates."""
+        """The bit rate that the receiver asks for; set with each of its estimates."""
         return self._consumer.wish or 0
 
     @target_bitrate.setter
@@ -223,7 +223,7 @@ class PackingEncoder(Encoder):
 
 
 def replace_encoder(sender: RTCRtpSender, settle: Callable[[str], PackingEncoder | None]) -> None:
-    """Have ``settle`` called with the sender's codec before the next frame that it fetches.
+    """Have ``settle`` called with the sender's codec before the sender fetches its next frame.
 
     What that returns becomes the sender's encoder. The name is in lower case. A sender that
     sends keeps its codec, so it is called once.
@@ -240,7 +240,7 @@ def replace_encoder(sender: RTCRtpSender, settle: Callable[[str], PackingEncoder
 
 
 def install(sender: RTCRtpSender, encoder: PackingEncoder) -> None:
-    """Make a tap the sender's encoder, if it is not."""
+    """Make a packing encoder the sender's, if it is not."""
     if getattr(sender, ENCODER) is not encoder:
         setattr(sender, ENCODER, encoder)
         setattr(sender, "_send_keyframe", encoder._consumer.wants_key)  # noqa: B010

@@ -1,4 +1,4 @@
-"""Frames of a local track for one more reader, whoever else consumes it.
+"""Copy the frames of a local track to readers, while a sender consumes the track as well.
 
 A track of aiortc hands each frame to one consumer. While a track is tapped, one task takes
 its frames: each goes to the readers and, where a sender consumes the track as well, to that
@@ -21,7 +21,7 @@ from typing import Any
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from metered_sync.bridge.reader import Reader
-from metered_sync.engine.sending.timeline import CLOCK_LEAD, CLOCK_SLACK
+from metered_sync.engine.sending.timeline import CLOCK_LEAD, CLOCK_SLACK, READY_PAUSE, READY_WITHIN
 from metered_sync.errors import MediaError
 
 __all__ = ["attach_reader", "detach_reader"]
@@ -30,11 +30,7 @@ logger = logging.getLogger("metered_sync")
 SENDER_QUEUE = {"audio": 10, "video": 2}
 """Frames that wait for a sender at most, while it is busy."""
 SENDER_ACTIVE = 0.5
-"""Seconds since it asked for a frame for which a sender is one that consumes the track."""
-READY_WITHIN = 0.002
-"""Seconds within which a frame must come to be one that lay ready."""
-READY_PAUSE = 0.001
-"""Seconds left to others after such a frame: a source that never waits must not hold the loop."""
+"""Seconds after asking for a frame for which a sender counts as a consumer of the track."""
 
 _tees: weakref.WeakKeyDictionary[MediaStreamTrack, _Tee] = weakref.WeakKeyDictionary()
 
@@ -48,7 +44,7 @@ async def attach_reader(track: MediaStreamTrack, reader: Reader[Any]) -> None:
 
 
 def detach_reader(track: MediaStreamTrack, reader: Reader[Any]) -> None:
-    """Leave a reader out."""
+    """Hand a track's frames to a reader no longer."""
     found = _tees.get(track)
     if found is not None and reader in found.readers:
         found.readers.remove(reader)
@@ -58,7 +54,7 @@ def detach_reader(track: MediaStreamTrack, reader: Reader[Any]) -> None:
 
 
 class _Tee:
-    """Takes the frames of one track."""
+    """The one task that takes a track's frames, for its readers and a sender."""
 
     def __init__(self, track: MediaStreamTrack) -> None:
         self.readers: list[Reader[Any]] = []
@@ -77,7 +73,7 @@ class _Tee:
         )
 
     def close(self) -> None:
-        """Leave the track to who else consumes it."""
+        """Give the track back to its sender."""
         self._taking.cancel()
         self._end(None)
 

@@ -1,4 +1,4 @@
-"""One clock for the frames of all local tracks.
+"""Give the frames of all local tracks timestamps on one clock.
 
 Sources count time as they like: from 0 or from anywhere, in any unit, with gaps, or not
 at all. What leaves must rise strictly, also when a sender is handed over from one source
@@ -21,23 +21,35 @@ from metered_sync.engine.webrtc.media_frames import (
     sound_kind,
 )
 
-__all__ = ["CLOCK_LEAD", "CLOCK_SLACK", "AudioTimeline", "VideoTimeline", "ticks"]
+__all__ = [
+    "CLOCK_LEAD",
+    "CLOCK_SLACK",
+    "READY_PAUSE",
+    "READY_WITHIN",
+    "AudioTimeline",
+    "VideoTimeline",
+    "ticks",
+]
 
 CLOCK_SLACK = 0.5
-"""Seconds by which a source may be behind the clock, and ahead of it without being held up."""
+"""Seconds by which a source may be behind the clock, or ahead of it without being held up."""
 CLOCK_LEAD = 2.0
 """Seconds by which timestamps may be ahead of the clock."""
+READY_WITHIN = 0.002
+"""Seconds within which a frame must come to be one that lay ready."""
+READY_PAUSE = 0.001
+"""Seconds to sleep after a frame that lay ready: some sources never wait."""
 
 _started = time.monotonic()
 
 
 def ticks(rate: int) -> int:
-    """Return the present moment on the clock."""
+    """Return the present moment on the clock, in ticks at ``rate`` a second."""
     return round((time.monotonic() - _started) * rate)
 
 
 class VideoTimeline:
-    """Places the pictures of a source on the clock."""
+    """Timestamps for the pictures of one source."""
 
     def __init__(self) -> None:
         self._offset: int | None = None
@@ -63,7 +75,7 @@ class VideoTimeline:
 
 
 class AudioTimeline:
-    """Cuts the sound of a source into slices, on the clock.
+    """Timestamps for the sound of one source, cut into pieces of 20 ms.
 
     Samples are counted, which is the smoothest there is. A source that pauses leaves a gap.
     """
@@ -74,7 +86,7 @@ class AudioTimeline:
         self._next: int | None = None
 
     def slices(self, frame: AudioFrame) -> Iterator[tuple[int, bytes]]:
-        """Return what is complete: timestamps in 1/48000 s; 960 samples, s16, stereo.
+        """Yield each complete piece: timestamp in 1/48000 s; 960 samples, s16, stereo.
 
         An encoder of aiortc refuses a frame whose rate or layout is not that of the first.
         """

@@ -1,4 +1,4 @@
-"""The SFU on the engine: a session, the tracks in it, and the next session when it is lost.
+"""Keep a client connected to the SFU, with its publications and subscriptions.
 
 ========= =============================================================================
 link      a client's link to the SFU, over all its sessions

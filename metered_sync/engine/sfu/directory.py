@@ -1,4 +1,4 @@
-"""Finding out who publishes what, with few requests."""
+"""List and search the tracks that an app's sessions publish, with few requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENDED = ("closed", "failed")
 
 
 class Directory:
-    """What an app's sessions publish. Searches share one pace, however many there are."""
+    """The sessions of an app and their tracks. Searches share one pace, however many there are."""
 
     def __init__(self, calls: SfuCalls, timings: Timings) -> None:
         self._calls = calls
@@ -38,7 +38,7 @@ class Directory:
         return list(await self._calls.ask(wire.SESSIONS, wire.parse_sessions, deadline))
 
     async def tracks(self, session_id: str, deadline: Deadline) -> list[wire.TrackInfo]:
-        """List what a session publishes."""
+        """List the tracks that a session publishes."""
         return list(
             await self._calls.ask(wire.TRACKS, wire.parse_tracks, deadline, session_id=session_id)
         )
@@ -48,7 +48,7 @@ class Directory:
         return Deadline(min(deadline.left(), self._timings.attempt))
 
     async def published(self, session_id: str, deadline: Deadline) -> list[wire.TrackInfo] | None:
-        """Return what a session publishes; ``None`` where there is no such session."""
+        """Return the tracks that a session publishes; ``None`` where there is no such session."""
         await self._pace()
         try:
             return await self.tracks(session_id, self._bound(deadline))

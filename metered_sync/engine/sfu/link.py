@@ -1,4 +1,4 @@
-"""A client's link to the SFU: a session, and the next one when it is lost.
+"""Keep a client connected to the SFU: make a session, and the next one when it is lost.
 
 What a user holds - publications, received tracks - outlives the session that carries
 it. A :class:`~metered_sync.engine.sfu.session.Session` ends when its connection does,
@@ -69,11 +69,11 @@ _published: weakref.WeakSet[MediaStreamTrack] = weakref.WeakSet()
 T = TypeVar("T")
 SfuState = Literal["idle", "connecting", "connected", "reconnecting", "closed"]
 TRIES = 2
-"""How often a call is made that is cut off by the loss of its session."""
+"""Times that a call is made which the loss of its session cuts off."""
 
 
 class SfuLink(Link):
-    """One client's sessions, one after the other, from its connection to its end."""
+    """The sessions of one client, one after the other, from its connection to its end."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class SfuLink(Link):
         self.directory = Directory(self._calls, timings)
         self._progress = Progress()
         self._moved: dict[tuple[str, str], Outgoing] = {}
-        """What is published by other ids now: session and track id that it had."""
+        """Publications that have other ids now, by the session and track id that they had."""
         self._usable: anyio.Event
         """Set while connected, and at the end."""
         self._watch: Watch
@@ -199,7 +199,7 @@ class SfuLink(Link):
         self._engine.spawn(self, function)
 
     def _in_background(self, function: Callable[[], Awaitable[None]]) -> None:
-        """Do so, and cancel it when the link ends."""
+        """Run a coroutine function in the background; cancel it when the link ends."""
 
         async def run() -> None:
             with anyio.CancelScope() as scope:
@@ -243,7 +243,7 @@ class SfuLink(Link):
     # --- recovery ---
 
     def _lost(self, session: Session, reason: str) -> None:
-        """Do what is to be done about a session that was lost."""
+        """Recover from the loss of a session, or give up."""
         if session is not self.session or self.error is not None:
             return
         if self.connected:
@@ -304,7 +304,7 @@ class SfuLink(Link):
         self._sink.emit(Outage(time.monotonic() - lost_at))
 
     async def _next_session(self) -> Session:
-        """Make a session that does what the lost one did."""
+        """Make a session with the publications and subscriptions of the lost one."""
         session: Session | None = None
         try:
             with anyio.fail_after(self.timings.attempt):
@@ -338,14 +338,14 @@ class SfuLink(Link):
                 self._sink.emit(Republished(publication, session_id, track_id))
 
     def _follow(self, tracks: Sequence[Incoming]) -> None:
-        """Let those that this client itself publishes have their new ids."""
+        """Give tracks that this client itself publishes their new ids."""
         for incoming in tracks:
             moved = self._moved.get((incoming.info.session_id, incoming.info.track_id))
             if moved is not None and not moved.closed:
                 incoming.refer(moved.info())
 
     def _on_ended(self, incoming: Incoming) -> None:
-        """A received track has ended: its publisher closed it, or is gone."""
+        """Look after a received track that has ended: its publisher closed it, or is gone."""
         if self._options.recover:
             incoming.transceiver = None
             self._watch.wake()
@@ -443,7 +443,7 @@ class SfuLink(Link):
     async def wait_for_track(
         self, session_id: str | None, name: str | None, kind: str | None, deadline: Deadline
     ) -> wire.TrackInfo:
-        """Wait until a track is published that answers the description."""
+        """Wait until a track with this session, name and kind is published."""
 
         def matches(track: wire.TrackInfo) -> bool:
             if session_id is None and name is None and track.session_id == self.session_id:
@@ -460,7 +460,7 @@ class SfuLink(Link):
             await self._usable.wait()
 
     async def stats(self, deadline: Deadline) -> dict[str, Any]:
-        """Return what was sent and received."""
+        """Return counts of all that was sent and received."""
         publications = [await one.sample() for one in self.outgoing if not one.closed]
         times = [p["round_trip_time"] for p in publications if p["round_trip_time"] is not None]
         return {

@@ -1,4 +1,4 @@
-"""One session with the SFU: one peer connection, negotiated over HTTP.
+"""Run one session with the SFU: one peer connection, negotiated over HTTP.
 
 Facts: protocol notes, "The Global Cloud SFU". Each negotiation builds on the last
 agreed description, so they take turns. aiortc cannot roll back: a negotiation that is
@@ -55,10 +55,10 @@ logger = logging.getLogger("metered_sync")
 
 @dataclass(frozen=True)
 class SfuOptions:
-    """What a session is made with."""
+    """The options of a session."""
 
     url: str
-    """The origin."""
+    """The SFU's origin."""
     app_id: str
     metadata: str | None
     ice_servers: tuple[IceServer, ...]
@@ -68,7 +68,7 @@ class SfuOptions:
 
 @dataclass
 class Progress:
-    """How far the current call has come, for the message of its timeout."""
+    """The stage of the current call, for the message of its timeout."""
 
     stage: str = "start"
     sent: bool = False
@@ -76,7 +76,7 @@ class Progress:
 
 
 class SessionLostError(SfuError):
-    """The session ended under a negotiation."""
+    """Raised when the session ends under a negotiation."""
 
 
 @dataclass(eq=False)
@@ -90,16 +90,16 @@ class Outgoing:
     track_id: str = ""
     mid: str = ""
     closed: bool = False
-    """Whether it is not to be published (any more)."""
+    """Whether the track is not to be published (any more)."""
     sent: Sent = field(default_factory=Sent)
     handle: Callable[[], Any] = lambda: None
-    """Returns the object that the user has for it, while there is one."""
+    """Returns the user's object for the publication, while there is one."""
     transceiver: RTCRtpTransceiver | None = None
     carrier: SentTrack | None = None
     """What stands in for the track on the present connection."""
 
     def info(self) -> wire.TrackInfo:
-        """Return what subscribers need to know of it."""
+        """Return the ids, name and kind that subscribers need."""
         return wire.TrackInfo(self.session_id, self.track_id, self.name, self.track.kind, self.mid)
 
     def release(self) -> None:
@@ -111,7 +111,7 @@ class Outgoing:
         self.transceiver = self.carrier = None
 
     async def sample(self) -> dict[str, Any]:
-        """Return what was sent so far; bit rates are taken from such samples."""
+        """Return the counts so far; bit rates are taken from such samples."""
         sender = None if self.transceiver is None else self.transceiver.sender
         counts = await self.sent.stats(sender)
         return {"kind": self.track.kind, "id": self.track_id, "name": self.name, **counts}
@@ -124,29 +124,29 @@ class Incoming(IncomingTrack):
         super().__init__(info.kind, id=info.track_id, name=info.name, stream_id=info.session_id)
         self.info = info
         self.transceiver: RTCRtpTransceiver | None = None
-        """Where it arrives, or did."""
+        """The transceiver on which the track arrives, or did."""
         self.live = False
-        """Whether it still does."""
+        """Whether the track still arrives there."""
         self.mid = ""
         self.own_id = ""
-        """What the SFU calls it in this session's descriptions."""
+        """The id by which the SFU calls the track in this session's descriptions."""
         self.attached_at = 0.0
         self.listed = bool(info.kind)
         """Whether its publisher has been seen to have it."""
         self.look_at = 0.0
-        """When to look next what became of it, if it stays silent."""
+        """The moment of the next look at the publisher, if the track stays silent."""
         self.pause = 0.0
-        """How long to wait after that."""
+        """Seconds from that look to the one after it."""
         self.gone_at: float | None = None
-        """Since when its publisher's session has been gone."""
+        """The moment since which the publisher's session has been gone."""
 
     def refer(self, info: wire.TrackInfo) -> None:
-        """Make this the track that is subscribed to."""
+        """Subscribe to this track from now on."""
         self.info = info
         self.id, self.stream_id = info.track_id, info.session_id
 
     def attach(self, transceiver: RTCRtpTransceiver) -> None:
-        """Note where it arrives from now on."""
+        """Note the transceiver on which the track arrives from now on."""
         if self.attached_at:
             self.restarts += 1
         self.kind, self.mid = transceiver.kind, str(transceiver.mid)
@@ -160,7 +160,7 @@ class Incoming(IncomingTrack):
 
 
 class Session:
-    """A peer connection and its session, from its making to its loss or close."""
+    """A session and its peer connection, from their making to their loss or close."""
 
     def __init__(
         self,
@@ -183,7 +183,7 @@ class Session:
         self.id = ""
         self.on_lost = on_lost
         self.loss: str | None = None
-        """Why it was lost."""
+        """The reason for the session's loss, in words."""
         self.pc = peer_connection(options.ice_servers)
         self._label = label
         self._calls = calls
@@ -228,7 +228,7 @@ class Session:
         await close_quietly(self.pc, self._timings.close)
 
     def lose(self, reason: str) -> None:
-        """Mark the session as lost; end what is under way."""
+        """Mark the session as lost; end the negotiation under way."""
         if self.loss is None:
             self.loss = reason
             if self._scope is not None:
@@ -257,7 +257,7 @@ class Session:
 
     @contextlib.asynccontextmanager
     async def _negotiation(self) -> AsyncIterator[RTCPeerConnection]:
-        """Take a turn. One that breaks in the middle loses the session."""
+        """Take a turn at negotiating. A turn that breaks in the middle loses the session."""
         async with self._turn:
             self._check()
             with anyio.CancelScope() as self._scope:
@@ -440,7 +440,7 @@ class Session:
 
     @contextlib.contextmanager
     def _webrtc(self, stage: str, problem: str) -> Iterator[None]:
-        """Map what aiortc raises."""
+        """Map the errors that aiortc raises."""
         self._at(stage)
         try:
             yield

@@ -1,4 +1,4 @@
-"""Looking after a session's tracks: which of them are gone, and where they are now.
+"""Find out which subscribed tracks are gone, and where they are published now.
 
 A track may be silent because nothing is sent (a muted microphone), because its
 publisher closed it, or because the publisher is gone, perhaps to come back with another
@@ -54,7 +54,7 @@ class Watched(Protocol):
 
     @property
     def connected(self) -> bool:
-        """Whether its session can be used."""
+        """Whether the session can be used."""
 
     @property
     def recovers(self) -> bool:
@@ -73,16 +73,16 @@ class Watch:
         self._own_pause = 0.0
 
     def wake(self) -> None:
-        """Look now."""
+        """Look at the tracks now."""
         self._wake.set()
 
     def interrupt(self) -> None:
-        """Stop looking: what is being found out is about a session that was lost just now."""
+        """Break a look off: the session that it asks about was lost just now."""
         if self._look is not None:
             self._look.cancel()
 
     async def run(self) -> None:
-        """Look now and then, until the link ends."""
+        """Look at the tracks now and then, until the link ends."""
         link = self._link
         while link.error is None:
             with anyio.move_on_after(self._pause()):
@@ -106,13 +106,13 @@ class Watch:
             logger.debug("%s: looking after its tracks: %s", self._link.label, error)
 
     def _pause(self) -> float:
-        """Return how long to wait: not long while a track is being looked for."""
+        """Return the seconds to wait: few while a track is being looked for."""
         now = time.monotonic()
         searches = [one.look_at - now for one in self._link.incoming if one.gone_at is not None]
         return max(min([self._timings.watch, *searches]), self._timings.request_interval)
 
     async def _clean(self, session: Session, deadline: Deadline) -> None:
-        """Forget what has ended; measure what goes on."""
+        """Forget tracks that have ended; measure those that go on."""
         link = self._link
         # What was closed just while it was being restored is there, and not wanted.
         for outgoing in [one for one in link.outgoing if one.closed]:
@@ -138,7 +138,7 @@ class Watch:
         await self._look_at(due, session, deadline)
 
     async def resubscribe(self, session: Session, deadline: Deadline) -> None:
-        """Subscribe on a new session to what the lost one received, as far as it is there."""
+        """Subscribe on a new session to the tracks of the lost one, as far as they are there."""
         missing = [one for one in self._link.incoming if not one.ended]
         for one in missing:
             one.look_at, one.pause = 0.0, 0.0
@@ -191,7 +191,7 @@ class Watch:
                         self._later(one)
 
     async def _look_at(self, due: list[Incoming], session: Session, deadline: Deadline) -> None:
-        """Decide what becomes of these tracks, and do it."""
+        """Decide about each of these tracks: end it, look again, or subscribe to it again."""
         found: list[Incoming] = []
         for session_id in dict.fromkeys(one.info.session_id for one in due):
             theirs = [one for one in due if one.info.session_id == session_id]
@@ -208,7 +208,7 @@ class Watch:
             await session.subscribe(found, deadline)
 
     def _judge(self, tracks: Iterable[Incoming], listed: list[TrackInfo] | None) -> list[Incoming]:
-        """Return those of one publisher's tracks that can be subscribed to again."""
+        """Return the tracks of one publisher that can be subscribed to again."""
         again = []
         ids = {track.track_id for track in listed or ()}
         for one in tracks:
@@ -229,7 +229,7 @@ class Watch:
         return again
 
     async def _find(self, lost: list[Incoming], deadline: Deadline) -> list[Incoming]:
-        """Return those that another session publishes, by their names."""
+        """Return the lost tracks that another session publishes, by their names."""
         found = []
         named = [one for one in lost if one.info.name]
         published = [t async for t in self._link.directory.search(deadline)] if named else []

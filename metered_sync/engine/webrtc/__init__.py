@@ -1,4 +1,4 @@
-"""WebRTC on the engine: what rooms and the SFU both need of aiortc.
+"""Use aiortc: the parts of WebRTC that rooms and the SFU have in common.
 
 =============== ========================================================================
 peer_connection making a peer connection, gathering, waiting for it, closing it

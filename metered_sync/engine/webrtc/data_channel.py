@@ -39,27 +39,27 @@ __all__ = ["MAX_BUFFERED", "ChannelLink", "ChannelState"]
 
 ChannelState = Literal["connecting", "open", "closing", "closed"]
 MAX_BUFFERED = 1 << 20
-"""Bytes that a channel's buffer holds, unless it is told otherwise."""
+"""Bytes that the buffer of a channel holds by default."""
 MAX_INBOX = 64 << 20
-"""Bytes that an inbox holds."""
+"""Bytes that the inbox of a channel holds."""
 AIORTC_SHARE = 64 << 10
 """Bytes up to which aiortc's own buffer is filled."""
 SENDS_PER_TURN = 64
-"""Messages handed on before the loop does something else."""
+"""Messages handed to aiortc before the loop does something else."""
 BUFFER_POLL = 0.1
-"""Seconds between two looks at whether there is room again."""
+"""Seconds after which the loop looks again whether aiortc has room."""
 CLOSE_TIMEOUT = 1.0
 """Seconds for which a closed channel waits for the far side to confirm."""
 OPENING_PROTOCOL = 50
 """The protocol that opens channels, as SCTP marks it (RFC 8832, section 8.1)."""
 CLOSE_POLL = 0.005
-"""Seconds between two looks of a channel that is being closed."""
+"""Seconds after which a channel that is being closed looks again whether all has arrived."""
 ADOPT_TIMEOUT = 15.0
-"""Seconds for which somebody who wraps a channel waits for the loop."""
+"""Seconds for which a thread that wraps a channel waits for the loop."""
 
 
 class ChannelSink(EventSink, Protocol):
-    """Where a channel's events go."""
+    """A receiver of a channel's events."""
 
     @property
     def takes_messages(self) -> bool:
@@ -67,7 +67,7 @@ class ChannelSink(EventSink, Protocol):
 
 
 class MessageInbox(Reader[Message]):
-    """A channel's messages, bounded in number and in bytes; drops the oldest."""
+    """The messages that a channel received: bounded in number and bytes, drops the oldest."""
 
     # Bytes that have come (touched on the loop only), and gone (with the lock held).
     _come = 0
@@ -95,7 +95,7 @@ class MessageInbox(Reader[Message]):
 
 
 class ChannelLink(Link):
-    """One data channel."""
+    """The engine's side of one data channel."""
 
     def __init__(
         self,
@@ -123,9 +123,9 @@ class ChannelLink(Link):
         self.label = f"DataChannel {raw.label!r}"
         self.inbox = MessageInbox(self.label, maxsize=maxsize)
         self.opened = Signal()
-        """Set once it is open, or will never be."""
+        """Set once the channel is open, or will never be."""
         self.error: BaseException | None = None
-        """What ended it."""
+        """The error that ended the channel."""
         self._lost = 0  # what was undelivered when it ended
         self._sink: ChannelSink | None = None
         self._closing = False
@@ -176,7 +176,7 @@ class ChannelLink(Link):
 
     @property
     def state(self) -> ChannelState:
-        """How far it is."""
+        """The state of the channel, as users see it."""
         if self.error is not None:
             return "closed"
         state = self.raw.readyState
@@ -184,7 +184,7 @@ class ChannelLink(Link):
 
     @property
     def buffered(self) -> int:
-        """Bytes that have been taken over and that aiortc has not sent yet."""
+        """Bytes that wait to be sent, here or in aiortc."""
         return self.buffer.bytes
 
     @property
@@ -236,7 +236,7 @@ class ChannelLink(Link):
         self._finish(ClosedError(f"{self.label} has ended: {why}"))
 
     def hand_over(self) -> None:
-        """Give what the inbox holds to callbacks that have been registered meanwhile."""
+        """Give the messages of the inbox to callbacks that have been registered meanwhile."""
         sink = self._sink
         try:
             while sink is not None and sink.takes_messages:
@@ -245,7 +245,7 @@ class ChannelLink(Link):
             pass
 
     async def aclose(self) -> None:
-        """Send what is in the buffer, then close. Who waits for room gets an error at once."""
+        """Send the messages in the buffer, then close. Threads that wait for room get an error."""
         if self.error is not None:
             return
         self._closing = True
@@ -262,7 +262,7 @@ class ChannelLink(Link):
             self.cut()
 
     def cut(self) -> None:
-        """Close at once; what is in the buffer is lost."""
+        """Close at once; messages in the buffer are lost."""
         if self.error is None:
             self.raw.close()
             self._finish(self._closed())
@@ -272,7 +272,7 @@ class ChannelLink(Link):
         self._finish(error)
 
     def _drained(self) -> bool:
-        """Whether all that was taken over has arrived, as far as that can be told."""
+        """Say whether all messages have arrived, as far as that can be told."""
         state = self.raw.readyState
         if self.buffer.waiting and state == "connecting":
             return False
@@ -322,7 +322,7 @@ class ChannelLink(Link):
             self._sink.emit(DCError(error))
 
     def _flush(self) -> None:
-        """Hand messages to aiortc as far as it should hold them, and let in who waits."""
+        """Hand messages to aiortc as far as it should hold them; let in those that wait."""
         errors: list[MeteredError] = []
         raw, buffer = self.raw, self.buffer
         sending = self.error is None and raw.readyState == "open"
@@ -342,7 +342,7 @@ class ChannelLink(Link):
         self._watch()
 
     def _watch(self) -> None:
-        """Look again soon, while there is anything to wait for."""
+        """Look again soon, while there is a message or an opening to wait for."""
         needed = not self.buffer.is_empty or not self.opened.is_set
         if needed and self._timer is None and self.error is None:
             self._timer = asyncio.get_running_loop().call_later(BUFFER_POLL, self._poll)
@@ -356,7 +356,7 @@ class ChannelLink(Link):
             self._flush()
 
     def _finish(self, error: BaseException) -> None:
-        """End: readers drain, everybody else who waits gets ``error``."""
+        """End the channel: readers drain, all others who wait get ``error``."""
         if self.error is not None:
             return
         sent = self.raw.bufferedAmount + self._in_flight()

@@ -1,4 +1,4 @@
-"""How a track is encoded: bit rate, frame rate, codec; and the track that is sent.
+"""Choose how a track is encoded: bit rate, frame rate, codec.
 
 aiortc offers the choice of a codec, and nothing else: its encoders follow what the
 receiver reports, between fixed limits, and the encoder of a sender is a name-mangled
@@ -40,12 +40,12 @@ MIN_BITRATE = 10_000
 
 @dataclass(frozen=True)
 class Encoding:
-    """What a publisher asks for; ``None`` leaves it to aiortc."""
+    """A publisher's wishes for one track; ``None`` leaves the choice to aiortc."""
 
     video_bitrate: int | None = None
     """Bits per second, held whatever the receiver reports."""
     max_framerate: float | None = None
-    """Frames per second; more are left out."""
+    """Frames per second at most; others are left out."""
     codec: str | None = None
     """The codec to put first, in lower case."""
 
@@ -53,7 +53,7 @@ class Encoding:
 def check_encoding(
     kinds: set[str], video_bitrate: Any, max_framerate: Any, codec: Any
 ) -> dict[str, Encoding]:
-    """Return what holds for tracks of each kind.
+    """Return the encoding for tracks of each kind.
 
     Raises:
         ValueError: A value that makes no sense, or that concerns none of these kinds.
@@ -159,7 +159,7 @@ class _PinnedVp8(_Pinned, Vp8Encoder):
 
 
 class _PinnedH264(_Pinned, H264Encoder):
-    """The same for x264, which needs to know the frame rate for that: aiortc says 30.
+    """An x264 encoder with a fixed rate, which needs the frame rate for that: aiortc says 30.
 
     It makes the codec that its base class would make, before that does.
     """
@@ -210,7 +210,7 @@ PINNED: dict[str, type[_Pinned]] = {"vp8": _PinnedVp8, "h264": _PinnedH264}
 
 
 class SentTrack(MediaStreamTrack):
-    """A track on its way into one connection.
+    """A user's track as one reader of it sees it: at most so many frames a second, counted.
 
     aiortc stops a sender's track when its connection ends. This one stands in for the
     user's, which goes on, and may be sent over the next connection.

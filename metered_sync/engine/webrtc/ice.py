@@ -1,4 +1,4 @@
-"""Which STUN and TURN server a peer connection uses, and how it gathers candidates."""
+"""Choose STUN and TURN servers, and the paths that a peer connection may use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 
 logger = logging.getLogger("metered_sync")
 _ORDER = (("turn", "udp"), ("turns", "tcp"), ("turn", "tcp"))
-"""Fastest first, then what passes most firewalls."""
+"""TURN schemes and transports: the fastest first, then those that pass most firewalls."""
 
 
 def choose_servers(servers: Iterable[IceServer], attempt: int) -> tuple[IceServer, ...]:
@@ -76,7 +76,7 @@ def transports(pc: RTCPeerConnection) -> list[RTCIceTransport]:
 
 
 def path(transport: RTCIceTransport) -> dict[str, str] | None:
-    """Return the kinds of the candidates that were chosen, once they have been."""
+    """Return the kinds of the candidates in use, once they have been chosen."""
     pairs = getattr(transport.iceGatherer._connection, "_nominated", None)
     for pair in (pairs or {}).values():
         return {"local": pair.local_candidate.type, "remote": pair.remote_candidate.type}
@@ -84,7 +84,7 @@ def path(transport: RTCIceTransport) -> dict[str, str] | None:
 
 
 async def close_again(transport: RTCIceTransport) -> None:
-    """Close a closed transport, if it was connecting then.
+    """Close a transport again that was closed while it was connecting.
 
     aioice may succeed all the same (0.10 to 0.13), and goes on to ask for consent; or it
     waits for candidates for ever (0.10).

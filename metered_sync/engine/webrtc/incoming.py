@@ -1,4 +1,4 @@
-"""Spread the frames of a received track over those who read it."""
+"""Spread the frames of a received track over its readers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ and then, or begins to, gets a picture at once."""
 
 
 class IncomingTrack:
-    """A remote track's frames, spread over its readers.
+    """A received track, whose frames go to any number of readers.
 
     Frames are taken from aiortc as they come, whether somebody reads or not: its own
     queue is unbounded. They are decoded while somebody reads, and ``UNREAD_DECODING`` seconds
@@ -51,7 +51,7 @@ class IncomingTrack:
         self.restarts = 0
         """How often the connection under it was rebuilt."""
         self.last = -math.inf
-        """When the latest frame came (``time.monotonic()``)."""
+        """The moment at which the latest frame came (``time.monotonic()``)."""
         self.latency = 0.0
         """Seconds between the latest frame's first packet and the frame: buffers, decoding."""
         self.ended = False
@@ -60,13 +60,13 @@ class IncomingTrack:
         self._readers: tuple[weakref.ref[Reader[Any]], ...] = ()
         self._lock = threading.Lock()
         self._until: float | None = None
-        """Up to when to decode if nobody reads."""
+        """The moment up to which frames are decoded though nobody reads."""
         self._offset: int | None = 0
-        """What to add to timestamps; ``None``: find out with the next frame."""
+        """The ticks to add to timestamps; ``None``: computed with the next frame."""
         self._time = 0.0
         """The timestamp of the latest frame that was decoded, in seconds."""
         self._spread_at = -math.inf
-        """When that came."""
+        """The moment at which that frame was decoded."""
 
     @property
     def readers(self) -> list[Reader[Any]]:
@@ -82,12 +82,12 @@ class IncomingTrack:
             reader.end(self.error)
 
     def remove(self, reader: Reader[Any]) -> None:
-        """Leave a reader out; any thread."""
+        """Spread frames to a reader no longer; any thread."""
         with self._lock:
             self._readers = tuple(weakref.ref(r) for r in self.readers if r is not reader)
 
     def take_over(self, receiver: RTCRtpReceiver, retransmissions: Collection[int]) -> None:
-        """Decide from now on what a receiver decodes, and count its packets.
+        """Decide from now on which frames a receiver decodes, and count its packets.
 
         ``retransmissions`` are payload types.
         """
@@ -95,19 +95,19 @@ class IncomingTrack:
         jitter.take_over(receiver, self)
 
     def wanted(self) -> bool:
-        """Whether frames are to be decoded: somebody reads, or did so a moment ago."""
+        """Say whether frames are to be decoded: somebody reads, or did so a moment ago."""
         now = time.monotonic()
         if self._until is None or any(ref() is not None for ref in self._readers):
             self._until = now + UNREAD_DECODING
         return now < self._until
 
     def leave_out(self) -> None:
-        """Count a frame that came, and is not decoded."""
+        """Count a frame that came and is not decoded."""
         self.last = time.monotonic()
         self.frames += 1
 
     async def run(self, track: MediaStreamTrack) -> None:
-        """Take frames until no more come. Whoever runs this knows why, and what to do then."""
+        """Take frames until no more come. The caller knows why, and goes on from there."""
         if self.decoded:
             self._offset = None
         try:
@@ -144,7 +144,7 @@ class IncomingTrack:
                 reader.end(error)
 
     def stats(self) -> dict[str, Any]:
-        """Return what was received so far; any thread."""
+        """Return the counts of packets and frames so far; any thread."""
         return {
             "kind": self.kind,
             "id": self.id,

@@ -1,4 +1,4 @@
-"""From packets to the decoder, sooner than aiortc does it, and only where somebody reads.
+"""Hand whole frames to the decoder: sooner than aiortc does, and only where somebody reads.
 
 aiortc (1.14 to 1.16) holds each picture until the next one begins: it hands frame N to the
 decoder with the first packet of frame N+1, and one frame with each packet, so that what
@@ -36,11 +36,11 @@ __all__ = ["FrameConsumer", "take_over"]
 logger = logging.getLogger("metered_sync")
 
 MAX_WAITING = 512
-"""Packets kept behind one that is missing. More of them, or a larger jump: a new beginning."""
+"""Packets kept behind a missing one. After more, or a larger jump, a stream begins anew."""
 MAX_STALE_PACKETS = 20
-"""Packets in a row that are far older than what was handed over: the sender has begun anew."""
+"""Packets in a row, far older than those handed over, after which the sender has begun anew."""
 MAX_MISORDER = 50
-"""By how many packets the first one that comes may not be the first one that was sent."""
+"""Packets sent before the first one that comes, which may still follow."""
 VIDEO_GIVE_UP = 1.0
 """Seconds to wait for a missing packet of a picture before a key frame is asked for."""
 AUDIO_GIVE_UP = 0.1
@@ -70,13 +70,13 @@ _BUFFER, _NACKS, _CODECS, _QUEUE, _MAPPER, _THREAD = (
 
 
 class FrameConsumer(Protocol):
-    """Who gets the frames in the end."""
+    """The track that the frames belong to."""
 
     def wanted(self) -> bool:
-        """Whether they are to be decoded."""
+        """Say whether frames are to be decoded."""
 
     def leave_out(self) -> None:
-        """Be told of a frame that came, and is not decoded."""
+        """Count a frame that came and is not decoded."""
 
 
 def take_over(receiver: RTCRtpReceiver, consumer: FrameConsumer) -> None:
@@ -100,14 +100,14 @@ def _install(receiver: Any, consumer: FrameConsumer) -> None:
 
 
 class _Frame(NamedTuple):
-    """What decoders take."""
+    """A frame as aiortc's decoders take it."""
 
     data: bytes
     timestamp: int
 
 
 class _Intake:
-    """Puts packets in order; stands in for a jitter buffer of aiortc's."""
+    """Packets put in order, in the place of a jitter buffer of aiortc's."""
 
     def __init__(self, receiver: Any, consumer: FrameConsumer) -> None:
         self.consumer = consumer
@@ -119,9 +119,9 @@ class _Intake:
         self._waiting: dict[int, Any] = {}
         """Packets behind one that is missing, by their numbers."""
         self._stuck: float | None = None
-        """For how many seconds it has been missing."""
+        """Seconds for which the next packet has been missing."""
         self._seen = 0.0
-        """When the latest packet came."""
+        """The moment at which the latest packet came."""
         self._late = 0
 
     def add(self, packet: Any) -> tuple[bool, None]:
@@ -191,7 +191,7 @@ class _Intake:
         self._stuck, self._late = None, 0
 
     def _leave_out(self, packet: Any) -> None:
-        """Take note of a packet that nobody wants."""
+        """Note a packet that nobody wants."""
         self._ssrc = None
         self._waiting.clear()
         self.consumer.leave_out()
@@ -205,16 +205,16 @@ class _Intake:
         raise NotImplementedError
 
     def _resume_at(self, now: float) -> int | None:
-        """Return the number to go on from, where what is missing is to be given up."""
+        """Return the packet number to go on from, where missing ones are to be given up."""
         raise NotImplementedError
 
     def _ask(self, now: float) -> bool:
-        """Whether to ask for a key frame now."""
+        """Say whether to ask for a key frame now."""
         return False
 
 
 class _AudioIntake(_Intake):
-    """For sound: each packet is a frame."""
+    """An intake for sound: each packet is a frame."""
 
     def _take(self, packet: Any, now: float) -> None:
         if packet._data:
@@ -228,26 +228,26 @@ class _AudioIntake(_Intake):
 
 
 class _VideoIntake(_Intake):
-    """For pictures, each of as many packets as it takes."""
+    """An intake for pictures, each of one packet or of many."""
 
     def __init__(self, receiver: Any, consumer: FrameConsumer) -> None:
         super().__init__(receiver, consumer)
         self._parts: list[Any] = []
         """The packets of the next picture, as far as they have come."""
         self._first: list[Any] | None = None
-        """What has come of a stream that has only just begun."""
+        """The first packets of a stream that has only just begun."""
         self._ended: int | None = None
         """The timestamp of the latest picture that ended with a marker."""
         self._trusted = True
         """Whether markers stand where pictures end (RFC 6184 lets H.264 err)."""
         self._begun = False
-        """Whether the decoder has had anything."""
+        """Whether the decoder has had a frame."""
         self._flowing = False
-        """Whether the decoder has what the next picture refers to."""
+        """Whether the decoder has the pictures that the next one refers to."""
         self._starving: float | None = None
-        """Since when a key frame has been missing."""
+        """The moment since which a key frame has been missing."""
         self._asked = -KEY_FRAME_INTERVAL
-        """When one was last asked for."""
+        """The moment at which a key frame was last asked for."""
         self._left = False
         """Whether the latest packets were left out."""
 
@@ -344,7 +344,7 @@ class _VideoIntake(_Intake):
 
 
 class _Nacks:
-    """Asks for missing packets again; aiortc's own generator does with the next loss only."""
+    """Requests for missing packets, repeated; aiortc's own asks again with the next loss only."""
 
     def __init__(self, generator: Any) -> None:
         self._generator = generator
@@ -356,7 +356,7 @@ class _Nacks:
         return set(self._generator.missing)
 
     def add(self, packet: Any) -> bool:
-        """Note a packet; say whether to ask for those that are missing."""
+        """Note a packet; say whether to ask for missing ones."""
         now = time.monotonic()
         missed = self._generator.add(packet)
         if not missed and (not self._generator.missing or now - self._asked < NACK_INTERVAL):
@@ -384,7 +384,7 @@ def _works() -> bool:
 
 
 def _check() -> None:
-    """Give packets to receivers with our buffers, and with their own. Raises what is wrong."""
+    """Give packets to receivers with our buffers and with their own; raise if they differ."""
     from aiortc.rtp import RtpPacket  # (here, lest a version without it fails to import this)
 
     # The first picture has two packets. The numbers wrap.

@@ -33,12 +33,12 @@ SAMPLES_PER_FRAME = 960
 
 
 def sound_kind(frame: AudioFrame) -> tuple[str, str, int]:
-    """Return what a resampler is made for: format, layout, rate."""
+    """Return the format, layout and rate of a frame: a resampler is made for these."""
     return (frame.format.name, frame.layout.name, frame.sample_rate)
 
 
 def interleaved(frame: AudioFrame, channels: int) -> NDArray[np.int16]:
-    """Return a frame's samples (packed s16), sample by sample; mono goes to both as it is.
+    """Return a frame's samples (packed s16) in one row; mono goes to both channels as it is.
 
     (FFmpeg would play it 3 dB softer on both, so it is asked for mono.)
     """
@@ -47,7 +47,7 @@ def interleaved(frame: AudioFrame, channels: int) -> NDArray[np.int16]:
 
 
 def audio_frame(pts: int, samples: bytes) -> AudioFrame:
-    """Return a frame of one slice."""
+    """Return a frame of 20 ms of sound (s16, stereo)."""
     frame = AudioFrame(format="s16", layout="stereo", samples=SAMPLES_PER_FRAME)
     frame.planes[0].update(samples)
     frame.sample_rate = AUDIO_RATE

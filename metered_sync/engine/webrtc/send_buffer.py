@@ -56,7 +56,7 @@ class _Waiting:
 
 
 class SendBuffer:
-    """The messages that a channel has taken over and not handed on yet."""
+    """The messages of a channel that have not been handed on yet."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class SendBuffer:
         self._lock = threading.Lock()
         self._messages: deque[tuple[Message, int]] = deque()
         self._bytes = 0
-        """Of the messages here, and of those taken in this turn."""
+        """Bytes of the messages here, and of those taken in this turn."""
         self._taken = 0
         """Bytes taken in this turn."""
         self._waiting: deque[_Waiting] = deque()
@@ -101,7 +101,7 @@ class SendBuffer:
 
     @property
     def bytes(self) -> int:
-        """Bytes that have been taken over, and that are not sent yet."""
+        """Bytes that wait to be sent, here or below."""
         return self._buffered() + self._early()
 
     @property
@@ -172,7 +172,7 @@ class SendBuffer:
         return ClosedError(f"{self._label} is closed")
 
     def _obstacle(self) -> str:
-        """Say what a send waited for in vain."""
+        """Name the reason for which a send waited in vain."""
         if not self._open:
             return "the channel did not open"
         return f"no room in the buffer ({self.bytes} of {self.max_bytes} bytes are taken)"
@@ -191,13 +191,13 @@ class SendBuffer:
         return self._bytes + self._below()
 
     def _early(self) -> int:
-        """Bytes of messages that wait for the channel to open, and for nothing else."""
+        """Return the bytes of messages that wait for the channel to open, and for nothing else."""
         return sum(waiting.size for waiting in tuple(self._waiting) if not waiting.blocking)
 
     # --- with the lock held ---
 
     def _fits(self, size: int) -> bool:
-        """Whether there is room; a message larger than the buffer only needs it empty."""
+        """Say whether there is room; a message larger than the buffer needs an empty one."""
         buffered = self._buffered()
         if buffered + size > self.max_bytes and buffered > self._low:
             return False
@@ -235,7 +235,11 @@ class SendBuffer:
             self._woken = True
 
     def _admit(self) -> list[MeteredError]:
-        """Let those in who wait, once half of the buffer is free; return what nobody is told."""
+        """Let waiting messages in once half of the buffer is free.
+
+        Returns:
+            Errors of messages for which no thread waits.
+        """
         errors: list[MeteredError] = []
         free = self._buffered() <= self.max_bytes // 2
         while free and self._waiting:
@@ -266,7 +270,7 @@ class SendBuffer:
         return message
 
     def end_turn(self, *, sending: bool) -> list[MeteredError]:
-        """Let those in who wait for the room of what was taken.
+        """Let waiting messages into the room of those that were taken.
 
         Args:
             sending: Whether the channel sends now; where it does not, nobody is let in.
@@ -291,7 +295,7 @@ class SendBuffer:
             waiting.finish(self._closed())
 
     def end(self, error: BaseException) -> int:
-        """Drop everything: callers get ``error`` from now on. Returns the bytes dropped."""
+        """Drop all messages; callers get ``error`` from now on. Returns the bytes dropped."""
         with self._lock:
             dropped = self._bytes - self._taken + self._early()
             waiting, self._waiting = self._waiting, deque()

@@ -1,4 +1,4 @@
-"""Counting what is sent and received.
+"""Count the packets and bytes that are sent and received.
 
 aiortc (1.14 to 1.16) keeps one entry of inbound statistics per receiver, which a
 retransmission stream overwrites, and counts no bytes in it. So packets are counted
@@ -24,11 +24,11 @@ COUNTS = ("bytes_sent", "packets_sent", "packets_lost")
 MAX_ARRIVALS = 256
 """Timestamps whose arrival is remembered: what a jitter buffer may hold, and a decoder."""
 SAMPLE_INTERVAL = 0.25
-"""Seconds between the samples that it is taken from."""
+"""Seconds between the samples that a bit rate is taken from."""
 
 
 class BitrateMeter:
-    """A count of bytes, and how fast it rises."""
+    """A count of bytes, and the rate at which it rises."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -58,7 +58,7 @@ class BitrateMeter:
 
 
 class Received:
-    """What one track's receivers got, over all connections it had."""
+    """Counts of one track's receivers, over all connections it had."""
 
     def __init__(self) -> None:
         self.meter = BitrateMeter()
@@ -71,7 +71,7 @@ class Received:
         """Packets of the media's own stream on this connection."""
         self._mapper: Any = None
         self._arrivals: dict[int, float] = {}
-        """When the first packet of each of the latest timestamps came."""
+        """The moments at which the first packet of each of the latest timestamps came."""
 
     def watch(self, receiver: RTCRtpReceiver, retransmissions: Collection[int]) -> None:
         """Count a receiver's packets; those of ``retransmissions`` payload types apart."""
@@ -111,7 +111,7 @@ class Received:
         self._media += 1
 
     def arrived(self, pts: int) -> float | None:
-        """Return when the first packet of a frame came (``time.monotonic()``), if that is known.
+        """Return the moment at which a frame's first packet came (``time.monotonic()``), if known.
 
         Args:
             pts: The frame's timestamp, as aiortc (1.14 to 1.16) gives it: it counts from the
@@ -138,7 +138,7 @@ class Received:
 
 
 class Sent:
-    """What one track's senders sent, over all connections it had."""
+    """Counts of one track's senders, over all connections it had."""
 
     def __init__(self) -> None:
         self.frames = 0
