@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from metered_sync import SfuClient
-from metered_sync.engine.webrtc.stats import BitrateMeter
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource
 from tests.conftest import wait_until
@@ -95,23 +94,3 @@ def test_what_has_ended_is_not_listed(pair: Any) -> None:
         receiver.unsubscribe(track)
         published.close()
         assert receiver.stats()["subscriptions"] == sender.stats()["publications"] == []
-
-
-def test_a_meter(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
-    monkeypatch.setattr("metered_sync.engine.webrtc.stats.time.monotonic", lambda: now)
-    meter = BitrateMeter()
-    assert meter.rate() == 0
-    for _ in range(100):  # 1000 bytes each 10 ms
-        now += 0.01
-        meter.add(1000)
-    assert meter.rate() == pytest.approx(800_000, rel=0.1)
-    for _ in range(400):  # half of it
-        now += 0.01
-        meter.add(500)
-    assert meter.rate() == pytest.approx(400_000, rel=0.1)
-    now += 1.5
-    assert 0 < meter.rate() < 400_000
-    now += 5
-    assert meter.rate() == 0
-    assert meter.total == 300_000

@@ -1,0 +1,139 @@
+"""A received track's frames on their way to readers, without a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiortc.mediastreams import MediaStreamError
+from av import VideoFrame
+
+from metered_sync import ClosedError, MediaError
+from metered_sync.bridge.reader import Reader
+from metered_sync.engine.webrtc import incoming as incoming_module
+from metered_sync.engine.webrtc.incoming import IncomingTrack
+
+
+def frame(pts: int | None, rate: int = 90000) -> VideoFrame:
+    made = VideoFrame(2, 2, "yuv420p")
+    if pts is not None:
+        made.pts, made.time_base = pts, Fraction(1, rate)
+    return made
+
+
+class Receiver:
+    """A track of aiortc's that hands out frames, and ends."""
+
+    def __init__(self, *frames: VideoFrame) -> None:
+        self._frames = list(frames)
+
+    async def recv(self) -> Any:
+        if not self._frames:
+            raise MediaStreamError
+        return self._frames.pop(0)
+
+
+def run(track: IncomingTrack, *frames: VideoFrame) -> None:
+    source: Any = Receiver(*frames)
+    asyncio.run(track.run(source))
+
+
+def reader() -> Reader[Any]:
+    return Reader("reader")
+
+
+def test_each_reader_gets_each_frame_from_the_moment_it_was_added() -> None:
+    track = IncomingTrack("video", id="t")
+    one, two = reader(), reader()
+    track.add(one)
+    run(track, frame(0), frame(3000))
+    track.add(two)
+    run(track, frame(0))
+    assert (len(one), len(two), track.frames, track.decoded) == (3, 1, 3, 3)
+    track.remove(one)
+    run(track, frame(0))
+    assert (len(one), len(two)) == (3, 2)
+
+
+def test_readers_are_held_weakly() -> None:
+    track = IncomingTrack("video", id="t")
+    kept, forgotten = reader(), reader()
+    track.add(kept)
+    track.add(forgotten)
+    del forgotten
+    gc.collect()
+    assert track.readers == [kept]
+
+
+def test_timestamps_go_on_over_receivers(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=100.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(incoming_module, "time", clock)
+    track, one = IncomingTrack("video", id="t"), reader()
+    track.add(one)
+    run(track, frame(0), frame(3000))
+    clock.now += 2  # without a connection
+    run(track, frame(0), frame(3000))
+    times = [one.get_nowait().time for _ in range(4)]
+    assert times == pytest.approx([0, 1 / 30, 1 / 30 + 2, 2 / 30 + 2], abs=1e-3)
+    clock.now -= 1  # (never: but they rise all the same)
+    run(track, frame(0))
+    assert one.get_nowait().time > times[-1]
+
+
+def test_frames_without_a_time_pass() -> None:
+    track, one = IncomingTrack("video", id="t"), reader()
+    track.add(one)
+    run(track, frame(None))
+    assert one.get_nowait().pts is None
+
+
+def test_frames_are_wanted_while_somebody_reads_and_a_little_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SimpleNamespace(now=100.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(incoming_module, "time", clock)
+    track = IncomingTrack("video", id="t")
+    assert track.wanted()  # somebody may come at once
+    clock.now += incoming_module.UNREAD_DECODING + 1
+    assert not track.wanted()
+    one = reader()
+    track.add(one)
+    assert track.wanted()
+    del one
+    gc.collect()
+    assert track.wanted()
+    clock.now += incoming_module.UNREAD_DECODING + 1
+    assert not track.wanted()
+    track.leave_out()
+    assert (track.frames, track.decoded, track.last) == (1, 0, clock.now)
+
+
+@pytest.mark.parametrize("error", [None, MediaError("it broke")])
+def test_the_end_is_told_to_readers_also_to_late_ones(error: MediaError | None) -> None:
+    track, one, late = IncomingTrack("video", id="t"), reader(), reader()
+    track.add(one)
+    run(track, frame(0))
+    track.end(error)
+    track.end(MediaError("the first one counts"))
+    track.add(late)
+    assert one.get_nowait() is not None  # what came can still be read
+    for each in (one, late):
+        with pytest.raises(
+            ClosedError if error is None else MediaError, match=str(error or "reader")
+        ):
+            each.get(1)
+    run(track, frame(0))
+    assert track.frames == 1
+
+
+def test_statistics_name_the_track() -> None:
+    track = IncomingTrack("audio", id="t", name="voice", stream_id="s")
+    counts = track.stats()
+    assert (counts["kind"], counts["id"], counts["name"]) == ("audio", "t", "voice")
+    assert (counts["frames_decoded"], counts["restarts"], counts["packets_lost"]) == (0, 0, 0)
