@@ -11,8 +11,8 @@ from pathlib import Path
 from metered_sync import MeteredTimeoutError, SfuClient, SignallingClient, from_file
 
 CLIP = Path(__file__).parent / "bunny.mp4"
-PATIENCE = 60.0
-"""Seconds without a word from the viewer after which the publisher goes home."""
+VIEWER_TIMEOUT = 60.0
+"""Seconds without a message from the viewer after which the publisher ends."""
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
         viewer = client.subscribe("demo/viewer")
         sfu.publish(clip, name="bunny")
         word, heard = None, time.monotonic()
-        while word != "enough" and time.monotonic() - heard < PATIENCE:
+        while word != "enough" and time.monotonic() - heard < VIEWER_TIMEOUT:
             client.publish("demo/publisher", {"session": sfu.session_id, "sent": clip.frames_sent})
             try:
                 word, heard = viewer.get(timeout=0.5).data, time.monotonic()

@@ -14,12 +14,13 @@ import numpy as np
 
 from metered_sync import FrameQueue, SfuClient, SignallingClient
 
-PICTURES = 12
+KEPT_PICTURES = 12
+"""Pictures that are kept for the contact sheet."""
 
 
 @dataclass
 class Seen:
-    """What the viewer saw and heard."""
+    """Collect what the viewer saw and heard."""
 
     seconds: float = 0.0
     sent: dict[str, int] = field(default_factory=dict)
@@ -56,7 +57,7 @@ def watch(seconds: float, progress: Callable[[float, int], None]) -> Seen:
             now = time.monotonic()
             seen.seconds = now - start
             seen.ages.append(pictures.age)
-            if len(seen.pictures) <= seen.seconds * PICTURES / seconds < PICTURES:
+            if len(seen.pictures) <= seen.seconds * KEPT_PICTURES / seconds < KEPT_PICTURES:
                 seen.pictures.append((seen.seconds, frame.to_ndarray(format="rgb24")))
             listen(sound, seen)
             progress(min(seen.seconds / seconds, 1.0), len(seen.ages))

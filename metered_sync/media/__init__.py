@@ -1,4 +1,4 @@
-"""Media for code that blocks: what is sent, what arrives, what is recorded, what is looked at.
+"""Media for code that blocks: sources, tracks, recordings and previews.
 
 ========= =============================================================================
 sources   files, cameras, microphones, screens, and what a program makes itself

@@ -24,7 +24,7 @@ COARSEST_QUANTISER, FINEST_QUANTISER = 31, 2
 
 
 class Snapshot:
-    """One picture of a track. A notebook shows it where it is a cell's result.
+    """Hold one picture of a track. A notebook shows it where it is a cell's result.
 
     Made by :meth:`RemoteTrack.snapshot`. A value: nothing that happens to the track
     changes it.
@@ -101,7 +101,7 @@ def png(frame: VideoFrame) -> bytes:
 
 
 def _rgb(frame: VideoFrame) -> VideoFrame:
-    """Return a copy of a frame, which other readers may be using, for ourselves."""
+    """Return a copy of a frame, which other readers may be using."""
     return VideoFrame.from_ndarray(PixelConverter().convert(frame, "rgb24"), format="rgb24")
 
 

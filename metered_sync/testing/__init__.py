@@ -1,4 +1,4 @@
-"""What people test their programs with: sources whose pictures and sound can be recognised.
+"""Sources for tests, whose pictures and sound can be recognised at the other end.
 
 >>> from metered_sync.testing import PatternSource, read_number
 >>> source = PatternSource(320, 240, fps=30)

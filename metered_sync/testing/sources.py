@@ -14,6 +14,7 @@ try:
     from av import AudioFrame, VideoFrame
 
     from metered_sync.engine.sending.feed import Feed
+    from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, SAMPLES_PER_FRAME
     from metered_sync.media.sources.base import Source
 except ModuleNotFoundError as error:
     if error.name is None or error.name.split(".")[0] not in ("aioice", "aiortc", "av", "numpy"):
@@ -28,20 +29,20 @@ if TYPE_CHECKING:
 
 __all__ = ["PatternSource", "ToneSource", "dominant_frequency", "read_number"]
 
-COLUMNS, ROWS = 8, 5
-"""The blocks of a number: 24 bits of it, and 16 of a checksum."""
-BITS = COLUMNS * ROWS
+BLOCK_COLUMNS, BLOCK_ROWS = 8, 5
+"""The blocks that show a number: 24 bits of it, and 16 of a checksum."""
+BLOCK_COUNT = BLOCK_COLUMNS * BLOCK_ROWS
+"""The bits that are shown."""
 BLACK, WHITE = 16, 235
-RATE = 48000
-SAMPLES = 960
-AHEAD = {"video": 3, "audio": 5}
+"""The brightness of a block, as video has it."""
+PREPARED_AHEAD = {"video": 3, "audio": 5}
 """Frames prepared ahead: as few as keep the pace, for what is sent shall be new."""
-STAMPS = 1024
+MAX_STAMPS = 1024
 """Frames whose time of capture is remembered."""
 
 
 class PatternSource(Source):
-    """A video source whose frames carry their running number, from 0, in their pixels.
+    """Show pictures that carry their running number, from 0, in their pixels.
 
     The upper half shows the number as black and white blocks, which survive lossy coding
     and scaling: :func:`read_number` gets it back. The lower half is colourful and moves.
@@ -69,16 +70,18 @@ class PatternSource(Source):
         if not 0 < fps <= 240:
             raise ValueError(f"fps must be above 0 and at most 240, not {fps!r}")
         count = _count(duration, fps)
-        painter = Painter(width, height)
+        painter = PatternPainter(width, height)
         self._fps = fps
 
         def produce(feed: Feed) -> None:
             _produce(feed, "video", painter.frame, 90000, 1 / fps, count)
 
         super().__init__(
-            f"PatternSource({width}, {height}, {fps:g})", {"video": AHEAD["video"]}, produce
+            f"PatternSource({width}, {height}, {fps:g})",
+            {"video": PREPARED_AHEAD["video"]},
+            produce,
         )
-        self._stamps = self._feed.queues["video"].stamps = deque(maxlen=STAMPS)
+        self._stamps = self._feed.queues["video"].stamps = deque(maxlen=MAX_STAMPS)
 
     def captured(self, number: int) -> float | None:
         """Return the ``time.monotonic()`` at which a frame was handed to the encoder.
@@ -92,7 +95,7 @@ class PatternSource(Source):
 
 
 class ToneSource(Source):
-    """An audio source that plays a sine: 48 kHz, stereo, 20 ms a frame."""
+    """Play a sine: 48 kHz, stereo, 20 ms a frame."""
 
     def __init__(
         self, frequency: float = 440.0, *, level: float = -12.0, duration: float | None = None
@@ -104,25 +107,25 @@ class ToneSource(Source):
             level: The sine's peak in dB below full scale (dBFS), at most 0.
             duration: Seconds after which it ends; ``None``: it goes on until stopped.
         """
-        if not 0 < frequency < RATE / 2:
+        if not 0 < frequency < AUDIO_RATE / 2:
             raise ValueError(f"frequency must be above 0 and below 24000 Hz, not {frequency!r}")
         if not level <= 0:
             raise ValueError(f"level must be at most 0 dBFS, not {level!r}")
-        count = _count(duration, RATE / SAMPLES)
+        count = _count(duration, AUDIO_RATE / SAMPLES_PER_FRAME)
         peak = 32767 * 10 ** (level / 20)
-        step = 2 * math.pi * frequency / RATE
+        step = 2 * math.pi * frequency / AUDIO_RATE
 
         def tone(number: int) -> AudioFrame:
-            phase = math.fmod(step * SAMPLES * number, 2 * math.pi)
-            wave = (np.sin(phase + step * np.arange(SAMPLES)) * peak).astype(np.int16)
+            phase = math.fmod(step * SAMPLES_PER_FRAME * number, 2 * math.pi)
+            wave = (np.sin(phase + step * np.arange(SAMPLES_PER_FRAME)) * peak).astype(np.int16)
             frame = AudioFrame.from_ndarray(np.repeat(wave, 2)[None], "s16", "stereo")
-            frame.sample_rate = RATE
+            frame.sample_rate = AUDIO_RATE
             return frame
 
         def produce(feed: Feed) -> None:
-            _produce(feed, "audio", tone, RATE, SAMPLES / RATE, count)
+            _produce(feed, "audio", tone, AUDIO_RATE, SAMPLES_PER_FRAME / AUDIO_RATE, count)
 
-        super().__init__(f"ToneSource({frequency:g})", {"audio": AHEAD["audio"]}, produce)
+        super().__init__(f"ToneSource({frequency:g})", {"audio": PREPARED_AHEAD["audio"]}, produce)
 
 
 def read_number(image: NDArray[Any]) -> int | None:
@@ -138,7 +141,7 @@ def read_number(image: NDArray[Any]) -> int | None:
     grey = np.asarray(image)
     if grey.ndim not in (2, 3) or min(grey.shape[:2]) < 16:
         return None
-    height, width = grey.shape[0] / 2 / ROWS, grey.shape[1] / COLUMNS
+    height, width = grey.shape[0] / 2 / BLOCK_ROWS, grey.shape[1] / BLOCK_COLUMNS
     levels = np.array(
         [
             # The middle of a block: its edges blur.
@@ -146,8 +149,8 @@ def read_number(image: NDArray[Any]) -> int | None:
                 int((row + 0.3) * height) : math.ceil((row + 0.7) * height),
                 int((column + 0.3) * width) : math.ceil((column + 0.7) * width),
             ].mean()
-            for row in range(ROWS)
-            for column in range(COLUMNS)
+            for row in range(BLOCK_ROWS)
+            for column in range(BLOCK_COLUMNS)
         ]
     )
     low, high = levels.min(), levels.max()
@@ -215,15 +218,15 @@ def _code(number: int) -> int:
     return number << 16 | binascii.crc_hqx(number.to_bytes(3, "big"), 0xFFFF)
 
 
-class Painter:
-    """Paints frames. Knows no source."""
+class PatternPainter:
+    """Paint the pattern, without knowing the source."""
 
     def __init__(self, width: int, height: int) -> None:
         self._width, self._height = width, height
         half = height // 2
         # Which block each row and column of the upper half belongs to.
-        self._rows = np.minimum(np.arange(half) * ROWS * 2 // height, ROWS - 1)
-        self._columns = np.arange(width) * COLUMNS // width
+        self._rows = np.minimum(np.arange(half) * BLOCK_ROWS * 2 // height, BLOCK_ROWS - 1)
+        self._columns = np.arange(width) * BLOCK_COLUMNS // width
         # Waves to slide along: twice as wide as the picture.
         x = np.arange(2 * width)
         self._luma = (126 + 80 * np.sin(x * (8 * math.pi / width))).astype(np.uint8)
@@ -235,7 +238,10 @@ class Painter:
         width, height = self._width, self._height
         half, quarter = height // 2, (height // 2 + 1) // 2
         luma = np.empty((height, width), np.uint8)
-        bits = np.array(list(f"{_code(number):0{BITS}b}")).reshape(ROWS, COLUMNS) == "1"
+        bits = (
+            np.array(list(f"{_code(number):0{BLOCK_COUNT}b}")).reshape(BLOCK_ROWS, BLOCK_COLUMNS)
+            == "1"
+        )
         blocks = np.where(bits, np.uint8(WHITE), np.uint8(BLACK))
         luma[:half] = blocks[self._rows][:, self._columns]
         shift = number * 3 % width

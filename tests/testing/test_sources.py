@@ -51,9 +51,9 @@ def run(main: Awaitable[Any], timeout: float = 30.0) -> Any:
 
 def painted(number: int, width: int = 320, height: int = 240) -> Any:
     """Return a pattern frame, without waiting for its turn."""
-    from metered_sync.testing.sources import Painter
+    from metered_sync.testing.sources import PatternPainter
 
-    return Painter(width, height).frame(number)
+    return PatternPainter(width, height).frame(number)
 
 
 # --- the pattern ----------------------------------------------------------------------

@@ -1,10 +1,12 @@
-"""Notebooks: live previews of tracks in the output of a cell.
+"""Live previews of tracks in a notebook.
 
 ======= ===============================================================================
-preview a preview: which frames it shows, and when
-views   what is drawn: a picture, or a level meter
-output  the notebook output that a preview updates
+preview show a track in a cell's output, on a thread of its own
+views   render a track's frames: pictures, or a level meter
+output  update one output of a cell in place
 ======= ===============================================================================
-
-``snapshot()`` needs none of this, and is :mod:`metered_sync.media.snapshot`.
 """
+
+from metered_sync.media.notebook.preview import Preview
+
+__all__ = ["Preview"]

@@ -1,4 +1,4 @@
-"""Where a preview is shown: one output of a notebook's cell, updated in place.
+"""Update one output of a notebook's cell in place.
 
 The thread that asks for an output makes it, so that it belongs to the cell that runs
 there. It is updated under its display id, from any thread, and stays where it is. Nothing
@@ -13,22 +13,23 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["Look", "Output", "WidgetOutput", "notebook", "running_cell"]
+__all__ = ["CellOutput", "Rendering", "WidgetOutput", "notebook", "running_cell"]
 
-VIEW = "application/vnd.jupyter.widget-view+json"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+"""The MIME type under which a notebook shows a widget."""
 
 
-class Look(NamedTuple):
-    """What is shown at a time."""
+class Rendering(NamedTuple):
+    """Hold one state of a preview, in a format that notebooks show."""
 
     mime: str
-    """``image/jpeg``, or a text: ``image/svg+xml``, ``text/html``."""
+    """The MIME type: ``image/jpeg``, or a text: ``image/svg+xml``, ``text/html``."""
     data: bytes
     text: str
-    """The same in words, for front ends that show nothing else."""
+    """The state in words, for front ends that show nothing else."""
 
     def bundle(self) -> dict[str, Any]:
-        """Return it as notebooks are sent it, and save it."""
+        """Return the state as a MIME bundle, which notebooks are sent and save."""
         image = self.mime == "image/jpeg"
         data = base64.b64encode(self.data).decode("ascii") if image else self.data.decode()
         return {self.mime: data, "text/plain": self.text}
@@ -42,41 +43,41 @@ def notebook() -> Any:
 
 
 def running_cell(shell: Any) -> str | None:
-    """Return the id of the cell that runs, where the front end tells it."""
+    """Return the id of the running cell, where the front end tells it."""
     request: Any = getattr(shell.kernel, "get_parent", dict)()
     cell_id: str | None = (request.get("metadata") or {}).get("cellId")
     return cell_id
 
 
-class Output:
-    """An output that is replaced each time. The front end does not answer."""
+class CellOutput:
+    """Show states by replacing a cell's output each time. The front end does not answer."""
 
     answers = False
-    """Whether the front end may be expected to say what it has shown."""
+    """Whether the front end may be expected to say which state it has shown."""
 
-    def __init__(self, shell: Any, look: Look, view: Mapping[str, Any] | None = None) -> None:
-        """Add an output to the cell that this thread runs; a ``view`` is preferred to the look."""
+    def __init__(self, shell: Any, state: Rendering, view: Mapping[str, Any] | None = None) -> None:
+        """Add an output to the cell that this thread runs; a ``view`` is preferred to the state."""
         self._publisher = shell.display_pub
         self._transient = {"display_id": uuid.uuid4().hex}
-        self._publish(look, view, update=False)
+        self._publish(state, view, update=False)
 
-    def show(self, look: Look, number: int, view: Mapping[str, Any] | None = None) -> None:
-        """Show something else; ``number`` counts up from 1."""
-        self._publish(look, view, update=True)
+    def show(self, state: Rendering, number: int, view: Mapping[str, Any] | None = None) -> None:
+        """Show another state; ``number`` counts up from 1."""
+        self._publish(state, view, update=True)
 
-    def _publish(self, look: Look, view: Mapping[str, Any] | None, update: bool) -> None:
+    def _publish(self, state: Rendering, view: Mapping[str, Any] | None, update: bool) -> None:
         # (Waits until the kernel has sent what it printed so far: nothing piles up there.)
-        bundle = {**look.bundle(), **(view or {})}
+        bundle = {**state.bundle(), **(view or {})}
         self._publisher.publish(bundle, transient=self._transient, update=update)
 
-    def close(self, look: Look) -> Output:
-        """Show this for good: it is what the saved notebook has. Returns a plain output."""
-        self.show(look, 0)
+    def close(self, state: Rendering) -> CellOutput:
+        """Show a state for good: the saved notebook has it. Return a plain output."""
+        self.show(state, 0)
         return self
 
 
 class WidgetOutput:
-    """An output with a widget in it: its picture changes without a flicker, and is sent raw.
+    """Show states in a widget: its picture changes without a flicker, and is sent raw.
 
     Two more widgets, which nobody sees, let the front end answer: one is told the number
     of what is shown, and a link between the two, which the front end follows by itself,
@@ -85,7 +86,7 @@ class WidgetOutput:
 
     answers = True
 
-    def __init__(self, shell: Any, look: Look, answered: Callable[[int], None]) -> None:
+    def __init__(self, shell: Any, state: Rendering, answered: Callable[[int], None]) -> None:
         """Add an output; ``answered(number)`` is called on any thread, first with 0.
 
         Raises:
@@ -93,37 +94,37 @@ class WidgetOutput:
         """
         import ipywidgets
 
-        kind = ipywidgets.HTML if look.mime == "text/html" else ipywidgets.Image
+        kind = ipywidgets.HTML if state.mime == "text/html" else ipywidgets.Image
         # (As a plain output has it, so that nothing moves when that takes its place.)
         self._shown = kind(layout={"margin": "0", "max_width": "100%"})
         self._number, self._answer = ipywidgets.IntText(0), ipywidgets.IntText(-1)
         link = ipywidgets.jsdlink((self._number, "value"), (self._answer, "value"))
         self._answer.observe(lambda change: answered(change["new"]), "value")
         self._widgets = (link, self._answer, self._number, self._shown)
-        self._fill(look)
-        self._view = {VIEW: self._shown._repr_mimebundle_()[VIEW]}
-        self._output = Output(shell, look, self._view)
+        self._fill(state)
+        self._view = {WIDGET_VIEW: self._shown._repr_mimebundle_()[WIDGET_VIEW]}
+        self._output = CellOutput(shell, state, self._view)
 
-    def show(self, look: Look, number: int) -> None:
-        """Show something else; ``number`` counts up from 1."""
-        self._fill(look)
+    def show(self, state: Rendering, number: int) -> None:
+        """Show another state; ``number`` counts up from 1."""
+        self._fill(state)
         if number == 1:
-            self._output.show(look, number, self._view)
+            self._output.show(state, number, self._view)
         self._number.value = number
 
-    def close(self, look: Look) -> Output:
-        """Put what is shown in the widget's place, for good. Returns a plain output."""
-        self._output.close(look)
+    def close(self, state: Rendering) -> CellOutput:
+        """Put a state in the widget's place, for good. Return a plain output."""
+        self._output.close(state)
         for widget in self._widgets:
             for part in (getattr(widget, "style", None), getattr(widget, "layout", None), widget):
                 if part is not None:
                     part.close()
         return self._output
 
-    def _fill(self, look: Look) -> None:
+    def _fill(self, state: Rendering) -> None:
         with self._shown.hold_sync():  # in one message
-            if look.mime == "text/html":
-                self._shown.value = look.data.decode()
+            if state.mime == "text/html":
+                self._shown.value = state.data.decode()
             else:
-                self._shown.format = look.mime.partition("/")[2]
-                self._shown.value = look.data
+                self._shown.format = state.mime.partition("/")[2]
+                self._shown.value = state.data

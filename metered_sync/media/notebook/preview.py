@@ -1,11 +1,11 @@
-"""Live previews of tracks in a notebook.
+"""Show live previews of tracks in a notebook.
 
 A thread per preview takes the newest picture, makes a small JPEG of it (of sound: a level
 meter), and has the notebook's front end show it.
 
-**In flight.** At most ``IN_FLIGHT`` pictures are on their way to a front end that answers;
+**In flight.** At most ``MAX_IN_FLIGHT`` pictures are on their way to a front end that answers;
 what comes meanwhile is not sent. Answers may be impossible: there are no widgets, or the
-kernel, busy with a cell, cannot hear them. Then a picture goes every ``UNANSWERED``
+kernel, busy with a cell, cannot hear them. Then a picture goes every ``UNANSWERED_INTERVAL``
 seconds, as long as a cell is run now and then. What does not answer though it could (a
 closed page), or has not run a cell for long, is tried ever more rarely: the server keeps
 all that is sent until the page is opened again. A front end that could answer and never
@@ -27,8 +27,8 @@ from typing import Any
 
 from metered_sync.bridge import guard
 from metered_sync.errors import MediaError, MeteredError, MeteredTimeoutError
-from metered_sync.media.notebook.output import Output, WidgetOutput, notebook, running_cell
-from metered_sync.media.notebook.views import Drawing, LevelMeter, Picture
+from metered_sync.media.notebook.output import CellOutput, WidgetOutput, notebook, running_cell
+from metered_sync.media.notebook.views import LevelView, PictureView, View
 from metered_sync.media.tracks.core import TrackCore
 from metered_sync.media.tracks.frame_queue import FrameQueue, read_frames
 
@@ -36,22 +36,22 @@ __all__ = ["Preview"]
 
 logger = logging.getLogger("metered_sync")
 
-IN_FLIGHT = 2
+MAX_IN_FLIGHT = 2
 """Pictures that may be on their way to the front end."""
-UNANSWERED = 0.2
+UNANSWERED_INTERVAL = 0.2
 """Seconds between two pictures where answers are not possible."""
-ALONE = 3000
-"""Pictures that go without an answer, or a cell, before somebody is taken to be gone."""
-GONE = 5.0
-"""Seconds after which somebody who is gone is tried; then twice as long, and so on."""
-RARELY = 60.0
-"""The longest of these gaps, in seconds."""
-POLL = 0.5
+MAX_UNANSWERED = 3000
+"""Pictures that go without an answer, or a cell, before the front end is taken to be gone."""
+FIRST_RETRY = 5.0
+"""Seconds after which a front end that is gone is tried; then twice as long, and so on."""
+LONGEST_RETRY = 60.0
+"""Seconds between two tries of a front end that is gone, at most."""
+TRACK_END_POLL = 0.5
 """Seconds between two looks of a waiting preview at whether its track has ended."""
 
 
 class Preview:
-    """A track, shown in a notebook while it lasts. Made by :meth:`RemoteTrack.display`.
+    """Show a track in a notebook while it lasts. Made by :meth:`RemoteTrack.display`.
 
     It goes on, whatever cells run, until :meth:`stop`, the end of a ``with`` block, the end
     of the track (or of its client), or until its cell is run again. What was shown last
@@ -59,14 +59,14 @@ class Preview:
     """
 
     def __init__(self, core: TrackCore, *, fps: float, width: int, quality: int) -> None:
-        """Start; see :meth:`RemoteTrack.display`."""
+        """Start showing a track; see :meth:`RemoteTrack.display`."""
         _check("fps", fps, 60)
         _check("width", width, 4096)
         _check("quality", quality, 100)
         self._label = core.label
-        drawing: Drawing = LevelMeter()
+        view: View = LevelView()
         if core.incoming.kind == "video":
-            drawing = Picture(self._label, width, quality)
+            view = PictureView(self._label, width, quality)
         shell = notebook()
         if shell is None:
             raise MediaError(
@@ -76,7 +76,7 @@ class Preview:
         self._frames: FrameQueue = read_frames(core)
         with suppress(queue.Empty):
             self._frames.get_nowait()  # raises what ended the track, if it has ended
-        self._drawing = drawing
+        self._view = view
         self._born = guard.generation()
         self._interval = 1 / fps
         self._changed = threading.Condition()
@@ -86,15 +86,15 @@ class Preview:
         self._answers = False  # whether it has ever answered
         self._hearing = False  # whether an answer would be heard now
         self._last = -math.inf  # when something was shown (time.monotonic())
-        self._look = drawing.first()
+        self._state = view.render_empty()
         self._shell = shell
         self._cell = shell.execution_count
         self._cell_id = running_cell(shell)
-        self._screen: Output | WidgetOutput
+        self._output: CellOutput | WidgetOutput
         try:
-            self._screen = WidgetOutput(shell, self._look, self._on_answer)
+            self._output = WidgetOutput(shell, self._state, self._on_answer)
         except ImportError:
-            self._screen = Output(shell, self._look)
+            self._output = CellOutput(shell, self._state)
         shell.events.register("pre_run_cell", self._before_a_cell)
         shell.events.register("post_run_cell", self._after_a_cell)
         self._thread = threading.Thread(
@@ -118,11 +118,11 @@ class Preview:
 
     @property
     def shown(self) -> int:
-        """How many pictures, or states of the meter, have been sent to the notebook."""
+        """The number of pictures, or states of the meter, that were sent to the notebook."""
         return self._count
 
     def stop(self) -> None:
-        """Stop. What was shown last stays. Stopping again does nothing."""
+        """Stop showing the track. The last picture stays. Stopping again does nothing."""
         guard.check_blocking(self._born, f"preview of {self._label}")
         self._finish()
 
@@ -137,13 +137,13 @@ class Preview:
     def _run(self) -> None:
         try:
             while self._wait_for_turn():
-                look = self._drawing.draw(self._take())
+                state = self._view.render(self._take())
                 with self._changed:
                     if self._stopped:
                         return
-                    self._look = look
+                    self._state = state
                     self._count += 1
-                    self._screen.show(self._look, self._count)
+                    self._output.show(self._state, self._count)
                     self._last = time.monotonic()
         except MeteredError:  # the track has ended: who reads it is told why
             pass
@@ -153,18 +153,18 @@ class Preview:
             self._finish()
 
     def _wait_for_turn(self) -> bool:
-        """Wait until something may be shown; ``False``: stopped."""
+        """Wait until another state may be shown; return ``False`` once stopped."""
         with self._changed:
             while not self._stopped:
                 left = self._last + self._gap() - time.monotonic()
                 if left <= 0:
-                    if self._hearing and not self._answers and self._in_flight >= IN_FLIGHT:
-                        self._screen = self._screen.close(self._look)
+                    if self._hearing and not self._answers and self._in_flight >= MAX_IN_FLIGHT:
+                        self._output = self._output.close(self._state)
                         self._hearing = False
                     return True
                 if self._frames.ended:  # which nobody tells us
                     return True
-                self._changed.wait(min(left, POLL))
+                self._changed.wait(min(left, TRACK_END_POLL))
             return False
 
     @property
@@ -172,18 +172,18 @@ class Preview:
         return self._count - self._settled
 
     def _gap(self) -> float:
-        """Return the seconds from what was shown last to what may be shown next."""
-        if self._in_flight < IN_FLIGHT:
+        """Return the seconds between the state shown last and the next."""
+        if self._in_flight < MAX_IN_FLIGHT:
             return self._interval
-        tries = self._in_flight - (IN_FLIGHT if self._hearing else ALONE)
+        tries = self._in_flight - (MAX_IN_FLIGHT if self._hearing else MAX_UNANSWERED)
         if tries < 0:
-            return max(self._interval, UNANSWERED)
-        return min(GONE * 2.0 ** min(tries, 10), RARELY)
+            return max(self._interval, UNANSWERED_INTERVAL)
+        return min(FIRST_RETRY * 2.0 ** min(tries, 10), LONGEST_RETRY)
 
     def _take(self) -> list[Any]:
-        """Wait for what is to be shown; empty: there has been no sound for a while."""
+        """Wait for frames and return them; none after a while without sound."""
         try:
-            frames = [self._frames.get(timeout=self._drawing.patience)]
+            frames = [self._frames.get(timeout=self._view.timeout)]
         except MeteredTimeoutError:
             return []
         with suppress(queue.Empty, MeteredError):  # the end is seen when that is all there is
@@ -201,7 +201,7 @@ class Preview:
             self._changed.notify_all()
             self._frames.close()
             try:
-                self._screen.close(self._look)
+                self._output.close(self._state)
             except Exception:  # of a kernel that is shutting down
                 logger.debug("the preview of the %s: its end", self._label, exc_info=True)
         for event, function in (
@@ -229,7 +229,7 @@ class Preview:
 
     def _note_a_cell(self, ended: bool) -> None:
         with self._changed:
-            self._hearing = ended and self._screen.answers
+            self._hearing = ended and self._output.answers
             if not self._answers:  # but here is somebody
                 self._settled = self._count
             self._changed.notify_all()

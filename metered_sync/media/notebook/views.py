@@ -1,4 +1,4 @@
-"""What a preview shows of a track's frames."""
+"""Render a track's frames for a preview: pictures, or a level meter."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from typing import Any, Protocol
 import numpy as np
 from av import AudioFrame
 
-from metered_sync.media.notebook.output import Look
+from metered_sync.media.notebook.output import Rendering
 from metered_sync.media.snapshot import jpeg
 
-__all__ = ["Drawing", "LevelMeter", "Picture", "loudness"]
+__all__ = ["LevelView", "PictureView", "View", "loudness"]
 
-SILENCE = 0.5
-"""Seconds without sound after which the meter shows that."""
-HOLD = 1.5
+SOUND_TIMEOUT = 0.5
+"""Seconds without sound after which the meter shows silence."""
+PEAK_HOLD = 1.5
 """Seconds for which the meter's peak stays."""
-FLOOR = -60.0
+METER_FLOOR = -60.0
 """The meter's left end, in dBFS."""
 
 
-class Drawing(Protocol):
-    """Makes what is shown of a track's frames."""
+class View(Protocol):
+    """Render a track's frames."""
 
-    patience: float | None
-    """Seconds to wait for frames; ``None``: until there are some."""
+    timeout: float | None
+    """Seconds to wait for frames; ``None``: until some have come."""
 
-    def first(self) -> Look:
-        """Return what is shown before there are frames."""
+    def render_empty(self) -> Rendering:
+        """Return the state before there are frames."""
 
-    def draw(self, frames: list[Any]) -> Look:
-        """Return what is shown for these frames, which have come since the last time."""
+    def render(self, frames: list[Any]) -> Rendering:
+        """Return the state for frames that have come since the last time."""
 
 
-class Picture:
-    """Pictures, as JPEG."""
+class PictureView:
+    """Render the newest picture, as JPEG."""
 
-    patience: float | None = None
+    timeout: float | None = None
 
     def __init__(self, label: str, width: int, quality: int) -> None:
         self._label, self._width, self._quality = label, width, quality
 
-    def first(self) -> Look:
+    def render_empty(self) -> Rendering:
         width, height = self._width, self._width * 9 // 16
         text = f"no picture of the {self._label} yet"
         svg = (
@@ -53,34 +53,36 @@ class Picture:
             '<text x="50%" y="50%" text-anchor="middle" font-family="sans-serif" '
             f'font-size="13" fill="#888">{escape(text)}</text></svg>'
         )
-        return Look("image/svg+xml", svg.encode(), text)
+        return Rendering("image/svg+xml", svg.encode(), text)
 
-    def draw(self, frames: list[Any]) -> Look:
+    def render(self, frames: list[Any]) -> Rendering:
         data = jpeg(frames[-1], width=self._width, quality=self._quality)
-        return Look("image/jpeg", data, f"a picture of the {self._label}")
+        return Rendering("image/jpeg", data, f"a picture of the {self._label}")
 
 
-class LevelMeter:
-    """How loud sound is: a bar for its energy, and a mark for its peak, which falls late."""
+class LevelView:
+    """Render how loud sound is: a bar for its energy, a mark for its peak, which falls late."""
 
-    patience: float | None = SILENCE
+    timeout: float | None = SOUND_TIMEOUT
 
     def __init__(self) -> None:
         self._peak = -math.inf
         self._since = -math.inf  # when the peak was (time.monotonic())
 
-    def first(self) -> Look:
-        return self._look(-math.inf)
+    def render_empty(self) -> Rendering:
+        return self._state(-math.inf)
 
-    def draw(self, frames: list[AudioFrame]) -> Look:
+    def render(self, frames: list[AudioFrame]) -> Rendering:
         level, peak = loudness(frames)
         now = time.monotonic()
-        if peak >= self._peak or now - self._since > HOLD:
+        if peak >= self._peak or now - self._since > PEAK_HOLD:
             self._peak, self._since = peak, now
-        return self._look(level)
+        return self._state(level)
 
-    def _look(self, level: float) -> Look:
-        bar, mark = (100 * min(max(1 - value / FLOOR, 0.0), 1.0) for value in (level, self._peak))
+    def _state(self, level: float) -> Rendering:
+        bar, mark = (
+            100 * min(max(1 - value / METER_FLOOR, 0.0), 1.0) for value in (level, self._peak)
+        )
         text = f"{_decibels(level):>5} dBFS, peak {_decibels(self._peak):>5}"
         html = (
             '<div style="display:flex;align-items:center;gap:10px;font:12px monospace">'
@@ -92,7 +94,7 @@ class LevelMeter:
             'height:100%;background:currentColor"></div></div>'
             f'<div style="white-space:pre">{text}</div></div>'
         )
-        return Look("text/html", html.encode(), text)
+        return Rendering("text/html", html.encode(), text)
 
 
 def loudness(frames: list[AudioFrame]) -> tuple[float, float]:

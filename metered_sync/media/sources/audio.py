@@ -1,4 +1,4 @@
-"""Sound that a program makes, piece by piece."""
+"""Play the sound that a program makes, piece by piece."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from metered_sync.engine.sending.pushed import BYTES_PER_SAMPLE, BYTES_PER_SECON
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE
 from metered_sync.errors import ClosedError, MeteredTimeoutError
 from metered_sync.media.sources.base import Source
-from metered_sync.media.sources.sound_input import Converter
+from metered_sync.media.sources.sound_input import SoundConverter
 
 __all__ = ["AudioSource"]
 
-PATIENCE = 15.0
-"""Seconds for which a push without a deadline waits for somebody to consume the track."""
-QUIET = -127.0
+UNCONSUMED_WAIT = 15.0
+"""Seconds for which a push without a deadline waits for a consumer of the track."""
+SILENCE_LEVEL = -127.0
 """The level of silence in dBFS, as RFC 6464 has it."""
 
 
 class AudioSource(Source):
-    """An audio track that plays what is pushed: speech, music, what a microphone hears.
+    """Play pushed sound on an audio track: speech, music, a microphone.
 
     It plays in real time, from the moment something consumes its track, and is silent
     while there is nothing to play. Before that moment what was pushed waits; afterwards
@@ -56,7 +56,7 @@ class AudioSource(Source):
             max_buffered_seconds: How much may wait to be played, in seconds from 0.1;
                 pushing more blocks.
         """
-        self._converter = Converter(input_rate, input_layout)  # for the first in _turns
+        self._converter = SoundConverter(input_rate, input_layout)  # for the first in _turns
         if isinstance(max_buffered_seconds, bool) or not 0.1 <= max_buffered_seconds < math.inf:
             raise ValueError(
                 "max_buffered_seconds must be 0.1 or more, and finite, not "
@@ -64,11 +64,11 @@ class AudioSource(Source):
             )
         # The feed's lock guards what follows.
         self._turns: deque[object] = deque()
-        """Calls that push; the first one may."""
+        """Calls that push, in their order; the first one may."""
         self._cleared = 0
-        """How often everything was dropped, and with it what calls had still to push."""
+        """How often everything was dropped, with the rest of what calls had to push."""
         self._converted_since = 0
-        """Its value when the converter forgot what came before."""
+        """The value of ``_cleared`` when the converter forgot the sound before."""
         self._ended = False
         super().__init__(
             f"AudioSource({input_rate}, {input_layout!r})",
@@ -80,7 +80,7 @@ class AudioSource(Source):
 
     @property
     def buffered_seconds(self) -> float:
-        """How much sound waits to be played, in seconds."""
+        """Seconds of sound that wait to be played."""
         guard.check_process(self._feed.born, self._label)
         with self._feed.lock:
             self._queue.pass_time()
@@ -88,16 +88,16 @@ class AudioSource(Source):
 
     @property
     def level(self) -> float:
-        """How loud the 20 ms are that are being played: RMS in dBFS, -127.0 for silence."""
+        """The level of the 20 ms that are being played: RMS in dBFS, -127.0 for silence."""
         guard.check_process(self._feed.born, self._label)
         with self._feed.lock:
             self._queue.pass_time()
             samples = np.frombuffer(self._queue.latest, np.int16).astype(np.float32)
         power = float(np.mean(np.square(samples / 32768)))
-        return max(10 * math.log10(power), QUIET) if power else QUIET
+        return max(10 * math.log10(power), SILENCE_LEVEL) if power else SILENCE_LEVEL
 
     def push(self, sound: Any, timeout: float | None = None) -> None:
-        """Add sound to what is to be played; wait while too much is buffered.
+        """Add sound to be played; wait while too much is buffered.
 
         Calls from several threads play one after another. What does not fit is added as
         room becomes free, so one call may bring hours of sound.
@@ -118,7 +118,7 @@ class AudioSource(Source):
             TypeError, ValueError: Something that cannot be played.
         """
         deadline = Deadline.of(timeout)
-        patience = Deadline(PATIENCE if timeout is None else math.inf)
+        patience = Deadline(UNCONSUMED_WAIT if timeout is None else math.inf)
         guard.check_blocking(self._feed.born, self._label)
         checked = self._converter.check(sound)
         with self._turn(deadline, patience) as dropped:
@@ -133,7 +133,7 @@ class AudioSource(Source):
                     part = part[room:]
 
     def clear(self) -> None:
-        """Drop what waits to be played, and what calls of :meth:`push` have still to add.
+        """Drop the sound that waits to be played, and what calls of :meth:`push` have still to add.
 
         Those calls return at once. What is being played ends within 20 ms, and silence
         follows until the next push: this is how an agent lets itself be interrupted.
@@ -144,7 +144,7 @@ class AudioSource(Source):
             self._queue.clear()
 
     def end(self) -> None:
-        """Let what is buffered be played, then end the track; :meth:`wait` waits for that.
+        """Play the buffered sound, then end the track; :meth:`wait` waits for that.
 
         Nothing can be pushed any more: calls that still wait for room fail. Ending again
         does nothing.
@@ -160,7 +160,7 @@ class AudioSource(Source):
                 self._queue.end()
 
     def wait_drained(self, timeout: float | None = None) -> None:
-        """Wait until everything that was pushed has been played, or dropped.
+        """Wait until all pushed sound has been played, or dropped.
 
         Args:
             timeout: Seconds to wait; ``None`` waits until then, or for Ctrl-C; 0 polls.
@@ -185,7 +185,7 @@ class AudioSource(Source):
 
     @contextmanager
     def _turn(self, deadline: Deadline, patience: Deadline) -> Iterator[Callable[[], bool]]:
-        """Push while no other call does; yield what says whether all was dropped meanwhile."""
+        """Push while no other call does; yield a function: was all dropped since?"""
         me = object()
         try:
             with self._feed.lock:
@@ -205,7 +205,7 @@ class AudioSource(Source):
     # --- with the lock held ---
 
     def _wait(self, ready: Callable[[], object], deadline: Deadline, patience: Deadline) -> None:
-        """Wait until a push may go on."""
+        """Wait until a push may go on; raise once the source has ended."""
         while True:
             self._queue.pass_time()
             if self._ended or self._feed.stopped:
@@ -225,7 +225,7 @@ class AudioSource(Source):
             self._feed.moved.wait(min(left, PRODUCER_POLL, SLICE))
 
     def _unused(self) -> str:
-        """Return what to add to an error where nobody consumes the track."""
+        """Return a hint for errors while nobody consumes the track."""
         if self._feed.started:
             return ""
         return (

@@ -1,4 +1,4 @@
-"""What all sources of media share."""
+"""Give all sources of media their tracks, their clock, and one way to be stopped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _lacking = threading.local()  # .what: the latest source found lacking in this t
 
 
 class Source:
-    """Something that plays: tracks to pass on, all on one clock.
+    """Play media into tracks that are passed on, all on one clock.
 
     Playing starts when a track is first consumed (that is, once something that was
     published is connected) and ends at the source's end, at :meth:`stop`, or when the
@@ -77,16 +77,16 @@ class Source:
 
     @property
     def position(self) -> float:
-        """Where playing has come to, in seconds from the source's beginning."""
+        """The position that is played, in seconds from the source's beginning."""
         return self._feed.position
 
     @property
     def frames_sent(self) -> dict[str, int]:
-        """How many frames were handed out to be sent, by kind: ``{"video": 132, …}``."""
+        """The number of frames handed out to be sent, by kind: ``{"video": 132, …}``."""
         return {kind: track._queue.handed for kind, track in self._tracks.items()}
 
     def wait(self, *, timeout: float | None = None) -> None:
-        """Wait until everything has been played, or the source is stopped.
+        """Wait until all has been played, or the source is stopped.
 
         Args:
             timeout: Seconds to wait; ``None`` waits for the end or Ctrl-C; 0 polls.

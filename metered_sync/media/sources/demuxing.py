@@ -1,4 +1,4 @@
-"""Reading a media file once: from a position to its end, in the order of playing.
+"""Read a media file once: from a position to its end, in the order of playing.
 
 The packets of the streams lie in the file in an order of its own, up to seconds
 apart. They are split by stream, decoded only when their turn comes, and the frames
@@ -25,11 +25,11 @@ from metered_sync.errors import MediaError
 
 __all__ = ["Reading", "as_yuv", "decoded", "probe", "streams_of"]
 
-GAP = 0.1
-"""Seconds by which sound may stray from its timestamps before they are believed."""
-MAX_APART = 500
-MAX_BYTES_APART = 16 << 20
-"""How many packets, and bytes, of one stream are kept while looking for the other's."""
+MIN_SOUND_GAP = 0.1
+"""Seconds that must be missing between two pieces of sound to be taken for a gap."""
+MAX_KEPT_PACKETS = 500
+MAX_KEPT_BYTES = 16 << 20
+"""Packets, and bytes, of one stream that are kept while the other's are looked for."""
 
 Frame = AudioFrame | VideoFrame
 
@@ -55,7 +55,7 @@ def _open(path: str) -> Any:
 
 
 def streams_of(container: Any) -> dict[str, Any]:
-    """Return the first stream of each kind that can be decoded; cover pictures are none."""
+    """Return the first stream of each kind that can be decoded; leave cover pictures out."""
     found: dict[str, Any] = {}
     for stream in container.streams:
         usable = getattr(stream, "codec_context", None) is not None
@@ -66,7 +66,7 @@ def streams_of(container: Any) -> dict[str, Any]:
 
 
 def probe(path: str) -> tuple[list[str], float | None]:
-    """Return which kinds a file has, and its duration in seconds where it says.
+    """Return the kinds of a file's streams, and its duration in seconds where it says.
 
     Raises:
         MediaError: It cannot be read or decoded, or has neither sound nor pictures.
@@ -93,7 +93,7 @@ def probe(path: str) -> tuple[list[str], float | None]:
 
 
 class Reading:
-    """The frames of a file from a position on, merged by time.
+    """Read the frames of a file from a position on, merged by time.
 
     Iterating gives ``(seconds, kind, frame)``: pictures in yuv420p, sound in s16,
     stereo, 48 kHz, 960 samples a frame. Use with ``with``.
@@ -140,7 +140,7 @@ class Reading:
                 yield time, kind, frame
 
     def _of(self, stream: Any) -> Iterator[Any]:
-        """Yield a stream's packets; a time where there is none up to then."""
+        """Yield a stream's packets; instead of one, a time up to which there is none."""
         mine = self._packets[stream.index]
         while True:
             while not mine:
@@ -150,7 +150,7 @@ class Reading:
                 theirs = self._packets[packet.stream.index]
                 theirs.append(packet)
                 if theirs is not mine and (
-                    len(theirs) > MAX_APART or sum(p.size for p in theirs) > MAX_BYTES_APART
+                    len(theirs) > MAX_KEPT_PACKETS or sum(p.size for p in theirs) > MAX_KEPT_BYTES
                 ):
                     at = packet.dts if packet.pts is None else packet.pts
                     if at is not None and packet.time_base is not None:
@@ -187,7 +187,9 @@ class Reading:
                 continue
             for frame in decoded(packet):
                 at = taken if frame.time is None else (frame.time - self._base) * AUDIO_RATE
-                if resampler is None or at - taken > GAP * AUDIO_RATE:  # something is missing
+                if (
+                    resampler is None or at - taken > MIN_SOUND_GAP * AUDIO_RATE
+                ):  # something is missing
                     count += round(at - taken)
                     taken = at
                 if shape != sound_kind(frame):
@@ -218,7 +220,7 @@ def decoded(packet: Any) -> list[Any]:
 
 
 def as_yuv(frame: VideoFrame, reformatter: VideoReformatter) -> VideoFrame:
-    """Return a picture as encoders want it."""
+    """Return a picture as encoders want it: upright, in yuv420p, of even size."""
     width, height = max(frame.width & ~1, 2), max(frame.height & ~1, 2)  # H.264 wants even sizes
     quarters = round(frame.rotation / 90) % 4 if abs(frame.rotation) <= 180 else 0
     if frame.format.name != "yuv420p" or (width, height) != (frame.width, frame.height):
@@ -243,7 +245,7 @@ def _turned(frame: VideoFrame, quarters: int) -> VideoFrame:
 
 
 def _padded(frame: AudioFrame) -> AudioFrame:
-    """Fill the last piece up with silence."""
+    """Return the last piece of sound, filled up with silence."""
     if frame.samples == SAMPLES_PER_FRAME:
         return frame
     samples = np.zeros((1, SAMPLES_PER_FRAME * 2), np.int16)

@@ -1,4 +1,4 @@
-"""Cameras, microphones and screens of this machine, through FFmpeg's input devices."""
+"""Capture cameras, microphones and screens of this machine, with FFmpeg's input devices."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ import av.error
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.feed import Feed
 from metered_sync.errors import MediaError, MediaNotFoundError, MeteredTimeoutError
-from metered_sync.media.sources.live import LiveSource, LostError, Playout, open_in_time, read
+from metered_sync.media.sources.live import LiveSource, open_in_time
+from metered_sync.media.sources.playout import Playout, StreamLostError, read
 
 __all__ = ["DeviceSource", "from_camera", "from_microphone", "screen_share"]
 
-OPEN = 15.0
-"""Seconds that opening may take."""
+OPEN_TIMEOUT = 15.0
+"""Seconds that opening a device may take unless told otherwise."""
 ALSA_CONFIG = "/usr/share/alsa/alsa.conf"
+"""The system's configuration of ALSA."""
 
-Kind = Literal["camera", "microphone", "screen"]
+DeviceKind = Literal["camera", "microphone", "screen"]
+"""The kinds of devices that can be captured."""
 
 
-class _Input(NamedTuple):
-    """An input device as FFmpeg names it."""
+class _InputDevice(NamedTuple):
+    """Name an input device as FFmpeg does."""
 
     format: str
     name: str
@@ -103,18 +106,18 @@ def screen_share(
 
 
 class DeviceSource(LiveSource):
-    """A camera, a microphone or a screen. Made by the functions above."""
+    """Capture a camera, a microphone or a screen. Made by the functions above."""
 
     def __init__(
         self,
-        kind: Kind,
+        kind: DeviceKind,
         device: str | int | None,
         options: dict[str, str],
         timeout: float | None,
     ) -> None:
-        """Open it."""
-        deadline = Deadline.of(timeout, OPEN)
-        where = _INPUTS[kind](_checked(kind, device))
+        """Open the device; see the functions above."""
+        deadline = Deadline.of(timeout, OPEN_TIMEOUT)
+        where = _NAMING[kind](_checked(kind, device))
         label = f"{_FUNCTIONS[kind]}({where.name!r})"
         try:
             container = open_in_time(lambda: _open(kind, label, where, options), deadline, label)
@@ -130,7 +133,7 @@ class DeviceSource(LiveSource):
                 try:
                     if not read(container, feed, Playout(feed)):
                         return
-                except (LostError, av.error.FFmpegError, OSError) as error:
+                except (StreamLostError, av.error.FFmpegError, OSError) as error:
                     problem = getattr(error, "strerror", None) or str(error)
             if not feed.stopped:
                 raise MediaError(f"{label} has broken off: {problem}; is it still there?")
@@ -138,7 +141,7 @@ class DeviceSource(LiveSource):
         super().__init__(label, ["audio" if kind == "microphone" else "video"], produce)
 
 
-def _checked(kind: Kind, device: str | int | None) -> str | int | None:
+def _checked(kind: DeviceKind, device: str | int | None) -> str | int | None:
     if device is None or (isinstance(device, int) and not isinstance(device, bool)):
         if device is not None and device < 0:
             raise ValueError(f"device must be 0 or more, not {device}")
@@ -164,31 +167,33 @@ def _options(width: int, height: int, fps: float) -> dict[str, str]:
     return {"framerate": f"{fps:g}"} | ({"video_size": f"{width}x{height}"} if width else {})
 
 
-def _camera(device: str | int | None) -> _Input:
+def _camera(device: str | int | None) -> _InputDevice:
     if sys.platform == "darwin":
-        return _Input("avfoundation", f"{'default' if device is None else device}:none")
+        return _InputDevice("avfoundation", f"{'default' if device is None else device}:none")
     if sys.platform == "win32":
-        return _Input("dshow", f"video={_named(device)}")
+        return _InputDevice("dshow", f"video={_named(device)}")
     path = device if isinstance(device, str) else f"/dev/video{device or 0}"
-    return _Input("v4l2", path)
+    return _InputDevice("v4l2", path)
 
 
-def _microphone(device: str | int | None) -> _Input:
+def _microphone(device: str | int | None) -> _InputDevice:
     if sys.platform == "darwin":
-        return _Input("avfoundation", f":{'default' if device is None else device}")
+        return _InputDevice("avfoundation", f":{'default' if device is None else device}")
     if sys.platform == "win32":
-        return _Input("dshow", f"audio={_named(device)}")
-    return _Input("alsa", f"plughw:{device}" if isinstance(device, int) else device or "default")
+        return _InputDevice("dshow", f"audio={_named(device)}")
+    return _InputDevice(
+        "alsa", f"plughw:{device}" if isinstance(device, int) else device or "default"
+    )
 
 
-def _screen(device: str | int | None) -> _Input:
+def _screen(device: str | int | None) -> _InputDevice:
     if sys.platform == "darwin":
         name = device if isinstance(device, str) else f"Capture screen {device or 0}"
-        return _Input("avfoundation", f"{name}:none")
+        return _InputDevice("avfoundation", f"{name}:none")
     if sys.platform == "win32":
-        return _Input("gdigrab", device if isinstance(device, str) else "desktop")
+        return _InputDevice("gdigrab", device if isinstance(device, str) else "desktop")
     name = f":{device}" if isinstance(device, int) else device
-    return _Input("x11grab", name or os.environ.get("DISPLAY") or ":0.0")
+    return _InputDevice("x11grab", name or os.environ.get("DISPLAY") or ":0.0")
 
 
 def _named(device: str | int | None) -> str:
@@ -200,12 +205,12 @@ def _named(device: str | int | None) -> str:
     return device
 
 
-_INPUTS = {"camera": _camera, "microphone": _microphone, "screen": _screen}
+_NAMING = {"camera": _camera, "microphone": _microphone, "screen": _screen}
 _FUNCTIONS = {"camera": "from_camera", "microphone": "from_microphone", "screen": "screen_share"}
 
 
-def _open(kind: Kind, label: str, where: _Input, options: dict[str, str]) -> Any:
-    """Open a device; on any thread."""
+def _open(kind: DeviceKind, label: str, where: _InputDevice, options: dict[str, str]) -> Any:
+    """Open a device, on any thread; say why it cannot be opened."""
     try:
         av.ContainerFormat(where.format, "r")
     except ValueError:
@@ -230,17 +235,17 @@ def _open(kind: Kind, label: str, where: _Input, options: dict[str, str]) -> Any
                 f"{label}: there is no such camera (found: {there}): is it plugged in? "
                 "A container must be given it, as docker run --device does"
             ) from error
-        remedy = _REMEDIES.get(number, _OTHERWISE[kind])
+        remedy = _DEVICE_REMEDIES.get(number, _KIND_REMEDIES[kind])
         raise MediaError(f"{label} cannot be opened: {why}: {remedy}") from error
 
 
-_REMEDIES: dict[Any, str] = {
+_DEVICE_REMEDIES: dict[Any, str] = {
     errno.EACCES: "this user may not: sudo usermod -aG video,audio $USER, and log in anew",
     errno.EPERM: "allow it in the system's privacy settings",
     errno.EBUSY: "another program is using it",
     errno.ENOTTY: "this is no such device",
 }
-_OTHERWISE = {
+_KIND_REMEDIES = {
     "camera": "does it offer that size and rate? (v4l2-ctl --list-formats-ext tells; "
     "width=0, height=0 leave it the choice)",
     "microphone": "name one that 'arecord -L' lists, for instance 'plughw:0,0' (what needs "

@@ -1,4 +1,4 @@
-"""Playing media files."""
+"""Play media files in real time."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from metered_sync.media.sources.demuxing import Reading, probe
 
 __all__ = ["FileSource", "from_file"]
 
-AHEAD = {"video": 8, "audio": 50}
+DECODED_AHEAD = {"video": 8, "audio": 50}
 """Frames that are decoded ahead: about 0.3 s of pictures, 1 s of sound."""
-SEEK = 0.03
+SEEK_DELAY = 0.03
 """Seconds between a seek and the first frame from there: the frame before lasts that long."""
-SKEW = 0.1
+MAX_LOOP_SKEW = 0.1
 """Seconds by which sound and pictures may differ in length and still be looped without a gap."""
-APART = 0.5
+MAX_STREAM_LAG = 0.5
 """Seconds by which a stream may lag behind the other in the file; later frames are left out."""
 PROTOCOL = re.compile(r"[A-Za-z0-9+.-]{2,}:|subfile,")
-"""How FFmpeg recognises a protocol; one letter is a Windows drive."""
+"""The beginning of a path that FFmpeg takes for a protocol; one letter is a Windows drive."""
 
 
 def from_file(path: str | os.PathLike[str], *, loop: bool = False) -> FileSource:
@@ -51,7 +51,7 @@ def from_file(path: str | os.PathLike[str], *, loop: bool = False) -> FileSource
 
 
 class FileSource(Source):
-    """A media file that plays. Made by :func:`from_file`."""
+    """Play a media file. Made by :func:`from_file`."""
 
     def __init__(self, path: str | os.PathLike[str], *, loop: bool = False) -> None:
         """Open the file; see :func:`from_file`."""
@@ -59,16 +59,16 @@ class FileSource(Source):
         kinds, duration = probe(name)
         label = f"from_file({os.path.basename(name)!r})"
         playback = _Playback(name, label, loop)
-        super().__init__(label, {kind: AHEAD[kind] for kind in kinds}, playback.run)
+        super().__init__(label, {kind: DECODED_AHEAD[kind] for kind in kinds}, playback.run)
         self._duration = duration
 
     @property
     def duration(self) -> float | None:
-        """How long the file plays, in seconds; ``None`` where it does not say."""
+        """The file's duration in seconds; ``None`` where it does not say."""
         return self._duration
 
     def seek(self, seconds: float) -> None:
-        """Go on playing from another position; also before playing has started.
+        """Play on from another position; also before playing has started.
 
         Args:
             seconds: From the beginning of the file; beyond its end is its end.
@@ -87,7 +87,7 @@ class FileSource(Source):
 
 
 def _checked(path: str | os.PathLike[str]) -> str:
-    """Return an absolute path of a file that is there and can be read."""
+    """Return the absolute path of a file that is there and is no protocol or device."""
     name = os.fspath(path)
     if not isinstance(name, str):
         raise TypeError(f"path must be a str or a path object, not {type(name).__name__}")
@@ -108,7 +108,7 @@ def _checked(path: str | os.PathLike[str]) -> str:
 
 
 class _Playback:
-    """Plays a file into a feed. It does not know the source."""
+    """Play a file into a feed, without knowing the source."""
 
     def __init__(self, path: str, label: str, loop: bool) -> None:
         self._path = path
@@ -137,9 +137,9 @@ class _Playback:
                 self._video_pts = -1
 
     def _placed(self, feed: Feed, time: float) -> float:
-        """Return the offset; after a seek, what comes first is due at once."""
+        """Return the offset to the feed's clock; after a seek, the first frame is due at once."""
         if self._offset is None:
-            self._offset = feed.clock() + SEEK - time
+            self._offset = feed.clock() + SEEK_DELAY - time
         return self._offset
 
     def _play(self, feed: Feed, start: float) -> float | None:
@@ -154,13 +154,15 @@ class _Playback:
                 shortest, longest = min(reading.ends), max(reading.ends)
         except (av.error.FFmpegError, OSError) as error:
             raise MediaError(f"{self._label} cannot be played any further: {error}") from error
-        return max(shortest if self._loop and longest - shortest < SKEW else longest, start)
+        return max(
+            shortest if self._loop and longest - shortest < MAX_LOOP_SKEW else longest, start
+        )
 
     def _put(self, feed: Feed, kind: str, frame: AudioFrame | VideoFrame, time: float) -> bool:
         due = time + self._placed(feed, time)
         behind = feed.behind(due)
         if behind:
-            if time < self._newest - APART:
+            if time < self._newest - MAX_STREAM_LAG:
                 return not feed.interrupted
             due += behind
             self._offset = due - time

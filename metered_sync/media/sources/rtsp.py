@@ -1,4 +1,4 @@
-"""Playing what a network camera sends."""
+"""Play a network camera, and connect again when it is lost."""
 
 from __future__ import annotations
 
@@ -17,32 +17,35 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.feed import PRODUCER_POLL, Feed
 from metered_sync.errors import MediaError, MeteredTimeoutError
 from metered_sync.media.sources.demuxing import streams_of
-from metered_sync.media.sources.live import LiveSource, LostError, Playout, open_in_time, read
+from metered_sync.media.sources.live import LiveSource, open_in_time
+from metered_sync.media.sources.playout import Playout, StreamLostError, read
 
 __all__ = ["RtspSource", "from_rtsp"]
 
 logger = logging.getLogger("metered_sync")
 
-CONNECT = 10.0
-"""Seconds that connecting may take."""
-SLICE = 0.7
-"""Seconds after which a read without data looks up. (What comes at that very moment may be
+CONNECT_TIMEOUT = 10.0
+"""Seconds that connecting may take unless told otherwise."""
+READ_TIMEOUT = 0.7
+"""Seconds after which a read without data returns. (What comes at that very moment may be
 torn, and the connection is made anew: so not a time at which cameras of 1 or 2 fps send.)"""
-SILENCE = 10.0
+MAX_SILENCE = 10.0
 """Seconds without data after which a connection is taken to be lost."""
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 15.0
 """Seconds before an attempt to connect again: doubled each time, less up to a fifth."""
-STEADY = 10.0
+STEADY_AFTER = 10.0
 """Seconds after which a connection has shown that it lasts, and pauses begin small again."""
-OPTIONS = {
+RTSP_OPTIONS = {
     "allowed_media_types": "video+audio",
     "analyzeduration": "500000",  # µs in which to find out what is sent
     "fpsprobesize": "0",
     "max_delay": "100000",  # µs for which a packet that UDP brought too early waits
 }
+"""FFmpeg's options for reading from an RTSP server."""
 TRANSPORTS = ("tcp", "udp", "udp_multicast", "http")
-REASONS = {
+"""The ways in which media may come, as FFmpeg names them."""
+REFUSALS = {
     av.error.HTTPUnauthorizedError: "401, user or password are missing or wrong: give them as "
     "rtsp://user:password@host/…, special characters percent-encoded",
     av.error.HTTPForbiddenError: "403, this user may not see it",
@@ -50,6 +53,7 @@ REASONS = {
     av.error.ConnectionRefusedError: "nothing listens there: check host and port",
     av.error.InvalidDataError: "what answers there is no RTSP server, or sends nothing readable",
 }
+"""What FFmpeg's errors mean here, and what to do about them."""
 
 Transport = Literal["tcp", "udp", "udp_multicast", "http"]
 
@@ -79,38 +83,39 @@ def from_rtsp(
 
 
 class RtspSource(LiveSource):
-    """What an RTSP server sends. Made by :func:`from_rtsp`."""
+    """Play an RTSP server. Made by :func:`from_rtsp`."""
 
     def __init__(
         self, url: str, *, transport: Transport = "tcp", timeout: float | None = None
     ) -> None:
         """Connect; see :func:`from_rtsp`."""
-        deadline = Deadline.of(timeout, CONNECT)
-        self._link = link = _Link(url, transport)
+        deadline = Deadline.of(timeout, CONNECT_TIMEOUT)
+        self._connection = connection = _RtspConnection(url, transport)
         try:
-            container = open_in_time(lambda: link.open(deadline), deadline, link.label)
+            container = open_in_time(lambda: connection.open(deadline), deadline, connection.label)
         except TimeoutError:
             raise MeteredTimeoutError(
-                f"{link.label} did not answer within {deadline}: check address, port and network"
+                f"{connection.label} did not answer within {deadline}: check address, port and "
+                "network"
             ) from None
-        link.container = container
-        super().__init__(link.label, list(streams_of(container)), link.run)
+        connection.container = container
+        super().__init__(connection.label, list(streams_of(container)), connection.run)
 
     @property
     def state(self) -> Literal["connected", "reconnecting", "stopped"]:
-        """``"connected"``, ``"reconnecting"`` or ``"stopped"``."""
+        """The connection's state: ``"connected"``, ``"reconnecting"`` or ``"stopped"``."""
         if self._feed.stopped:
             return "stopped"
-        return "connected" if self._link.connected else "reconnecting"
+        return "connected" if self._connection.connected else "reconnecting"
 
     @property
     def restarts(self) -> int:
-        """How often a lost connection has been made anew."""
-        return self._link.restarts
+        """The number of times a lost connection has been made anew."""
+        return self._connection.restarts
 
 
-class _Link:
-    """The connection to a server. It does not know the source."""
+class _RtspConnection:
+    """Connect to a server, and play it into a feed, without knowing the source."""
 
     def __init__(self, url: str, transport: str) -> None:
         self.label = f"from_rtsp({_shown(url)!r})"
@@ -124,15 +129,17 @@ class _Link:
         self._pause = FIRST_PAUSE
 
     def open(self, deadline: Deadline) -> Any:
-        """Connect; on any thread.
+        """Connect, on any thread; return the container.
 
         Raises:
             MediaError: It failed.
         """
-        options = {**OPTIONS, "rtsp_transport": self._transport}
+        options = {**RTSP_OPTIONS, "rtsp_transport": self._transport}
         limit = deadline.left() + 0.5  # whoever waits up to the deadline is not told of this one
         try:
-            container = av.open(self._url, format="rtsp", options=options, timeout=(limit, SLICE))
+            container = av.open(
+                self._url, format="rtsp", options=options, timeout=(limit, READ_TIMEOUT)
+            )
         except (av.error.FFmpegError, OSError, ValueError) as error:
             why = self._why(error, deadline)
         else:
@@ -151,10 +158,10 @@ class _Link:
             began = time.monotonic()
             try:
                 with container:
-                    if not read(container, feed, playout, SILENCE):
+                    if not read(container, feed, playout, MAX_SILENCE):
                         return
                 why = "the server has ended it"
-            except LostError as error:
+            except StreamLostError as error:
                 why = str(error)
             except (av.error.FFmpegError, OSError) as error:
                 why = _text(error)
@@ -164,7 +171,7 @@ class _Link:
             logger.warning("%s: lost, connecting again: %s", self.label, why)
             self.connected = False
             lost = time.monotonic()
-            if lost > began + STEADY:
+            if lost > began + STEADY_AFTER:
                 self._pause = FIRST_PAUSE
             container = self._again(feed)
             if container is not None:
@@ -185,7 +192,7 @@ class _Link:
                     feed.moved.wait(min(deadline.left(), PRODUCER_POLL))
             self._pause = min(self._pause * 2, LONGEST_PAUSE)
             try:
-                return self.open(Deadline(CONNECT))
+                return self.open(Deadline(CONNECT_TIMEOUT))
             except MediaError as error:
                 level = logging.DEBUG if str(error) == told else logging.WARNING
                 logger.log(level, "%s", error)
@@ -194,7 +201,7 @@ class _Link:
     def _why(self, error: Exception, deadline: Deadline) -> str:
         if deadline.left() == 0:
             return f"no answer within {deadline}"
-        for kind, reason in REASONS.items():
+        for kind, reason in REFUSALS.items():
             if isinstance(error, kind):
                 return reason
         number = getattr(error, "errno", None)
@@ -206,7 +213,7 @@ class _Link:
 
 
 def _text(error: Exception) -> str:
-    """Return what went wrong, without the URL that PyAV adds."""
+    """Return an error's text without the URL that PyAV adds."""
     return getattr(error, "strerror", None) or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""Turning whatever sound a program has into what is sent."""
+"""Convert bytes, arrays and frames of sound to the format that is sent."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, interleaved, sou
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Converter", "check_rate"]
+__all__ = ["SoundConverter", "check_rate"]
 
-PIECE = 0.1
+CONVERTED_AT_ONCE = 0.1
 """Seconds of sound that are converted at once, so that little is held twice."""
-LOUD = 4.0
-"""The greatest float sample that may be meant: some exceed 1 a little, others are not scaled."""
+MAX_FLOAT_SAMPLE = 4.0
+"""The greatest float sample that is accepted: some exceed 1 a little, others are not scaled."""
 
-Sound = Any  # memoryview | NDArray | AudioFrame
+SoundInput = Any
+"""A ``memoryview``, an array or an ``av.AudioFrame``."""
 
 
-class Converter:
-    """Makes 48 kHz, stereo, signed 16 bits of what is pushed. For one thread at a time."""
+class SoundConverter:
+    """Convert sound to 48 kHz, stereo, signed 16 bits; on one thread at a time."""
 
     def __init__(self, rate: int, layout: str) -> None:
         """Prepare for bytes and arrays of this rate and layout."""
@@ -43,13 +44,13 @@ class Converter:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what came before."""
+        """Forget the sound that came before."""
         self._rest = b""  # the beginning of a sample
         self._resampler: AudioResampler | None = None
         self._shape: tuple[str, str, int] | None = None
 
-    def check(self, sound: Sound) -> Sound:
-        """Return the sound as a memoryview, an array or a frame; refuse what cannot be played."""
+    def check(self, sound: SoundInput) -> SoundInput:
+        """Return sound as a memoryview, an array or a frame; refuse what cannot be played."""
         if isinstance(sound, AudioFrame):
             return sound
         if isinstance(sound, np.ndarray):
@@ -62,8 +63,8 @@ class Converter:
                 f"{type(sound).__name__}"
             ) from None
 
-    def convert(self, sound: Sound) -> Iterator[memoryview]:
-        """Return what :meth:`check` returned, converted, in pieces."""
+    def convert(self, sound: SoundInput) -> Iterator[memoryview]:
+        """Convert the sound that :meth:`check` returned; yield it in pieces."""
         if isinstance(sound, memoryview):
             for samples in self._whole_samples(sound):
                 yield self._resample(self._frame(samples))
@@ -72,12 +73,12 @@ class Converter:
         if isinstance(sound, AudioFrame):
             yield self._resample(sound)
             return
-        size = round(PIECE * self._rate)
+        size = round(CONVERTED_AT_ONCE * self._rate)
         for start in range(0, len(sound), size):
             yield self._resample(self._frame(sound[start : start + size]))
 
     def flush(self) -> memoryview:
-        """Return what is still inside, at the end."""
+        """Return the sound that the converter still holds, at the end."""
         return memoryview(self._flushed())
 
     def _flushed(self) -> bytes:
@@ -100,7 +101,7 @@ class Converter:
                 f"an array of the shape {sound.shape} has {sound.shape[1]} channels, and this "
                 f"source is {self._layout}{hint}"
             )
-        if sound.dtype.kind == "f" and not np.all(np.abs(sound) <= LOUD):
+        if sound.dtype.kind == "f" and not np.all(np.abs(sound) <= MAX_FLOAT_SAMPLE):
             raise ValueError(
                 "floating-point samples are from -1 to 1, and these go beyond (or are NaN): "
                 "divide them by their full scale, or convert with .astype(numpy.int16)"
@@ -108,7 +109,7 @@ class Converter:
         return sound[:, None] if sound.ndim == 1 else sound
 
     def _whole_samples(self, data: memoryview) -> Iterator[NDArray[Any]]:
-        """Return arrays of whole samples; keep what is left of one for the next bytes."""
+        """Yield arrays of whole samples; keep the rest of one for the next bytes."""
         width = 2 * self._channels
         lead = self._rest
         left = (len(lead) + len(data)) % width
@@ -117,7 +118,7 @@ class Converter:
             return
         end = len(data) - left
         self._rest = bytes(data[end:])
-        size = round(PIECE * self._rate) * width
+        size = round(CONVERTED_AT_ONCE * self._rate) * width
         start = 0
         while start < end:
             stop = min(start + size - len(lead), end)
@@ -150,7 +151,7 @@ class Converter:
 
 
 def check_rate(name: str, rate: object) -> None:
-    """Raise ``ValueError`` for what is no rate of samples."""
+    """Raise ``ValueError`` for a number that is no rate of samples."""
     if isinstance(rate, bool) or not isinstance(rate, int) or not 1000 <= rate <= 384000:
         raise ValueError(
             f"{name} must be a whole number of samples per second from 1000 to 384000, not {rate!r}"

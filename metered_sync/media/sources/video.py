@@ -1,4 +1,4 @@
-"""Pictures that a program makes, one by one."""
+"""Show the pictures that a program makes, one by one."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ if TYPE_CHECKING:
 
 __all__ = ["VideoSource"]
 
-CHANNELS = {"bgr24": 3, "rgb24": 3, "bgra": 4, "rgba": 4, "gray": 1}
-PLANAR = ("yuv420p", "nv12")
+PACKED_FORMATS = {"bgr24": 3, "rgb24": 3, "bgra": 4, "rgba": 4, "gray": 1}
+"""Pixel formats that hold each pixel in one place, with the number of its bytes."""
+PLANAR_FORMATS = ("yuv420p", "nv12")
+"""Pixel formats that hold brightness first, then the colours."""
 MAX_SIDE = 16383
-"""Pixels: VP8 knows no more."""
+"""The greatest width or height, in pixels: VP8 knows no more."""
 
 
 class VideoSource(Source):
-    """A video track that shows the pictures that are written: rendered, drawn, computed.
+    """Show written pictures on a video track: rendered, drawn, computed.
 
     Writing paces itself: a loop that writes one picture after another runs at ``fps``. A
     picture that no other follows is shown again, four times a second, so that whoever
@@ -73,7 +75,7 @@ class VideoSource(Source):
 
     @property
     def dropped(self) -> int:
-        """Pictures that nobody took before the next one was written."""
+        """Pictures that were not taken before the next one was written."""
         return self._queue.dropped
 
     def write(self, picture: Any, format: str = "bgr24", timeout: float | None = None) -> None:
@@ -128,7 +130,7 @@ class VideoSource(Source):
                 feed.moved.wait(min(wait, left, SLICE))
 
     def end(self) -> None:
-        """Let the picture written last be shown, then end the track.
+        """Show the picture written last, then end the track.
 
         Returns at once; :meth:`wait` waits for the end. Ending again does nothing.
         """
@@ -143,8 +145,8 @@ class VideoSource(Source):
                 return picture
             # (What is sent goes from 16 to 235, and cannot say that it would not.)
             picture, format = PixelConverter().convert(picture, "bgr24"), "bgr24"
-        if format not in CHANNELS and format not in PLANAR:
-            known = ", ".join(repr(name) for name in (*CHANNELS, *PLANAR))
+        if format not in PACKED_FORMATS and format not in PLANAR_FORMATS:
+            known = ", ".join(repr(name) for name in (*PACKED_FORMATS, *PLANAR_FORMATS))
             raise ValueError(f"format must be one of {known}, not {format!r}")
         if isinstance(picture, (bytes, bytearray, memoryview)):
             picture = self._shaped(picture, format)
@@ -163,8 +165,8 @@ class VideoSource(Source):
 
     def _shaped(self, data: bytes | bytearray | memoryview, format: str) -> NDArray[Any]:
         width, height = self._size
-        planar = format in PLANAR
-        shape = (height * 3 // 2, width, 1) if planar else (height, width, CHANNELS[format])
+        planar = format in PLANAR_FORMATS
+        shape = (height * 3 // 2, width, 1) if planar else (height, width, PACKED_FORMATS[format])
         array = np.frombuffer(data, np.uint8)
         if array.size != math.prod(shape):
             raise ValueError(
@@ -177,14 +179,14 @@ class VideoSource(Source):
 def _checked(picture: NDArray[Any], format: str) -> NDArray[Any]:
     """Return an array of even size, whose rows are contiguous."""
     shape = picture.shape
-    if format in PLANAR:
+    if format in PLANAR_FORMATS:
         if picture.ndim != 2 or shape[0] % 3 or shape[1] % 2 or 0 in shape:
             raise ValueError(
                 f"{format} has the shape (height * 3/2, width), with an even height and width, "
                 f"not {shape}"
             )
         return np.ascontiguousarray(picture)
-    channels = CHANNELS[format]
+    channels = PACKED_FORMATS[format]
     if channels == 1 and shape[2:] == (1,):
         picture = picture[:, :, 0]
     elif shape[2:] != (() if channels == 1 else (channels,)) or len(shape) < 2:
@@ -198,7 +200,7 @@ def _checked(picture: NDArray[Any], format: str) -> NDArray[Any]:
 
 
 def _remedy(shape: tuple[int, ...]) -> str:
-    """Say what an array of this shape may be."""
+    """Return a hint at what an array of this shape may be."""
     if len(shape) == 2:
         return ': pass format="gray"'
     if len(shape) == 3 and shape[2] in (3, 4):

@@ -3,13 +3,13 @@
 ============= =========================================================================
 track         a track that a peer or the SFU sends
 core          what a track and its readers share
-frame_queue   its frames, for one reader
-callbacks     functions that are called with its frames
-capture       a track as OpenCV's ``VideoCapture``
-pcm           sound as arrays of samples, in pieces of one length
-iteration     any track's frames, one after the other
-stream        a named group of tracks
-shared_frames which of FFmpeg's objects several readers may share
+frame_queue   queue a track's frames for one reader
+callbacks     call functions with a track's frames
+capture       read a track as OpenCV's ``VideoCapture``
+pcm           cut sound into arrays of samples, all of one length
+iteration     iterate over the frames of any track
+stream        group tracks under a name
+shared_frames share FFmpeg's objects between threads
 ============= =========================================================================
 
 Frames arrive from :mod:`metered_sync.engine.webrtc`; whatever converts them runs on the

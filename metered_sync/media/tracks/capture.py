@@ -176,7 +176,7 @@ class VideoCapture:
         return self._keep(self._next(deadline) if held is None or len(self._frames) else held)
 
     def _keep(self, frame: VideoFrame | None) -> VideoFrame | None:
-        """Make a frame the one grabbed last; nothing of it once released."""
+        """Make a frame the one grabbed last, unless this was released."""
         with self._lock:
             if self._released:
                 return None
@@ -190,7 +190,7 @@ class VideoCapture:
         return frame
 
     def _wait(self, known: Callable[[], bool], deadline: Deadline) -> None:
-        """Take frames until something is known, or the track ends; keep the last one."""
+        """Take frames until a property is known, or the track ends; keep the last frame."""
         while not known():
             frame = self._next(deadline)
             if frame is None:

@@ -1,4 +1,4 @@
-"""Any track's frames, one after the other."""
+"""Iterate over the frames of any track."""
 
 from __future__ import annotations
 
@@ -49,16 +49,18 @@ def iter_frames(
     Deadline.of(timeout)
     if isinstance(track, RemoteTrack):
         frames = track.frames(mode=mode, maxsize=maxsize)
-        return _Frames(lambda deadline: frames.get(timeout=deadline.left()), timeout)
+        return _FrameIterator(lambda deadline: frames.get(timeout=deadline.left()), timeout)
     tracks, is_source = as_tracks(track)
     if is_source:
         raise TypeError(f"iter_frames() takes one track: pass .video or .audio of {track!r}")
     if mode is not None or maxsize is not None:
         raise ValueError("mode and maxsize go with a RemoteTrack: a local track waits to be asked")
-    return _Frames(_Pull(tracks[0]), timeout)
+    return _FrameIterator(_LocalFrames(tracks[0]), timeout)
 
 
-class _Frames(Iterator[Any]):
+class _FrameIterator(Iterator[Any]):
+    """Take frames until there are no more, each with a deadline of its own."""
+
     def __init__(self, take: Callable[[Deadline], Any], timeout: float | None) -> None:
         self._take = take
         self._timeout = timeout
@@ -70,8 +72,8 @@ class _Frames(Iterator[Any]):
             raise StopIteration from None
 
 
-class _Pull:
-    """Takes frames of a local track, on the engine's loop."""
+class _LocalFrames:
+    """Take frames of a local track, on the engine's loop."""
 
     def __init__(self, track: MediaStreamTrack) -> None:
         self._track = track

@@ -24,25 +24,26 @@ if TYPE_CHECKING:
 
 __all__ = ["PcmReader"]
 
-CHANNELS = {"mono": 1, "stereo": 2}
-TOLERANCE = 0.002
-"""Seconds of the source's time that may be missing without anything being made up for it."""
-PAUSE = 1.0
-"""Seconds from which what is missing is a pause, and not made up for either."""
+CHANNEL_COUNTS = {"mono": 1, "stereo": 2}
+"""The layouts that sound can be had in, and their channels."""
+MIN_GAP = 0.002
+"""Seconds of the source's time that must be missing to be filled with silence."""
+MIN_PAUSE = 1.0
+"""Seconds from which a gap is a pause, and left out."""
 
 
 class PcmReader(Iterator[Any]):
-    """A track's sound as int16 arrays of one length. Made by :meth:`RemoteTrack.pcm`.
+    """Read a track's sound as int16 arrays of one length. Made by :meth:`RemoteTrack.pcm`.
 
     Safe to use from many threads at once; each chunk goes to one of them.
     """
 
     def __init__(self, frames: FrameQueue, label: str, rate: int, layout: str, chunk: float):
         """Read from a queue; see :meth:`RemoteTrack.pcm`."""
-        samples = check(rate, layout, chunk)
+        samples = chunk_samples(rate, layout, chunk)
         self._label = label
         self._frames = frames
-        self._cutter = _Cutter(rate, layout, samples)
+        self._cutter = _ChunkCutter(rate, layout, samples)
         self._lost = 0
         self._born = guard.generation()
         # Held while a chunk is waited for and made: taken with a deadline only.
@@ -54,7 +55,7 @@ class PcmReader(Iterator[Any]):
 
     @property
     def dropped(self) -> int:
-        """How many of the track's frames (20 ms each, as a rule) were dropped, being too many."""
+        """Frames of the track (20 ms each, as a rule) that were dropped, being too many."""
         return self._frames.dropped
 
     def get(self, timeout: float | None = None) -> NDArray[np.int16]:
@@ -120,10 +121,10 @@ class PcmReader(Iterator[Any]):
         self.close()
 
 
-def check(rate: int, layout: object, chunk: object) -> int:
-    """Return how many samples a chunk has; refuse what makes no sense."""
+def chunk_samples(rate: int, layout: object, chunk: object) -> int:
+    """Return the number of samples of a chunk; refuse arguments that make no sense."""
     check_rate("rate", rate)
-    if layout not in CHANNELS:
+    if layout not in CHANNEL_COUNTS:
         raise ValueError(f'layout must be "mono" or "stereo", not {layout!r}')
     if isinstance(chunk, bool) or not isinstance(chunk, (int, float)):
         raise TypeError(f"chunk must be a number of seconds, not {chunk!r}")
@@ -132,12 +133,12 @@ def check(rate: int, layout: object, chunk: object) -> int:
     return round(chunk * rate)
 
 
-class _Cutter:
-    """Makes chunks of frames. For one thread at a time."""
+class _ChunkCutter:
+    """Cut frames into chunks of one length; on one thread at a time."""
 
     def __init__(self, rate: int, layout: str, samples: int) -> None:
         self._rate, self._layout, self._samples = rate, layout, samples
-        self._width = 2 * CHANNELS[layout]  # bytes of a sample
+        self._width = 2 * CHANNEL_COUNTS[layout]  # bytes of a sample
         self._ready = bytearray()
         self._resampler: AudioResampler | None = None
         self._shape: tuple[str, str, int] | None = None
@@ -154,24 +155,24 @@ class _Cutter:
         return array if self._layout == "mono" else array.reshape(-1, 2)
 
     def add(self, frame: AudioFrame, *, follows: bool) -> None:
-        """Take a frame; say whether it follows what came before, for all we know."""
+        """Add a frame; ``follows``: none between it and the one before was dropped."""
         missing = 0.0
         if frame.time is not None and self._due is not None and follows:
             missing = frame.time - self._due
         shape = sound_kind(frame)
-        if self._resampler is None or shape != self._shape or missing > TOLERANCE or not follows:
+        if self._resampler is None or shape != self._shape or missing > MIN_GAP or not follows:
             self._flush()
             self._shape = shape
             layout = "mono" if frame.layout.nb_channels == 1 else self._layout
             self._resampler = AudioResampler("s16", layout, self._rate)
-        if TOLERANCE < missing < PAUSE:
+        if MIN_GAP < missing < MIN_PAUSE:
             self._ready += bytes(round(missing * self._rate) * self._width)
         self._take(self._resampler.resample(frame))
         if frame.time is not None:
             self._due = frame.time + frame.samples / frame.sample_rate
 
     def finish(self) -> None:
-        """Fill the last chunk up with silence; nothing comes after it."""
+        """Fill the last chunk up with silence."""
         self._flush()
         missing = -len(self._ready) % (self._samples * self._width)
         self._ready += bytes(missing)
@@ -184,4 +185,4 @@ class _Cutter:
     def _take(self, frames: list[Any]) -> None:
         for frame in frames:
             if frame is not None:  # as a resampler that has nothing to do answers when flushed
-                self._ready += interleaved(frame, CHANNELS[self._layout]).tobytes()
+                self._ready += interleaved(frame, CHANNEL_COUNTS[self._layout]).tobytes()

@@ -1,4 +1,4 @@
-"""Grouping tracks."""
+"""Group tracks into streams."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from metered_sync.media.tracks.track import RemoteTrack
 
 __all__ = ["MediaStream"]
 
-Member = MediaStreamTrack | RemoteTrack
-TOKEN = re.compile(r"(?!-\Z)[!#-'*+.\-0-9A-Z^-~]{1,256}")
-"""What an id may be in a session description (RFC 8830, RFC 8866); ``-`` means no stream."""
+StreamTrack = MediaStreamTrack | RemoteTrack
+"""A track of a stream: a local one, or one that arrives."""
+STREAM_ID = re.compile(r"(?!-\Z)[!#-'*+.\-0-9A-Z^-~]{1,256}")
+"""The ids that a session description allows (RFC 8830, RFC 8866); ``-`` means no stream."""
 
 
 class MediaStream:
-    """A named group of tracks: those of one camera, say, or of one screen.
+    """Group tracks under a name: those of one camera, say, or of one screen.
 
     Receivers play the tracks of one stream in step, and find them by its id. A stream is a
     value: making or changing one sends nothing. Safe to use from many threads at once.
@@ -44,14 +45,14 @@ class MediaStream:
             id = str(uuid.uuid4())
         elif not isinstance(id, str):
             raise TypeError(f"a stream's id must be a str, not {type(id).__name__}")
-        elif not TOKEN.fullmatch(id):
+        elif not STREAM_ID.fullmatch(id):
             raise ValueError(
                 f"{id!r} cannot be a stream's id: 1 to 256 printable ASCII characters without "
                 "spaces or punctuation that separates can ('camera', 'screen-2'), but not '-'"
             )
         self._id = id
         self._lock = threading.Lock()  # guards replacing the tuple
-        self._tracks: tuple[Member, ...] = ()
+        self._tracks: tuple[StreamTrack, ...] = ()
         plain = isinstance(tracks, Iterable) and not isinstance(tracks, (str, bytes))
         for one in tracks if plain else as_tracks(tracks)[0]:  # type: ignore[attr-defined]
             self.add_track(one)
@@ -62,12 +63,12 @@ class MediaStream:
 
     @property
     def id(self) -> str:
-        """What receivers know it by."""
+        """The id by which receivers know the stream."""
         return self._id
 
     @property
     def tracks(self) -> list[Any]:
-        """Its tracks, in the order in which they were added; a list of one's own."""
+        """The tracks, in the order in which they were added; a list of one's own."""
         return list(self._tracks)
 
     def add_track(self, track: object) -> None:
@@ -95,5 +96,5 @@ class MediaStream:
             self._tracks = tuple(one for one in self._tracks if one not in removed)
 
 
-def _tracks(value: object) -> list[Member]:
+def _tracks(value: object) -> list[StreamTrack]:
     return [value] if isinstance(value, RemoteTrack) else [*as_tracks(value)[0]]

@@ -58,17 +58,17 @@ class RemoteTrack:
 
     @property
     def name(self) -> str | None:
-        """The name it was published under, where it has one and that is known."""
+        """The name that the track was published under, where it is known."""
         return self._core.incoming.name
 
     @property
     def stream_id(self) -> str | None:
-        """What groups it with other tracks: for the SFU, the publisher's session."""
+        """The id of the stream that the track belongs to: for the SFU, the publisher's session."""
         return self._core.incoming.stream_id
 
     @property
     def kind(self) -> str:
-        """``"audio"`` or ``"video"``."""
+        """The track's kind: ``"audio"`` or ``"video"``."""
         return self._core.incoming.kind
 
     @property
@@ -78,7 +78,7 @@ class RemoteTrack:
 
     @property
     def restarts(self) -> int:
-        """How often the media connection under this track was rebuilt.
+        """The number of times the media connection under this track was rebuilt.
 
         Readers see a pause each time, and timestamps that go on rising.
         """
@@ -86,7 +86,7 @@ class RemoteTrack:
 
     @property
     def frames_received(self) -> int:
-        """Frames that came so far, read or not."""
+        """The number of frames that came so far, read or not."""
         return self._core.incoming.frames
 
     def frames(
@@ -143,7 +143,7 @@ class RemoteTrack:
         return self._core.converter.convert(frame, format)
 
     def capture(self, *, timeout: float | None = None) -> VideoCapture:
-        """Return what reads the track as OpenCV's ``cv2.VideoCapture`` reads a camera.
+        """Return a reader like OpenCV's ``cv2.VideoCapture`` of a camera.
 
         Args:
             timeout: Seconds that each of its calls waits unless told otherwise; ``None``
@@ -249,7 +249,7 @@ class RemoteTrack:
         return Preview(self._core, fps=fps, width=width, quality=quality)
 
     def stats(self) -> dict[str, Any]:
-        """Return what was received so far.
+        """Return counters of what was received so far.
 
         Returns:
             ``bytes_received`` (payload), ``packets_received``, ``packets_lost`` (never

@@ -16,8 +16,8 @@ import pytest
 
 from metered_sync import MediaError, SfuClient
 from metered_sync.local import LocalCloud
-from metered_sync.media.notebook import views as drawings
-from metered_sync.media.notebook.views import LevelMeter, Picture, loudness
+from metered_sync.media.notebook import views
+from metered_sync.media.notebook.views import LevelView, PictureView, loudness
 from metered_sync.testing import PatternSource, read_number
 from tests.conftest import run_script
 from tests.support.front_end import VIEW, FrontEnd, front_end
@@ -223,7 +223,7 @@ def test_a_front_end_that_does_not_answer(face: FrontEnd) -> None:
         "started = time.monotonic()\npreview = track.display(fps=60)\n"
         "wait(lambda: preview.shown > 8)\n"
         "shown, seconds = preview.shown, time.monotonic() - started\npreview.stop()\n"
-        "assert shown <= 3 + seconds / module.UNANSWERED, (shown, seconds)"
+        "assert shown <= 3 + seconds / module.UNANSWERED_INTERVAL, (shown, seconds)"
     )
     face.answering = True
 
@@ -231,19 +231,19 @@ def test_a_front_end_that_does_not_answer(face: FrontEnd) -> None:
 def test_it_rests_where_nobody_seems_to_be(face: FrontEnd) -> None:
     face.answering = False
     face.run(
-        "module.ALONE, module.GONE = 6, 60\npreview = track.display()\n"
+        "module.MAX_UNANSWERED, module.FIRST_RETRY = 6, 60\npreview = track.display()\n"
         "wait(lambda: preview.shown == 6)\ntime.sleep(1)\nassert preview.shown == 6"
     )
     face.answering = True
     face.run("wait(lambda: preview.shown > 8)")  # somebody runs a cell
-    face.run("preview.stop(); module.ALONE, module.GONE = 3000, 5.0")
+    face.run("preview.stop(); module.MAX_UNANSWERED, module.FIRST_RETRY = 3000, 5.0")
 
 
 # --- answers --------------------------------------------------------------------------
 
 
 def test_pictures_in_flight_are_limited(widgets: FrontEnd) -> None:
-    widgets.run("module.GONE = 60\npreview = track.display(fps=60)")
+    widgets.run("module.FIRST_RETRY = 60\npreview = track.display(fps=60)")
     widgets.until(lambda: widgets.updates > 5)  # faster than it would go unanswered
     widgets.answering = False
     widgets.updates = 0
@@ -253,16 +253,16 @@ def test_pictures_in_flight_are_limited(widgets: FrontEnd) -> None:
         "started, before = time.monotonic(), preview.shown\n"
         "wait(lambda: preview.shown > before + 3)\n"
         "seconds = time.monotonic() - started\n"
-        "assert preview.shown - before <= 3 + seconds / module.UNANSWERED"
+        "assert preview.shown - before <= 3 + seconds / module.UNANSWERED_INTERVAL"
     )
     widgets.updates = 0
     widgets.answer()
     widgets.until(lambda: widgets.updates > 5)
-    widgets.run("preview.stop(); module.GONE = 5.0")
+    widgets.run("preview.stop(); module.FIRST_RETRY = 5.0")
 
 
 def test_a_front_end_that_is_gone_is_tried_now_and_then(widgets: FrontEnd) -> None:
-    widgets.run("module.GONE = 0.5\npreview = track.display()")
+    widgets.run("module.FIRST_RETRY = 0.5\npreview = track.display()")
     widgets.until(lambda: widgets.updates > 3)
     widgets.answering = False
     widgets.listen(0.5)
@@ -270,12 +270,12 @@ def test_a_front_end_that_is_gone_is_tried_now_and_then(widgets: FrontEnd) -> No
     widgets.until(lambda: widgets.updates >= 2)
     assert VIEW in only_output(widgets)  # it has widgets: a page that is opened again shows them
     widgets.answer()
-    widgets.run("preview.stop(); module.GONE = 5.0")
+    widgets.run("preview.stop(); module.FIRST_RETRY = 5.0")
 
 
 def test_the_end_of_a_track_is_seen_while_no_answer_comes(widgets: FrontEnd) -> None:
     widgets.run(
-        "module.GONE = 60\nother = SfuClient(**cloud.sfu_options())\nother.connect()\n"
+        "module.FIRST_RETRY = 60\nother = SfuClient(**cloud.sfu_options())\nother.connect()\n"
         "preview = other.subscribe(camera).display()"
     )
     widgets.until(lambda: widgets.updates > 3)
@@ -283,18 +283,18 @@ def test_the_end_of_a_track_is_seen_while_no_answer_comes(widgets: FrontEnd) -> 
     widgets.run("threading.Timer(1, other.close).start()")
     widgets.until(lambda: VIEW not in only_output(widgets))
     widgets.answer()
-    widgets.run("wait(lambda: preview.stopped); module.GONE = 5.0")
+    widgets.run("wait(lambda: preview.stopped); module.FIRST_RETRY = 5.0")
 
 
 def test_a_front_end_without_widgets_gets_plain_pictures(widgets: FrontEnd) -> None:
     widgets.answering = False
-    widgets.run("module.GONE = 0.5\npreview = track.display()")
+    widgets.run("module.FIRST_RETRY = 0.5\npreview = track.display()")
     assert VIEW in only_output(widgets)
     widgets.until(lambda: VIEW not in only_output(widgets))
     first = read_number(pixels(only_output(widgets)["image/jpeg"]))
     assert first is not None
     widgets.until(lambda: read_number(pixels(only_output(widgets)["image/jpeg"])) != first)
-    widgets.run("preview.stop(); module.GONE = 5.0")
+    widgets.run("preview.stop(); module.FIRST_RETRY = 5.0")
     widgets.answering = True
 
 
@@ -356,13 +356,13 @@ def test_loudness(format: str) -> None:
 
 
 def test_the_meters_peak_falls_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    meter = LevelMeter()
+    meter = LevelView()
     now = [100.0]
-    monkeypatch.setattr(drawings.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(views.time, "monotonic", lambda: now[0])
     texts = []
     for peak, moment in ((1, 0.0), (0.1, 1.0), (0.1, 1.6), (0.5, 1.7), (0, 4.0)):
         now[0] = 100 + moment
-        texts.append(meter.draw([sine(peak)]).text)
+        texts.append(meter.render([sine(peak)]).text)
     assert texts == [
         " -3.0 dBFS, peak  -0.0",
         "-23.0 dBFS, peak  -0.0",
@@ -373,7 +373,7 @@ def test_the_meters_peak_falls_late(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_before_the_first_picture() -> None:
-    look = Picture("video track '<&>'", 320, 70).first()
+    look = PictureView("video track '<&>'", 320, 70).render_empty()
     assert (look.mime, look.text) == ("image/svg+xml", "no picture of the video track '<&>' yet")
     assert b'width="320" height="180"' in look.data
     assert b"&lt;&amp;&gt;" in look.data

@@ -485,6 +485,9 @@ def test_a_disk_that_gets_full(tmp_path: Path) -> None:
     done = run_script(
         CHILD
         + """
+while recorders[4].info.duration < 0.5:
+    time.sleep(0.01)
+fine = recorders[4].stop()  # before it would be too long as well
 for recorder in recorders[:4]:
     deadline = time.monotonic() + 30
     while recorder.state == "recording" and time.monotonic() < deadline:
@@ -493,7 +496,7 @@ for recorder in recorders[:4]:
         recorder.stop()
     except MediaError as error:
         print(type(error).__name__, error, recorder.info.bytes <= limit, recorder.info.frames > 0)
-print(recorders[4].stop().bytes < limit)
+print(fine.bytes < limit)
 """,
         str(tmp_path),
         "35000",

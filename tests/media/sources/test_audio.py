@@ -332,7 +332,7 @@ def test_a_deadline_drops_the_rest_and_says_why() -> None:
 def test_while_nobody_consumes_a_push_waits_for_a_while_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(audio_source, "PATIENCE", 0.3)
+    monkeypatch.setattr(audio_source, "UNCONSUMED_WAIT", 0.3)
     source = AudioSource(max_buffered_seconds=0.1)
     with pytest.raises(MeteredTimeoutError, match=r"within 0\.3 s.*nobody consumes its track yet"):
         source.push(tone(440, 1))

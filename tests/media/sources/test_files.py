@@ -32,7 +32,7 @@ from metered_sync import (
 )
 from metered_sync.engine.sending import feed as tracks_module
 from metered_sync.media.sources.base import as_tracks
-from metered_sync.media.sources.demuxing import MAX_APART, Reading
+from metered_sync.media.sources.demuxing import MAX_KEPT_PACKETS, Reading
 from tests.conftest import run_script, wait_until
 
 BUNNY = Path(__file__).parents[3] / "metered_sync" / "demo" / "bunny.mp4"
@@ -328,7 +328,7 @@ def test_packets_far_apart_are_kept_within_a_bound(tmp_path: Path) -> None:
         for at, kind, _ in reading:
             order.append((at, kind))
             kept.append(max(len(packets) for packets in reading._packets.values()))
-    assert max(kept) <= MAX_APART + 1
+    assert max(kept) <= MAX_KEPT_PACKETS + 1
     assert order == sorted(order, key=lambda item: item[0])
     assert len(order) == 5 + 1500
 

@@ -197,7 +197,7 @@ def test_a_server_that_dies_is_waited_for(
         assert log.getvalue().count("lost, connecting again") == 2
         assert log.getvalue().count("back after") == 2
         # What does not last is waited for longer and longer.
-        assert source._link._pause >= 4 * rtsp.FIRST_PAUSE
+        assert source._connection._pause >= 4 * rtsp.FIRST_PAUSE
 
 
 def test_a_camera_that_comes_back_without_what_was_played(
@@ -205,19 +205,19 @@ def test_a_camera_that_comes_back_without_what_was_played(
 ) -> None:
     monkeypatch.setattr(rtsp, "FIRST_PAUSE", 0.1)
     with from_rtsp(camera.url("video")) as source:
-        source._link._url = camera.url("audio")  # it is set up anew
+        source._connection._url = camera.url("audio")  # it is set up anew
         camera.kill()
         wait_until(lambda: source.state == "reconnecting")
         camera.start()
         wait_until(lambda: "there is no video any more" in log.getvalue(), 20)
-        source._link._url = camera.url("video")
+        source._connection._url = camera.url("video")
         wait_until(lambda: source.restarts >= 2 and source.state == "connected", 20)
         check_all(source)
 
 
 def test_silence_is_a_loss(camera: RtspServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rtsp, "SILENCE", 1.0)
-    monkeypatch.setattr(rtsp, "CONNECT", 3.0)
+    monkeypatch.setattr(rtsp, "MAX_SILENCE", 1.0)
+    monkeypatch.setattr(rtsp, "CONNECT_TIMEOUT", 3.0)
     monkeypatch.setattr(rtsp, "FIRST_PAUSE", 0.1)
     with from_rtsp(camera.url("audio"), timeout=10) as source:
         consume(source, until=enough)
@@ -235,7 +235,7 @@ def test_a_short_silence_is_a_pause(camera: RtspServer) -> None:
     with from_rtsp(camera.url("video")) as source:
         consume(source, until=lambda frames: frames["video"])
         for _ in range(5):
-            before, until = source.restarts, time.monotonic() + rtsp.SLICE + 0.3
+            before, until = source.restarts, time.monotonic() + rtsp.READ_TIMEOUT + 0.3
             with camera.frozen():
                 wait_until(partial(reached, until))
             check_all(source)

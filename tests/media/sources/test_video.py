@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from metered_sync import ClosedError, MeteredTimeoutError, SfuClient, VideoSource
 from metered_sync.engine.sending import pushed as live
 from metered_sync.local import LocalCloud
-from metered_sync.testing.sources import Painter, read_number
+from metered_sync.testing.sources import PatternPainter, read_number
 from tests.conftest import wait_until
 from tests.support.listening import Listener
 
@@ -33,7 +33,7 @@ def plain(width: int = 64, height: int = 48, colour: tuple[int, ...] = COLOUR) -
 
 def number(value: int, width: int = 64, height: int = 48) -> NDArray[Any]:
     """Return a picture that tells a number; BGR."""
-    return Painter(width, height).frame(value).to_ndarray(format="bgr24")
+    return PatternPainter(width, height).frame(value).to_ndarray(format="bgr24")
 
 
 def shown(source: VideoSource) -> NDArray[Any]:

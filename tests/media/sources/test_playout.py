@@ -1,4 +1,4 @@
-"""How what is live is placed in time, and what becomes of what is late."""
+"""Play live streams: sound in step with pictures, and late pictures left out."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import pytest
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from metered_sync.engine.sending.feed import Feed
-from metered_sync.media.sources import live as live_source
-from metered_sync.media.sources.live import LiveSource, Playout
+from metered_sync.media.sources import playout
+from metered_sync.media.sources.live import LiveSource
+from metered_sync.media.sources.playout import Playout
 from tests.media.sources.test_files import level_of, number_of, write
 
 
@@ -68,8 +69,8 @@ def test_pictures_are_left_out_where_decoding_takes_too_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Read at half its speed it falls behind; then whole groups of pictures are left out."""
-    monkeypatch.setattr(live_source, "BEHIND", 0.2)
-    monkeypatch.setattr(live_source, "PATIENCE", 0.2)
+    monkeypatch.setattr(playout, "MAX_PICTURE_LAG", 0.2)
+    monkeypatch.setattr(playout, "MAX_LAG_DURATION", 0.2)
     path = tmp_path / "stream.mkv"
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=25, options={"tune": "zerolatency"})
