@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from metered_sync import AudioSource, ClosedError, MediaStream, MeteredPeer, VideoSource
 from metered_sync.local import LocalCloud
 from metered_sync.testing import dominant_frequency, read_number
-from tests.media.sources.test_audio import tone
 from tests.media.sources.test_video import number
+from tests.support.listening import tone
 
 
 def test_sound_and_pictures_in_a_room(shared_cloud: LocalCloud) -> None:

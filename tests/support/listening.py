@@ -1,4 +1,4 @@
-"""Consuming a track as a sender does: on a thread that runs an event loop."""
+"""Consume a track as a sender does: on a thread that runs an event loop."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from numpy.typing import NDArray
 
 from tests.conftest import wait_until
+
+
+def tone(frequency: float, seconds: float, rate: int = 16000, peak: float = 8000) -> NDArray[Any]:
+    """Return a sine: int16, of shape (samples,)."""
+    time = np.arange(round(seconds * rate)) / rate
+    return (np.sin(2 * np.pi * frequency * time) * peak).astype(np.int16)
 
 
 class Listener:

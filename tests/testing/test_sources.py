@@ -16,7 +16,7 @@ import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpReceiver
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
-from metered_sync import MeteredTimeoutError, from_file
+from metered_sync import from_file
 from metered_sync.engine.sending import feed as tracks_module
 from metered_sync.media.sources.base import Source
 from metered_sync.testing import PatternSource, ToneSource, dominant_frequency, read_number
@@ -181,17 +181,6 @@ def test_the_tone_has_its_frequency_and_level() -> None:
 def test_wrong_arguments_are_named(make: Callable[[], object], word: str) -> None:
     with pytest.raises(ValueError, match=word):
         make()
-
-
-def test_sources_share_one_interface() -> None:
-    with PatternSource() as pattern, ToneSource() as tone:
-        assert (pattern.audio, tone.video) == (None, None)
-        assert [t.kind for t in pattern.tracks + tone.tracks] == ["video", "audio"]
-        with pytest.raises(MeteredTimeoutError):
-            tone.wait(timeout=0)
-        assert repr(pattern) == "<PatternSource PatternSource(320, 240, 30): ready, 0.00 s>"
-    assert tone.tracks[0].readyState == "ended"
-    tone.wait(timeout=0)
 
 
 def test_without_webrtc_the_import_says_what_to_install() -> None:

@@ -1,4 +1,4 @@
-"""Previews, in real kernels; and what they draw."""
+"""Show previews in real kernels, to front ends that answer, or do not."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import av
-import numpy as np
 import pytest
 
 from metered_sync import MediaError, SfuClient
 from metered_sync.local import LocalCloud
-from metered_sync.media.notebook import views
-from metered_sync.media.notebook.views import LevelView, PictureView, loudness
 from metered_sync.testing import PatternSource, read_number
 from tests.conftest import run_script
 from tests.support.front_end import VIEW, FrontEnd, front_end
@@ -329,52 +326,3 @@ def test_nothing_is_loaded_before_it_is_needed() -> None:
         "assert not {'PIL', 'IPython', 'ipywidgets'} & set(sys.modules)\n"
     )
     assert (done.returncode, done.stderr) == (0, "")
-
-
-# --- drawing --------------------------------------------------------------------------
-
-
-def sine(peak: float, format: str = "s16", samples: int = 4800) -> av.AudioFrame:
-    wave = np.sin(np.arange(samples) * 2 * math.pi * 10 / samples) * peak
-    if format == "s16":
-        wave = np.round(wave * 32767).astype(np.int16)
-    frame = av.AudioFrame.from_ndarray(
-        wave[None].astype(np.int16 if format == "s16" else np.float32), format, "mono"
-    )
-    frame.sample_rate = 48000
-    return frame
-
-
-@pytest.mark.parametrize("format", ["s16", "flt"])
-def test_loudness(format: str) -> None:
-    level, peak = loudness([sine(1, format), sine(1, format)])
-    assert (level, peak) == (pytest.approx(-3.01, abs=0.01), pytest.approx(0, abs=0.01))
-    level, peak = loudness([sine(0.1, format)])
-    assert (level, peak) == (pytest.approx(-23.01, abs=0.01), pytest.approx(-20, abs=0.01))
-    assert loudness([sine(0, format)]) == (-math.inf, -math.inf)
-    assert loudness([]) == (-math.inf, -math.inf)
-
-
-def test_the_meters_peak_falls_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    meter = LevelView()
-    now = [100.0]
-    monkeypatch.setattr(views.time, "monotonic", lambda: now[0])
-    texts = []
-    for peak, moment in ((1, 0.0), (0.1, 1.0), (0.1, 1.6), (0.5, 1.7), (0, 4.0)):
-        now[0] = 100 + moment
-        texts.append(meter.render([sine(peak)]).text)
-    assert texts == [
-        " -3.0 dBFS, peak  -0.0",
-        "-23.0 dBFS, peak  -0.0",
-        "-23.0 dBFS, peak -20.0",
-        " -9.0 dBFS, peak  -6.0",
-        "   -∞ dBFS, peak    -∞",
-    ]
-
-
-def test_before_the_first_picture() -> None:
-    look = PictureView("video track '<&>'", 320, 70).render_empty()
-    assert (look.mime, look.text) == ("image/svg+xml", "no picture of the video track '<&>' yet")
-    assert b'width="320" height="180"' in look.data
-    assert b"&lt;&amp;&gt;" in look.data
-    assert look.bundle()["image/svg+xml"].startswith("<svg")

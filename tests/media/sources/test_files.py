@@ -1,26 +1,19 @@
-"""Playing files: formats, pace, loops, seeking, errors, and that nothing is left behind."""
+"""Play files: pace, loops, seeking, errors, and that nothing is left behind."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import itertools
 import math
 import os
-import struct
 import threading
 import time
-import wave
 import weakref
-from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import pytest
-from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from metered_sync import (
     ClosedError,
@@ -31,72 +24,10 @@ from metered_sync import (
     from_file,
 )
 from metered_sync.engine.sending import feed as tracks_module
-from metered_sync.media.sources.base import as_tracks
-from metered_sync.media.sources.demuxing import MAX_KEPT_PACKETS, Reading
 from tests.conftest import run_script, wait_until
+from tests.support.media_files import FPS, consume, level_of, number_of, play, steps, write
 
 BUNNY = Path(__file__).parents[3] / "metered_sync" / "demo" / "bunny.mp4"
-FPS = 25
-LEVEL = 150
-"""How much louder the sound of a test file gets each 20 ms."""
-
-
-def picture(number: int, size: tuple[int, int] = (64, 48)) -> av.VideoFrame:
-    """Return a grey frame that shows its number as its brightness."""
-    image = np.full((size[1] * 3 // 2, size[0]), 128, np.uint8)
-    image[: size[1]] = 20 + number * 2
-    return av.VideoFrame.from_ndarray(image, format="yuv420p")
-
-
-def number_of(frame: Any) -> int:
-    luma = np.frombuffer(frame.planes[0], np.uint8).reshape(-1, frame.planes[0].line_size)
-    return round((float(luma[10 : frame.height - 10, 10 : frame.width - 10].mean()) - 20) / 2)
-
-
-def write(
-    path: Path,
-    *,
-    seconds: float = 1.0,
-    video: str | None = "ffv1",
-    audio: str | None = "pcm_s16le",
-    times: Iterable[int] | None = None,
-    rate: int = 48000,
-    layout: str = "stereo",
-    audio_seconds: float | None = None,
-    keyframes: int = 5,
-) -> Path:
-    """Write a file whose content tells its time: frame n is n, and so is sound n * 20 ms."""
-    with av.open(str(path), "w") as container:
-        packets: list[Any] = []
-        if video is not None:
-            stream: Any = container.add_stream(video, rate=FPS)
-            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-            stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
-            stream.codec_context.gop_size = keyframes
-            if video == "libx264":
-                stream.codec_context.options = {"qp": "4"}
-            stamps = times or range(0, round(seconds * 1000), 1000 // FPS)
-            for number, stamp in enumerate(stamps):
-                frame: Any = picture(number)
-                frame.pts, frame.time_base = stamp, Fraction(1, 1000)
-                packets += stream.encode(frame)
-            packets += stream.encode(None)
-        if audio is not None:
-            stream = container.add_stream(audio, rate=rate)
-            stream.layout = layout
-            channels = len(stream.layout.channels)
-            total = round((seconds if audio_seconds is None else audio_seconds) * rate)
-            levels = (np.arange(total) * 50 // rate * LEVEL).astype(np.int16)
-            piece = rate // 50
-            for at in range(0, total, piece):
-                samples = np.repeat(levels[at : at + piece], channels)[None]
-                sound: Any = av.AudioFrame.from_ndarray(samples, "s16", layout)
-                sound.sample_rate, sound.pts, sound.time_base = rate, at, Fraction(1, rate)
-                packets += stream.encode(sound)
-            packets += stream.encode(None)
-        for packet in sorted(packets, key=lambda p: float(p.dts * p.time_base)):
-            container.mux(packet)
-    return path
 
 
 @pytest.fixture
@@ -116,37 +47,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "tone": write(where / "tone.wav", seconds=0.4, video=None, rate=44100, layout="mono"),
         "long": write(where / "long.mkv", seconds=4.0),
     }
-
-
-async def consume(track: MediaStreamTrack | None, count: float = math.inf) -> list[Any]:
-    assert track is not None
-    frames: list[Any] = []
-    try:
-        while len(frames) < count:
-            frames.append(await track.recv())
-    except MediaStreamError:
-        pass
-    return frames
-
-
-def play(source: FileSource, pieces: float = math.inf, timeout: float = 20) -> dict[str, list[Any]]:
-    """Consume all tracks, up to a number of pieces of sound and half as many pictures."""
-    tracks = source.tracks
-
-    async def main() -> list[list[Any]]:
-        tasks = (consume(t, pieces if t.kind == "audio" else pieces / 2) for t in tracks)
-        return await asyncio.wait_for(asyncio.gather(*tasks), timeout)
-
-    return dict(zip((track.kind for track in tracks), asyncio.run(main()), strict=True))
-
-
-def level_of(frame: Any) -> int:
-    """Return which 20 ms of its file a piece of sound comes from."""
-    return round(float(np.median(frame.to_ndarray()[0, :960])) / LEVEL)
-
-
-def steps(frames: list[Any]) -> set[int]:
-    return {b.pts - a.pts for a, b in itertools.pairwise(frames)}
 
 
 def threads() -> list[str]:
@@ -192,22 +92,6 @@ def test_sound_of_another_rate_is_converted(files: dict[str, Path]) -> None:
     assert steps(frames) == {960}
     # One channel becomes two, each 3 dB lower.
     assert [level_of(frame) for frame in frames[:15]] == [round(n / 2**0.5) for n in range(15)]
-
-
-@pytest.mark.usefixtures("patient")
-def test_a_tone_of_1000_hz_in_a_wav_file_is_sound(tmp_path: Path) -> None:
-    # FFmpeg 8.1 (PyAV 19), which looks at the samples, takes this one for another format.
-    path = tmp_path / "tone.wav"
-    tone = np.sin(2 * math.pi * 1000 * np.arange(48000) / 48000) * 12000
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(2)
-        file.setsampwidth(2)
-        file.setframerate(48000)
-        file.writeframes(np.repeat(tone.astype(np.int16), 2).tobytes())
-    with from_file(path) as source:
-        assert source.duration == pytest.approx(1.0)
-        assert source.video is None
-        assert source.audio is not None
 
 
 def test_the_demo_clip_plays_in_step() -> None:
@@ -256,81 +140,6 @@ def test_frames_without_timestamps_come_at_the_nominal_rate(tmp_path: Path) -> N
     source.stop()
     assert steps(frames) == {3600}
     assert [number_of(frame) for frame in frames] == [*range(10), *range(5)]
-
-
-def test_odd_sizes_become_even(tmp_path: Path) -> None:
-    path = tmp_path / "odd.avi"
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("rawvideo", rate=FPS)
-        stream.width, stream.height, stream.pix_fmt = 63, 47, "bgr24"
-        image = np.zeros((47, 63, 3), np.uint8)
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
-        container.mux(stream.encode(None))
-    [frame] = play(from_file(path))["video"]
-    assert (frame.width, frame.height, frame.format.name) == (62, 46, "yuv420p")
-
-
-@pytest.mark.parametrize(("quarters", "corner"), [(1, (-1, 0)), (2, (-1, -1)), (3, (0, -1))])
-def test_a_film_that_lies_on_its_side_is_set_upright(
-    tmp_path: Path, quarters: int, corner: tuple[int, int]
-) -> None:
-    """As telephones film: the file says how the picture is to be turned, counterclockwise."""
-    path = tmp_path / "telephone.mp4"
-    image = np.full((48, 64, 3), 40, np.uint8)
-    image[:20, :20] = 200  # the corner at the top left
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=FPS, options={"qp": "4"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "bgr24")))
-        container.mux(stream.encode(None))
-    data = bytearray(path.read_bytes())
-    cosine, sine = [(1, 0), (0, -1), (-1, 0), (0, 1)][quarters]
-    matrix = struct.pack(
-        ">9i", *(n << 16 for n in (cosine, sine, 0, -sine, cosine)), 0, 0, 0, 1 << 30
-    )
-    at = data.index(b"tkhd") + 44
-    data[at : at + 36] = matrix
-    path.write_bytes(data)
-    [frame] = play(from_file(path))["video"]
-    assert (frame.width, frame.height) == ((64, 48) if quarters == 2 else (48, 64))
-    shown = frame.to_ndarray(format="gray")
-    y, x = (10 if c == 0 else -10 for c in corner)
-    assert shown[y, x] > 150
-    assert sorted(
-        v > 150 for v in (shown[10, 10], shown[10, -10], shown[-10, 10], shown[-10, -10])
-    ) == [False, False, False, True]
-
-
-def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
-    path = tmp_path / "song.mp4"
-    with av.open(str(path), "w") as container:
-        cover: Any = container.add_stream("mjpeg", rate=1)
-        cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic.value
-        sound: Any = container.add_stream("aac", rate=48000)
-        image = picture(1).reformat(format="yuvj420p")
-        container.mux(cover.encode(image))
-        container.mux(cover.encode(None))
-        silence = av.AudioFrame.from_ndarray(np.zeros((2, 4096), np.float32), "fltp", "stereo")
-        silence.sample_rate = 48000
-        container.mux(sound.encode(silence))
-        container.mux(sound.encode(None))
-    with from_file(path) as source:
-        assert source.video is None
-        assert source.audio is not None
-
-
-def test_packets_far_apart_are_kept_within_a_bound(tmp_path: Path) -> None:
-    # The pictures end early: looking for more of them leads through all of the sound.
-    path = write(tmp_path / "early.mkv", seconds=0.2, audio_seconds=30)
-    kept, order = [], []
-    with Reading(str(path), ["video", "audio"], 0.0) as reading:
-        for at, kind, _ in reading:
-            order.append((at, kind))
-            kept.append(max(len(packets) for packets in reading._packets.values()))
-    assert max(kept) <= MAX_KEPT_PACKETS + 1
-    assert order == sorted(order, key=lambda item: item[0])
-    assert len(order) == 5 + 1500
 
 
 # --- loops and seeking ----------------------------------------------------------------
@@ -465,32 +274,6 @@ def test_names_that_look_odd_are_just_names(tmp_path: Path, files: dict[str, Pat
         assert source.audio is not None
     with pytest.raises(TypeError, match="path must be"):
         from_file(b"clip.mp4")  # type: ignore[arg-type]
-
-
-def test_what_a_file_lacks_is_none_and_passing_it_on_says_so(files: dict[str, Path]) -> None:
-    with from_file(files["tone"]) as tone, from_file(files["silent"]) as silent:
-        assert tone.video is None
-        assert [track.kind for track in tone.tracks] == ["audio"]
-        with pytest.raises(MediaError, match=r"from_file\('tone.wav'\) has no video, only audio"):
-            as_tracks(tone.video)
-        with pytest.raises(MediaError, match=r"from_file\('silent.mp4'\) has no audio, only vid"):
-            as_tracks(silent.audio)
-        assert as_tracks(tone) == ([tone.audio], True)
-        assert as_tracks(tone.audio) == ([tone.audio], False)
-        for wrong in ("clip.mp4", 5, object(), [tone.audio]):
-            with pytest.raises(TypeError, match="a track or a source is needed"):
-                as_tracks(wrong)
-        outcome: list[BaseException] = []
-
-        def elsewhere() -> None:
-            with pytest.raises(TypeError) as info:
-                as_tracks(None)
-            outcome.append(info.value)
-
-        thread = threading.Thread(target=elsewhere)
-        thread.start()
-        thread.join(5)
-        assert outcome
 
 
 def test_a_file_that_breaks_while_it_plays_ends_with_an_error(

@@ -18,7 +18,7 @@ from metered_sync.engine.sending.feed import Feed
 from metered_sync.media.sources import playout
 from metered_sync.media.sources.live import LiveSource
 from metered_sync.media.sources.playout import Playout
-from tests.media.sources.test_files import level_of, number_of, write
+from tests.support.media_files import level_of, number_of, write
 
 
 def test_sound_waits_for_its_picture(tmp_path: Path) -> None:

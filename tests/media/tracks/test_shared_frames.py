@@ -1,0 +1,86 @@
+"""Share frames between threads, and keep filter graphs from being freed in a child."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from metered_sync.media.tracks.shared_frames import FrameCloner
+from tests.conftest import run_script
+from tests.support.far_end import picture
+
+
+def test_a_clone_is_another_frame_over_the_same_pixels() -> None:
+    cloner = FrameCloner()
+    for width, format in ((64, "yuv420p"), (64, "yuv420p"), (32, "bgr24"), (64, "yuv420p")):
+        frame = picture(3, width, format=format)
+        clone = cloner.clone(frame)
+        assert clone is not frame
+        assert clone.planes[0].buffer_ptr == frame.planes[0].buffer_ptr
+        assert (clone.pts, clone.time_base) == (9000, Fraction(1, 90000))
+        assert (clone.width, clone.height, clone.format.name) == (width, 48, format)
+        assert np.array_equal(clone.to_ndarray(), frame.to_ndarray())
+
+
+def test_a_clone_of_a_frame_without_a_time() -> None:
+    frame = picture(3)
+    frame.pts = None
+    assert FrameCloner().clone(frame).time == (None if frame.time is None else pytest.approx(0))
+
+
+def test_readers_convert_the_same_pictures_at_the_same_time() -> None:
+    # In a process of its own: converting one frame in two threads crashes it.
+    done = run_script(
+        """
+import threading, numpy as np
+from tests.support.far_end import Far, picture
+FORMATS = "bgr24", "gray", "bgr24"
+far = Far()
+readers = [far.track.frames(mode="fifo", maxsize=120) for _ in FORMATS]
+for number in range(120):
+    far.send(picture(number % 10, 320, 240))
+right = [[picture(n, 320, 240).to_ndarray(format=f) for n in range(10)] for f in FORMATS]
+barrier = threading.Barrier(len(FORMATS))
+wrong = []
+def convert(index):
+    for number in range(120):
+        frame = readers[index].get(timeout=10)
+        barrier.wait(60)
+        if not np.array_equal(frame.to_ndarray(format=FORMATS[index]), right[index][number % 10]):
+            wrong.append((index, number))
+threads = [threading.Thread(target=convert, args=(index,)) for index in range(len(FORMATS))]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(wrong)
+"""
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+def test_a_forked_child_frees_no_filter_graph() -> None:
+    # (It would wait for ever for the graph's threads, which are not there.)
+    done = run_script(
+        """
+import gc, os, signal
+from av.filter import Graph
+from metered_sync.media.tracks.shared_frames import keep_in_child
+class Owner:
+    pass
+owner = Owner()
+owner.graph = graph = Graph()
+source = graph.add_buffer(width=64, height=48, format="yuv420p", time_base="1/90000")
+scale = graph.add("scale", "32:24")
+source.link_to(scale); scale.link_to(graph.add("buffersink")); graph.configure()
+keep_in_child(owner)
+del source, scale, graph
+if not (child := os.fork()):
+    signal.alarm(20)
+    del owner
+    gc.collect()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    )
+    assert (done.returncode, done.stderr) == (0, "")
