@@ -1,4 +1,4 @@
-"""Ears and a mouth: speech to phrases, and text to speech, both without leaving this machine."""
+"""Turn speech into phrases, and text into speech, both on this machine alone."""
 
 import shutil
 import subprocess

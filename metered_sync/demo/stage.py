@@ -66,7 +66,7 @@ def run(output: Path, *, seconds: float) -> None:
 
 
 class _Child:
-    """A Python process that ends when the block does, come what may."""
+    """Run a Python process that ends when the block does, come what may."""
 
     def __init__(self, module: str, *arguments: str) -> None:
         self._command = [sys.executable, "-m", module, *arguments]
@@ -88,7 +88,7 @@ class _Child:
         return self._process.pid
 
     def exports(self) -> dict[str, str]:
-        """Return the variables that it prints for a shell, up to its first comment."""
+        """Return the variables that the process prints for a shell, up to its first comment."""
         assert self._process.stdout is not None
         variables: dict[str, str] = {}
         for line in self._process.stdout:

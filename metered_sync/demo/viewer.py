@@ -1,4 +1,4 @@
-"""Watch what the publisher sends, with a plain blocking loop.
+"""Watch the publisher's tracks with a plain blocking loop.
 
 Keys and addresses come from the environment (METERED_KEY, METERED_SFU_APP_ID, …).
 """

@@ -4,7 +4,7 @@
 >>> source = PatternSource(320, 240, fps=30)
 >>> # publish source.video; at the other end: read_number(track.read(timeout=10))
 
-The names are loaded on first use, for they need the extra ``webrtc``.
+Module ``sources`` has them. The names are loaded on first use, for they need the extra ``webrtc``.
 """
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+"""Take snapshots, and write them as JPEG and PNG."""
+
 from __future__ import annotations
 
 import io

@@ -1,4 +1,4 @@
-"""The test pattern and the tone, by themselves and over WebRTC; files over WebRTC."""
+"""Show the test pattern and play the tone, by themselves and over WebRTC; files too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This process's connection to Realtime Messaging, opened when it is first needed."""
+"""Open this process's connection to Realtime Messaging when it is first needed."""
 
 import logging
 import os

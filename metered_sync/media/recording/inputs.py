@@ -27,7 +27,7 @@ __all__ = ["PLACING_TIME", "AnyTrack", "QueuedFrame", "RecordedTrack"]
 AnyTrack = RemoteTrack | MediaStreamTrack
 """A track that arrives, or a local one."""
 
-MAX_WAITING = {"audio": 500, "video": 30}
+MAX_WAITING_FRAMES = {"audio": 500, "video": 30}
 """Frames of one track that wait for the encoder, at most: 10 s of sound, 1 s of pictures."""
 PLACING_TIME = 0.4
 """Seconds of frames by which a track is placed."""
@@ -60,7 +60,7 @@ class TrackReader(Reader[Any]):
         self._recorded = recorded
         self._track = track
         self._inbox = inbox
-        self._limit = MAX_WAITING[track.kind]
+        self._limit = MAX_WAITING_FRAMES[track.kind]
 
     def attach(self, deadline: Deadline) -> None:
         """Have the track deliver its frames here."""
@@ -122,7 +122,7 @@ class RecordedTrack:
     @property
     def full(self) -> bool:
         """Whether more frames are held than should be."""
-        return len(self.held) > 2 * MAX_WAITING[self.kind]
+        return len(self.held) > 2 * MAX_WAITING_FRAMES[self.kind]
 
     def earliest(self) -> float:
         """Return the moment at which the first held frame belongs."""

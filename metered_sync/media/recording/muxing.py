@@ -21,8 +21,8 @@ from metered_sync.media.recording.output_file import OutputFile
 
 __all__ = ["AudioStream", "Muxer", "VideoStream"]
 
-KEY_FRAME_INTERVAL = 60
-"""Pictures between two that can be searched for."""
+PICTURES_PER_KEY_FRAME = 60
+"""Pictures from one key frame, which can be searched for, to the next."""
 MIN_PICTURE_TICKS = VIDEO_RATE // 1000
 """The least time between two pictures, in 1/90000 s: Matroska counts milliseconds."""
 MAX_LAST_PICTURE = 0.1
@@ -63,7 +63,7 @@ class Muxer:
         stream = self._container.add_stream(codec, rate=30, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = Fraction(1, VIDEO_RATE)
-        stream.codec_context.gop_size = KEY_FRAME_INTERVAL
+        stream.codec_context.gop_size = PICTURES_PER_KEY_FRAME
         if codec == "libvpx":
             stream.codec_context.bit_rate = max(width * height * 3, 200_000)
         return VideoStream(self, stream, PictureFitter(width, height))

@@ -12,7 +12,7 @@ __all__ = ["OutputFile"]
 
 
 class OutputFile:
-    """Write what FFmpeg muxes to a file, up to the first error.
+    """Write the bytes that FFmpeg muxes to a file, up to the first error.
 
     The file is cut back then to where it was complete (:meth:`keep`), and stays as it is,
     though FFmpeg is told to close it all the same.

@@ -5,7 +5,7 @@ base        give all sources their tracks, their clock, and one way to be stoppe
 files       media files, played in real time
 demuxing    read a media file once, in the order of playing
 live        sources that cannot be made to wait
-playout     decode what is live, and place its frames in time
+playout     decode live streams, and place their frames in time
 rtsp        network cameras
 devices     cameras, microphones and screens of this machine
 video       pictures that a program makes
@@ -16,3 +16,7 @@ sound_input convert bytes, arrays and frames of sound to the format that is sent
 A source reads on a thread of its own and feeds :mod:`metered_sync.engine.sending`; what becomes
 of its tracks (a room, the SFU, a recording) is not known here.
 """
+
+from metered_sync.media.sources.base import Source, as_tracks
+
+__all__ = ["Source", "as_tracks"]

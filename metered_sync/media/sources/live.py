@@ -14,17 +14,17 @@ from metered_sync.media.sources.base import Source
 
 __all__ = ["LiveSource", "open_in_time"]
 
-MAX_WAITING = {"video": 2, "audio": 15}
+MAX_WAITING_FRAMES = {"video": 2, "audio": 15}
 """Frames that wait for a consumer, at most: 0.3 s of sound."""
 
 
 class LiveSource(Source):
-    """Play what is live: it runs from the start, and frames that are not taken are gone."""
+    """Play a live stream from the start; frames that are not taken are dropped."""
 
     def __init__(self, label: str, kinds: Collection[str], produce: Callable[[Feed], None]) -> None:
         """Make the tracks, and start; the arguments are those of :class:`Source`."""
         super().__init__(
-            label, {kind: MAX_WAITING[kind] for kind in kinds}, produce, queue=LiveQueue
+            label, {kind: MAX_WAITING_FRAMES[kind] for kind in kinds}, produce, queue=LiveQueue
         )
         with self._feed.lock:
             self._feed._start()

@@ -1,6 +1,6 @@
-"""Decode what is live, and place its frames in time.
+"""Decode live streams, and place their frames in time.
 
-What is not taken in time is dropped, oldest first, so that what is taken is new. A picture
+Frames that are not taken in time are dropped, oldest first, so that those taken are new. A picture
 leaves as soon as it is there. Its timestamp comes from the stream, moved onto the feed's
 clock by the delay of the quickest pictures, so that the network's jitter is none of the
 timestamps'. Sound is quicker, for it need not wait for the next picture to begin: it is held
@@ -35,7 +35,7 @@ DELAY_WINDOW = 10.0
 MAX_PICTURE_LAG = 1.0
 """Seconds by which pictures may be late before decoding them all is taken to be too much."""
 MAX_LAG_DURATION = 1.0
-"""Seconds for which pictures may be that late: a network that stood still delivers all at once."""
+"""Seconds for which pictures may be late: a network that stood still delivers all at once."""
 
 
 class StreamLostError(Exception):

@@ -53,7 +53,7 @@ REFUSALS = {
     av.error.ConnectionRefusedError: "nothing listens there: check host and port",
     av.error.InvalidDataError: "what answers there is no RTSP server, or sends nothing readable",
 }
-"""What FFmpeg's errors mean here, and what to do about them."""
+"""The meaning of FFmpeg's errors here, each with a remedy."""
 
 Transport = Literal["tcp", "udp", "udp_multicast", "http"]
 
@@ -61,7 +61,7 @@ Transport = Literal["tcp", "udp", "udp_multicast", "http"]
 def from_rtsp(
     url: str, *, transport: Transport = "tcp", timeout: float | None = None
 ) -> RtspSource:
-    """Connect to a camera, or another RTSP server; return a source of what it sends.
+    """Connect to a camera, or another RTSP server; return a source of its pictures and sound.
 
     It is live: it runs from now on, and the newest picture is what is sent. When the
     connection is lost, the tracks pause, and it is made anew for ever, after 0.5, 1, 2, …

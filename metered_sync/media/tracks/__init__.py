@@ -15,3 +15,21 @@ shared_frames share FFmpeg's objects between threads
 Frames arrive from :mod:`metered_sync.engine.webrtc`; whatever converts them runs on the
 reader's thread.
 """
+
+from metered_sync.media.tracks.callbacks import FrameCallback
+from metered_sync.media.tracks.capture import VideoCapture
+from metered_sync.media.tracks.frame_queue import FrameQueue
+from metered_sync.media.tracks.iteration import iter_frames
+from metered_sync.media.tracks.pcm import PcmReader
+from metered_sync.media.tracks.stream import MediaStream
+from metered_sync.media.tracks.track import RemoteTrack
+
+__all__ = [
+    "FrameCallback",
+    "FrameQueue",
+    "MediaStream",
+    "PcmReader",
+    "RemoteTrack",
+    "VideoCapture",
+    "iter_frames",
+]

@@ -1,4 +1,4 @@
-"""Hold what a remote track and all of its readers share."""
+"""Share one core between a remote track and all of its readers."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ __all__ = ["FrameCloner", "keep_in_child"]
 _kept: weakref.WeakSet[Any] = weakref.WeakSet()
 """Objects that a child which is forked from now on must not free."""
 _never_freed: list[Any] = []
-"""Strong references to those, in a child."""
+"""Objects that a forked child holds for ever, for it cannot free them."""
 
 
 def keep_in_child(owner: object) -> None:

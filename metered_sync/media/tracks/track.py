@@ -264,5 +264,5 @@ class RemoteTrack:
 
 
 def core_of(track: RemoteTrack) -> TrackCore:
-    """Return what a track shares with its readers, for readers that are made elsewhere."""
+    """Return the core that a track shares with its readers, for readers made elsewhere."""
     return track._core

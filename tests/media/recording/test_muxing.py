@@ -11,7 +11,7 @@ import pytest
 from av import VideoFrame
 
 from metered_sync.media.recording.formats import FILE_FORMATS
-from metered_sync.media.recording.muxing import KEY_FRAME_INTERVAL, Muxer
+from metered_sync.media.recording.muxing import PICTURES_PER_KEY_FRAME, Muxer
 from metered_sync.media.recording.output_file import OutputFile
 
 
@@ -63,9 +63,9 @@ def test_one_picture_alone_is_shown_for_a_thirtieth_of_a_second(tmp_path: Path) 
 
 def test_key_frames_come_at_a_regular_distance(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
-    write(path, *(number / 30 for number in range(2 * KEY_FRAME_INTERVAL + 1)))
+    write(path, *(number / 30 for number in range(2 * PICTURES_PER_KEY_FRAME + 1)))
     keys = [number for number, packet in enumerate(packets(path)) if packet.is_keyframe]
-    assert keys == [0, KEY_FRAME_INTERVAL, 2 * KEY_FRAME_INTERVAL]
+    assert keys == [0, PICTURES_PER_KEY_FRAME, 2 * PICTURES_PER_KEY_FRAME]
 
 
 def test_sound_is_written_to_the_sample(tmp_path: Path) -> None:

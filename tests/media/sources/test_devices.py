@@ -1,4 +1,4 @@
-"""Cameras, microphones and screens: what can be captured here, and what is said where not."""
+"""Capture cameras, microphones and screens; explain why one cannot be captured."""
 
 from __future__ import annotations
 

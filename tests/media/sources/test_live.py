@@ -13,7 +13,7 @@ from av import AudioFrame
 from metered_sync import MediaError
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.feed import Feed
-from metered_sync.media.sources.live import MAX_WAITING, LiveSource, open_in_time
+from metered_sync.media.sources.live import MAX_WAITING_FRAMES, LiveSource, open_in_time
 
 
 class Container:
@@ -78,5 +78,5 @@ def test_the_oldest_frames_are_dropped_and_nobody_waits() -> None:
         left.extend(item.position for item in queue.items)
 
     live(produce).wait(timeout=20)
-    count = MAX_WAITING["audio"]
+    count = MAX_WAITING_FRAMES["audio"]
     assert left == [float(number) for number in range(100 - count, 100)]

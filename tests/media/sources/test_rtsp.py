@@ -1,4 +1,4 @@
-"""Playing from a real RTSP server: what comes, what is refused, and what survives."""
+"""Play from a real RTSP server: pictures and sound, refusals, losses."""
 
 from __future__ import annotations
 

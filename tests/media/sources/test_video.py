@@ -1,4 +1,4 @@
-"""Writing pictures: formats, sizes, pace, repetition, ending; and through the SFU."""
+"""Write pictures: formats, sizes, pace, repetition, ending; and through the SFU."""
 
 from __future__ import annotations
 

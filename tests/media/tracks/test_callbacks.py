@@ -1,4 +1,4 @@
-"""Functions that are called with frames."""
+"""Call functions with frames: newest only, one at a time, alive while there are some."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tracks in programs that are written for OpenCV."""
+"""Read tracks in programs that are written for OpenCV."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames of tracks of any kind."""
+"""Iterate over the frames of remote tracks, sources and any aiortc tracks."""
 
 from __future__ import annotations
 

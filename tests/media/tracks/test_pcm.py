@@ -1,4 +1,4 @@
-"""Sound in chunks."""
+"""Read sound in chunks: rates, layouts, gaps, deadlines, ends."""
 
 from __future__ import annotations
 

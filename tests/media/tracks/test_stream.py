@@ -1,4 +1,4 @@
-"""Streams: groups of tracks, and what may be in one."""
+"""Group tracks of any origin into streams."""
 
 from __future__ import annotations
 
