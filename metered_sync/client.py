@@ -279,7 +279,7 @@ class SignallingClient(Client[SignallingLink]):
         """Publish without waiting; return what tells how it went.
 
         Messages leave in the order of the calls, and are acknowledged behind your back; so
-        many of them take little more time than one. DuringOutage an outage they queue. Call
+        many of them take little more time than one. During an outage they queue. Call
         :meth:`flush` before :meth:`close`: what is on its way then fails with
         :class:`ClosedError`.
 

@@ -72,6 +72,13 @@ def test_files_that_are_named_exist(page: Path) -> None:
                 )
 
 
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_make_has_what_is_named(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = re.findall(r"(?:^|`)make ([a-z ]+?)(?=`|  | #|$)", page.read_text(), re.MULTILINE)
+    assert {word for words in named for word in words.split()} <= targets
+
+
 def test_citations_in_the_source_lead_somewhere() -> None:
     wrong = []
     for source in SOURCES:
