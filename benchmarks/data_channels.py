@@ -21,8 +21,9 @@ from typing import Any
 from aiortc import RTCPeerConnection
 
 from metered_sync import DataChannel
-from metered_sync.bridge import loop
+from metered_sync.bridge import engines
 from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.loop import uvloop_wanted
 from metered_sync.engine.webrtc.data_channel import ChannelLink
 from metered_sync.engine.webrtc.peer_connection import gather_on, peer_connection
 
@@ -77,7 +78,7 @@ async def bare() -> dict[str, float]:
 
 def ours() -> dict[str, float]:
     """Return the seconds that our channels take."""
-    engine = loop.current()
+    engine = engines.current()
     links: list[ChannelLink] = []
 
     async def open_channels() -> tuple[RTCPeerConnection, RTCPeerConnection]:
@@ -131,7 +132,7 @@ def measure(which: str) -> dict[str, float]:
 def run_bare() -> dict[str, float]:
     """Run bare aiortc on the kind of loop that ours runs on."""
     factory: Any = asyncio.new_event_loop
-    if loop._uvloop_wanted():
+    if uvloop_wanted():
         import uvloop
 
         factory = uvloop.new_event_loop

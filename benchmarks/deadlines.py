@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from metered_sync import SignallingClient
-from metered_sync.bridge import loop
+from metered_sync.bridge import engines
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.local import LocalCloud
 
@@ -55,7 +55,7 @@ def main() -> None:
     """Measure."""
     bare = asyncio.new_event_loop()
     threading.Thread(target=bare.run_forever, daemon=True).start()
-    engine = loop.current()
+    engine = engines.current()
 
     async def forever() -> None:
         await asyncio.sleep(60)

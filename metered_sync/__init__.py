@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from metered_sync._version import __version__
 
 if TYPE_CHECKING:  # the same names, for type checkers and editors
-    from metered_sync.bridge.dispatch import EventQueue as EventQueue
+    from metered_sync.bridge.event_hub import EventQueue as EventQueue
     from metered_sync.client import SignallingClient as SignallingClient
     from metered_sync.client import Subscription as Subscription
     from metered_sync.control import ControlPlane as ControlPlane
@@ -225,7 +225,7 @@ _MODULES = {
     "DisconnectedError": "metered_sync.errors",
     "EngineError": "metered_sync.errors",
     "Event": "metered_sync.events",
-    "EventQueue": "metered_sync.bridge.dispatch",
+    "EventQueue": "metered_sync.bridge.event_hub",
     "FatalError": "metered_sync.events",
     "FileSource": "metered_sync.media.sources.files",
     "ForkedError": "metered_sync.errors",

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from metered_sync.bridge.dispatch import EventHub
+from metered_sync.bridge.event_hub import EventHub
 from metered_sync.data_channel import DataChannel
 from metered_sync.engine.rooms.member import Member
 from metered_sync.engine.webrtc.incoming import IncomingTrack

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn, TypeVar
 
-from metered_sync.bridge import loop
+from metered_sync.bridge import engines
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.http import Answer, Http, HttpError
 from metered_sync.errors import ClosedError, RestError
@@ -33,7 +33,7 @@ _REMEDIES = {
 class RestClient:
     """Calls that stand alone: between them, nothing is open but idle connections.
 
-    Unlike a :class:`~metered_sync._facade.Facade` it owns nothing on the engine. Each call
+    Unlike a :class:`~metered_sync.bridge.facade.Facade` it owns nothing on the engine. Each call
     borrows the engine that the process has at that moment, for what the engine does for any
     call: its deadline, Ctrl-C, and saying where one may not wait. So an object made before
     ``os.fork()`` works on both sides, one that is forgotten needs no warning, and there is
@@ -105,7 +105,7 @@ class RestClient:
             except HttpError as failure:
                 return failure
 
-        answer = loop.current().call(
+        answer = engines.current().call(
             fetch, deadline=deadline, what=what, progress=lambda: ("sending", sent)
         )
         if isinstance(answer, HttpError):

@@ -1,17 +1,17 @@
-"""Data channels for code that blocks."""
+"""Send and receive on data channels, in code that blocks."""
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
 from aiortc import RTCDataChannel
 
-from metered_sync._facade import _forgotten
+from metered_sync._observable import Observable
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.bridge.dispatch import EventHub, Observable, _Callback
+from metered_sync.bridge.event_hub import EventHub, Registration
+from metered_sync.bridge.facade import close_when_collected
 from metered_sync.engine.webrtc.data_channel import MAX_BUFFERED, ChannelLink, ChannelState
 from metered_sync.errors import MeteredTimeoutError, fresh
 from metered_sync.wire.data_channels import channel_options, check_label
@@ -20,8 +20,8 @@ from metered_sync.wire.events import DCMessage
 __all__ = ["DataChannel", "channel_options", "check_label"]
 
 
-class _Hub(EventHub):
-    """The events of a channel: callbacks for messages take them from its inbox."""
+class _ChannelEvents(EventHub):
+    """Pass on a channel's events; callbacks for messages take them from its inbox."""
 
     def __init__(self, link: ChannelLink) -> None:
         super().__init__(link.label)
@@ -29,20 +29,16 @@ class _Hub(EventHub):
 
     @property
     def takes_messages(self) -> bool:
-        return any(c.type is DCMessage and not c.once for c in self._callbacks)
+        return self.has_callback(DCMessage)
 
-    @property
-    def dropped(self) -> int:
-        return self._inbox.dropped if self._inbox is not None else 0
-
-    def add(self, callback: _Callback, owner: object) -> None:
-        super().add(callback, owner)
-        if callback.type is DCMessage:
+    def add(self, registration: Registration, owner: object) -> None:
+        super().add(registration, owner)
+        if registration.type is DCMessage:
             self._link.engine.post(self._link.hand_over)
 
 
 class DataChannel(Observable):
-    """Messages straight to another peer, over the connection that carries its media.
+    """Exchange messages straight with another peer, over the connection that carries its media.
 
     From :meth:`RemotePeer.create_data_channel`, or in a ``DataChannelOpened`` event where the
     other peer has made it. Iterate over it or call :meth:`get` to receive, :meth:`send` to
@@ -94,16 +90,15 @@ class DataChannel(Observable):
         self._owner = _owner  # must not be collected while its channel is in use
         self._engine = link.engine
         self._link = link
-        self._hub: _Hub = _Hub(link)
+        self._hub: _ChannelEvents = _ChannelEvents(link)
         link.listen(self._hub)
-        self._finalizer = weakref.finalize(self, _forgotten, link.engine, link)
-        self._finalizer.atexit = False
+        self._finalizer = close_when_collected(self, link.engine, link)
 
     def __repr__(self) -> str:
         buffered = f"{self._link.buffered} bytes to send"
         return f"<{self._label}: {self.state}, {len(self)} to read, {buffered}>"
 
-    # --- what it is ---
+    # --- properties ---
 
     @property
     def label(self) -> str:
@@ -213,9 +208,10 @@ class DataChannel(Observable):
     # --- the end ---
 
     def close(self, *, timeout: float | None = None) -> None:
-        """Wait until what was sent has arrived, then close. Repeatable, from any thread.
+        """Wait until all sent messages have arrived, then close. Repeatable, from any thread.
 
-        Who waits in :meth:`send` or :meth:`get` wakes at once; what has arrived can still be read.
+        Calls that wait in :meth:`send` or :meth:`get` end at once; what has arrived can still be
+        read.
 
         Raises:
             MeteredTimeoutError: Not everything had arrived by the deadline. The channel is closed

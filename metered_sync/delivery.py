@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.bridge.dispatch import EventHub
+from metered_sync.bridge.event_hub import EventHub
 from metered_sync.engine.messaging.link import SignallingLink
 from metered_sync.engine.messaging.request import Request
 from metered_sync.errors import CancelledError, MeteredTimeoutError, fresh

@@ -8,9 +8,10 @@ from typing import Any, Protocol, TypeVar
 from aiortc import RTCPeerConnection
 
 from metered_sync._member_objects import MemberObjects
+from metered_sync._observable import Observable
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.bridge.dispatch import EventHub, Observable
+from metered_sync.bridge.event_hub import EventHub
 from metered_sync.data_channel import DataChannel
 from metered_sync.engine.rooms.connection_owner import State
 from metered_sync.engine.rooms.link import RoomLink

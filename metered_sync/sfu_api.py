@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from metered_sync.bridge import loop
+from metered_sync.bridge import engines
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sfu.calls import SfuCalls
 from metered_sync.wire import sfu as wire
@@ -237,7 +237,7 @@ class SfuApi:
             session_id=session_id or "",
             body=body,
         )
-        return loop.current().call(
+        return engines.current().call(
             send, deadline=deadline, what=f"SfuApi: {call.method} {call.route}"
         )
 

@@ -36,11 +36,7 @@ CIRCLES: tuple[set[str], ...] = ()
 """Circles that are accepted: for types only."""
 KNOWN_CIRCLES: tuple[set[str], ...] = ()
 """Circles that are still to be cut."""
-KNOWN_PRIVATE = (
-    "metered_sync.data_channel imports EventHub, Observable, _Callback of "
-    "metered_sync.bridge.dispatch",
-    "metered_sync.local.cloud imports Facade of metered_sync._facade",
-)
+KNOWN_PRIVATE: tuple[str, ...] = ()
 """Private imports that are still to be replaced."""
 TWENTY = 20
 """How many modules a folder may have."""

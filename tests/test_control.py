@@ -36,7 +36,7 @@ from metered_sync import (
     WrongThreadError,
     mint_token,
 )
-from metered_sync.bridge import loop
+from metered_sync.bridge import engines
 from metered_sync.local import LocalCloud
 from metered_sync.wire.tokens import key_id, parse_claims
 from tests.conftest import run_script, wait_until
@@ -535,7 +535,7 @@ def test_not_on_the_loop_thread(control: ControlPlane) -> None:
         except WrongThreadError as error:
             told.put(error)
 
-    loop.current().post(call)
+    engines.current().post(call)
     assert "usage" in str(told.get(timeout=10))
 
 

@@ -1,12 +1,17 @@
 """The bridge: how blocking callers and the event loop reach each other.
 
 ========== =============================================================================
-loop       the engine's thread and its event loop; how a call crosses, and comes back
-dispatch   events for users: queues, waiting, and the threads that run their callbacks
+loop       the engine: a thread with an event loop; how a call crosses, and comes back
+engines    the engine of this process
+link       the engine's side of an object that stays open between calls
+facade     the blocking side of it: opening, calling, closing, being collected
+event_hub  an object's events, for the queues and callbacks that want them
+dispatch   the threads that run users' functions
 reader     the one bounded queue from the loop to blocking callers
+workers    blocking functions for the engine, on daemon threads of our own
 deadline   deadlines, and the one way in which this library waits
 guard      checks before a blocking call: the right process, the right thread
-workers    blocking functions for the engine, on daemon threads of our own
+process    what happens after a fork, and at the exit
 ========== =============================================================================
 
 What lives here knows threads, locks and processes, and nothing of any protocol: it imports

@@ -12,14 +12,14 @@ import sys
 import time
 from threading import TIMEOUT_MAX, Lock
 
-__all__ = ["SLICE", "Deadline", "Signal", "wait"]
+__all__ = ["WAIT_SLICE", "Deadline", "Latch", "wait"]
 
-SLICE = 0.1 if sys.platform == "win32" else TIMEOUT_MAX
-"""The longest uninterrupted wait: Windows sees Ctrl-C only between two waits."""
+WAIT_SLICE = 0.1 if sys.platform == "win32" else TIMEOUT_MAX
+"""Seconds of the longest uninterrupted wait: Windows sees Ctrl-C only between two waits."""
 
 
 class Deadline:
-    """A moment by which something must have happened."""
+    """Mark the moment by which something must have happened."""
 
     __slots__ = ("_at", "timeout")
 
@@ -56,14 +56,14 @@ def wait(lock: Lock, deadline: Deadline) -> bool:
     """Acquire ``lock`` by the deadline; say whether that worked."""
     while True:
         left = deadline.left()
-        if lock.acquire(timeout=min(left, SLICE)):
+        if lock.acquire(timeout=min(left, WAIT_SLICE)):
             return True
-        if left <= SLICE:
+        if left <= WAIT_SLICE:
             return False
 
 
-class Signal:
-    """Something that happens once, on any thread, and that threads may wait for.
+class Latch:
+    """Tell threads of something that happens once.
 
     A bare lock, released by the first :meth:`set`. ``threading.Event`` would do, but its
     ``set`` takes a lock, which a finalizer that interrupts it would wait for for ever.
@@ -77,7 +77,7 @@ class Signal:
         self.is_set = False
 
     def set(self) -> None:
-        """Wake whoever waits. Further calls do nothing."""
+        """Wake the threads that wait. Further calls do nothing."""
         if not self.is_set:
             self.is_set = True
             self._release()

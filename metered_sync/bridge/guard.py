@@ -1,4 +1,4 @@
-"""Who may wait here: checks made before any blocking call.
+"""Check, before a blocking call, that it may wait: the right process, the right thread.
 
 Three situations turn a wait into a hang, and each is answered at once instead:
 an object inherited over ``os.fork()`` (its engine thread does not exist in the
@@ -13,11 +13,11 @@ comparing two integers costs nothing, ``os.getpid()`` is a system call.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import threading
 import warnings
 
+from metered_sync.bridge.process import after_fork
 from metered_sync.errors import ForkedError, WrongThreadError
 
 __all__ = ["check_blocking", "check_process", "engine_threads", "generation"]
@@ -83,5 +83,4 @@ def _in_child() -> None:
     engine_threads.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+after_fork(_in_child)

@@ -1,128 +1,77 @@
 """The bridge between blocking callers and the asynchronous engine.
 
-**Who owns what.** A process has one :class:`Engine`: a daemon thread that runs
-one event loop, started by the first object that needs it (:func:`current`) and
-never before, so that a server may fork first. Everything asynchronous happens
-on that thread. What stays open between calls - a connection, a session - is a
-:class:`Link`: an engine-side object, registered with the engine while it is
-open. The blocking object that a user holds owns a link and is never owned by
-it; so it can be garbage collected, and its finalizer then closes the link.
+**Who owns what.** An :class:`Engine` is a daemon thread that runs one event loop. A
+process has one (:func:`metered_sync.bridge.engines.current`), started by the first object
+that needs it and never before, so that a server may fork first; a local cloud has one
+more. Everything asynchronous happens on that thread. What stays open between calls - a
+connection, a session - is a
+:class:`~metered_sync.bridge.link.Link`: an engine-side object, registered with the
+engine while it is open. The blocking object that a user holds
+(:class:`metered_sync.bridge.facade.Facade`) owns a link and is never owned by it; so it
+can be garbage collected, and its finalizer then closes the link.
 
-**How a call crosses.** :meth:`Engine.call` hands a coroutine function to the
-loop and waits for its end, its deadline or Ctrl-C. The function runs as a task
-of the engine's task group, in a cancel scope of its own. On expiry the scope is
-cancelled, the clean-up gets a moment (``GRACE``) and the caller gets
-:class:`MeteredTimeoutError`; on Ctrl-C the clean-up gets ``INTERRUPT_GRACE``
-before ``KeyboardInterrupt`` goes on, and a second Ctrl-C ends that wait too. A
-result that arrives at the last moment is returned, not thrown away. (This is
-what anyio's ``BlockingPortal`` does with two differences that matter here: the
-portal makes its caller wait, without a deadline, until the loop has spawned the
-task; and ``start_blocking_portal`` joins its thread without a bound.)
+**How a call crosses.** :meth:`Engine.call` hands a coroutine function to the loop and
+waits for its end, its deadline or Ctrl-C. The function runs as a task of the engine's
+task group, in a cancel scope of its own. On expiry the scope is cancelled, the clean-up
+gets a moment (``CANCEL_GRACE``) and the caller gets :class:`MeteredTimeoutError`; on
+Ctrl-C the clean-up gets ``INTERRUPT_GRACE`` before ``KeyboardInterrupt`` goes on, and a
+second Ctrl-C ends that wait too. A result that arrives at the last moment is returned,
+not thrown away. (This is what anyio's ``BlockingPortal`` does with two differences that
+matter here: the portal makes its caller wait, without a deadline, until the loop has
+spawned the task; and ``start_blocking_portal`` joins its thread without a bound.)
 
-:meth:`Engine.post` runs a plain function on the loop and waits for nothing. It
-takes no lock, so finalizers use it, and so do senders: a burst of messages
-costs one call of it.
+:meth:`Engine.post` runs a plain function on the loop and waits for nothing. It takes no
+lock, so finalizers use it, and so do senders: a burst of messages costs one call of it.
 
-**What comes back up** goes through :class:`~metered_sync.bridge.reader.Reader`:
-the engine puts, callers take. Users' callbacks run on dispatcher threads
+**What comes back up** goes through :class:`~metered_sync.bridge.reader.Reader`: the
+engine puts, callers take. Users' callbacks run on dispatcher threads
 (:mod:`metered_sync.bridge.dispatch`), never here.
 
-**Locks.** ``_lock`` (module) is held while the engine is chosen and started.
-Everything else that the engine owns is touched on the loop thread only;
+There are no locks: what the engine owns is touched on the loop thread only, and
 ``Engine._calls`` is a set whose ``add`` and ``discard`` are atomic.
 
-**Fork.** The child forgets the engine without touching it: its sockets and its
-selector are the parent's. The engine object is kept in ``_graveyard``, lest
-somebody's finalizer closes what is inside; where codecs are about, so is all that
-the parent had left for the collector. Objects of the parent know their
-process (:mod:`metered_sync.bridge.guard`) and refuse.
-
-**Exit.** ``atexit`` is too late: by then the executors that aiortc's encoders
-use are shut, and with a non-daemon thread waiting on us it would never run at
-all. ``threading._register_atexit`` runs before both (it is private; where it is
-missing, ``atexit`` has to do). The hook closes all links at once, so that servers
-see a proper close, and stops the loops, all within ``EXIT_GRACE``: a timer of
-uvloop that fires in an interpreter which is gone would crash the process. It runs
-once more at ``atexit``, for what threads that outlive the main one have opened.
-
-**Death.** If the loop ends by an error of its own, every waiting caller and
-every link is woken with :class:`EngineError`, whose cause is that error; later
-calls on the same objects raise it again. New objects get a new engine.
+**Death.** If the loop ends by an error of its own, every waiting caller and every link is
+woken with :class:`EngineError`, whose cause is that error; later calls on the same objects
+raise it again. New objects get a new engine.
 """
 
 from __future__ import annotations
 
 import asyncio
-import atexit
-import concurrent.futures.thread
 import functools
-import gc
 import logging
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import anyio
 import anyio.abc
 
 from metered_sync.bridge import guard
-from metered_sync.bridge.deadline import Deadline, Signal
+from metered_sync.bridge.deadline import Deadline, Latch
+from metered_sync.bridge.link import Link
 from metered_sync.errors import EngineError, MeteredTimeoutError, fresh
-from metered_sync.wire.events import Event
 
-__all__ = ["Engine", "EventSink", "Link", "at_exit", "current"]
+__all__ = ["Engine", "running", "uvloop_wanted"]
 
 T = TypeVar("T")
 logger = logging.getLogger("metered_sync")
 
-GRACE = 0.02
+CANCEL_GRACE = 0.02
 """How long an expired call waits for its cancelled work, in seconds."""
 INTERRUPT_GRACE = 2.0
 """How long Ctrl-C waits for the cancelled work, in seconds."""
-EXIT_GRACE = 2.0
-"""How long the interpreter's exit waits for links to close, in seconds."""
-STOP_GRACE = 0.5
-"""How long the interpreter's exit waits for a loop to stop, in seconds."""
-START = 10.0
-"""How long the engine's thread may take to start, in seconds."""
+START_LIMIT = 10.0
+"""How long an engine's thread may take to start or to end, in seconds."""
+
+running: weakref.WeakSet[Engine] = weakref.WeakSet()
+"""The engines that have been started, in this process or in one it was forked from."""
 
 
-class EventSink(Protocol):
-    """Where the engine's events go (:class:`metered_sync.bridge.dispatch.EventHub`)."""
-
-    def emit(self, event: Event) -> None:
-        """Take an event without blocking."""
-
-    def end(self, error: BaseException | None = None) -> None:
-        """There will be no more events."""
-
-
-class Link:
-    """Something open on the engine. Its methods run on the loop thread."""
-
-    label = "link"
-    _opening: anyio.Lock | None = None
-
-    def opening(self) -> anyio.Lock:
-        """Return the lock to hold while opening: who comes second waits, and finds it open."""
-        if self._opening is None:
-            self._opening = anyio.Lock()
-        return self._opening
-
-    async def aclose(self) -> None:
-        """Close in good order. Must be repeatable."""
-        raise NotImplementedError
-
-    def abort(self, error: BaseException) -> None:
-        """Wake every waiter with ``error``: there is no loop any more to close on."""
-        raise NotImplementedError
-
-
-class _Call(Generic[T]):
-    """One structured call on its way: made on a caller's thread, run on the loop."""
+class _Crossing(Generic[T]):
+    """Carry one structured call over: made on a caller's thread, run on the loop."""
 
     def __init__(self, function: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> None:
         self._function = function
@@ -132,7 +81,7 @@ class _Call(Generic[T]):
         self._error: BaseException | None = None
         self._returned = False
         self._cancelled = False
-        self.ended = Signal()
+        self.ended = Latch()
 
     async def run(self) -> None:
         """Run the function to its end; on the loop."""
@@ -173,15 +122,15 @@ class _Call(Generic[T]):
 
 
 class Engine:
-    """An event loop on a daemon thread of its own."""
+    """Run an event loop on a daemon thread of its own."""
 
     def __init__(self, name: str = "metered-sync") -> None:
         self.name = name
         self.links: set[Link] = set()
         self.error: EngineError | None = None
         self.born = guard.generation()
-        self._calls: set[_Call[Any]] = set()
-        self._started = Signal()
+        self._calls: set[_Crossing[Any]] = set()
+        self.started = Latch()
         self._stopping: anyio.Event
         self._loop: Any = None  # asyncio's or uvloop's
         self._tasks: anyio.abc.TaskGroup
@@ -196,12 +145,12 @@ class Engine:
         """Start the thread and wait until its loop runs."""
         try:
             self._thread.start()
-            _engines.add(self)
+            running.add(self)
         except RuntimeError as error:
             raise EngineError("the interpreter is shutting down: too late to connect") from error
-        if not self._started.wait(Deadline(START)):
+        if not self.started.wait(Deadline(START_LIMIT)):
             raise EngineError(
-                f"the thread {self.name!r} did not start within {START:g} s; "
+                f"the thread {self.name!r} did not start within {START_LIMIT:g} s; "
                 "under uWSGI, set enable-threads = true"
             )
         if self.error is not None:
@@ -216,13 +165,13 @@ class Engine:
     def join(self, deadline: Deadline) -> None:
         """Wait until the thread of a stopped loop has ended."""
         if self._thread.is_alive():
-            self._thread.join(min(deadline.left(), START))
+            self._thread.join(min(deadline.left(), START_LIMIT))
 
     def _run(self) -> None:
         guard.engine_threads.add(threading.get_ident())
         cause: BaseException | None = None
         try:
-            anyio.run(self._serve, backend_options={"use_uvloop": _uvloop_wanted()})
+            anyio.run(self._serve, backend_options={"use_uvloop": uvloop_wanted()})
         except BaseException as error:
             cause = error
         finally:
@@ -233,7 +182,7 @@ class Engine:
         self._stopping = anyio.Event()
         async with anyio.create_task_group() as self._tasks:
             self._loop = asyncio.get_running_loop()
-            self._started.set()
+            self.started.set()
             await self._stopping.wait()
             self._tasks.cancel_scope.cancel()
 
@@ -245,9 +194,12 @@ class Engine:
         for call in tuple(self._calls):
             call.fail(fresh(self.error))
         for link in tuple(self.links):
-            link.abort(fresh(self.error))
+            try:
+                link.abort(fresh(self.error))
+            except Exception:
+                logger.exception("aborting %s failed", link.label)
         self.links.clear()
-        self._started.set()
+        self.started.set()
 
     # --- crossing ---
 
@@ -272,7 +224,7 @@ class Engine:
             ForkedError, WrongThreadError: See :mod:`metered_sync.bridge.guard`.
         """
         self.check(what)
-        call = _Call(function, args)
+        call = _Crossing(function, args)
         self._calls.add(call)
         try:
             self._post(functools.partial(self._tasks.start_soon, call.run))
@@ -280,7 +232,7 @@ class Engine:
                 call.fail(fresh(self.error))
             if not call.ended.wait(deadline):
                 self._post(call.cancel)
-                call.ended.wait(Deadline(GRACE))
+                call.ended.wait(Deadline(CANCEL_GRACE))
         except BaseException:  # Ctrl-C
             self._post(call.cancel)
             call.ended.wait(Deadline(INTERRUPT_GRACE))
@@ -346,7 +298,8 @@ class Engine:
                 group.start_soon(close, link)
 
 
-def _uvloop_wanted() -> bool:
+def uvloop_wanted() -> bool:
+    """Say whether loops are uvloop's: it is installed and not opted out of."""
     if os.environ.get("METERED_SYNC_LOOP") == "asyncio":
         return False
     try:
@@ -354,69 +307,3 @@ def _uvloop_wanted() -> bool:
     except ImportError:
         return False
     return True
-
-
-# --- one engine per process -----------------------------------------------------------
-
-_lock = threading.Lock()
-_engine: Engine | None = None
-_graveyard: list[Engine] = []
-_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-_at_exit: list[Callable[[Deadline], None]] = []
-
-
-def current() -> Engine:
-    """Return this process's engine; start it if it is not running."""
-    global _engine
-    engine = _engine
-    if engine is not None and engine.error is None and engine._started.is_set:
-        return engine
-    with _lock:
-        if _engine is None or _engine.error is not None:
-            _engine = Engine().start()
-        return _engine
-
-
-def at_exit(function: Callable[[Deadline], None]) -> None:
-    """Have ``function(deadline)`` run at the interpreter's exit, after links are closed."""
-    _at_exit.append(function)
-
-
-def _in_child() -> None:
-    global _lock, _engine
-    _lock = threading.Lock()
-    if _engine is not None:
-        _graveyard.append(_engine)
-    _engine = None
-    if "av" in sys.modules:
-        # A codec that the parent had dropped, collected here, would wait for ever for
-        # its threads, which exist in the parent only.
-        gc.freeze()
-
-
-def _exit() -> None:
-    deadline = Deadline(EXIT_GRACE)
-    mine = [e for e in tuple(_engines) if e.born == guard.generation()]
-    # (A thread that outlives the main one may be starting one just now.)
-    alive = [e for e in mine if e._started.wait(deadline) and e.error is None]
-    # The clients' engine first: a local cloud in this process then sees them close.
-    for engine in sorted(alive, key=lambda engine: engine is not _engine):
-        try:
-            if engine.links:
-                engine.call(engine.close_links, deadline=deadline, what="closing at exit")
-        except Exception:
-            logger.debug("closing at exit failed", exc_info=True)
-    for function in _at_exit:
-        function(deadline)
-    for engine in alive:
-        engine.post(engine.stop)
-    for engine in alive:
-        engine.join(Deadline(min(deadline.left(), STOP_GRACE)))
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
-# Hooks run last in, first out: concurrent.futures must have registered its own by now.
-assert concurrent.futures.thread
-atexit.register(_exit)
-getattr(threading, "_register_atexit", atexit.register)(_exit)

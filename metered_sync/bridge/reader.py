@@ -1,4 +1,4 @@
-"""The one reader: a bounded queue from the engine to blocking callers.
+"""Hand items from the engine to blocking callers, in one bounded queue.
 
 Subscriptions, event queues and frame queues are this class with another name.
 The engine's side (:meth:`Reader.put`, :meth:`Reader.end`) never blocks: a full
@@ -14,6 +14,7 @@ only, never while user code runs, and no finalizer takes it.
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections import deque
@@ -21,7 +22,7 @@ from collections.abc import Iterator
 from typing import Any, Generic, Literal, TypeVar
 
 from metered_sync.bridge import guard
-from metered_sync.bridge.deadline import SLICE, Deadline
+from metered_sync.bridge.deadline import WAIT_SLICE, Deadline
 from metered_sync.errors import ClosedError, MeteredTimeoutError, fresh
 
 __all__ = ["Overflow", "Reader"]
@@ -31,7 +32,7 @@ Overflow = Literal["drop_oldest", "drop_newest"]
 
 
 class Reader(Generic[T]):
-    """A bounded queue to read from, by ``get()`` or by iterating.
+    """Read from a bounded queue, by ``get()`` or by iterating.
 
     Safe to use from many threads at once; each item goes to one of them.
     """
@@ -93,6 +94,11 @@ class Reader(Generic[T]):
                 raise MeteredTimeoutError(f"{self._label}: nothing arrived within {deadline}")
             self._sleep(deadline)
 
+    def wait(self) -> None:
+        """Wait until :meth:`get` need not, and take nothing; for a reader with one caller."""
+        while not self._items and not self._ended:
+            self._sleep(Deadline(math.inf))
+
     def _sleep(self, deadline: Deadline) -> None:
         """Wait until something is put, the reader ends or the deadline passes."""
         bed = threading.Lock()
@@ -101,7 +107,7 @@ class Reader(Generic[T]):
             self._sleepers.append(bed)
             while not self._items and not self._ended:
                 left = deadline.left()
-                if bed.acquire(timeout=min(left, SLICE)) or left <= SLICE:
+                if bed.acquire(timeout=min(left, WAIT_SLICE)) or left <= WAIT_SLICE:
                     break
         except BaseException:
             # Ctrl-C may have taken a wake-up that was meant for an item.

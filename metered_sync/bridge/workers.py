@@ -1,4 +1,4 @@
-"""Blocking functions for the engine, on daemon threads of our own.
+"""Run blocking functions for the engine, on daemon threads of our own.
 
 ``concurrent.futures`` will not do: a job that is busy there holds the
 interpreter's exit until it ends, though its thread is a daemon. Here a job whose
@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import queue
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from metered_sync.bridge.process import after_fork
+
 __all__ = ["run_in_worker"]
 
 T = TypeVar("T")
 
-IDLE = 10.0
-"""Seconds after which a thread without work ends."""
+IDLE_LIMIT = 10.0
+"""Seconds after which a worker thread without a job ends."""
 
 _jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 _lock = threading.Lock()  # guards _idle
@@ -32,7 +33,7 @@ def _work() -> None:
     global _idle
     while True:
         try:
-            job = _jobs.get(timeout=IDLE)
+            job = _jobs.get(timeout=IDLE_LIMIT)
         except queue.Empty:
             with _lock:
                 # A job may have been queued just now, counting on this thread.
@@ -96,5 +97,4 @@ def _in_child() -> None:
     _jobs, _lock, _idle = queue.SimpleQueue(), threading.Lock(), 0
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+after_fork(_in_child)

@@ -7,9 +7,9 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from metered_sync._facade import Facade
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.facade import Facade
 from metered_sync.bridge.loop import Engine
 from metered_sync.errors import ClosedError
 from metered_sync.local.faults import Faults

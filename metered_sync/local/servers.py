@@ -5,7 +5,8 @@ from __future__ import annotations
 import anyio
 from aiohttp import web
 
-from metered_sync.bridge.loop import Engine, Link
+from metered_sync.bridge.link import Link
+from metered_sync.bridge.loop import Engine
 from metered_sync.errors import MeteredError
 from metered_sync.local.control import ControlApi
 from metered_sync.local.rest import server_logger

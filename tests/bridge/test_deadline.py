@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from metered_sync.bridge.deadline import Deadline, Signal, wait
+from metered_sync.bridge.deadline import Deadline, Latch, wait
 
 
 @pytest.mark.parametrize("bad", [-1, -0.001, math.nan, True, False])
@@ -43,7 +43,7 @@ def test_an_infinite_wait_ends_when_the_lock_is_released() -> None:
 
 
 def test_a_signal_wakes_everybody_once_and_for_all() -> None:
-    signal = Signal()
+    signal = Latch()
     assert not signal.wait(Deadline(0.01))
     woken: list[bool] = []
     threads = [

@@ -17,7 +17,7 @@ from metered_sync import (
     Message,
     MeteredTimeoutError,
 )
-from metered_sync.bridge.dispatch import EventQueue
+from metered_sync.bridge.event_hub import EventQueue
 from metered_sync.bridge.reader import Reader
 
 

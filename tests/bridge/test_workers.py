@@ -44,7 +44,7 @@ def test_an_abandoned_job_does_not_hold_anybody() -> None:
 
 
 def test_threads_are_used_again_and_end_when_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "IDLE", 0.1)
+    monkeypatch.setattr(workers, "IDLE_LIMIT", 0.1)
 
     async def main() -> None:
         for _ in range(200):

@@ -132,8 +132,8 @@ def test_waits_in_slices_work_too(
     shared_cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As on Windows, where Ctrl-C is seen between two waits only.
-    monkeypatch.setattr(deadline_module, "SLICE", 0.01)
-    monkeypatch.setattr(reader_module, "SLICE", 0.01)
+    monkeypatch.setattr(deadline_module, "WAIT_SLICE", 0.01)
+    monkeypatch.setattr(reader_module, "WAIT_SLICE", 0.01)
     options = shared_cloud.client_options()
     with SignallingClient(**options) as alice, SignallingClient(**options) as bob:
         inbox = alice.subscribe("slices")

@@ -16,7 +16,7 @@ START = """
 import os, sys, threading, time, multiprocessing, warnings
 warnings.simplefilter("ignore", DeprecationWarning)    # Python 3.12 warns of every such fork
 from metered_sync import *
-from metered_sync.bridge import loop
+from metered_sync.bridge import engines
 options = dict(url=sys.argv[1], api_key=sys.argv[2])
 
 def in_child(function):
@@ -137,9 +137,9 @@ client.close()
 def test_while_the_engine_starts_and_locks_are_taken(shared_cloud: LocalCloud) -> None:
     run(
         """
-loop._lock.acquire()            # as if another thread were starting the engine
+engines._lock.acquire()            # as if another thread were starting the engine
 assert in_child(talk) == 0
-loop._lock.release()
+engines._lock.release()
 client = SignallingClient(**options)
 client.connect()
 inbox = client.subscribe("x")

@@ -129,7 +129,7 @@ with socket.create_server(("127.0.0.1", 0)) as server:
 
 ORDER = """
 import sys, anyio
-from metered_sync.bridge import loop
+from metered_sync.bridge import engines
 from metered_sync.bridge.deadline import Deadline
 
 async def work():
@@ -142,7 +142,7 @@ async def work():
         print("cleaned up", flush=True)
 
 try:
-    loop.current().call(work, deadline=Deadline(60), what="work")
+    engines.current().call(work, deadline=Deadline(60), what="work")
 except KeyboardInterrupt:
     print("KeyboardInterrupt", flush=True)
     sys.exit(7)

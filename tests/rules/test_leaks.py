@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from metered_sync import Message, MeteredError, SignallingClient
-from metered_sync.bridge import loop
+from metered_sync.bridge import engines
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.local import LocalCloud
 from tests.conftest import wait_until
@@ -31,7 +31,7 @@ def census() -> dict[str, int]:
     async def tasks() -> int:
         return len(asyncio.all_tasks())
 
-    engine = loop.current()
+    engine = engines.current()
     ours = [t for t in threading.enumerate() if t.name != "metered-sync-worker"]  # they idle out
     counted = {
         "threads": len(ours),

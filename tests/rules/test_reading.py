@@ -21,7 +21,7 @@ from metered_sync import (
     WrongThreadError,
     iter_frames,
 )
-from metered_sync.bridge import loop
+from metered_sync.bridge import engines
 from metered_sync.testing import PatternSource, ToneSource, dominant_frequency, read_number
 from tests.conftest import run_script, wait_until
 from tests.rules.test_fork import START as FORK
@@ -375,7 +375,7 @@ def test_a_client_whose_track_has_callbacks_stays_alive(options: dict[str, str])
         wait_until(lambda: len(seen) > count + 5, 20)
         assert link.state == "connected"
         pattern.stop()
-        engine = loop.current()
+        engine = engines.current()
         engine.post(engine.abandon, link)
         wait_until(lambda: link.state == "closed")
 

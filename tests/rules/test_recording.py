@@ -13,7 +13,7 @@ import av
 import pytest
 
 from metered_sync import Recorder, WrongThreadError
-from metered_sync.bridge import loop
+from metered_sync.bridge import engines
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource
 from tests.conftest import run_script, wait_until
@@ -128,7 +128,7 @@ def test_blocking_calls_on_the_loop_thread_are_refused(tmp_path: Path) -> None:
                     errors.append(error)
             done.set()
 
-        loop.current().post(on_the_loop)
+        engines.current().post(on_the_loop)
         assert done.wait(5)
         assert [type(error) for error in errors] == [WrongThreadError] * 2
 

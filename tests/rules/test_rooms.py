@@ -158,7 +158,7 @@ def test_ctrl_c_ends_joining_and_opening(mute: bool) -> None:
 import sys
 from metered_sync import MeteredPeer
 from metered_sync.wire import frames
-from metered_sync.bridge.loop import current
+from metered_sync.bridge.engines import current
 from metered_sync.events import Presence, PresencePeer
 with _Server() as server:
     server.mute = {mute}

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from aiortc import RTCDataChannel, RTCPeerConnection
 
-from metered_sync.bridge import loop
+from metered_sync.bridge import engines
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.data_channel import DataChannel, channel_options, check_label
 from metered_sync.engine.webrtc.data_channel import ChannelLink
@@ -31,14 +31,14 @@ def on_loop(function: Callable[[], T]) -> T:
 
 
 def _call(function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
-    return loop.current().call(function, *args, deadline=Deadline(30), what="a test")
+    return engines.current().call(function, *args, deadline=Deadline(30), what="a test")
 
 
 class Pair:
     """``one`` creates channels, ``two`` gets them; ``with`` closes both connections."""
 
     def __init__(self, *, connect: bool = True, **link_options: Any) -> None:
-        self.engine = loop.current()
+        self.engine = engines.current()
         self.arrived: list[ChannelLink] = []
         self.on_raw: Callable[[RTCDataChannel], object] = self._take
         self.kept: list[DataChannel] = []

@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect as websocket_connect
 from websockets.exceptions import InvalidStatus
 from websockets.version import version as websockets_version
 
-from metered_sync.bridge.loop import EventSink
+from metered_sync.bridge.link import EventSink
 from metered_sync.bridge.workers import run_in_worker
 from metered_sync.engine.logs import scrubbed_logger
 from metered_sync.engine.messaging.options import SignallingOptions

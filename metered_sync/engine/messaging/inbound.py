@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from metered_sync.bridge.loop import EventSink
+from metered_sync.bridge.link import EventSink
 from metered_sync.engine.messaging.outbox import Outbox
 from metered_sync.engine.messaging.subscriptions import Subscriptions
 from metered_sync.errors import ServerRequestError

@@ -24,7 +24,8 @@ from typing import Literal
 import anyio
 
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.bridge.loop import Engine, EventSink, Link
+from metered_sync.bridge.link import EventSink, Link
+from metered_sync.bridge.loop import Engine
 from metered_sync.engine.messaging.handshake import Connector
 from metered_sync.engine.messaging.inbound import Inbound
 from metered_sync.engine.messaging.options import SignallingOptions

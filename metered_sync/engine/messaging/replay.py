@@ -6,7 +6,7 @@ import logging
 
 import anyio
 
-from metered_sync.bridge.loop import EventSink
+from metered_sync.bridge.link import EventSink
 from metered_sync.engine.messaging.outbox import Outbox
 from metered_sync.engine.messaging.request import Request
 from metered_sync.engine.messaging.subscriptions import Subscriptions

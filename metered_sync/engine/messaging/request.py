@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from metered_sync.bridge.deadline import Signal
+from metered_sync.bridge.deadline import Latch
 from metered_sync.wire.websocket import masked_text_frame
 
 __all__ = ["OutagePolicy", "Request"]
@@ -63,7 +63,7 @@ class Request:
         self.error: BaseException | None = None
         self.fetched = False
         """Whether somebody has been told of the error."""
-        self.ended = Signal()
+        self.ended = Latch()
 
     def finish(self, error: BaseException | None = None) -> None:
         """Release the caller that waits. The first outcome counts."""

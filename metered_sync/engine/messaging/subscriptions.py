@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from metered_sync.bridge.deadline import Signal
+from metered_sync.bridge.deadline import Latch
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.messaging.outbox import Outbox
 from metered_sync.engine.messaging.request import OutagePolicy, Request
@@ -38,7 +38,7 @@ class _Subscribed:
         self.snapshot_due = False
         """Whether the next presence frame lists all members, not a change."""
         self.members: dict[str, dict[str, Any] | None] = {}
-        self.listed = Signal()
+        self.listed = Latch()
         """The first list of members has come."""
 
     def alive(self) -> list[Reader[Message]]:
@@ -150,7 +150,7 @@ class Subscriptions:
         with self._lock:
             return dict(self._channels[name].members)
 
-    def listed(self, name: str) -> Signal:
+    def listed(self, name: str) -> Latch:
         """Return the signal that is set once the first list of a channel's members has come."""
         with self._lock:
             return self._channels[name].listed

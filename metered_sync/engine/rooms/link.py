@@ -21,7 +21,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from metered_sync.bridge.loop import Engine, Link
+from metered_sync.bridge.link import Link
+from metered_sync.bridge.loop import Engine
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.messaging.link import SignallingLink
 from metered_sync.engine.messaging.options import SignallingOptions

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 from aiortc import RTCDataChannel
 
-from metered_sync.bridge.loop import EventSink
+from metered_sync.bridge.link import EventSink
 from metered_sync.engine.rooms.connection import RemoteConnection
 from metered_sync.engine.rooms.connection_owner import State
 from metered_sync.engine.rooms.direct_messages import DirectMessages

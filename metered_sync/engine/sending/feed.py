@@ -40,8 +40,8 @@ from typing import NamedTuple
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame, VideoFrame
 
-from metered_sync.bridge import guard, loop
-from metered_sync.bridge.deadline import SLICE, Deadline
+from metered_sync.bridge import guard, process
+from metered_sync.bridge.deadline import WAIT_SLICE, Deadline
 from metered_sync.errors import MediaError
 
 __all__ = ["FedTrack", "Feed", "Frame", "DueFrame", "FeedQueue"]
@@ -137,7 +137,7 @@ class Feed:
                 left = deadline.left()
                 if left == 0:
                     return False
-                self.finished.wait(min(left, PRODUCER_POLL, SLICE))
+                self.finished.wait(min(left, PRODUCER_POLL, WAIT_SLICE))
 
     def abandon(self) -> None:
         """Stop the feed without its lock: for finalizers, which may run anywhere."""
@@ -413,4 +413,4 @@ def _stop_all(deadline: Deadline) -> None:
         feed.join(deadline)
 
 
-loop.at_exit(_stop_all)
+process.at_exit("finish", _stop_all)

@@ -34,7 +34,8 @@ import anyio
 from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.bridge.loop import Engine, EventSink, Link
+from metered_sync.bridge.link import EventSink, Link
+from metered_sync.bridge.loop import Engine
 from metered_sync.engine.sfu.calls import SfuCalls
 from metered_sync.engine.sfu.directory import Directory
 from metered_sync.engine.sfu.session import (

@@ -24,8 +24,10 @@ from typing import Literal, Protocol, cast
 import anyio
 from aiortc import RTCDataChannel
 
-from metered_sync.bridge.deadline import Deadline, Signal
-from metered_sync.bridge.loop import Engine, EventSink, Link, current
+from metered_sync.bridge.deadline import Deadline, Latch
+from metered_sync.bridge.engines import current
+from metered_sync.bridge.link import EventSink, Link
+from metered_sync.bridge.loop import Engine
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.webrtc.send_buffer import Message, SendBuffer
 from metered_sync.errors import (
@@ -122,7 +124,7 @@ class ChannelLink(Link):
         self.name = raw.label
         self.label = f"DataChannel {raw.label!r}"
         self.inbox = MessageInbox(self.label, maxsize=maxsize)
-        self.opened = Signal()
+        self.opened = Latch()
         """Set once the channel is open, or will never be."""
         self.error: BaseException | None = None
         """The error that ended the channel."""

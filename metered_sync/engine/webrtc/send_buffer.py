@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from metered_sync.bridge.deadline import Deadline, Signal
+from metered_sync.bridge.deadline import Deadline, Latch
 from metered_sync.errors import (
     ClosedError,
     DataChannelOverflowError,
@@ -47,7 +47,7 @@ class _Waiting:
         self.blocking = blocking
         """Whether a thread waits for it, and is to be told of an error."""
         self.error: MeteredError | None = None
-        self.ended = Signal()
+        self.ended = Latch()
 
     def finish(self, error: MeteredError | None = None) -> None:
         """Release the thread that waits."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from aiortc.mediastreams import MediaStreamTrack
 
-from metered_sync.bridge import loop
+from metered_sync.bridge import engines
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.sending.tee import attach_reader, detach_reader
@@ -67,7 +67,7 @@ class TrackReader(Reader[Any]):
         if isinstance(self._track, RemoteTrack):
             core_of(self._track).incoming.add(self)
         else:
-            engine = loop.current()
+            engine = engines.current()
             what = f"record {self._recorded.label}"
             engine.call(attach_reader, self._track, self, deadline=deadline, what=what)
 
@@ -77,7 +77,7 @@ class TrackReader(Reader[Any]):
             core_of(self._track).incoming.remove(self)
         else:
             with contextlib.suppress(Exception):  # the interpreter may be about to exit
-                loop.current().post(detach_reader, self._track, self)
+                engines.current().post(detach_reader, self._track, self)
 
     def put(self, item: Any) -> None:
         """Pass a frame on, or drop and count it where too many wait already."""

@@ -13,7 +13,7 @@ from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.bridge.dispatch import EventHub
+from metered_sync.bridge.event_hub import EventHub
 from metered_sync.errors import (
     ClosedError,
     MediaError,

@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 from av.error import FFmpegError
 
-from metered_sync.bridge import guard, loop
-from metered_sync.bridge.deadline import Deadline, Signal
+from metered_sync.bridge import guard, process
+from metered_sync.bridge.deadline import Deadline, Latch
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, SAMPLES_PER_FRAME
 from metered_sync.errors import ClosedError, MediaError, MeteredTimeoutError
@@ -48,7 +48,7 @@ class Recording:
     def __init__(self, label: str, path: str, format: FileFormat) -> None:
         self.label = label
         self.born = guard.generation()
-        self.done = Signal()
+        self.done = Latch()
         """A signal that the file is closed."""
         self.error: BaseException | None = None
         self.info = RecordingInfo(path, 0.0, 0, 0, 0, ())
@@ -299,4 +299,4 @@ def _finish_all(deadline: Deadline) -> None:
         recording.done.wait(deadline)
 
 
-loop.at_exit(_finish_all)
+process.at_exit("finish", _finish_all)

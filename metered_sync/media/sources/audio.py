@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from metered_sync.bridge import guard
-from metered_sync.bridge.deadline import SLICE, Deadline
+from metered_sync.bridge.deadline import WAIT_SLICE, Deadline
 from metered_sync.engine.sending.feed import PRODUCER_POLL
 from metered_sync.engine.sending.pushed import BYTES_PER_SAMPLE, BYTES_PER_SECOND, PushedSoundQueue
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE
@@ -181,7 +181,7 @@ class AudioSource(Source):
                         f"{self._label}: what was pushed was not played within {deadline}"
                         f"{self._unused()}"
                     )
-                self._feed.moved.wait(min(left, PRODUCER_POLL, SLICE))
+                self._feed.moved.wait(min(left, PRODUCER_POLL, WAIT_SLICE))
 
     @contextmanager
     def _turn(self, deadline: Deadline, patience: Deadline) -> Iterator[Callable[[], bool]]:
@@ -222,7 +222,7 @@ class AudioSource(Source):
                     f"{self._label}: no room for the rest of this sound within {within}, so it "
                     f"has been dropped{self._unused()}"
                 )
-            self._feed.moved.wait(min(left, PRODUCER_POLL, SLICE))
+            self._feed.moved.wait(min(left, PRODUCER_POLL, WAIT_SLICE))
 
     def _unused(self) -> str:
         """Return a hint for errors while nobody consumes the track."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from metered_sync.bridge import guard
-from metered_sync.bridge.deadline import Deadline, Signal
+from metered_sync.bridge.deadline import Deadline, Latch
 from metered_sync.engine.sending.feed import Feed, FeedQueue, Frame
 from metered_sync.errors import MediaError
 from metered_sync.media.sources.base import Source
@@ -63,7 +63,7 @@ def open_in_time(function: Callable[[], Any], deadline: Deadline, label: str) ->
     lock = threading.Lock()  # guards what follows
     outcome: list[Any] = []
     waiting = True
-    done = Signal()
+    done = Latch()
 
     def run() -> None:
         try:

@@ -12,7 +12,7 @@ from av import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 
 from metered_sync.bridge import guard
-from metered_sync.bridge.deadline import SLICE, Deadline
+from metered_sync.bridge.deadline import WAIT_SLICE, Deadline
 from metered_sync.engine.sending.feed import TIMER_RESOLUTION
 from metered_sync.engine.sending.pushed import STILL_INTERVAL, PushedPictureQueue
 from metered_sync.engine.webrtc.media_frames import private_copy
@@ -127,7 +127,7 @@ class VideoSource(Source):
                         f"{deadline}; this one is shown",
                         sent=True,
                     )
-                feed.moved.wait(min(wait, left, SLICE))
+                feed.moved.wait(min(wait, left, WAIT_SLICE))
 
     def end(self) -> None:
         """Show the picture written last, then end the track.

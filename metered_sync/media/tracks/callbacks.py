@@ -7,15 +7,14 @@ it runs it keeps the track alive, and with that its client.
 
 from __future__ import annotations
 
-import contextvars
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.bridge.dispatch import run_callback
-from metered_sync.bridge.loop import at_exit
+from metered_sync.bridge.dispatch import Callback, run_callback
+from metered_sync.bridge.process import at_exit
 from metered_sync.errors import ClosedError, MeteredError, fresh
 from metered_sync.media.tracks.core import TrackCore
 from metered_sync.media.tracks.frame_queue import FrameQueue, read_frames
@@ -35,19 +34,16 @@ class FrameCallback:
         self.active = True
         self._owner = owner
         self._frames = frames
-        self._function = function
+        self._callback = Callback(function)
         self._before = frames.dropped
         self._dropped = 0
-        # What the registering code sees (request ids, a notebook cell's output) its
-        # callback sees too.
-        self._context = contextvars.copy_context()
 
     def __repr__(self) -> str:
         state = "active" if self.active and not self._frames.ended else "closed"
-        return f"<FrameCallback {self._function!r}: {state}, {self.dropped} dropped>"
+        return f"<FrameCallback {self._callback.function!r}: {state}, {self.dropped} dropped>"
 
     def __call__(self, frame: Any) -> Any:
-        return self._function(frame)
+        return self._callback.function(frame)
 
     @property
     def dropped(self) -> int:
@@ -72,9 +68,8 @@ class FrameCallback:
 
     def run(self, frame: Any, core: TrackCore) -> None:
         """Call the function; log its exception, and pass that to the owner's ``on_error``."""
-        what = f"a frame callback of {core.label}"
         on_error = getattr(core.owner, "on_error", None)
-        run_callback(self._context, self._function, frame, what, on_error)
+        run_callback(self._callback, frame, core.label, on_error)
 
 
 class FrameCallbacks:
@@ -163,4 +158,4 @@ def _stop_all(deadline: Deadline) -> None:
         callbacks.join(deadline)
 
 
-at_exit(_stop_all)
+at_exit("finish", _stop_all)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
-from metered_sync.bridge import guard, loop
+from metered_sync.bridge import engines, guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.errors import ClosedError
 from metered_sync.media.sources.base import as_tracks
@@ -82,7 +82,7 @@ class _LocalFrames:
 
     def __call__(self, deadline: Deadline) -> Any:
         guard.check_blocking(self._born, self._label)
-        return loop.current().call(self._receive, deadline=deadline, what=self._label)
+        return engines.current().call(self._receive, deadline=deadline, what=self._label)
 
     async def _receive(self) -> Any:
         try:

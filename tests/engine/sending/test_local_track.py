@@ -14,7 +14,7 @@ import pytest
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame, VideoFrame
 
-from metered_sync.bridge import loop
+from metered_sync.bridge import engines
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc.encoding import Encoding
@@ -281,6 +281,6 @@ def test_nothing_leaks() -> None:
         running = asyncio.get_running_loop()
         await asyncio.gather(*(running.run_in_executor(None, time.sleep, 0.1) for _ in range(40)))
 
-    engine = loop.current()
+    engine = engines.current()
     engine.call(fill_executor, deadline=Deadline(30), what="executor")
     check(lambda: engine.call(round_, deadline=Deadline(30), what="round"), rounds=60)

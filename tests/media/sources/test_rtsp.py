@@ -395,7 +395,7 @@ def test_what_is_shown_of_a_url(url: str, shown: str) -> None:
 
 
 def test_the_loop_thread_is_no_place_to_connect(camera: RtspServer) -> None:
-    from metered_sync.bridge import loop
+    from metered_sync.bridge import engines
 
     errors: list[BaseException] = []
     done = threading.Event()
@@ -407,6 +407,6 @@ def test_the_loop_thread_is_no_place_to_connect(camera: RtspServer) -> None:
             errors.append(error)
         done.set()
 
-    loop.current().post(connect)
+    engines.current().post(connect)
     assert done.wait(5)
     assert [type(error) for error in errors] == [WrongThreadError]

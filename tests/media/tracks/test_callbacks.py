@@ -108,7 +108,7 @@ def test_what_one_raises_is_logged_once_and_stops_nothing(log: io.StringIO) -> N
     assert [type(error) for _, error in owner.errors] == [ZeroDivisionError, KeyboardInterrupt]
     assert [frame for frame, _ in owner.errors] == failed[:2]
     text = log.getvalue()
-    assert text.count("a frame callback of video track 'far' raised an exception") == 2
+    assert text.count("a callback of video track 'far' for VideoFrame raised an exception") == 2
     assert text.count("ZeroDivisionError: on purpose") == 1
     assert text.count("in fail") == 2
     assert "SystemExit: on purpose" not in text

@@ -1,0 +1,86 @@
+"""The engine of this process: started on first use, forgotten in a forked child, stopped at exit.
+
+**Fork.** The child forgets the engine without touching it: its sockets and its selector
+are the parent's. The engine object is kept, lest somebody's finalizer closes what is
+inside; where codecs are about, so is all that the parent had left for the collector.
+
+**Exit.** All links close at once, so that servers see a proper close; later the loops stop:
+a timer of uvloop that fires in an interpreter which is gone would crash the process.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+import threading
+
+from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.loop import Engine, running
+from metered_sync.bridge.process import after_fork, at_exit
+
+__all__ = ["current"]
+
+logger = logging.getLogger("metered_sync")
+
+STOP_GRACE = 0.5
+"""Seconds that the interpreter's exit waits for loops to stop: work may shield itself."""
+
+_lock = threading.Lock()  # held while the engine is chosen and started
+_engine: Engine | None = None
+_of_parents: list[Engine] = []
+
+
+def current() -> Engine:
+    """Return this process's engine; start it if it is not running."""
+    global _engine
+    engine = _engine
+    if engine is not None and engine.started.is_set and engine.error is None:
+        return engine
+    with _lock:
+        if _engine is None or _engine.error is not None:
+            _engine = Engine().start()
+        return _engine
+
+
+def _forget() -> None:
+    global _lock, _engine
+    _lock = threading.Lock()
+    if _engine is not None:
+        _of_parents.append(_engine)
+    _engine = None
+    if "av" in sys.modules:
+        # A codec that the parent had dropped, collected here, would wait for ever for
+        # its threads, which exist in the parent only.
+        gc.freeze()
+
+
+def _alive(deadline: Deadline) -> list[Engine]:
+    """Return the engines whose loops run; a thread that outlives the main one may start one."""
+    mine = [engine for engine in tuple(running) if engine.born == guard.generation()]
+    return [engine for engine in mine if engine.started.wait(deadline) and engine.error is None]
+
+
+def _close_links(deadline: Deadline) -> None:
+    # The clients' engine first: a local cloud in this process then sees them close.
+    for engine in sorted(_alive(deadline), key=lambda engine: engine is not _engine):
+        try:
+            if engine.links:
+                engine.call(engine.close_links, deadline=deadline, what="closing at exit")
+        except Exception:
+            logger.debug("closing at exit failed", exc_info=True)
+
+
+def _stop(deadline: Deadline) -> None:
+    engines = _alive(deadline)
+    for engine in engines:
+        engine.post(engine.stop)
+    deadline = Deadline(min(deadline.left(), STOP_GRACE))
+    for engine in engines:
+        engine.join(deadline)
+
+
+after_fork(_forget)
+at_exit("close", _close_links)
+at_exit("stop", _stop)

@@ -1,0 +1,108 @@
+"""Open, call and close the link of a blocking object; close it when the object is collected.
+
+A blocking object owns its link; the link does not know it. So an object that is collected
+while open can be closed by a finalizer, which only posts to the loop, takes no lock, and
+says so with a ``ResourceWarning``.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from metered_sync.bridge import engines, guard
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.link import Link
+from metered_sync.bridge.loop import Engine
+
+__all__ = ["Facade", "close_when_collected"]
+
+T = TypeVar("T")
+Self = TypeVar("Self", bound="Facade")
+
+
+class Facade:
+    """Open, call and close a link of the engine, for a blocking object."""
+
+    def __init__(self, label: str, timeout: float) -> None:
+        self._label = label
+        self._timeout = Deadline(timeout).timeout
+        self._born = guard.generation()
+        self._engine: Engine | None = None
+        self._finalizer: Any = None
+        self._closed = False
+        # Held while a link is made, and while this object is marked closed: not while waiting.
+        self._life = threading.Lock()
+
+    def _deadline(self, timeout: float | None) -> Deadline:
+        """Return the deadline of a call that acts."""
+        return Deadline.of(timeout, self._timeout)
+
+    def _start(self) -> Engine:
+        """Return the engine, started; every call that acts passes here first."""
+        guard.check_process(self._born, self._label)
+        if self._engine is None:
+            self._engine = engines.current()
+        return self._engine
+
+    def _opened(self, link: Link) -> None:
+        """Close ``link`` when this object is collected. It is about to be opened."""
+        self._finalizer = close_when_collected(self, self._start(), link)
+
+    def _call(
+        self,
+        function: Callable[..., Awaitable[T]],
+        *args: Any,
+        deadline: Deadline,
+        what: str,
+        progress: Callable[[], tuple[str, bool]] | None = None,
+    ) -> T:
+        """Run an engine function and wait for it."""
+        what = f"{self._label}: {what}"
+        return self._start().call(function, *args, deadline=deadline, what=what, progress=progress)
+
+    def _close(self, link: Link, timeout: float | None) -> None:
+        """Close the link and wait for that. Calls on a closed object return at once."""
+        deadline = self._deadline(timeout)
+        if self._engine is not None and self._engine.error is None:
+            self._call(link.aclose, deadline=deadline, what="close")
+        if self._finalizer is not None:  # not before: a close that timed out has closed nothing
+            self._finalizer.detach()
+
+    def connect(self, *, timeout: float | None = None) -> None:
+        raise NotImplementedError
+
+    def close(self, *, timeout: float | None = None) -> None:
+        raise NotImplementedError
+
+    def __enter__(self: Self) -> Self:
+        try:
+            self.connect()
+        except BaseException:
+            self.close()  # the block's end, which would do it, is never reached
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def close_when_collected(owner: object, engine: Engine, link: Link) -> Any:
+    """Close ``link`` when ``owner`` is collected while it is open; return the finalizer."""
+    finalizer = weakref.finalize(owner, _abandon, engine, link)
+    finalizer.atexit = False
+    return finalizer
+
+
+def _abandon(engine: Engine, link: Link) -> None:
+    # Runs whenever the collector does, on any thread: no locks here.
+    if engine.born == guard.generation() and link in engine.links:
+        engine.post(engine.abandon, link)
+        warnings.warn(
+            f"{link.label} was not closed; use `with`, or call close()",
+            ResourceWarning,
+            stacklevel=2,
+        )

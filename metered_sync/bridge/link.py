@@ -1,0 +1,42 @@
+"""The engine's side of an object that stays open between calls."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import anyio
+
+from metered_sync.wire.events import Event
+
+__all__ = ["EventSink", "Link"]
+
+
+class EventSink(Protocol):
+    """Take the engine's events (:class:`metered_sync.bridge.event_hub.EventHub` does)."""
+
+    def emit(self, event: Event) -> None:
+        """Take an event without blocking."""
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Take note that there will be no more events."""
+
+
+class Link:
+    """Keep something open on the engine. Its methods run on the loop thread."""
+
+    label = "link"
+    _opening: anyio.Lock | None = None
+
+    def opening(self) -> anyio.Lock:
+        """Return the lock to hold while opening: a second caller waits, and finds it open."""
+        if self._opening is None:
+            self._opening = anyio.Lock()
+        return self._opening
+
+    async def aclose(self) -> None:
+        """Close in good order. Must be repeatable."""
+        raise NotImplementedError
+
+    def abort(self, error: BaseException) -> None:
+        """Wake every waiter with ``error``: there is no loop any more to close on."""
+        raise NotImplementedError

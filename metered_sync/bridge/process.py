@@ -1,0 +1,101 @@
+"""The beginning and the end of this process: what happens after a fork, and at the exit.
+
+Everything in this library that must act in a forked child or at the interpreter's exit
+registers a function here, with :func:`after_fork` and :func:`at_exit`, so that there is one
+hook of each kind and one order.
+
+**Fork.** The functions run in the child, in the order of registration: the counter by
+which objects know their process first (:mod:`metered_sync.bridge.guard`).
+
+**Exit.** ``atexit`` is too late: by then the executors that aiortc's encoders use are shut,
+and with a non-daemon thread waiting on us it would never run at all.
+``threading._register_atexit`` runs before both (it is private; where it is missing,
+``atexit`` has to do). The hook runs once more at ``atexit``, for what threads that outlive
+the main one have opened. Both runs share ``EXIT_LIMIT`` seconds, whatever hangs: each stage
+of :data:`ExitStage` has a part of them, and an earlier one leaves the later ones theirs.
+"""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures.thread
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from metered_sync.bridge.deadline import Deadline
+
+__all__ = ["ExitStage", "after_fork", "at_exit"]
+
+logger = logging.getLogger("metered_sync")
+
+ExitStage = Literal["close", "finish", "drain", "stop"]
+"""What the exit does, in this order: connections are closed, files and sources are finished,
+callbacks that are queued run, event loops stop."""
+
+EXIT_LIMIT = 2.5
+"""Seconds that the interpreter's exit may take on our account, both runs together."""
+EXIT_FLOOR = 0.25
+"""Seconds that the second run may take, though the first has used up the limit."""
+STAGE_ENDS: dict[ExitStage, float] = {"close": 0.6, "finish": 0.8, "drain": 0.9, "stop": 1.0}
+"""The part of a run's time that has passed when each stage gives up."""
+
+_after_fork: list[Callable[[], None]] = []
+_at_exit: dict[ExitStage, list[Callable[[Deadline], None]]] = {stage: [] for stage in STAGE_ENDS}
+_exit_spent = 0.0
+
+
+def after_fork(function: Callable[[], None]) -> None:
+    """Have ``function()`` run in each child of ``os.fork()``. It must take no lock."""
+    _after_fork.append(function)
+
+
+def at_exit(stage: ExitStage, function: Callable[[Deadline], None]) -> None:
+    """Have ``function(deadline)`` run at the interpreter's exit, in a stage of it.
+
+    It must return by the deadline, and leave alone what a parent process has made. It runs
+    twice, and the second time there may be nothing left to do. What it raises is logged.
+    """
+    _at_exit[stage].append(function)
+
+
+def _in_child() -> None:
+    global _exit_spent
+    _exit_spent = 0.0
+    for function in _after_fork:
+        _guarded(function)
+
+
+def _exit() -> None:
+    global _exit_spent
+    started = time.monotonic()
+    limit = max(EXIT_LIMIT - _exit_spent, EXIT_FLOOR)
+    interrupt: BaseException | None = None
+    for stage, functions in _at_exit.items():
+        for function in tuple(functions):
+            left = started + limit * STAGE_ENDS[stage] - time.monotonic()
+            try:
+                _guarded(function, Deadline(0 if interrupt else max(left, 0)))
+            except BaseException as error:  # Ctrl-C: the others are told, and nobody waits
+                interrupt = error
+    _exit_spent += time.monotonic() - started
+    if interrupt is not None:
+        raise interrupt
+
+
+def _guarded(function: Callable[..., None], *args: Deadline) -> None:
+    try:
+        function(*args)
+    except Exception:
+        logger.exception("%s.%s failed", function.__module__, function.__qualname__)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+# Hooks run last in, first out: concurrent.futures must have registered its own by now.
+assert concurrent.futures.thread
+atexit.register(_exit)
+getattr(threading, "_register_atexit", atexit.register)(_exit)

@@ -1,0 +1,73 @@
+"""Test the checks before a blocking call."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import types
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from metered_sync.bridge import guard
+from metered_sync.errors import ForkedError, WrongThreadError
+
+
+@pytest.fixture(autouse=True)
+def unwarned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make the next wait on a foreign loop the first of the process."""
+    monkeypatch.setattr(guard, "_warned", False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def test_an_object_of_this_process_may_be_used() -> None:
+    guard.check_process(guard.generation(), "the object")
+    guard.check_blocking(guard.generation(), "the object")
+
+
+def test_an_object_of_a_parent_process_is_refused() -> None:
+    for check in (guard.check_process, guard.check_blocking):
+        with pytest.raises(ForkedError, match=r"the object was opened before os\.fork\(\)"):
+            check(guard.generation() - 1, "the object")
+
+
+def test_a_wait_on_an_event_loop_thread_of_ours_is_refused() -> None:
+    me = threading.get_ident()
+    guard.engine_threads.add(me)
+    try:
+        guard.check_process(guard.generation(), "the object")  # this one waits for nothing
+        with pytest.raises(WrongThreadError, match=r"the object: .* from a callback"):
+            guard.check_blocking(guard.generation(), "the object")
+    finally:
+        guard.engine_threads.discard(me)
+
+
+def test_a_wait_on_a_foreign_loop_is_warned_of_once_at_the_caller() -> None:
+    async def main() -> None:
+        with pytest.warns(RuntimeWarning, match=r"the object: .* asyncio\.to_thread") as caught:
+            guard.check_blocking(guard.generation(), "the object")
+        assert caught[0].filename == __file__
+        guard.check_blocking(guard.generation(), "the object")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("interactive", [True, False])
+def test_a_wait_in_a_notebook_cell_is_what_is_meant(
+    monkeypatch: pytest.MonkeyPatch, interactive: bool
+) -> None:
+    module = types.ModuleType("IPython")
+    module.get_ipython = lambda: object() if interactive else None  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython", module)
+
+    async def main() -> bool:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            guard.check_blocking(guard.generation(), "the object")
+        return bool(caught)
+
+    assert asyncio.run(main()) is not interactive
