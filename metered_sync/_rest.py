@@ -9,7 +9,7 @@ from metered_sync.bridge import engines
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.http import Answer, Http, HttpError
 from metered_sync.errors import ClosedError, RestError
-from metered_sync.wire.bodies import BodyError, parse_error
+from metered_sync.wire.fields import FieldError, parse_error
 from metered_sync.wire.secrets import scrub
 
 __all__ = ["RestClient"]
@@ -86,7 +86,7 @@ class RestClient:
         """Make a call and return its parsed answer.
 
         Args:
-            parse: Takes the decoded body of a 2xx answer; may raise ``BodyError``.
+            parse: Takes the decoded body of a 2xx answer; may raise ``FieldError``.
             what: What is being done, for errors.
             safe: Whether it may be carried out twice; then failures are tried again.
             needs: What the key must have for it.
@@ -121,7 +121,7 @@ class RestClient:
         malformed = ""
         try:
             return parse(answer.body)
-        except BodyError as error:
+        except FieldError as error:
             malformed = str(error)
         raise self._error(
             f"{what}: the answer from {self._origin} is not what the service sends "

@@ -12,7 +12,7 @@ from metered_sync.errors import ControlPlaneError, OversizedPayloadError
 from metered_sync.tokens import as_patterns, as_texts, check_ttl
 from metered_sync.wire import control as wire
 from metered_sync.wire.control import Plan, Token, Usage
-from metered_sync.wire.frames import encode
+from metered_sync.wire.json_codec import encode
 from metered_sync.wire.limits import MAX_REST_BODY, MAX_TOKEN_TTL
 from metered_sync.wire.names import check_channel, check_peer_id, utf8_size
 from metered_sync.wire.secrets import check_key_pair

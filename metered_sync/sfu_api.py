@@ -11,6 +11,7 @@ from metered_sync.bridge import engines
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sfu.calls import SfuCalls
 from metered_sync.wire import sfu as wire
+from metered_sync.wire.fields import FieldError, Fields
 from metered_sync.wire.secrets import check_secret
 from metered_sync.wire.urls import check_origin
 
@@ -245,7 +246,7 @@ class SfuApi:
 def _expect(kind: type, body: object) -> object:
     if not isinstance(body, kind):
         what = "a list" if kind is list else "an object"
-        raise wire.SfuBodyError("body", f"must be {what}")
+        raise FieldError(f"the body must be {what}")
     return body
 
 
@@ -253,7 +254,9 @@ def _description(value: Any) -> dict[str, Any]:
     get: Callable[[str], Any] = (
         value.get if isinstance(value, Mapping) else functools.partial(_attribute, value)
     )
-    return wire.parse_description({"type": get("type"), "sdp": get("sdp")}).body()
+    return wire.parse_description(
+        Fields({"type": get("type"), "sdp": get("sdp")}, "sessionDescription")
+    ).body()
 
 
 def _attribute(value: Any, name: str) -> Any:

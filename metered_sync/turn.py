@@ -92,7 +92,7 @@ class TurnApi(RestClient):
             _needed(self._api, "api_key"),
             "GET",
             _path(wire.ICE_SERVERS, region=_text("region", region)),
-            wire.parse_ice_server_list,
+            wire.parse_ice_servers,
             what="ice_servers",
             timeout=timeout,
             safe=True,

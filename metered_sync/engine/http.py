@@ -40,7 +40,7 @@ from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.workers import run_in_worker
 from metered_sync.engine.logs import scrub_loggers
-from metered_sync.wire.frames import encode
+from metered_sync.wire.json_codec import encode
 from metered_sync.wire.secrets import scrub
 from metered_sync.wire.urls import is_loopback
 

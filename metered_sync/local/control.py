@@ -16,7 +16,6 @@ from aiohttp import web
 from metered_sync.local.keys import SecretKey
 from metered_sync.local.rest import Refusal, answer, read_json
 from metered_sync.local.signalling import SignallingServer
-from metered_sync.wire.bodies import BodyError
 from metered_sync.wire.control import (
     MessageRequest,
     Token,
@@ -24,6 +23,7 @@ from metered_sync.wire.control import (
     disconnected_body,
     peers_body,
 )
+from metered_sync.wire.fields import FieldError
 from metered_sync.wire.limits import CLOSE_ADMIN_DISCONNECT
 from metered_sync.wire.names import channel_problem, is_reserved, peer_id_problem
 from metered_sync.wire.tokens import sign_claims
@@ -61,7 +61,7 @@ class ControlApi:
             raise Refusal(404, "not_found", "no such endpoint")
         except Refusal as refusal:
             return refusal.response()
-        except BodyError as error:
+        except FieldError as error:
             return Refusal(400, "invalid_request", str(error)).response()
 
     async def _tokens(self, request: web.Request, key: SecretKey, _: str) -> web.Response:
@@ -90,13 +90,13 @@ class ControlApi:
         try:
             self._server.broker.publish(name, message.sender, message.data, message.metadata)
         except ValueError:
-            raise BodyError("the data cannot be passed on as JSON") from None
+            raise FieldError("the data cannot be passed on as JSON") from None
         return answer({"channel": name})
 
     async def _disconnect(self, request: web.Request, key: SecretKey, name: str) -> web.Response:
         problem = peer_id_problem(name)
         if problem is not None:
-            raise BodyError(f"the peer id {problem}")
+            raise FieldError(f"the peer id {problem}")
         sockets = self._server.broker.sockets(name)
         for socket in sockets:
             self._server.shut(socket, CLOSE_ADMIN_DISCONNECT, "disconnected by an administrator")
@@ -111,13 +111,13 @@ def _decoded(name: str) -> str:
     try:
         return unquote(name, errors="strict")
     except UnicodeDecodeError:
-        raise BodyError("the name in the path is not UTF-8") from None
+        raise FieldError("the name in the path is not UTF-8") from None
 
 
 def _check_channel(name: str) -> None:
     problem = channel_problem(name)
     if problem is not None:
-        raise BodyError(f"the channel {problem}")
+        raise FieldError(f"the channel {problem}")
     if is_reserved(name):
         raise Refusal(400, "channel_reserved", "the channel has a reserved prefix")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,7 +10,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from metered_sync.engine.logs import scrubbed_logger
-from metered_sync.wire.bodies import error_body
+from metered_sync.wire.fields import error_body
+from metered_sync.wire.json_codec import decode
 from metered_sync.wire.limits import MAX_REST_BODY
 
 __all__ = ["Handler", "Refusal", "answer", "read_json", "server_logger"]
@@ -59,13 +59,9 @@ async def read_json(request: web.Request, most: int = MAX_REST_BODY) -> Any:
     if not raw:
         return None
     try:
-        return json.loads(raw, parse_constant=_refuse_constant)
+        return decode(raw)
     except (ValueError, RecursionError):
         raise Refusal(400, "invalid_request", "the body is not JSON") from None
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 class _Answered(logging.Filter):

@@ -22,9 +22,8 @@ from typing import Any
 from aiohttp import web
 
 from metered_sync.local.rest import Handler, Refusal, answer, read_json
-from metered_sync.wire.bodies import BodyError
 from metered_sync.wire.events import IceServer
-from metered_sync.wire.frames import parse_ice_servers
+from metered_sync.wire.fields import FieldError
 from metered_sync.wire.turn import (
     CREATE_CREDENTIAL,
     CREDENTIALS,
@@ -33,6 +32,7 @@ from metered_sync.wire.turn import (
     TurnCredential,
     TurnCredentialPage,
     ice_server_list,
+    parse_ice_servers,
 )
 
 __all__ = ["DEFAULT_ICE_SERVERS", "TurnService", "check_ice_servers"]
@@ -64,13 +64,13 @@ def check_ice_servers(servers: Iterable[str | dict[str, Any]]) -> tuple[IceServe
     Raises :class:`ValueError` where the service's clients would drop the list.
     """
     entries = [{"urls": server} if isinstance(server, str) else server for server in servers]
-    parsed = parse_ice_servers({"iceServers": entries})
-    if parsed is None:
+    try:
+        return parse_ice_servers(entries)
+    except FieldError as error:
         raise ValueError(
             "ice_servers must be at most 16 addresses (stun:, stuns:, turn:, turns:), or dicts "
-            'like {"urls": …, "username": …, "credential": …}'
-        )
-    return parsed
+            f'like {{"urls": …, "username": …, "credential": …}}: {error}'
+        ) from None
 
 
 class TurnService:
@@ -149,7 +149,7 @@ class TurnService:
         self._authorize(request)
         wish = CredentialRequest.parse(await read_json(request))
         if wish.expires_in is not None and wish.expires_in > _UNLIMITED_LIFETIME:
-            raise BodyError(
+            raise FieldError(
                 f'"expiryInSeconds" is not a positive integer up to {_UNLIMITED_LIFETIME}'
             )
         made = self._make(wish.expires_in, wish.label)
@@ -162,7 +162,7 @@ class TurnService:
         query = request.query
         page = query.get("page", "1")
         if not re.fullmatch("[1-9][0-9]{0,8}", page):
-            raise BodyError("page is not a positive integer")
+            raise FieldError("page is not a positive integer")
         number = int(page)
         now = time.time()
         found = [
@@ -206,7 +206,7 @@ def _guarded(call: Handler) -> Handler:
             return await call(request)
         except Refusal as refusal:
             return refusal.response()
-        except BodyError as error:
+        except FieldError as error:
             return answer({"message": str(error)}, 400)
 
     return run

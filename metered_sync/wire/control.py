@@ -1,7 +1,7 @@
 """Parse and build the bodies of the control plane's five calls.
 
 The client and the local cloud share them. Each value has two directions:
-``Value.parse(body)`` takes decoded JSON and raises :class:`~metered_sync.wire.bodies.BodyError`,
+``Value.parse(body)`` takes decoded JSON and raises :class:`~metered_sync.wire.fields.FieldError`,
 ``value.body()`` gives what goes into JSON. Source: docs/protocol/signalling.md#control-plane.
 
 =========================================  =======================  =======================
@@ -22,18 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from metered_sync.wire.bodies import (
-    BodyError,
-    JsonObject,
-    flag,
-    json_object,
-    number,
-    optional_object,
-    optional_text,
-    optional_whole,
-    text,
-    whole,
-)
+from metered_sync.wire.fields import FieldError, Fields, JsonObject
 from metered_sync.wire.limits import DEFAULT_TOKEN_TTL, MAX_PEER_METADATA, MAX_TOKEN_TTL
 from metered_sync.wire.names import peer_id_problem
 from metered_sync.wire.tokens import Claims, check_claims, object_problem
@@ -120,20 +109,20 @@ class TokenRequest:
     @classmethod
     def parse(cls, body: object) -> TokenRequest:
         """Return the request that a decoded body makes, its caps checked."""
-        fields = json_object(body)
-        expires_in = optional_whole(fields, "expiresInSec")
+        fields = Fields(body)
+        expires_in = fields.optional_whole("expiresInSec")
         request = cls(
-            text(fields, "peerId"),
-            _texts(fields, "channels"),
-            _texts(fields, "permissions"),
+            fields.text("peerId"),
+            fields.optional_texts("channels"),
+            fields.optional_texts("permissions"),
             DEFAULT_TOKEN_TTL if expires_in is None else expires_in,
-            optional_object(fields, "metadata"),
-            optional_object(fields, "peerMetadata"),
+            fields.optional_object("metadata"),
+            fields.optional_object("peerMetadata"),
         )
         try:
             request.claims(0)
         except ValueError as error:
-            raise BodyError(str(error)) from None
+            raise FieldError(str(error)) from None
         return request
 
     def body(self) -> JsonObject:
@@ -148,15 +137,6 @@ class TokenRequest:
         )
 
 
-def _texts(fields: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
-    values = fields.get(name)
-    if values is None:
-        return None
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise BodyError(f'"{name}" is not a list of strings')
-    return tuple(values)
-
-
 @dataclass(frozen=True)
 class Token:
     """A token that the service has signed. Its text is left out of ``repr``."""
@@ -169,8 +149,8 @@ class Token:
     @classmethod
     def parse(cls, body: object) -> Token:
         """Return the value of a decoded answer."""
-        fields = json_object(body)
-        return cls(text(fields, "token"), number(fields, "expiresAt"))
+        fields = Fields(body)
+        return cls(fields.text("token"), fields.number("expiresAt"))
 
     def body(self) -> JsonObject:
         """Return the object for JSON."""
@@ -198,16 +178,16 @@ class MessageRequest:
     @classmethod
     def parse(cls, body: object) -> MessageRequest:
         """Return the request that a decoded body makes, its caps checked."""
-        fields = json_object(body)
+        fields = Fields(body)
         if "data" not in fields:
-            raise BodyError('"data" is missing')
-        sender = optional_text(fields, "from")
-        metadata = optional_object(fields, "peerMetadata")
-        request = cls(fields["data"], "system" if sender is None else sender, metadata)
+            raise fields.error("data", "is missing")
+        sender = fields.optional_text("from")
+        metadata = fields.optional_object("peerMetadata")
+        request = cls(fields.get("data"), "system" if sender is None else sender, metadata)
         try:
             return request.check()
         except ValueError as error:
-            raise BodyError(str(error)) from None
+            raise FieldError(str(error)) from None
 
     def body(self) -> JsonObject:
         """Return the object for JSON."""
@@ -216,16 +196,12 @@ class MessageRequest:
 
 def parse_peers(body: object) -> dict[str, JsonObject | None]:
     """Return peer ids and metadata of the decoded list of a channel's peers."""
-    entries = json_object(body).get("peers")
-    if not isinstance(entries, list):
-        raise BodyError('"peers" is not a list')
-    peers: dict[str, JsonObject | None] = {}
-    for entry in entries:
-        fields = json_object(entry, 'an entry of "peers"')
-        metadata = fields.get("metadata")
-        # As in presence, metadata that is not an object counts as absent.
-        peers[text(fields, "peerId")] = metadata if isinstance(metadata, dict) else None
-    return peers
+    return dict(Fields(body).each("peers", _peer))
+
+
+def _peer(entry: Fields) -> tuple[str, JsonObject | None]:
+    # As in presence, metadata that is not an object counts as absent.
+    return entry.text("peerId"), entry.object_or_none("metadata")
 
 
 def peers_body(channel: str, peers: Mapping[str, JsonObject | None]) -> JsonObject:
@@ -236,7 +212,7 @@ def peers_body(channel: str, peers: Mapping[str, JsonObject | None]) -> JsonObje
 
 def parse_disconnected(body: object) -> int:
     """Return how many sockets a decoded answer says were closed."""
-    return whole(json_object(body), "closed")
+    return Fields(body).whole("closed")
 
 
 def disconnected_body(peer_id: str, closed: int) -> JsonObject:
@@ -257,15 +233,14 @@ class Plan:
     """Whether they are switched on."""
 
     @classmethod
-    def parse(cls, body: object) -> Plan:
-        """Check the decoded ``plan`` of a usage report."""
-        fields = json_object(body, '"plan"')
+    def read(cls, fields: Fields) -> Plan:
+        """Return the plan that the fields of a usage report's ``plan`` describe."""
         return cls(
-            optional_text(fields, "name"),
-            whole(fields, "maxConcurrentConnections"),
-            whole(fields, "maxMessagesPerPeriod"),
-            flag(fields, "overagesAllowed"),
-            flag(fields, "overagesEnabled"),
+            fields.optional_text("name"),
+            fields.whole("maxConcurrentConnections"),
+            fields.whole("maxMessagesPerPeriod"),
+            fields.flag("overagesAllowed"),
+            fields.flag("overagesEnabled"),
         )
 
     def body(self) -> JsonObject:
@@ -301,17 +276,17 @@ class Usage:
     @classmethod
     def parse(cls, body: object) -> Usage:
         """Return the value of a decoded answer."""
-        fields = json_object(body)
+        fields = Fields(body)
         return cls(
-            text(fields, "appId"),
-            optional_whole(fields, "periodStartUnix"),
-            optional_whole(fields, "periodEndUnix"),
-            whole(fields, "concurrentNow"),
-            whole(fields, "peakConcurrent"),
-            whole(fields, "messagesUsed"),
-            whole(fields, "overageMessages"),
-            whole(fields, "overageConnections"),
-            Plan.parse(fields.get("plan")),
+            fields.text("appId"),
+            fields.optional_whole("periodStartUnix"),
+            fields.optional_whole("periodEndUnix"),
+            fields.whole("concurrentNow"),
+            fields.whole("peakConcurrent"),
+            fields.whole("messagesUsed"),
+            fields.whole("overageMessages"),
+            fields.whole("overageConnections"),
+            Plan.read(fields.object("plan")),
         )
 
     def body(self) -> JsonObject:

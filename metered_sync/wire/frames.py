@@ -8,34 +8,20 @@ docs/protocol/signalling.md#frames-from-a-client.
 What cannot be parsed raises :class:`FrameError` and nothing else. It carries
 the code that the server answers with, and the request's id where there is one.
 
-Messages and presence are parsed into the events that users get. ``orjson`` is used
-where it is installed, and changes nothing but the speed: what the two libraries
-see differently is left to the standard one.
+Messages and presence are parsed into the events that users get.
 """
 
 from __future__ import annotations
 
-import enum
-import json
-import sys
-import uuid
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from metered_sync.wire.events import Direct, IceServer, Message, Presence, PresencePeer
+from metered_sync.wire.events import Direct, Message, Presence, PresencePeer
+from metered_sync.wire.fields import FieldError, Fields, is_number
+from metered_sync.wire.json_codec import decode, encode
 from metered_sync.wire.limits import MAX_REQUEST_ID
 from metered_sync.wire.names import name_problem
-
-try:
-    import orjson as _orjson
-
-    orjson: Any = _orjson
-except ImportError:
-    orjson = None
-
-if TYPE_CHECKING:
-    from typing_extensions import TypeIs
 
 __all__ = [
     "MISSING",
@@ -61,10 +47,7 @@ __all__ = [
     "build_subscribe",
     "build_unsubscribe",
     "build_welcome",
-    "encode",
-    "is_number",
     "parse_client_frame",
-    "parse_ice_servers",
     "parse_server_frame",
 ]
 
@@ -83,98 +66,11 @@ class FrameError(ValueError):
 MISSING: Final = object()
 """The value of a key that a frame does not have; ``null`` would be one."""
 
-# --- JSON -----------------------------------------------------------------------------
-
-
-def _also(value: Any) -> Any:
-    """What ``orjson`` writes by itself, lest it make a difference."""
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, uuid.UUID):
-        return str(value)
-    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
-
-
-_encoder = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_also
-)
-_AS_JSON_DOES = (
-    0
-    if orjson is None
-    else orjson.OPT_PASSTHROUGH_DATACLASS
-    | orjson.OPT_PASSTHROUGH_DATETIME
-    | orjson.OPT_PASSTHROUGH_SUBCLASS
-)
-_DIGITS = bytes(0x30 if chr(byte).isdecimal() and byte < 0x80 else 0x20 for byte in range(256))
-_LONG_NUMBER = b"0" * 19
-"""A whole number that may not fit into 64 bits: ``orjson`` would make it a float."""
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
-
-
-def _plain_encode(value: Any) -> str:
-    try:
-        text = _encoder.encode(value)
-        text.isascii() or text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError("the data contains a lone surrogate, which UTF-8 cannot carry") from error
-    except RecursionError:
-        raise ValueError("the data is nested too deeply to be sent as JSON") from None
-    except TypeError as error:
-        raise TypeError(f"the data cannot be sent as JSON: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"the data cannot be sent as JSON: {error}") from error
-    return text
-
-
-def _plain_decode(text: str | bytes) -> Any:
-    if not isinstance(text, str):
-        text = text.decode()
-    try:
-        value, end = _decoder.raw_decode(text)
-    except ValueError:
-        end = -1
-    # (The public way looks for white space on both sides, which takes as long again.)
-    return value if end == len(text) else _decoder.decode(text)
-
-
-def encode(value: Any) -> str:
-    """Return ``value`` as JSON text that can be sent as UTF-8.
-
-    Raises ``TypeError`` for what JSON has no form for, and ``ValueError`` for NaN
-    and infinities, circular or too deeply nested data and lone surrogates.
-    """
-    if orjson is not None:
-        try:
-            text: bytes = orjson.dumps(value, option=_AS_JSON_DOES)
-        except TypeError:  # keys that are no strings, subclasses, large numbers: or no JSON
-            pass
-        else:
-            if b"null" not in text:  # that may be a NaN
-                return text.decode()
-    return _plain_encode(value)
-
-
-def _decode(text: str | bytes) -> Any:
-    if orjson is not None:
-        raw = text.encode() if isinstance(text, str) else text
-        if _LONG_NUMBER not in raw.translate(_DIGITS):
-            try:
-                return orjson.loads(raw)
-            except ValueError:  # a lone surrogate, escaped: or no JSON
-                pass
-    return _plain_decode(text)
-
 
 def _object(text: str | bytes) -> tuple[str, dict[str, Any]]:
     """Return the type and the fields of a frame."""
     try:
-        value = _decode(text)
+        value = decode(text)
     except (ValueError, RecursionError):
         raise FrameError("not JSON") from None
     kind = value.get("type") if isinstance(value, dict) else None
@@ -230,45 +126,8 @@ class Pong:
 ServerFrame = Welcome | Ack | ErrorFrame | Message | Direct | Presence | GoingAwayFrame | Pong
 
 
-def is_number(value: Any) -> TypeIs[int | float]:
-    """Whether a value that JSON gave is a number, and one that a float can hold."""
-    # The decoder refuses NaN and Infinity by name, but 1e999 is read as infinity, and a
-    # whole number of 400 digits as one that no float can hold.
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and abs(value) <= sys.float_info.max
-    )
-
-
-def _text(fields: dict[str, Any], name: str, kind: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str):
-        raise FrameError(f'{kind}: "{name}" is not a string')
-    return value
-
-
-def _optional_text(fields: dict[str, Any], name: str) -> str | None:
-    value = fields.get(name)
-    return value if isinstance(value, str) else None
-
-
-def _metadata(fields: dict[str, Any], name: str) -> dict[str, Any] | None:
-    # Metadata that is not an object counts as absent (both published clients).
-    value = fields.get(name)
-    return value if isinstance(value, dict) else None
-
-
-def _peers(fields: dict[str, Any], name: str) -> tuple[PresencePeer, ...]:
-    entries = fields.get(name)
-    if not isinstance(entries, list):
-        raise FrameError(f'presence: "{name}" is not a list')
-    peers = []
-    for entry in entries:
-        if not isinstance(entry, dict) or not isinstance(entry.get("peerId"), str):
-            raise FrameError(f'presence: an entry of "{name}" has no "peerId"')
-        peers.append(PresencePeer(entry["peerId"], _metadata(entry, "metadata")))
-    return tuple(peers)
+def _peer(entry: Fields) -> PresencePeer:
+    return PresencePeer(entry.text("peerId"), entry.object_or_none("metadata"))
 
 
 _new = object.__new__
@@ -302,75 +161,49 @@ def parse_server_frame(text: str | bytes) -> ServerFrame | None:
         values["channel"] = channel
         values["sender_peer_id"] = sender
         values["data"] = fields["data"]
-        values["sender_metadata"] = _metadata(fields, "fromMetadata")
+        metadata = fields.get("fromMetadata")
+        values["sender_metadata"] = metadata if isinstance(metadata, dict) else None
         return message
+    try:
+        return _read(kind, Fields(fields))
+    except FieldError as error:
+        raise FrameError(f"{kind}: {error}") from None
+
+
+def _read(kind: str, fields: Fields) -> ServerFrame | None:
     if kind == "direct":
         if "data" not in fields:
-            raise FrameError('direct: "data" is missing')
-        sender = _text(fields, "from", kind)
-        return Direct(sender, fields["data"], _metadata(fields, "fromMetadata"))
+            raise fields.error("data", "is missing")
+        sender = fields.text("from")
+        # Metadata that is not an object counts as absent (both published clients).
+        return Direct(sender, fields.get("data"), fields.object_or_none("fromMetadata"))
     if kind == "ack":
-        return Ack(_text(fields, "requestId", kind))
+        return Ack(fields.text("requestId"))
     if kind == "presence":
-        channel = _text(fields, "channel", kind)
-        return Presence(channel, _peers(fields, "joined"), _peers(fields, "left"))
+        return Presence(
+            fields.text("channel"), fields.each("joined", _peer), fields.each("left", _peer)
+        )
     if kind == "error":
-        code = _text(fields, "code", kind)
-        if not code:
-            raise FrameError('error: "code" is empty')
         return ErrorFrame(
-            code, _optional_text(fields, "message"), _optional_text(fields, "requestId")
+            fields.filled("code"), fields.text_or_none("message"), fields.text_or_none("requestId")
         )
     if kind == "pong":
-        return Pong(_optional_text(fields, "requestId"))
+        return Pong(fields.text_or_none("requestId"))
     if kind == "going_away":
         delay = fields.get("retryAfterMs")
         return GoingAwayFrame(int(delay) if is_number(delay) and delay >= 0 else None)
     if kind == "welcome":
-        return _welcome(fields)
+        size = fields.number("maxMessageSize")
+        if size <= 0:
+            raise fields.error("maxMessageSize", "must be a positive number")
+        return Welcome(
+            fields.text("peerId"),
+            fields.optional_number("expiresAt"),
+            fields.number("serverTime"),
+            int(size),
+            fields.object_or_none("metadata"),
+        )
     return None
-
-
-def _welcome(fields: dict[str, Any]) -> Welcome:
-    peer_id = _text(fields, "peerId", "welcome")
-    expires_at, server_time = fields.get("expiresAt"), fields.get("serverTime")
-    size = fields.get("maxMessageSize")
-    if expires_at is not None and not is_number(expires_at):
-        raise FrameError('welcome: "expiresAt" is neither a number nor null')
-    if not is_number(server_time):
-        raise FrameError('welcome: "serverTime" is not a number')
-    if not is_number(size) or size <= 0:
-        raise FrameError('welcome: "maxMessageSize" is not a positive number')
-    return Welcome(peer_id, expires_at, server_time, int(size), _metadata(fields, "metadata"))
-
-
-def parse_ice_servers(metadata: dict[str, Any] | None) -> tuple[IceServer, ...] | None:
-    """Return ``iceServers`` of a welcome's metadata; ``None`` where there is no valid list.
-
-    One bad entry drops the whole list (both published clients): at most 16 entries,
-    addresses of 1 to 512 characters, credentials of at most 1,024.
-    """
-    entries = (metadata or {}).get("iceServers")
-    if not isinstance(entries, list) or len(entries) > 16:
-        return None
-    servers = []
-    for entry in entries:
-        if not isinstance(entry, dict):
-            return None
-        urls = entry.get("urls")
-        urls = [urls] if isinstance(urls, str) else urls
-        username, credential = entry.get("username"), entry.get("credential")
-        if not isinstance(urls, list) or not urls:
-            return None
-        for url in urls:
-            schemes = ("stun:", "stuns:", "turn:", "turns:")
-            if not isinstance(url, str) or len(url) > 512 or not url.startswith(schemes):
-                return None
-        for secret in (username, credential):
-            if secret is not None and not (isinstance(secret, str) and len(secret) <= 1024):
-                return None
-        servers.append(IceServer(tuple(urls), username, credential))
-    return tuple(servers)
 
 
 def build_welcome(frame: Welcome) -> str:

@@ -16,7 +16,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+from metered_sync.wire.fields import Fields
 
 __all__ = [
     "DIRECTIONS",
@@ -178,6 +180,14 @@ class SessionDescription:
     type: Literal["offer", "answer"]
     sdp: str = field(repr=False)
     """The text; left out of ``repr`` because it holds the ICE password."""
+
+    @classmethod
+    def read(cls, fields: Fields) -> SessionDescription:
+        """Return the description that the fields ``type`` and ``sdp`` hold."""
+        kind: Any = fields.get("type")
+        if kind not in ("offer", "answer"):
+            raise fields.error("type", 'must be "offer" or "answer"')
+        return cls(kind, fields.text("sdp"))
 
     def body(self) -> dict[str, str]:
         """Return the object for JSON."""

@@ -2,8 +2,8 @@
 
 The client and the local SFU share them; source: docs/protocol/sfu.md#the-http-api. Each
 body is a frozen value with two directions: ``Value.parse(body)`` takes decoded
-JSON and raises :class:`SfuBodyError` when a field is missing or of the wrong
-type, ``value.body()`` gives what goes into ``json.dumps``. Unknown extra
+JSON and raises :class:`~metered_sync.wire.fields.FieldError` where a field is wrong or missing,
+``value.body()`` gives what goes into ``json.dumps``. Unknown extra
 fields are ignored.
 
 ======================  =========================  ======================
@@ -21,12 +21,11 @@ call                    request                    answer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
-from metered_sync.wire.bodies import error_body, parse_error
+from metered_sync.wire.fields import Fields, JsonObject, each, error_body, parse_error
 from metered_sync.wire.sdp import SessionDescription
 
 __all__ = [
@@ -47,7 +46,6 @@ __all__ = [
     "SUBSCRIBE",
     "SessionDescription",
     "SessionInfo",
-    "SfuBodyError",
     "SubscribeRequest",
     "Subscribed",
     "TRACKS",
@@ -60,22 +58,6 @@ __all__ = [
     "sessions_body",
     "tracks_body",
 ]
-
-JsonObject = dict[str, Any]
-T = TypeVar("T")
-
-
-class SfuBodyError(ValueError):
-    """A JSON body of the SFU's API is malformed; the message names the field.
-
-    Attributes:
-        field: Where the fault is, e.g. ``"tracks[1].mid"``; ``"body"`` for the whole.
-    """
-
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field}: {problem}")
-        self.field = field
-
 
 # --- the calls -------------------------------------------------------------------------
 
@@ -127,15 +109,14 @@ class TrackInfo:
     """The media section of the publisher's SDP that carries it; `None` if not told."""
 
     @classmethod
-    def parse(cls, body: object, where: str = "track") -> TrackInfo:
-        """Check one decoded element of the answer to ``GET …/tracks``."""
-        obj = _object(body, where)
+    def read(cls, fields: Fields) -> TrackInfo:
+        """Return the track that an element of the answer to ``GET …/tracks`` describes."""
         return cls(
-            session_id=_string(obj, "sessionId", where),
-            track_id=_string(obj, "trackId", where),
-            name=_optional_string(obj, "customTrackName", where),
-            kind=_string(obj, "trackKind", where),
-            mid=_optional_string(obj, "mid", where),
+            session_id=fields.filled("sessionId"),
+            track_id=fields.filled("trackId"),
+            name=fields.optional_text("customTrackName"),
+            kind=fields.filled("trackKind"),
+            mid=fields.optional_text("mid"),
         )
 
     def body(self, app_id: str) -> JsonObject:
@@ -162,13 +143,12 @@ class SessionInfo:
     """The text given when the session was made; `None` without one."""
 
     @classmethod
-    def parse(cls, body: object, where: str = "session") -> SessionInfo:
-        """Check one decoded element of the answer to ``GET /sessions``."""
-        obj = _object(body, where)
+    def read(cls, fields: Fields) -> SessionInfo:
+        """Return the session that an element of the answer to ``GET /sessions`` describes."""
         return cls(
-            session_id=_string(obj, "sessionId", where),
-            state=_string(obj, "connectionState", where),
-            metadata=_optional_string(obj, "metadata", where),
+            session_id=fields.filled("sessionId"),
+            state=fields.filled("connectionState"),
+            metadata=fields.optional_text("metadata"),
         )
 
     def body(self, app_id: str) -> JsonObject:
@@ -217,8 +197,8 @@ class NewRequest:
 
     @classmethod
     def parse(cls, body: object) -> NewRequest:
-        obj = _object(body, "body")
-        return cls(_description(obj, "offer"), _optional_string(obj, "metadata"))
+        fields = Fields(body)
+        return cls(_description(fields, "offer"), fields.optional_text("metadata"))
 
     def body(self) -> JsonObject:
         result: JsonObject = {"sessionDescription": self.description.body()}
@@ -236,16 +216,15 @@ class PublishRequest:
 
     @classmethod
     def parse(cls, body: object) -> PublishRequest:
-        def track(item: object, where: str) -> PublishTrack:
-            obj = _object(item, where)
+        def track(fields: Fields) -> PublishTrack:
             return PublishTrack(
-                track_id=_string(obj, "trackId", where),
-                mid=_string(obj, "mid", where),
-                name=_optional_string(obj, "customTrackName", where),
+                track_id=fields.filled("trackId"),
+                mid=fields.filled("mid"),
+                name=fields.optional_text("customTrackName"),
             )
 
-        obj = _object(body, "body")
-        return cls(_items(obj, "tracks", track), _description(obj, "offer"))
+        fields = Fields(body)
+        return cls(fields.each("tracks", track), _description(fields, "offer"))
 
     def body(self) -> JsonObject:
         tracks: list[JsonObject] = []
@@ -264,14 +243,13 @@ class SubscribeRequest:
 
     @classmethod
     def parse(cls, body: object) -> SubscribeRequest:
-        def track(item: object, where: str) -> RemoteTrackRef:
-            obj = _object(item, where)
+        def track(fields: Fields) -> RemoteTrackRef:
             return RemoteTrackRef(
-                session_id=_string(obj, "remoteSessionId", where),
-                track_id=_string(obj, "remoteTrackId", where),
+                session_id=fields.filled("remoteSessionId"),
+                track_id=fields.filled("remoteTrackId"),
             )
 
-        return cls(_items(_object(body, "body"), "tracks", track))
+        return cls(Fields(body).each("tracks", track))
 
     def body(self) -> JsonObject:
         return {
@@ -290,7 +268,7 @@ class RenegotiateRequest:
 
     @classmethod
     def parse(cls, body: object) -> RenegotiateRequest:
-        return cls(_description(_object(body, "body")))
+        return cls(_description(Fields(body)))
 
     def body(self) -> JsonObject:
         return {"sessionDescription": self.description.body()}
@@ -305,11 +283,11 @@ class CloseRequest:
 
     @classmethod
     def parse(cls, body: object) -> CloseRequest:
-        def track(item: object, where: str) -> str:
-            return _string(_object(item, where), "trackId", where)
+        def track(fields: Fields) -> str:
+            return fields.filled("trackId")
 
-        obj = _object(body, "body")
-        return cls(_items(obj, "tracks", track), _description(obj, "offer"))
+        fields = Fields(body)
+        return cls(fields.each("tracks", track), _description(fields, "offer"))
 
     def body(self) -> JsonObject:
         return {
@@ -331,8 +309,8 @@ class Negotiated:
 
     @classmethod
     def parse(cls, body: object) -> Negotiated:
-        obj = _object(body, "body")
-        return cls(_string(obj, "sessionId"), _description(obj, "answer"))
+        fields = Fields(body)
+        return cls(fields.filled("sessionId"), _description(fields, "answer"))
 
     def body(self) -> JsonObject:
         return {"sessionId": self.session_id, "sessionDescription": self.description.body()}
@@ -350,11 +328,12 @@ class Subscribed:
 
     @classmethod
     def parse(cls, body: object) -> Subscribed:
-        obj = _object(body, "body")
-        required = obj.get("immediateRenegotiationRequired")
-        if not isinstance(required, bool):
-            raise SfuBodyError("immediateRenegotiationRequired", "must be a boolean")
-        return cls(_string(obj, "sessionId"), _description(obj, "offer"), required)
+        fields = Fields(body)
+        return cls(
+            fields.filled("sessionId"),
+            _description(fields, "offer"),
+            fields.flag("immediateRenegotiationRequired"),
+        )
 
     def body(self) -> JsonObject:
         return {
@@ -375,11 +354,10 @@ class Closed:
 
     @classmethod
     def parse(cls, body: object) -> Closed:
-        obj = _object(body, "body")
-        success = obj.get("success")
-        if not isinstance(success, bool):
-            raise SfuBodyError("success", "must be a boolean")
-        return cls(_string(obj, "sessionId"), success, _description(obj, "answer"))
+        fields = Fields(body)
+        return cls(
+            fields.filled("sessionId"), fields.flag("success"), _description(fields, "answer")
+        )
 
     def body(self) -> JsonObject:
         return {
@@ -389,18 +367,15 @@ class Closed:
         }
 
 
-def parse_description(body: object, where: str = "sessionDescription") -> SessionDescription:
-    """Check a decoded ``{"type", "sdp"}`` object found at *where*."""
-    obj = _object(body, where)
-    kind: Any = _string(obj, "type", where)
-    if kind not in ("offer", "answer"):
-        raise SfuBodyError(f"{where}.type", 'must be "offer" or "answer"')
-    return SessionDescription(kind, _string(obj, "sdp", where))
+def parse_description(fields: Fields) -> SessionDescription:
+    """Return the description that the fields ``type`` and ``sdp`` hold; both must be filled."""
+    fields.filled("sdp")
+    return SessionDescription.read(fields)
 
 
 def parse_tracks(body: object) -> tuple[TrackInfo, ...]:
     """Check the decoded answer to ``GET …/tracks``."""
-    return _list(body, "tracks", TrackInfo.parse)
+    return each(body, TrackInfo.read)
 
 
 def tracks_body(tracks: Iterable[TrackInfo], app_id: str) -> list[JsonObject]:
@@ -410,7 +385,7 @@ def tracks_body(tracks: Iterable[TrackInfo], app_id: str) -> list[JsonObject]:
 
 def parse_sessions(body: object) -> tuple[SessionInfo, ...]:
     """Check the decoded answer to ``GET /sessions``."""
-    return _list(body, "sessions", SessionInfo.parse)
+    return each(body, SessionInfo.read)
 
 
 def sessions_body(sessions: Iterable[SessionInfo], app_id: str) -> list[JsonObject]:
@@ -418,47 +393,8 @@ def sessions_body(sessions: Iterable[SessionInfo], app_id: str) -> list[JsonObje
     return [session.body(app_id) for session in sessions]
 
 
-# --- field checks ----------------------------------------------------------------------
-
-
-def _object(value: object, where: str) -> Mapping[str, object]:
-    if not isinstance(value, Mapping):
-        raise SfuBodyError(where, "must be an object")
-    return cast("Mapping[str, object]", value)
-
-
-def _string(obj: Mapping[str, object], name: str, where: str = "") -> str:
-    value = obj.get(name)
-    if not isinstance(value, str) or not value:
-        raise SfuBodyError(_join(where, name), "must be a non-empty string")
-    return value
-
-
-def _optional_string(obj: Mapping[str, object], name: str, where: str = "") -> str | None:
-    value = obj.get(name)
-    if value is not None and not isinstance(value, str):
-        raise SfuBodyError(_join(where, name), "must be a string")
-    return value
-
-
-def _description(obj: Mapping[str, object], expected: str | None = None) -> SessionDescription:
-    description = parse_description(obj.get("sessionDescription"))
+def _description(fields: Fields, expected: str | None = None) -> SessionDescription:
+    description = parse_description(fields.object("sessionDescription"))
     if expected is not None and description.type != expected:
-        raise SfuBodyError("sessionDescription.type", f'must be "{expected}" here')
+        raise fields.error("sessionDescription.type", f'must be "{expected}" here')
     return description
-
-
-def _items(
-    obj: Mapping[str, object], name: str, parse: Callable[[object, str], T]
-) -> tuple[T, ...]:
-    return _list(obj.get(name), name, parse)
-
-
-def _list(value: object, where: str, parse: Callable[[object, str], T]) -> tuple[T, ...]:
-    if not isinstance(value, list):
-        raise SfuBodyError(where, "must be a list")
-    return tuple(parse(item, f"{where}[{index}]") for index, item in enumerate(value))
-
-
-def _join(where: str, name: str) -> str:
-    return f"{where}.{name}" if where else name

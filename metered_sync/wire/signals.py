@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from metered_sync.wire.fields import FieldError, Fields
 from metered_sync.wire.sdp import SessionDescription
 
 __all__ = [
@@ -78,53 +79,40 @@ def parse_signal(data: object) -> Signal | None:
     """Return the signal in a direct message's data; ``None`` for data of the user's own."""
     if not isinstance(data, Mapping):
         return None
-    if data.get("type") == _DESCRIPTION:
-        return _description(data.get("description"))
-    if data.get("type") == _CANDIDATE and "candidate" in data:
-        return _candidate(data["candidate"])
-    return _metadata(data.get(_METADATA))
-
-
-def _description(fields: object) -> SessionDescription | None:
-    if isinstance(fields, Mapping):
-        type_, sdp = fields.get("type"), fields.get("sdp")
-        if type_ in ("offer", "answer") and isinstance(sdp, str):
-            return SessionDescription(type_, sdp)
-    return None
-
-
-def _candidate(fields: object) -> Candidate | EndOfCandidates | None:
-    if fields is None:
-        return EndOfCandidates()
-    if not isinstance(fields, Mapping):
+    fields = Fields(data)
+    try:
+        if fields.get("type") == _DESCRIPTION:
+            return SessionDescription.read(fields.object("description"))
+        if fields.get("type") == _CANDIDATE and "candidate" in fields:
+            return _candidate(fields)
+        return _metadata(fields.object(_METADATA))
+    except FieldError:
         return None
-    text, index = fields.get("candidate"), fields.get("sdpMLineIndex")
-    fragment = _name(fields.get("usernameFragment"))
-    if text == "":  # some browsers' end of candidates
+
+
+def _candidate(signal: Fields) -> Candidate | EndOfCandidates:
+    if signal.get("candidate") is None:
+        return EndOfCandidates()
+    fields = signal.object("candidate")
+    index = fields.get("sdpMLineIndex")
+    fragment = fields.text_or_none("usernameFragment", most=MAX_NAME)
+    if fields.get("candidate") == "":  # some browsers' end of candidates
         return EndOfCandidates(fragment)
     return Candidate(
-        text if isinstance(text, str) else "",
-        _name(fields.get("sdpMid")),
+        fields.text_or_none("candidate") or "",
+        fields.text_or_none("sdpMid", most=MAX_NAME),
         index if isinstance(index, int) and not isinstance(index, bool) else None,
         fragment,
     )
 
 
-def _metadata(fields: object) -> TrackMetadata | None:
-    if not isinstance(fields, Mapping):
-        return None
-    track_id, metadata = _name(fields.get("trackId")), fields.get("metadata")
-    if not track_id or not (metadata is None or isinstance(metadata, dict)):
-        return None
-    names = [fields.get("streamId"), fields.get("kind")]
-    stream_id, kind = (_name(name) or None for name in names)
-    if [stream_id, kind] != names:
-        return None
-    return TrackMetadata(track_id, metadata, stream_id, kind)
-
-
-def _name(value: object) -> str | None:
-    return value if isinstance(value, str) and len(value) <= MAX_NAME else None
+def _metadata(fields: Fields) -> TrackMetadata:
+    return TrackMetadata(
+        fields.filled("trackId", most=MAX_NAME),
+        fields.optional_object("metadata"),
+        fields.optional_filled("streamId", most=MAX_NAME),
+        fields.optional_filled("kind", most=MAX_NAME),
+    )
 
 
 def build_signal(signal: Signal) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from typing import Any
 
 import jwt
 
-from metered_sync.wire.frames import encode, is_number
+from metered_sync.wire.fields import is_number
+from metered_sync.wire.json_codec import encode
 from metered_sync.wire.limits import (
     ACTIONS,
     MAX_CHANNELS,

@@ -6,7 +6,7 @@ its keys go into the query. Source: docs/protocol/signalling.md#turn-server-rest
 =======================================  ===========================  ==============================
 call                                     request                      answer
 =======================================  ===========================  ==============================
-``GET`` :data:`ICE_SERVERS`              ``apiKey``, ``region``       :func:`parse_ice_server_list`
+``GET`` :data:`ICE_SERVERS`              ``apiKey``, ``region``       :func:`parse_ice_servers`
 ``POST`` :data:`CREATE_CREDENTIAL`       :class:`CredentialRequest`   :class:`TurnCredential`
 ``GET`` :data:`CREDENTIALS`              ``page``, ``label``          :class:`TurnCredentialPage`
 =======================================  ===========================  ==============================
@@ -17,17 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from metered_sync.wire.bodies import (
-    BodyError,
-    JsonObject,
-    json_object,
-    optional_text,
-    optional_whole,
-    text,
-    whole,
-)
 from metered_sync.wire.events import IceServer
-from metered_sync.wire.frames import parse_ice_servers
+from metered_sync.wire.fields import FieldError, Fields, JsonObject, each
 
 __all__ = [
     "CREATE_CREDENTIAL",
@@ -37,20 +28,56 @@ __all__ = [
     "TurnCredential",
     "TurnCredentialPage",
     "ice_server_list",
-    "parse_ice_server_list",
+    "parse_ice_servers",
+    "welcome_ice_servers",
 ]
 
 ICE_SERVERS = "/api/v1/turn/credentials"
+"""The path of the list of ICE servers."""
 CREATE_CREDENTIAL = "/api/v1/turn/credential"
+"""The path of the call that makes a credential."""
 CREDENTIALS = "/api/v2/turn/credentials"
+"""The path of the list of credentials."""
+MAX_ICE_SERVERS = 16
+"""Entries of a list of ICE servers; a longer one is dropped."""
+MAX_ICE_URL = 512
+"""Characters of an ICE server's address."""
+MAX_ICE_CREDENTIAL = 1024
+"""Characters of an ICE server's user name, or of its credential."""
 
 
-def parse_ice_server_list(body: object) -> tuple[IceServer, ...]:
-    """Return the ICE servers of a decoded list."""
-    servers = parse_ice_servers({"iceServers": body})
-    if servers is None:
-        raise BodyError("the body is not a list of ICE servers")
-    return servers
+def parse_ice_servers(body: object) -> tuple[IceServer, ...]:
+    """Return the ICE servers of a decoded list; one bad entry spoils it all.
+
+    At most 16 entries, addresses of 1 to 512 characters, credentials of at most 1,024
+    (both published clients).
+    """
+    if isinstance(body, list) and len(body) > MAX_ICE_SERVERS:
+        raise FieldError(f"the list must have at most {MAX_ICE_SERVERS} ICE servers")
+    return each(body, _ice_server)
+
+
+def _ice_server(entry: Fields) -> IceServer:
+    urls = entry.get("urls")
+    urls = [urls] if isinstance(urls, str) else urls
+    if not isinstance(urls, list) or not urls or not all(map(_is_ice_url, urls)):
+        raise entry.error("urls", "must be an address of an ICE server, or a list of them")
+    username = entry.optional_text("username", most=MAX_ICE_CREDENTIAL)
+    credential = entry.optional_text("credential", most=MAX_ICE_CREDENTIAL)
+    return IceServer(tuple(urls), username, credential)
+
+
+def _is_ice_url(url: object) -> bool:
+    schemes = ("stun:", "stuns:", "turn:", "turns:")
+    return isinstance(url, str) and len(url) <= MAX_ICE_URL and url.startswith(schemes)
+
+
+def welcome_ice_servers(metadata: JsonObject | None) -> tuple[IceServer, ...] | None:
+    """Return ``iceServers`` of a welcome's metadata; ``None`` where there is no valid list."""
+    try:
+        return parse_ice_servers((metadata or {}).get("iceServers"))
+    except FieldError:
+        return None
 
 
 def ice_server_list(servers: Iterable[IceServer]) -> list[JsonObject]:
@@ -69,11 +96,11 @@ class CredentialRequest:
     @classmethod
     def parse(cls, body: object) -> CredentialRequest:
         """Return the request that a decoded body makes; no body at all asks for the defaults."""
-        fields = json_object({} if body is None else body)
-        expires_in = optional_whole(fields, "expiryInSeconds")
+        fields = Fields({} if body is None else body)
+        expires_in = fields.optional_whole("expiryInSeconds")
         if expires_in is not None and expires_in <= 0:
-            raise BodyError('"expiryInSeconds" is not a positive integer')
-        return cls(expires_in, optional_text(fields, "label"))
+            raise fields.error("expiryInSeconds", "must be a positive whole number")
+        return cls(expires_in, fields.optional_text("label"))
 
     def body(self) -> JsonObject:
         """Return the object for JSON."""
@@ -98,13 +125,17 @@ class TurnCredential:
     @classmethod
     def parse(cls, body: object) -> TurnCredential:
         """Return the credential that a decoded object describes."""
-        fields = json_object(body, "the credential")
+        return cls.read(Fields(body))
+
+    @classmethod
+    def read(cls, fields: Fields) -> TurnCredential:
+        """Return the credential that these fields describe."""
         return cls(
-            text(fields, "username"),
-            text(fields, "password"),
-            optional_text(fields, "apiKey"),
-            optional_whole(fields, "expiryInSeconds"),
-            optional_text(fields, "label"),
+            fields.text("username"),
+            fields.text("password"),
+            fields.optional_text("apiKey"),
+            fields.optional_whole("expiryInSeconds"),
+            fields.optional_text("label"),
             fields.get("expired") is True,
         )
 
@@ -142,18 +173,15 @@ class TurnCredentialPage:
     @classmethod
     def parse(cls, body: object) -> TurnCredentialPage:
         """Return the page that a decoded body describes."""
-        fields = json_object(body)
-        entries = fields.get("data")
-        if not isinstance(entries, list):
-            raise BodyError('"data" is not a list')
-        pagination = json_object(fields.get("pagination"), '"pagination"')
+        fields = Fields(body)
+        pagination = fields.object("pagination")
         return cls(
-            tuple(TurnCredential.parse(entry) for entry in entries),
-            whole(pagination, "total_records"),
-            whole(pagination, "current_page"),
-            whole(pagination, "total_pages"),
-            optional_whole(pagination, "next_page"),
-            optional_whole(pagination, "prev_page"),
+            fields.each("data", TurnCredential.read),
+            pagination.whole("total_records"),
+            pagination.whole("current_page"),
+            pagination.whole("total_pages"),
+            pagination.optional_whole("next_page"),
+            pagination.optional_whole("prev_page"),
         )
 
     def body(self) -> JsonObject:

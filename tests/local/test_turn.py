@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from metered_sync.local import LocalCloud
-from metered_sync.wire.frames import parse_ice_servers
+from metered_sync.wire.turn import parse_ice_servers
 from tests.conftest import wait_until
 from tests.support.coturn import SECRET, coturn
 from tests.support.raw_client import raw
@@ -50,7 +50,7 @@ def test_the_list_of_servers(shared_cloud: LocalCloud) -> None:
     for entry in turn:
         assert set(entry) == {"urls", "username", "credential"}
         assert accepted_by_coturn(entry["username"], entry["credential"], shared_cloud.turn_secret)
-    assert parse_ice_servers({"iceServers": answer.json()})
+    assert parse_ice_servers(answer.json())
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,15 @@
 from __future__ import annotations
 
-import datetime
-import enum
 import json
 import math
-import uuid
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metered_sync.events import Direct, IceServer, Message, Presence, PresencePeer
+from metered_sync.events import Direct, Message, Presence, PresencePeer
 from metered_sync.wire import frames
-from metered_sync.wire.frames import Ack
 
 json_values = st.recursive(
     st.none()
@@ -180,33 +176,6 @@ def test_text_is_not_inflated() -> None:
     assert "日本語" in frames.build_publish("c", "日本語", "r")
 
 
-def test_ice_servers() -> None:
-    def parse(*servers: Any) -> Any:
-        return frames.parse_ice_servers({"iceServers": list(servers)})
-
-    assert parse({"urls": "stun:a"}, {"urls": ["turn:b"], "username": "u", "credential": "c"}) == (
-        IceServer(("stun:a",)),
-        IceServer(("turn:b",), "u", "c"),
-    )
-    assert parse() == ()
-    assert frames.parse_ice_servers(None) is None
-    assert frames.parse_ice_servers({"iceServers": {}}) is None
-    # One bad entry drops the list.
-    good = {"urls": "stun:a"}
-    for bad in (
-        {},
-        7,
-        {"urls": "http://x"},
-        {"urls": []},
-        {"urls": "stun:" + "x" * 600},
-        {"urls": "turn:x", "username": 7},
-        {"urls": "turn:x", "credential": "x" * 1025},
-    ):
-        assert parse(good, bad) is None
-    assert parse(*[good] * 17) is None
-    assert "hush" not in repr(parse({"urls": "turn:x", "username": "u", "credential": "hush"}))
-
-
 def test_an_acknowledgement_is_recognised_without_parsing() -> None:
     assert frames.acknowledged(frames.build_ack("ab-1").encode()) == "ab-1"
     for other in (
@@ -218,33 +187,6 @@ def test_an_acknowledgement_is_recognised_without_parsing() -> None:
         '{"type":"ack","requestId":"',
     ):
         assert frames.acknowledged(other.encode()) != "ab-1"
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        2**63,
-        -(2**70),
-        {1: "a", None: "b"},
-        (1, [2.5, None, 1e300]),
-        enum.IntEnum("Size", "SMALL").SMALL,
-        enum.Enum("Colour", "RED").RED,
-        uuid.UUID(int=7),
-        "é\u2028😀\x7f",
-        {"a": True, "b": [{}]},
-    ],
-)
-def test_accelerated_json_is_the_same(value: Any) -> None:
-    text = frames.encode(value)
-    assert text == frames._plain_encode(value)
-    decoded = frames._decode(text.encode())
-    assert repr(decoded) == repr(frames._plain_decode(text))
-
-
-@pytest.mark.parametrize("value", [b"x", {1, 2}, object(), datetime.date(2030, 1, 1), Ack("x")])
-def test_accelerated_json_refuses_the_same(value: Any) -> None:
-    with pytest.raises(TypeError, match="JSON"):
-        frames.encode({"data": value})
 
 
 def test_lone_surrogates_and_large_numbers_are_read() -> None:

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from metered_sync.wire import sfu
+from metered_sync.wire.fields import FieldError, Fields
 
 OFFER = sfu.SessionDescription("offer", "v=0\r\n")
 ANSWER = sfu.SessionDescription("answer", "v=0\r\n")
@@ -77,7 +78,7 @@ def test_lists():
 
 def test_a_track_may_leave_out_what_is_optional():
     body = {"sessionId": "s", "trackId": "t", "trackKind": "video", "new": {}}
-    assert sfu.TrackInfo.parse(body) == sfu.TrackInfo("s", "t", None, "video", None)
+    assert sfu.TrackInfo.read(Fields(body)) == sfu.TrackInfo("s", "t", None, "video", None)
 
 
 DESCRIPTION = OFFER.body()
@@ -86,8 +87,8 @@ DESCRIPTION = OFFER.body()
 @pytest.mark.parametrize(
     ("parse", "body", "field"),
     [
-        (sfu.NewRequest.parse, None, "body"),
-        (sfu.NewRequest.parse, [], "body"),
+        (sfu.NewRequest.parse, None, ""),
+        (sfu.NewRequest.parse, [], ""),
         (sfu.NewRequest.parse, {}, "sessionDescription"),
         (sfu.NewRequest.parse, {"sessionDescription": "v=0"}, "sessionDescription"),
         (
@@ -126,15 +127,15 @@ DESCRIPTION = OFFER.body()
             "immediateRenegotiationRequired",
         ),
         (sfu.Closed.parse, {"sessionId": "s", "success": "yes"}, "success"),
-        (sfu.parse_tracks, {"tracks": []}, "tracks"),
-        (sfu.parse_sessions, [{"sessionId": "s"}], "sessions[0].connectionState"),
+        (sfu.parse_tracks, {"tracks": []}, ""),
+        (sfu.parse_sessions, [{"sessionId": "s"}], "[0].connectionState"),
     ],
 )
 def test_a_malformed_body_names_the_field(parse, body, field):
-    with pytest.raises(sfu.SfuBodyError) as caught:
+    with pytest.raises(FieldError) as caught:
         parse(body)
     assert caught.value.field == field
-    assert str(caught.value).startswith(field)
+    assert str(caught.value).startswith(f'"{field}" must be' if field else "the body must be")
 
 
 def test_errors():

@@ -7,8 +7,13 @@ import pytest
 
 from metered_sync import IceServer
 from metered_sync.wire import turn
-from metered_sync.wire.bodies import BodyError
-from metered_sync.wire.turn import CredentialRequest, TurnCredential, TurnCredentialPage
+from metered_sync.wire.fields import FieldError
+from metered_sync.wire.turn import (
+    CredentialRequest,
+    TurnCredential,
+    TurnCredentialPage,
+    welcome_ice_servers,
+)
 
 CREDENTIAL = {
     "username": "USER",
@@ -33,7 +38,7 @@ def test_a_list_of_servers_both_ways() -> None:
             "credential": "pass",
         },
     ]
-    assert turn.parse_ice_server_list(body) == servers
+    assert turn.parse_ice_servers(body) == servers
 
 
 def test_a_credential_request_both_ways() -> None:
@@ -44,7 +49,7 @@ def test_a_credential_request_both_ways() -> None:
 
 @pytest.mark.parametrize("expiry", [0, -1, 1.5, "60", True])
 def test_a_bad_expiry(expiry: Any) -> None:
-    with pytest.raises(BodyError, match="expiryInSeconds"):
+    with pytest.raises(FieldError, match="expiryInSeconds"):
         CredentialRequest.parse({"expiryInSeconds": expiry})
 
 
@@ -75,8 +80,8 @@ def test_a_page_both_ways() -> None:
 @pytest.mark.parametrize(
     ("parse", "body"),
     [
-        (turn.parse_ice_server_list, None),
-        (turn.parse_ice_server_list, [{"urls": "http://x"}]),
+        (turn.parse_ice_servers, None),
+        (turn.parse_ice_servers, [{"urls": "http://x"}]),
         (TurnCredential.parse, "text"),
         (TurnCredential.parse, {"username": "u"}),
         (TurnCredentialPage.parse, {"data": {}}),
@@ -85,5 +90,32 @@ def test_a_page_both_ways() -> None:
     ],
 )
 def test_malformed_answers(parse: Callable[[object], Any], body: object) -> None:
-    with pytest.raises(BodyError):
+    with pytest.raises(FieldError):
         parse(body)
+
+
+def test_ice_servers() -> None:
+    def parse(*servers: Any) -> Any:
+        return welcome_ice_servers({"iceServers": list(servers)})
+
+    assert parse({"urls": "stun:a"}, {"urls": ["turn:b"], "username": "u", "credential": "c"}) == (
+        IceServer(("stun:a",)),
+        IceServer(("turn:b",), "u", "c"),
+    )
+    assert parse() == ()
+    assert welcome_ice_servers(None) is None
+    assert welcome_ice_servers({"iceServers": {}}) is None
+    # One bad entry drops the list.
+    good = {"urls": "stun:a"}
+    for bad in (
+        {},
+        7,
+        {"urls": "http://x"},
+        {"urls": []},
+        {"urls": "stun:" + "x" * 600},
+        {"urls": "turn:x", "username": 7},
+        {"urls": "turn:x", "credential": "x" * 1025},
+    ):
+        assert parse(good, bad) is None
+    assert parse(*[good] * 17) is None
+    assert "hush" not in repr(parse({"urls": "turn:x", "username": "u", "credential": "hush"}))

@@ -47,6 +47,7 @@ from metered_sync.wire.events import Connected, Disconnected, IceServer, Outage,
 from metered_sync.wire.limits import CLOSE_INACTIVITY, CLOSE_NORMAL, CLOSE_OVER_LIMIT
 from metered_sync.wire.secrets import scrub
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
+from metered_sync.wire.turn import welcome_ice_servers
 
 __all__ = ["SignallingLink", "SignallingState"]
 
@@ -285,7 +286,7 @@ class SignallingLink(Link):
     # --- one connection, on the loop ---
 
     def _welcomed(self, welcome: frames.Welcome, *, is_reconnect: bool) -> None:
-        servers = frames.parse_ice_servers(welcome.metadata)
+        servers = welcome_ice_servers(welcome.metadata)
         self.peer_id = welcome.peer_id
         self.expires_at = welcome.expires_at
         self.outbox.max_size = welcome.max_message_size

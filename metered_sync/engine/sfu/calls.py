@@ -10,6 +10,7 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.http import Answer, Http, HttpError
 from metered_sync.errors import SfuAuthError, SfuConflictError, SfuError, SfuNotFoundError
 from metered_sync.wire import sfu as wire
+from metered_sync.wire.fields import FieldError
 from metered_sync.wire.secrets import scrub, scrubbed
 
 __all__ = ["SfuCalls"]
@@ -92,7 +93,7 @@ class SfuCalls:
         answer = await self.send(call, deadline, session_id=session_id, body=body)
         try:
             return parse(answer.body)
-        except wire.SfuBodyError as error:
+        except FieldError as error:
             raise SfuError(
                 f"{self._label}: the answer to {call.method} {call.route} is not what an SFU "
                 f"sends ({error}); is the url right?",

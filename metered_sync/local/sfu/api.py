@@ -18,6 +18,7 @@ from aiohttp import web
 from metered_sync.local.rest import Refusal, read_json
 from metered_sync.local.sfu.session import Session
 from metered_sync.wire import sfu as wire
+from metered_sync.wire.fields import FieldError
 
 __all__ = ["Api", "Sessions"]
 
@@ -88,7 +89,7 @@ class Api:
                 return _json(200, await run(request))
             except Refusal as refused:
                 return _json(refused.status, wire.error_body(refused.code, str(refused)))
-            except wire.SfuBodyError as error:
+            except FieldError as error:
                 return _json(400, wire.error_body("bad_request", str(error)))
             except Exception:
                 logger.exception("The SFU failed in %s %s", request.method, request.path)

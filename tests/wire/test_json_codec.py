@@ -1,0 +1,84 @@
+"""Test that JSON text is the same with the optional library and without it."""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import math
+import uuid
+from typing import Any
+
+import pytest
+
+from metered_sync.wire import json_codec
+from metered_sync.wire.frames import Ack
+
+
+@pytest.fixture(params=["as installed", "plain"])
+def both(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test with the optional library, where it is installed, and without it."""
+    if request.param == "plain":
+        monkeypatch.setattr(json_codec, "orjson", None)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        2**63,
+        -(2**70),
+        {1: "a", None: "b"},
+        (1, [2.5, None, 1e300]),
+        enum.IntEnum("Size", "SMALL").SMALL,
+        enum.Enum("Colour", "RED").RED,
+        uuid.UUID(int=7),
+        "é\u2028😀\x7f",
+        {"a": True, "b": [{}]},
+    ],
+)
+def test_accelerated_json_is_the_same(value: Any) -> None:
+    text = json_codec.encode(value)
+    assert text == json_codec._plain_encode(value)
+    decoded = json_codec.decode(text.encode())
+    assert repr(decoded) == repr(json_codec._plain_decode(text))
+
+
+@pytest.mark.parametrize("value", [b"x", {1, 2}, object(), datetime.date(2030, 1, 1), Ack("x")])
+def test_accelerated_json_refuses_the_same(value: Any) -> None:
+    with pytest.raises(TypeError, match="JSON"):
+        json_codec.encode({"data": value})
+
+
+@pytest.mark.usefixtures("both")
+@pytest.mark.parametrize("value", [math.nan, [math.inf], {"a": "\ud800"}, {"b": {"c": -math.inf}}])
+def test_what_utf8_and_json_cannot_carry_is_a_value_error(value: Any) -> None:
+    with pytest.raises(ValueError, match="data"):
+        json_codec.encode(value)
+
+
+@pytest.mark.usefixtures("both")
+def test_null_is_no_nan() -> None:
+    assert json_codec.encode([None, "null"]) == '[null,"null"]'
+
+
+@pytest.mark.usefixtures("both")
+@pytest.mark.parametrize("text", ["", "{", "[1,]", "NaN", "[Infinity]", '"\n"', "1 2", b"\xff"])
+def test_what_is_no_json_is_a_value_error(text: str | bytes) -> None:
+    with pytest.raises(ValueError):
+        json_codec.decode(text)
+
+
+@pytest.mark.usefixtures("both")
+@pytest.mark.parametrize("text", [' {"a" : [1, 2.5]}\n', b'{"a":[1,2.5]}'])
+def test_white_space_does_not_count(text: str | bytes) -> None:
+    assert json_codec.decode(text) == {"a": [1, 2.5]}
+
+
+@pytest.mark.usefixtures("both")
+def test_what_is_nested_too_deeply_is_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(ValueError, match="deep"):
+        json_codec.encode(deep)
+    with pytest.raises((ValueError, RecursionError)):
+        json_codec.decode("[" * 100_000 + "]" * 100_000)
