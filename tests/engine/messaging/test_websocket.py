@@ -4,65 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
-from websockets.http11 import Request
-from websockets.protocol import OPEN, SERVER, Protocol
-from websockets.server import ServerProtocol
+from websockets.protocol import CLOSED, OPEN
 from websockets.uri import parse_uri
 
-from metered_sync.engine.messaging.websocket import WebSocket
+from metered_sync.engine.messaging.websocket import CLOSE_ABNORMAL, WebSocket
 from metered_sync.wire.limits import MAX_INBOUND_FRAME
-
-
-class Transport(asyncio.Transport):
-    """Takes what is written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.closing = False
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        pass
-
-    def write(self, data: Any) -> None:
-        self.written += bytes(data)
-
-    def is_closing(self) -> bool:
-        return self.closing
-
-    def can_write_eof(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        self.closing = True
-
-
-def upgrading() -> tuple[ClientProtocol, bytes]:
-    """Return a client that has asked for the upgrade, and the server's answer."""
-    client = ClientProtocol(parse_uri("ws://localhost/"), max_size=MAX_INBOUND_FRAME)
-    client.send_request(client.connect())
-    server = ServerProtocol()
-    server.receive_data(b"".join(client.data_to_send()))
-    (request,) = server.events_received()
-    assert isinstance(request, Request)
-    server.send_response(server.accept(request))
-    return client, b"".join(server.data_to_send())
-
-
-def upgraded() -> tuple[WebSocket, Transport]:
-    """Return a connection after the upgrade."""
-    protocol, answer = upgrading()
-    connection, transport = WebSocket(protocol, close_timeout=60), Transport()
-    connection.connection_made(transport)
-    connection.data_received(answer)
-    assert protocol.state is OPEN
-    return connection, transport
+from tests.support.open_websocket import Transport, answer_to, frames_in, upgraded, upgrading
 
 
 def through_us(pieces: list[bytes]) -> tuple[list[bytes | None], bytes, int | None]:
@@ -103,13 +57,7 @@ def through_the_library(data: bytes) -> tuple[list[bytes | None], bytes, int | N
 
 def unmasked(written: bytes) -> bytes:
     """Return what a client wrote without its random masks."""
-    server = Protocol(SERVER)
-    server.receive_data(written)
-    return b"".join(
-        bytes([event.opcode]) + bytes(event.data)
-        for event in server.events_received()
-        if isinstance(event, Frame)
-    )
+    return b"".join(bytes([f.opcode]) + bytes(f.data) for f in frames_in(written))
 
 
 def frame(opcode: int, payload: bytes, fin: bool = True, mask: bool = False) -> bytes:
@@ -193,5 +141,123 @@ def test_an_endless_head_is_left_to_the_library() -> None:
         for _ in range(70):
             connection.data_received(b"x" * 1024)
         assert isinstance(connection.protocol.handshake_exc, Exception)
+
+    asyncio.run(run())
+
+
+# --- the upgrade ----------------------------------------------------------------------
+
+
+async def shaking(answer: bytes | None) -> tuple[WebSocket, asyncio.Task[None]]:
+    """Return a connection whose handshake has been answered; ``None`` loses it instead."""
+    connection = WebSocket(ClientProtocol(parse_uri("ws://localhost/")), close_timeout=60)
+    transport = Transport()
+    connection.connection_made(transport)
+    task = asyncio.create_task(connection.handshake({"X-One": "1"}, "us/1"))
+    await asyncio.sleep(0)
+    assert b"User-Agent: us/1\r\n" in transport.written
+    assert b"X-One: 1\r\n" in transport.written
+    if answer is None:
+        connection.connection_lost(None)
+    else:
+        connection.data_received(answer or answer_to(transport.written))
+    await asyncio.wait([task], timeout=5)
+    return connection, task
+
+
+def test_the_handshake_succeeds() -> None:
+    async def run() -> None:
+        connection, task = await shaking(b"")
+        task.result()
+        assert connection.is_open
+
+    asyncio.run(run())
+
+
+def test_a_refused_handshake_says_with_which_status() -> None:
+    async def run() -> None:
+        _, task = await shaking(b"HTTP/1.1 429 Wait\r\nContent-Length: 4\r\n\r\nlate")
+        with pytest.raises(InvalidStatus) as caught:
+            task.result()
+        assert caught.value.response.status_code == 429
+        assert bytes(caught.value.response.body or b"") == b"late"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("answer", [b"nonsense\r\n\r\n", None], ids=["nonsense", "lost"])
+def test_a_handshake_without_an_answer_fails(answer: bytes | None) -> None:
+    async def run() -> None:
+        _, task = await shaking(answer)
+        with pytest.raises(Exception, match=r"HTTP|lost|closed|EOF"):
+            task.result()
+
+    asyncio.run(run())
+
+
+# --- the end --------------------------------------------------------------------------
+
+
+def test_a_close_waits_for_the_server() -> None:
+    async def run() -> None:
+        connection, transport = upgraded()
+        closing = asyncio.create_task(connection.close(1000, "bye"))
+        await asyncio.sleep(0)
+        (close,) = frames_in(transport.written)
+        assert (close.opcode, bytes(close.data)) == (Opcode.CLOSE, b"\x03\xe8bye")
+        assert not connection.is_open
+        connection.data_received(frame(8, b"\x03\xe8bye"))
+        assert not closing.done()
+        connection.eof_received()
+        connection.connection_lost(None)
+        await closing
+        assert (connection.close_code, connection.close_reason) == (1000, "bye")
+        assert transport.half_closed
+        await connection.close(1001, "again")  # does nothing
+        assert connection.close_code == 1000
+
+    asyncio.run(run())
+
+
+def test_a_close_that_the_server_does_not_finish_is_cut_off() -> None:
+    async def run() -> None:
+        cut_off = asyncio.Event()
+
+        class Cut(Transport):
+            def abort(self) -> None:
+                cut_off.set()
+
+        protocol, answer = upgrading()
+        connection = WebSocket(protocol, close_timeout=0.01)
+        connection.connection_made(Cut())
+        connection.data_received(answer)
+        closing = asyncio.create_task(connection.close(1000, ""))
+        await asyncio.wait_for(cut_off.wait(), 5)
+        connection.connection_lost(None)
+        await closing
+
+    asyncio.run(run())
+
+
+def test_a_connection_that_is_lost_has_the_code_for_it() -> None:
+    async def run() -> None:
+        connection, _ = upgraded()
+        connection.connection_lost(OSError("reset"))
+        await connection.wait_closed()
+        assert (connection.close_code, connection.close_reason) == (CLOSE_ABNORMAL, "")
+        assert connection.protocol.state is CLOSED
+
+    asyncio.run(run())
+
+
+def test_a_full_transport_says_when_there_is_room() -> None:
+    async def run() -> None:
+        connection, _ = upgraded()
+        rooms: list[bool] = []
+        connection.on_room = lambda: rooms.append(connection.full)
+        connection.pause_writing()
+        assert connection.full
+        connection.resume_writing()
+        assert rooms == [False]
 
     asyncio.run(run())

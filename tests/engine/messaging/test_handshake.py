@@ -1,0 +1,264 @@
+"""Make connections: the token, the proxy, what a server refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import math
+import select
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from websockets.version import version as websockets_version
+
+from metered_sync import SignallingConnectError
+from metered_sync.engine.messaging.handshake import REPORTED_FAILURES, Connector
+from metered_sync.engine.messaging.options import SignallingOptions
+from metered_sync.wire import frames
+from metered_sync.wire.events import Event, TokenProviderError
+from metered_sync.wire.timings import DEFAULT_TIMINGS
+from tests.support.scripted_service import WELCOME, ScriptedServer
+
+TIMINGS = dataclasses.replace(DEFAULT_TIMINGS, welcome=0.2)
+
+
+class Attempts:
+    """Attempts to connect, one after the other, and the events they make."""
+
+    def __init__(self, url: str = "ws://127.0.0.1:9", **options: Any) -> None:
+        self.events: list[Event] = []
+        if "token_provider" not in options:
+            options["api_key"] = "pk_live_x"
+        self.connector = Connector(self, SignallingOptions(url, **options), "a test", TIMINGS)
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+    def end(self, error: BaseException | None = None) -> None:
+        pass
+
+    async def open(self) -> frames.Welcome:
+        connection, welcome = await self.connector.open(within=math.inf)
+        connection.abort()
+        await connection.wait_closed()
+        return welcome
+
+    async def refused(self) -> SignallingConnectError:
+        with pytest.raises(SignallingConnectError) as caught:
+            await self.open()
+        return caught.value
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 30))
+
+
+# --- the token ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        (OSError("no answer from /mint?token=abc"), "/mint?token=…"),
+        (None, "NoneType, not a non-empty str"),
+        ("", "str, not a non-empty str"),
+    ],
+)
+def test_a_provider_that_fails_is_told_of_after_some_times(outcome: object, words: str) -> None:
+    def provide() -> Any:
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def test() -> None:
+        attempts = Attempts(token_provider=provide)
+        for number in range(1, REPORTED_FAILURES + 2):
+            error = await attempts.refused()
+            assert words in str(error)
+            assert (error.close_code, error.close_reason) == (1006, "token_provider failed")
+            assert len(attempts.events) == max(0, number - REPORTED_FAILURES + 1)
+        first = attempts.events[0]
+        assert isinstance(first, TokenProviderError)
+        assert first.consecutive_failures == REPORTED_FAILURES
+
+    run(test)
+
+
+def test_a_provider_that_succeeds_is_forgiven() -> None:
+    outcomes = iter([None, None, "token", None])
+
+    async def test() -> None:
+        attempts = Attempts(token_provider=lambda: next(outcomes))  # type: ignore[arg-type]
+        for _ in range(4):  # (nobody listens there)
+            await attempts.refused()
+        assert attempts.events == []
+
+    run(test)
+
+
+def test_a_provider_that_hangs_is_asked_once() -> None:
+    release, calls = threading.Event(), []
+
+    def provide() -> str:
+        calls.append(1)
+        release.wait(20)
+        return "token"
+
+    async def test() -> None:
+        attempts = Attempts(token_provider=provide, token_provider_timeout=0.05)
+        for _ in range(2):
+            assert "took too long" in str(await attempts.refused())
+        assert len(calls) == 1
+        attempts.connector.stop()
+        release.set()
+
+    run(test)
+
+
+# --- the server -----------------------------------------------------------------------
+
+
+def test_a_connection_has_its_welcome() -> None:
+    async def test() -> None:
+        welcome = await Attempts(server.url).open()
+        assert (welcome.peer_id, welcome.max_message_size) == ("me", WELCOME["maxMessageSize"])
+        assert server.upgrades == ["/v1?key=pk_live_x"]
+
+    with ScriptedServer() as server:
+        run(test)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(401, "check the key"), (404, "does not lead to"), (429, "wait a minute"), (503, "status")],
+)
+def test_a_server_that_refuses_the_upgrade(status: int, words: str) -> None:
+    async def test() -> None:
+        error = await Attempts(server.url).refused()
+        assert words in str(error)
+        assert f"(HTTP {status}) refused by the script" in str(error)
+        assert (error.close_code, error.close_reason) == (status, "handshake rejected")
+
+    with ScriptedServer(status=lambda number: status) as server:
+        run(test)
+
+
+def test_a_server_that_closes_instead_of_welcoming() -> None:
+    async def test() -> None:
+        refused = asyncio.create_task(Attempts(server.url).refused())
+        scripted = await asyncio.to_thread(server.accept)
+        await asyncio.to_thread(scripted.close, 4010, "full")
+        error = await refused
+        assert "limit of concurrent connections" in str(error)
+        assert (error.close_code, error.close_reason) == (4010, "full")
+
+    with ScriptedServer(welcome=lambda number: None) as server:
+        run(test)
+
+
+def test_a_server_that_says_nothing() -> None:
+    async def test() -> None:
+        error = await Attempts(server.url).refused()
+        assert (error.close_code, error.close_reason) == (1006, "no welcome")
+
+    with ScriptedServer(welcome=lambda number: None) as server:
+        run(test)
+        assert server.accept().ended() == (1000, "no welcome")
+
+
+def test_nobody_there() -> None:
+    async def test() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            url = f"ws://127.0.0.1:{taken.getsockname()[1]}"
+        error = await Attempts(url).refused()
+        assert (error.close_code, error.close_reason) == (1006, "ConnectionRefusedError")
+
+    run(test)
+
+
+# --- proxies --------------------------------------------------------------------------
+
+
+@contextmanager
+def connect_proxy(port: int) -> Iterator[tuple[str, list[bytes]]]:
+    """Run an HTTP proxy that leads every CONNECT to a port of ours; yield address and requests."""
+    requests: list[bytes] = []
+
+    def serve(client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", port)) as server:
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += client.recv(65536)
+            requests.append(head)
+            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            ways = {client: server, server: client}
+            while True:
+                for source in select.select(list(ways), [], [], 10)[0]:
+                    data = source.recv(65536)
+                    if not data:
+                        return
+                    ways[source].sendall(data)
+
+    def accept() -> None:
+        while True:
+            try:
+                client, _ = listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=serve, args=(client,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", requests
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+
+
+needs_proxies = pytest.mark.skipif(
+    int(websockets_version.split(".")[0]) < 15, reason="websockets knows proxies from 15 on"
+)
+
+
+@needs_proxies
+def test_the_environments_proxy_leads_to_the_service(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("rms.example.test").configure_cert(context)
+
+    async def test() -> None:
+        welcome = await Attempts("wss://rms.example.test").open()
+        assert welcome.peer_id == "me"
+
+    with ScriptedServer(ssl=context) as server:
+        port = int(server.url.rpartition(":")[2])
+        with connect_proxy(port) as (proxy, requests):
+            monkeypatch.setenv("HTTPS_PROXY", proxy)
+            monkeypatch.delenv("NO_PROXY", raising=False)
+            monkeypatch.delenv("no_proxy", raising=False)
+            run(test)
+        assert requests[0].startswith(b"CONNECT rms.example.test:443 HTTP/1.1\r\n")
+        assert b"pk_live_x" not in requests[0]
+        assert server.upgrades == ["/v1?key=pk_live_x"]
+
+
+@needs_proxies
+def test_no_proxy_leads_to_our_own_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        await Attempts(server.url).open()
+
+    with ScriptedServer() as server:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")
+        run(test)

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from typing import Any
+
+import pytest
+
+from metered_sync import ServerRequestError
+from metered_sync.bridge.reader import Reader
+from metered_sync.engine.messaging.inbound import Inbound
+from metered_sync.engine.messaging.outbox import Outbox
+from metered_sync.engine.messaging.request import Request
+from metered_sync.engine.messaging.subscriptions import Subscriptions
+from metered_sync.wire.events import Direct, Event, GoingAway, Message, Presence, ServerError
+from metered_sync.wire.timings import DEFAULT_TIMINGS
+
+TIMINGS = dataclasses.replace(DEFAULT_TIMINGS, going_away_default=2.0, going_away_max=60.0)
+
+
+class Client:
+    """The parts that receive, without a connection; the sink of their events."""
+
+    def __init__(self) -> None:
+        self.outbox = Outbox(None, [].append)
+        self.subscriptions = Subscriptions(self.outbox)
+        self.events: list[Event] = []
+        self.inbound = Inbound(
+            self.outbox, self.subscriptions, self, "a test", TIMINGS, own_id="me"
+        )
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+    def end(self, error: BaseException | None = None) -> None:
+        pass
+
+    def receive(self, **fields: Any) -> None:
+        self.inbound.receive(json.dumps(fields).encode())
+
+    def pending(self, request_id: str = "1") -> Request:
+        """Return a request that waits for its acknowledgement."""
+        request = Request(request_id, "{}", "do a thing")
+        self.outbox.put(request)
+        return request
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client()
+
+
+@pytest.mark.parametrize(
+    "text", ['{"type":"ack","requestId":"1"}', '{ "requestId": "1", "type": "ack", "new": 1 }']
+)
+def test_an_acknowledgement_settles_its_request(client: Client, text: str) -> None:
+    request = client.pending()
+    client.inbound.receive(text.encode())
+    client.inbound.receive(text.encode())
+    assert request.ended.is_set
+    assert request.error is None
+    assert client.events == []
+
+
+def test_an_error_settles_its_request(client: Client) -> None:
+    request = client.pending()
+    client.receive(type="error", requestId="1", code="peer_not_found", message="key=abc")
+    assert isinstance(request.error, ServerRequestError)
+    assert request.error.code == "peer_not_found"
+    assert str(request.error).startswith("do a thing: the server refused it (peer_not_found): ")
+    assert "no such peer is connected now" in str(request.error)
+    assert client.events == []
+
+
+def test_an_error_of_no_request_is_an_event(client: Client) -> None:
+    client.receive(type="error", code="over_message_quota", message="no more")
+    client.receive(type="error", code="late", requestId="9")
+    client.receive(type="error", code="unknown_type")  # an old server's answer to a ping
+    assert client.events == [
+        ServerError("over_message_quota", "no more", None),
+        ServerError("late", None, "9"),
+    ]
+
+
+def test_messages_and_presence_go_to_the_channel_and_to_the_events(client: Client) -> None:
+    reader: Reader[Message] = Reader("a reader")
+    request = client.subscriptions.subscribe("c", reader, False)
+    assert request is not None
+    client.receive(type="ack", requestId=request.id)
+    client.receive(
+        type="presence", channel="c", joined=[{"peerId": "me"}, {"peerId": "b"}], left=[]
+    )
+    client.receive(type="message", channel="c", data=1, **{"from": "b"})
+    client.receive(type="direct", data=2, **{"from": "b"})
+    assert reader.get_nowait() == Message("c", "b", 1)
+    assert client.subscriptions.members("c") == {"b": None}
+    assert [type(event) for event in client.events] == [Presence, Message, Direct]
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [(None, 2.0), (1500, 1.5), (10_000_000, 60.0)])
+def test_a_server_that_goes_away_says_when_to_come_back(
+    client: Client, asked: int | None, seconds: float
+) -> None:
+    assert client.inbound.retry_after is None
+    client.receive(type="going_away", **({} if asked is None else {"retryAfterMs": asked}))
+    assert client.inbound.retry_after == seconds
+    assert client.events == [GoingAway(round(seconds * 1000))]
+
+
+def test_what_cannot_be_understood_is_ignored_and_logged(client: Client, log: io.StringIO) -> None:
+    client.inbound.receive(None)
+    client.inbound.receive(b"not JSON")
+    client.receive(type="from_the_future")
+    assert client.events == []
+    for words in ("a binary frame", "ignored a frame: ", "of a type that is not known"):
+        assert words in log.getvalue()
