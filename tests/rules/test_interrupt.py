@@ -162,9 +162,12 @@ def test_the_clean_up_is_waited_for_two_seconds_at_most() -> None:
 
 
 def test_a_second_interrupt_does_not_wait() -> None:
-    status, lines, err, seconds = interrupt(ORDER.format(clean_up=30), times=2)
+    # (The first one would wait for longer than a busy machine takes to start and end a process.)
+    patient = "from metered_sync.bridge import loop\nloop.INTERRUPT_GRACE = 30\n"
+    source = patient + ORDER.format(clean_up=60)
+    status, lines, err, seconds = interrupt(source, times=2)
     assert (status, lines, err) == (7, ["KeyboardInterrupt"], "")
-    assert seconds < 1.7
+    assert seconds < 15
 
 
 def test_no_signal_handler_is_installed(shared_cloud: LocalCloud) -> None:

@@ -459,11 +459,13 @@ import resource, sys, time
 from metered_sync import MediaError, Recorder
 from metered_sync.testing import PatternSource, ToneSource
 directory, limit = sys.argv[1], int(sys.argv[2])
+short = ToneSource(frequency=440, duration=float(sys.argv[3])) if sys.argv[3:] else None
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 pattern, tone = PatternSource(160, 120, 15), ToneSource(frequency=440)
 recorders = []
 for name in ("a.mp4", "a.mkv", "a.webm", "a.wav", "a.ogg"):
-    recorders.append(Recorder(f"{directory}/{name}", tone.audio))
+    sound = short if short is not None and name == "a.ogg" else tone
+    recorders.append(Recorder(f"{directory}/{name}", sound.audio))
     if name not in ("a.wav", "a.ogg"):
         recorders[-1].add(pattern.video)
     recorders[-1].start()
@@ -487,7 +489,7 @@ def test_a_disk_that_gets_full(tmp_path: Path) -> None:
         + """
 while recorders[4].info.duration < 0.5:
     time.sleep(0.01)
-fine = recorders[4].stop()  # before it would be too long as well
+fine = recorders[4].stop()
 for recorder in recorders[:4]:
     deadline = time.monotonic() + 30
     while recorder.state == "recording" and time.monotonic() < deadline:
@@ -500,6 +502,7 @@ print(fine.bytes < limit)
 """,
         str(tmp_path),
         "35000",
+        "0.6",  # the last recording stays small, however late it is stopped
     )
     assert done.returncode == 0, done.stderr
     *failures, fine = done.stdout.splitlines()
