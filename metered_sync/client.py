@@ -11,7 +11,7 @@ from metered_sync.bridge.reader import Overflow, Reader
 from metered_sync.delivery import Deliveries, Delivery
 from metered_sync.engine.messaging.link import SignallingLink, SignallingState
 from metered_sync.engine.messaging.request import Request
-from metered_sync.errors import DisconnectedError, MeteredTimeoutError, fresh
+from metered_sync.errors import DisconnectedError, MeteredTimeoutError
 from metered_sync.options import (
     DuringOutage,
     ReconnectOptions,
@@ -146,12 +146,12 @@ class SignallingClient(Client[SignallingLink]):
 
     @property
     def peer_id(self) -> str | None:
-        """Who this client is to others; ``None`` before the first welcome."""
+        """This client's id among the peers; ``None`` before the first welcome."""
         return self._link.peer_id if self._link is not None else None
 
     @property
     def expires_at(self) -> float | None:
-        """When the token expires, unix seconds; ``None`` with a publishable key."""
+        """The token's expiry in unix seconds; ``None`` with a publishable key."""
         return self._link.expires_at if self._link is not None else None
 
     @property
@@ -276,7 +276,7 @@ class SignallingClient(Client[SignallingLink]):
         link.wait(link.request(request_id, text, what, outage=outage), deadline)
 
     def publish_nowait(self, channel: str, data: Any) -> Delivery:
-        """Publish without waiting; return what tells how it went.
+        """Publish without waiting; return the :class:`Delivery` that tells how it went.
 
         Messages leave in the order of the calls, and are acknowledged behind your back; so
         many of them take little more time than one. During an outage they queue. Call
@@ -290,9 +290,8 @@ class SignallingClient(Client[SignallingLink]):
         what = f"publish to {check_channel(channel)!r}"
         link = self._ready(what, blocking=False)
         request_id = link.outbox.new_id()
-        return self._deliver(
-            link, request_id, frames.build_publish(channel, data, request_id), what
-        )
+        text = frames.build_publish(channel, data, request_id)
+        return self._deliver(link, request_id, text, what)
 
     def send_nowait(self, peer_id: str, data: Any) -> Delivery:
         """Send to one peer without waiting; otherwise as :meth:`publish_nowait`."""
@@ -315,8 +314,7 @@ class SignallingClient(Client[SignallingLink]):
         link = self._connected("flush")
         self._start().check("flush")
         self._deliveries.flush(deadline)
-        if link.error is not None:
-            raise fresh(link.error)
+        link.check()
 
     # --- who is there ---
 
@@ -350,14 +348,14 @@ class SignallingClient(Client[SignallingLink]):
                     )
             return channels.members(channel)
         except KeyError:
-            if link.error is not None:
-                raise fresh(link.error) from None
-            raise KeyError(f"{what}: the channel is not subscribed to") from None
+            lacking = KeyError(f"{what}: the channel is not subscribed to")
+        link.check()
+        raise lacking
 
     # --- crossing ---
 
     def _ready(self, what: str, *, blocking: bool = True) -> SignallingLink:
-        """Return the link, once it is known that the call can be made from here and now."""
+        """Return the link; raise where the call cannot be made from here, or now."""
         link = self._connected(what)
         if blocking:
             self._start().check(what)
@@ -365,6 +363,7 @@ class SignallingClient(Client[SignallingLink]):
         return link
 
     def _deliver(self, link: SignallingLink, request_id: str, text: str, what: str) -> Delivery:
+        """Queue a frame that nobody waits for, with the client's timeout once it has left."""
         request = Request(request_id, text, what, timeout=self._timeout)
         delivery = Delivery(link, self._hub, request)
         link.outbox.put(request)

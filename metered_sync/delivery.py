@@ -1,4 +1,4 @@
-"""Messages that were sent without waiting, and what became of them."""
+"""Track the outcome of messages that were sent without waiting."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Delivery:
         call(self)
 
     def _ended(self, request: Request) -> None:
-        """Pass it to the callbacks; on the loop."""
+        """Call the callbacks; on the loop."""
         request.ended.set()  # before they run: they ask what became of it
         with self._lock:
             callbacks, self._callbacks = self._callbacks, None
@@ -159,5 +159,4 @@ class Deliveries:
         if failed:
             for request in failed:
                 request.fetched = True
-            assert failed[0].error is not None
-            raise fresh(failed[0].error)
+            failed[0].check()

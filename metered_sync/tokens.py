@@ -1,4 +1,4 @@
-"""Tokens for other people's clients, signed on your server."""
+"""Sign tokens for other people's clients, on your server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What has gone wrong in other clients of this protocol, one test each."""
+"""Check for the mistakes of other clients of this protocol, one test each."""
 
 from __future__ import annotations
 

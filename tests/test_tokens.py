@@ -1,4 +1,4 @@
-"""What ``mint_token`` refuses to sign, and what it accepts."""
+"""Sign tokens with ``mint_token``; have it refuse those that cannot be."""
 
 from __future__ import annotations
 

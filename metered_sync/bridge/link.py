@@ -6,6 +6,7 @@ from typing import Protocol
 
 import anyio
 
+from metered_sync.errors import fresh
 from metered_sync.wire.events import Event
 
 __all__ = ["EventSink", "Link"]
@@ -25,7 +26,14 @@ class Link:
     """Keep something open on the engine. Its methods run on the loop thread."""
 
     label = "link"
+    error: BaseException | None = None
+    """The error that has ended it, once it has ended."""
     _opening: anyio.Lock | None = None
+
+    def check(self) -> None:
+        """Raise the error that has ended it, if it has ended; from any thread."""
+        if self.error is not None:
+            raise fresh(self.error)
 
     def opening(self) -> anyio.Lock:
         """Return the lock to hold while opening: a second caller waits, and finds it open."""

@@ -2,13 +2,13 @@
 
 ============== =========================================================================
 link           the connection over its whole life: connect, keep alive, reconnect, close
-options        what a connection is made with, and how it is made again
+options        the options of a connection, and the pauses before it is made again
 handshake      one attempt: the token, the upgrade, the server's welcome
 websocket      the socket: frames out, text messages in
 request        one frame on its way out, and the wait for its acknowledgement
 outbox         the requests: queued by any thread, written and settled by the loop
-inbound        the server's frames: whose request, whose channel, which event
-subscriptions  the channels subscribed to: who reads them, who is in them
+inbound        the server's frames: to their request, their channel, their event
+subscriptions  the channels subscribed to: their readers, members and requests
 replay         the subscriptions, asked for again after a reconnect
 ============== =========================================================================
 

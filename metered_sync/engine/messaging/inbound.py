@@ -25,7 +25,7 @@ REFUSAL_REMEDIES = {
     "peer_not_found": "no such peer is connected now",
     "over_message_quota": "the plan's messages are used up",
 }
-"""What to do about a request that the server refuses, by its code."""
+"""Remedies for a request that the server refuses, by its code."""
 
 
 class Inbound:

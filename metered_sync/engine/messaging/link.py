@@ -40,7 +40,6 @@ from metered_sync.errors import (
     DisconnectedError,
     NotConnectedError,
     SignallingConnectError,
-    fresh,
 )
 from metered_sync.wire import frames
 from metered_sync.wire.events import Connected, Disconnected, IceServer, Outage, StateChange
@@ -71,8 +70,6 @@ class SignallingLink(Link):
         self.peer_id: str | None = None
         self.expires_at: float | None = None
         self.ice_servers: tuple[IceServer, ...] | None = None
-        self.error: BaseException | None = None
-        """Why the link is closed, once it is."""
         self.outbox = Outbox(options.rate_limit, engine.post)
         self.subscriptions = Subscriptions(self.outbox)
         self._engine = engine
@@ -97,8 +94,7 @@ class SignallingLink(Link):
 
     def check_open(self, what: str) -> None:
         """Raise if nothing can be sent: what has ended the link, or that it is not up yet."""
-        if self.error is not None:
-            raise fresh(self.error)
+        self.check()
         if self.state in ("idle", "connecting"):
             raise NotConnectedError(
                 f"{what}: {self.label} is not connected yet; use `with`, or call connect() first"
@@ -137,8 +133,7 @@ class SignallingLink(Link):
                 timeout=deadline.timeout,
                 sent=request.sent,
             )
-        if request.error is not None:
-            raise fresh(request.error)
+        request.check()
 
     # --- the loop ---
 
@@ -152,14 +147,12 @@ class SignallingLink(Link):
         finally:
             if not request.ended.is_set:
                 self.outbox.forget(request)
-        if request.error is not None:
-            raise fresh(request.error)
+        request.check()
 
     async def connect(self) -> None:
         """Connect for the first time. Fails with the reason; is not retried."""
         async with self.opening():
-            if self.error is not None:
-                raise fresh(self.error)
+            self.check()
             if self.state == "idle":
                 await self._connect()
 
@@ -174,8 +167,8 @@ class SignallingLink(Link):
             if welcome is None:
                 self._engine.links.discard(self)
                 self._set_state("idle")
-        if self.error is not None or welcome is None:  # closed meanwhile
-            raise fresh(self.error or ClosedError(f"{self.label} is closed"))
+        self.check()  # it may have been closed meanwhile
+        assert welcome is not None
         self._welcomed(welcome, is_reconnect=False)
         self._finished = anyio.Event()
         self._engine.spawn(self, self._run)
@@ -259,6 +252,7 @@ class SignallingLink(Link):
         self._welcomed(welcome, is_reconnect=True)
 
     def _give_up(self, code: int, reason: str, why: str) -> None:
+        """Close the link for good after a loss."""
         message = f"{self.label}: the connection ended (code {code}, {scrub(reason)!r}): {why}"
         self._finish(DisconnectedError(message, code=code, reason=reason), code, reason)
 
@@ -286,6 +280,7 @@ class SignallingLink(Link):
     # --- one connection, on the loop ---
 
     def _welcomed(self, welcome: frames.Welcome, *, is_reconnect: bool) -> None:
+        """Take over what the server's welcome says; the link is connected."""
         servers = welcome_ice_servers(welcome.metadata)
         self.peer_id = welcome.peer_id
         self.expires_at = welcome.expires_at

@@ -1,4 +1,4 @@
-"""What a messaging connection is made with, and how it is made again."""
+"""Hold the options of a messaging connection, and time the attempts to make it again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _random = random.Random()
 
 @dataclass(frozen=True)
 class ReconnectOptions:
-    """How a lost connection is made again.
+    """The attempts to make a lost connection again, and the pauses before them.
 
     Before attempt *n* the client waits ``initial_delay * multiplier ** (n - 1)`` seconds,
     at most ``max_delay``, give or take ``jitter_ratio``. After ``max_attempts`` failures in
@@ -59,7 +59,7 @@ class ReconnectOptions:
 
 @dataclass(frozen=True)
 class SignallingOptions:
-    """What a connection is made with, checked."""
+    """The checked options of one messaging connection."""
 
     url: str
     """The origin."""

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Literal
 
 from metered_sync.bridge.deadline import Latch
+from metered_sync.errors import fresh
 from metered_sync.wire.websocket import masked_text_frame
 
 __all__ = ["OutagePolicy", "Request"]
 
 OutagePolicy = Literal["fail", "wait", "repeat"]
-"""What an outage does to a request that is not acknowledged.
+"""The effect of an outage on a request that is not acknowledged.
 
 ``"fail"``: it fails. ``"wait"``: one that has not left waits for the next connection, one that
 has left fails. ``"repeat"``: it is sent on the next connection, again if need be.
@@ -52,7 +53,7 @@ class Request:
         self.size = len(payload)
         self.frame = masked_text_frame(payload)
         self.what = what
-        """What is being done, for messages."""
+        """The action it stands for, in the words of error messages."""
         self.outage = outage
         self.on_end = on_end
         """Runs once, before the caller that waits is released; on the loop, unless cancelled."""
@@ -72,6 +73,11 @@ class Request:
             if self.on_end is not None:
                 self.on_end(self)
             self.ended.set()
+
+    def check(self) -> None:
+        """Raise the error that it failed with, if it has failed."""
+        if self.error is not None:
+            raise fresh(self.error)
 
     def then(self, function: Callable[[Request], None]) -> None:
         """Have a function run, too, when it ends; from the loop."""

@@ -1,4 +1,4 @@
-"""The WebSocket of a messaging connection: ``websockets``' protocol, with a short way for text.
+"""Carry text messages over a WebSocket: ``websockets``' protocol, with a short way for text.
 
 ``connect()`` of ``websockets`` makes the TCP connection (TLS, proxies and redirects included) and
 has this class ask for the upgrade; its sans-I/O ``ClientProtocol`` does the handshake, control
@@ -62,7 +62,7 @@ class WebSocket(asyncio.Protocol):
         self.on_room: Callable[[], None] | None = None
         """Called when the transport takes more again, after :attr:`full` was true."""
         self.last_text = time.monotonic()
-        """When text came last: what tells a live connection."""
+        """The monotonic time at which text came last: the sign of a live connection."""
         self._loop = asyncio.get_running_loop()
         self._close_timeout = close_timeout
         self._answered: asyncio.Future[None] = self._loop.create_future()
