@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.conftest import ROOT
 from tests.test_architecture import IMPORTS, MODULES, folder
 
@@ -77,6 +78,12 @@ def test_make_has_what_is_named(page: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = re.findall(r"(?:^|`)make ([a-z ]+?)(?=`|  | #|$)", page.read_text(), re.MULTILINE)
     assert {word for words in named for word in words.split()} <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_timings_that_are_named_exist(page: Path) -> None:
+    for name in re.findall(r"\bTimings\.(\w+)", page.read_text()):
+        assert hasattr(DEFAULT_TIMINGS, name), name
 
 
 def test_citations_in_the_source_lead_somewhere() -> None:
