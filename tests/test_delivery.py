@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import json
 import math
 import queue
@@ -28,6 +27,7 @@ from metered_sync import (
 from metered_sync.engine.messaging.outbox import MAX_QUEUED
 from metered_sync.local import LocalCloud
 from tests.conftest import run_script, wait_until
+from tests.support.outage import outage
 from tests.support.scripted_service import ScriptedServer, mute, polite
 from tests.test_client import FAST, client, peer
 
@@ -170,23 +170,11 @@ def unlimited() -> Iterator[LocalCloud]:
         yield cloud
 
 
-@contextlib.contextmanager
-def outage(cloud: LocalCloud, alice: SignallingClient) -> Iterator[None]:
-    """Have a client be without a connection until this ends, however long that takes."""
-    cloud.faults.refuse_connections(600)
-    cloud.faults.drop_connections(alice.peer_id)
-    wait_until(lambda: alice.state == "reconnecting")
-    try:
-        yield
-    finally:
-        cloud.faults.refuse_connections(0)
-
-
 def test_the_outbox_is_bounded_and_survives_an_outage(unlimited: LocalCloud) -> None:
     cloud = unlimited
     with client(cloud, rate_limit=None) as alice, client(cloud, rate_limit=None) as bob:
         inbox = bob.subscribe("full", maxsize=2 * MAX_QUEUED)
-        with outage(cloud, alice):
+        with outage(cloud, alice, peer_id=alice.peer_id):
             sent = [alice.publish_nowait("full", number) for number in range(MAX_QUEUED)]
             with pytest.raises(queue.Full, match="flush"):
                 alice.publish_nowait("full", "too many")
@@ -199,7 +187,7 @@ def test_the_outbox_is_bounded_in_bytes(unlimited: LocalCloud) -> None:
     cloud = unlimited
     with client(cloud, rate_limit=None) as alice, ThreadPoolExecutor(1) as thread:
         link: Any = alice._link
-        with outage(cloud, alice):
+        with outage(cloud, alice, peer_id=alice.peer_id):
             with pytest.raises(queue.Full):
                 for _ in range(300):
                     alice.publish_nowait("full", "x" * 60_000)

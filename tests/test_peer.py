@@ -40,6 +40,7 @@ from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource, dominant_frequency, read_number
 from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.conftest import wait_until
+from tests.support.outage import outage
 
 FAST = ReconnectOptions(initial_delay=0.05, max_delay=0.2)
 
@@ -383,9 +384,8 @@ def test_both_drop_at_once_and_the_server_restarts(cloud: LocalCloud, room: str)
         there = bob.wait_for_peer(timeout=5)
         frames = there.track("video", timeout=20).frames()
         frames.get(timeout=20)
-        cloud.faults.refuse_connections(0.5)
-        cloud.faults.drop_connections()
-        wait_until(lambda: bob.state == "reconnecting" or there.state == "reconnecting")
+        with outage(cloud, ann, bob):
+            assert there.state == "reconnecting"
         wait_until(lambda: bob.state == ann.state == "joined", 20)
         wait_until(lambda: there.state == "connected", 30)
         for _ in range(5):

@@ -39,6 +39,7 @@ from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource
 from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.conftest import wait_until
+from tests.support.outage import outage
 from tests.support.scripted_service import Scripted, ScriptedServer, polite
 from tests.test_peer import FAST, pattern, peer
 
@@ -321,10 +322,8 @@ def test_no_track_is_replaced_while_reconnecting(cloud: LocalCloud, room: str) -
     with pattern() as one, pattern() as two, peer(cloud, "ann") as ann:
         ann.add_track(one.video)
         ann.join(room)
-        cloud.faults.refuse_connections(1.0)
-        cloud.faults.drop_connections("ann")
-        wait_until(lambda: ann.state == "reconnecting")
-        with pytest.raises(MeteredPeerStateError, match="reconnecting"):
+        reconnecting = pytest.raises(MeteredPeerStateError, match="reconnecting")
+        with outage(cloud, ann, peer_id="ann"), reconnecting:
             ann.replace_track(one.video, two.video)
 
 
@@ -412,10 +411,8 @@ def test_tracks_added_while_reconnecting_arrive(cloud: LocalCloud, room: str) ->
         ann.join(room)
         bob.join(room)
         there = bob.wait_for_peer(timeout=5)
-        cloud.faults.refuse_connections(0.3)
-        cloud.faults.drop_connections("ann")
-        wait_until(lambda: ann.state == "reconnecting")
-        ann.add_track(source.video, metadata={"late": 1})
+        with outage(cloud, ann, peer_id="ann"):
+            ann.add_track(source.video, metadata={"late": 1})
         wait_until(lambda: ann.state == "joined", 20)
         there = bob.wait_for_peer("ann", timeout=20)
         track = there.track("video", timeout=20)

@@ -24,6 +24,7 @@ from metered_sync.local import LocalCloud
 from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.conftest import wait_until
 from tests.scenarios.rooms.test_edges import emit
+from tests.support.outage import outage
 from tests.support.scripted_service import Scripted, ScriptedServer, polite
 from tests.test_peer import FAST, pattern, peer
 
@@ -144,12 +145,10 @@ def test_messages_during_an_outage_wait_or_fail(cloud: LocalCloud, room: str) ->
         ann.join(room)
         bob.join(room)
         there = ann.wait_for_peer(timeout=5)
-        cloud.faults.refuse_connections(0.5)
-        cloud.faults.drop_connections("ann")
-        wait_until(lambda: ann.state == "reconnecting")
-        for call in (ann.send, there.send):
-            with pytest.raises(NotConnectedError):
-                call("now or never", during_outage="fail")
+        with outage(cloud, ann, peer_id="ann"):
+            for call in (ann.send, there.send):
+                with pytest.raises(NotConnectedError):
+                    call("now or never", during_outage="fail")
         there.send("direct", timeout=20)
         ann.send("to all", timeout=20)
         assert [data.get(timeout=10).data for _ in range(2)] == ["direct", "to all"]
