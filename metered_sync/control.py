@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from metered_sync._rest import RestClient
+from metered_sync.engine.rest import Rest, Service
 from metered_sync.errors import ControlPlaneError, OversizedPayloadError
 from metered_sync.tokens import as_patterns, as_texts, check_ttl
 from metered_sync.wire import control as wire
@@ -47,8 +48,6 @@ class ControlPlane(RestClient):
         ValueError: A key is missing, or is of another kind.
     """
 
-    _error = ControlPlaneError
-
     def __init__(
         self,
         key_id: str | None = None,
@@ -66,11 +65,17 @@ class ControlPlane(RestClient):
             )
         self._key_id, secret = check_key_pair("ControlPlane", key_id, secret)
         origin = check_origin(url if url is not None else _default_url(), secure="https")
-        super().__init__("ControlPlane", origin, timeout)
-        self._http = self._with_secret(f"{key_id}:{secret}")
+        super().__init__("ControlPlane", timeout)
+        self._origin = origin
+        self._rest = Rest(_service(origin, self._key_id), f"{key_id}:{secret}")
 
     def __repr__(self) -> str:
         return f"<ControlPlane {self._origin}, key {self._key_id}>"
+
+    def close(self) -> None:
+        """Close idle connections. Calls under way go on to their end. Repeatable."""
+        super().close()
+        self._rest.close()
 
     def mint_token(
         self,
@@ -118,7 +123,7 @@ class ControlPlane(RestClient):
         request.claims(time.time())
         what = f"mint a token for {peer_id!r}"
         return self._ask(
-            self._http,
+            self._rest,
             "POST",
             wire.TOKENS,
             Token.parse,
@@ -137,7 +142,7 @@ class ControlPlane(RestClient):
         The key needs the ``presence`` permission. Errors as :meth:`mint_token`.
         """
         return self._ask(
-            self._http,
+            self._rest,
             "GET",
             wire.peers_path(check_channel(channel)),
             wire.parse_peers,
@@ -178,7 +183,7 @@ class ControlPlane(RestClient):
         request = wire.MessageRequest(data, sender, metadata).check()
         what = f"publish to {check_channel(channel)!r}"
         self._ask(
-            self._http,
+            self._rest,
             "POST",
             wire.publish_path(channel),
             lambda _: None,  # the answer is not documented
@@ -196,7 +201,7 @@ class ControlPlane(RestClient):
         again, it returns what the last attempt closed. Errors as :meth:`mint_token`.
         """
         return self._ask(
-            self._http,
+            self._rest,
             "DELETE",
             wire.peer_path(check_peer_id(peer_id)),
             wire.parse_disconnected,
@@ -211,27 +216,27 @@ class ControlPlane(RestClient):
         Errors as :meth:`mint_token`.
         """
         return self._ask(
-            self._http, "GET", wire.USAGE, Usage.parse, what="usage", timeout=timeout, safe=True
+            self._rest, "GET", wire.USAGE, Usage.parse, what="usage", timeout=timeout, safe=True
         )
 
-    def _remedy(self, status: int, code: str | None, needs: str) -> str:
-        if status == 401:
-            return (
-                f"the service does not know the key {self._key_id} with this secret; check that "
-                "both are of one pair, of this service, and not revoked"
-            )
-        if code == "action_not_permitted":
-            return f"the key {self._key_id} lacks {needs}; grant it in the dashboard"
-        if code == "channel_not_authorized":
-            return (
-                f"the channel patterns of the key {self._key_id} do not cover it; extend them in "
-                "the dashboard"
-            )
-        if code == "over_message_quota":
-            return "the plan's messages are used up; see usage()"
-        if status == 403:
-            return f"the key {self._key_id} may not do this; see its settings in the dashboard"
-        return ""
+
+def _service(origin: str, key_id: str) -> Service:
+    """Return the control plane as the holder of a key sees it."""
+    return Service(
+        "ControlPlane",
+        origin,
+        ControlPlaneError,
+        remedies={
+            401: f"the service does not know the key {key_id} with this secret; check that both "
+            "are of one pair, of this service, and not revoked",
+            403: f"the key {key_id} may not do this; see its settings in the dashboard",
+            "action_not_permitted": f"the key {key_id} lacks {{needs}}; grant it in the dashboard",
+            "channel_not_authorized": f"the channel patterns of the key {key_id} do not cover it; "
+            "extend them in the dashboard",
+            "over_message_quota": "the plan's messages are used up; see usage()",
+        },
+        secret_answers=True,
+    )
 
 
 def _measured(body: dict[str, Any], what: str) -> dict[str, Any]:

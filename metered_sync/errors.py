@@ -20,13 +20,13 @@ One tree; catch :class:`MeteredError` for all of it::
     ├── MeteredPeerSendError         a message or channel that a room cannot take
     ├── MeteredPeerStateError        a call that does not fit the state of a peer
     ├── MeteredPeerReplaceTrackError a track could not be replaced for every member
-    ├── SfuError
-    │   ├── SfuAuthError             401, 403: wrong app id or secret
-    │   ├── SfuNotFoundError         404: unknown session or track
-    │   └── SfuConflictError         409: another negotiation is under way
     ├── RestError                    one REST call failed
     │   ├── ControlPlaneError        to the control plane
-    │   └── TurnError                to the TURN service
+    │   ├── TurnError                to the TURN service
+    │   └── SfuError                 to the SFU
+    │       ├── SfuAuthError         401, 403: wrong app id or secret
+    │       ├── SfuNotFoundError     404: unknown session or track
+    │       └── SfuConflictError     409: another negotiation is under way
     ├── DataChannelOverflowError     a data channel's buffer is full
     ├── NegotiationFailedError       WebRTC could not be set up; ``stage`` says how far it came
     └── MediaError                   a source or sink of media cannot be used
@@ -224,6 +224,8 @@ class RestError(MeteredError):
         code: str | None = None,
         sent: bool = True,
         retry_after: float = 0.0,
+        endpoint: str = "",
+        body: Any = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -234,6 +236,11 @@ class RestError(MeteredError):
         """Whether the request may have reached the service; if not, it may be repeated."""
         self.retry_after = retry_after
         """Seconds that the service asks to wait before the next attempt, or 0."""
+        self.endpoint = endpoint
+        """Method and path, without host and secret."""
+        self.body = body
+        """The parsed JSON of the refusal, or an excerpt of its text. Of the SFU, also the JSON of
+        an answer that could not be understood; ``None`` for the others, as it may be a secret."""
 
 
 class ControlPlaneError(RestError):
@@ -242,6 +249,22 @@ class ControlPlaneError(RestError):
 
 class TurnError(RestError):
     """A call to the TURN service failed."""
+
+
+class SfuError(RestError):
+    """A call to the SFU failed."""
+
+
+class SfuAuthError(SfuError):
+    """The SFU does not accept the app id or the secret (401, 403)."""
+
+
+class SfuNotFoundError(SfuError):
+    """The SFU knows no such session or track (404)."""
+
+
+class SfuConflictError(SfuError):
+    """Another negotiation of the same session is under way (409)."""
 
 
 # --- rooms ----------------------------------------------------------------------------
@@ -298,34 +321,7 @@ class ReconcileTimeoutError(SignallingError, MeteredTimeoutError):
         MeteredTimeoutError.__init__(self, message, sent=True)
 
 
-# --- SFU and media --------------------------------------------------------------------
-
-
-class SfuError(MeteredError):
-    """A call to the SFU failed."""
-
-    def __init__(
-        self, message: str, *, status: int | None = None, endpoint: str = "", body: Any = None
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        """The HTTP status, or ``None`` where no answer arrived."""
-        self.endpoint = endpoint
-        """Method and path, without host and secret."""
-        self.body = body
-        """The parsed JSON of the answer, or an excerpt of its text."""
-
-
-class SfuAuthError(SfuError):
-    """The SFU does not accept the app id or the secret (401, 403)."""
-
-
-class SfuNotFoundError(SfuError):
-    """The SFU knows no such session or track (404)."""
-
-
-class SfuConflictError(SfuError):
-    """Another negotiation of the same session is under way (409)."""
+# --- media --------------------------------------------------------------------
 
 
 class NegotiationFailedError(MeteredError):

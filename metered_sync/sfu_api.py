@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
-from metered_sync.bridge import engines
+from metered_sync._rest import RestClient
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sfu.calls import SfuCalls
 from metered_sync.wire import sfu as wire
@@ -43,7 +43,7 @@ def check_credentials(
     return str(app_id), str(secret), check_origin(url, secure="https")
 
 
-class SfuApi:
+class SfuApi(RestClient):
     """The SFU's seven calls, each a method: what goes in and comes out is the service's JSON.
 
     For programs that have a WebRTC stack of their own; :class:`~metered_sync.SfuClient`
@@ -82,7 +82,7 @@ class SfuApi:
         timeout: float = 15.0,
     ) -> None:
         app_id, secret, self._origin = check_credentials("SfuApi", app_id, secret, url)
-        self._timeout = Deadline(timeout).timeout
+        super().__init__("SfuApi", timeout)
         self._calls = SfuCalls("SfuApi", self._origin, app_id, secret)
 
     def __repr__(self) -> str:
@@ -221,26 +221,21 @@ class SfuApi:
 
     def _send(
         self,
-        call: wire.Endpoint,
+        endpoint: wire.Endpoint,
         timeout: float | None,
         session_id: str | None = None,
         body: Any = None,
         kind: type = dict,
     ) -> Any:
-        deadline = Deadline.of(timeout, self._timeout)
         if session_id is not None and not (isinstance(session_id, str) and session_id):
             raise ValueError("session_id must be a non-empty string")
-        send = functools.partial(
-            self._calls.ask,
-            call,
-            functools.partial(_expect, kind),
-            deadline,
-            session_id=session_id or "",
-            body=body,
-        )
-        return engines.current().call(
-            send, deadline=deadline, what=f"SfuApi: {call.method} {call.route}"
-        )
+
+        def ask(deadline: Deadline) -> Awaitable[Any]:
+            parse = functools.partial(_expect, kind)
+            session = session_id or ""
+            return self._calls.ask(endpoint, parse, deadline, session_id=session, body=body)
+
+        return self._cross(ask, what=f"{endpoint.method} {endpoint.route}", timeout=timeout)
 
 
 def _expect(kind: type, body: object) -> object:

@@ -6,7 +6,7 @@ import re
 from urllib.parse import urlencode
 
 from metered_sync._rest import RestClient
-from metered_sync.engine.http import Http
+from metered_sync.engine.rest import Rest, Service
 from metered_sync.errors import TurnError
 from metered_sync.events import IceServer
 from metered_sync.wire import turn as wire
@@ -38,8 +38,6 @@ class TurnApi(RestClient):
         ValueError: No key, or another bad argument.
     """
 
-    _error = TurnError
-
     def __init__(
         self,
         app: str,
@@ -55,20 +53,36 @@ class TurnApi(RestClient):
             raise ValueError("TurnApi needs api_key=… for servers, secret_key=… for credentials")
         if url is None:
             url = f"https://{app}.metered.live"
-        super().__init__("TurnApi", check_origin(url, secure="https"), timeout)
+        super().__init__("TurnApi", timeout)
         self._app = app
-        self._api: Http | None = None
-        self._secret: Http | None = None
+        self._origin = check_origin(url, secure="https")
+        wrong_key = f"check that the key is one of the app {app!r}, and of the right kind"
+        service = Service(
+            "TurnApi",
+            self._origin,
+            TurnError,
+            remedies={401: wrong_key, 403: wrong_key},
+            secret_answers=True,
+        )
+        self._api: Rest | None = None
+        self._secret: Rest | None = None
         # The service takes its keys from the query and from nowhere else.
         if api_key is not None:
             api_key = check_secret("TurnApi", "api_key", api_key)
-            self._api = self._with_secret(api_key, parameter="apiKey")
+            self._api = Rest(service, api_key, parameter="apiKey")
         if secret_key is not None:
             secret_key = check_secret("TurnApi", "secret_key", secret_key)
-            self._secret = self._with_secret(secret_key, parameter="secretKey")
+            self._secret = Rest(service, secret_key, parameter="secretKey")
 
     def __repr__(self) -> str:
         return f"<TurnApi {self._app} at {self._origin}>"
+
+    def close(self) -> None:
+        """Close idle connections. Calls under way go on to their end. Repeatable."""
+        super().close()
+        for rest in (self._api, self._secret):
+            if rest is not None:
+                rest.close()
 
     def ice_servers(
         self, *, region: str | None = None, timeout: float | None = None
@@ -154,16 +168,11 @@ class TurnApi(RestClient):
             safe=True,
         )
 
-    def _remedy(self, status: int, code: str | None, needs: str) -> str:
-        if status in (401, 403):
-            return f"check that the key is one of the app {self._app!r}, and of the right kind"
-        return ""
 
-
-def _needed(http: Http | None, name: str) -> Http:
-    if http is None:
+def _needed(rest: Rest | None, name: str) -> Rest:
+    if rest is None:
         raise ValueError(f"this needs TurnApi(…, {name}=…), from the service's dashboard")
-    return http
+    return rest
 
 
 def _path(path: str, **query: str | None) -> str:

@@ -38,6 +38,7 @@ from metered_sync import (
 )
 from metered_sync.bridge import engines
 from metered_sync.local import LocalCloud
+from metered_sync.wire.secrets import ScrubbedError
 from metered_sync.wire.tokens import key_id, parse_claims
 from tests.conftest import run_script, wait_until
 from tests.rules.test_interrupt import interrupt
@@ -460,7 +461,8 @@ def test_nobody_there(scripted: ScriptedHttp, call: str) -> None:
     assert not caught.value.sent
     assert "http://127.0.0.1:9" in str(caught.value)
     assert "HUSHHUSH" not in shown(caught.value)
-    assert caught.value.__cause__ is caught.value.__context__ is None
+    assert isinstance(caught.value.__cause__, ScrubbedError)
+    assert caught.value.__context__ is None
 
 
 @pytest.mark.parametrize("call", sorted(set(CALLS) - {"publish"}))

@@ -6,11 +6,12 @@ sfu       a session with the SFU, and the next one when it is lost
 sending   local tracks on their way to senders
 messaging the connection to the messaging service
 webrtc    what rooms and the SFU need of aiortc
-http      the one HTTP call, on daemon threads of our own
-logs      logging without secrets
+rest      one REST call, and one family of errors
+http      one HTTP call, on daemon threads of our own
+logs      loggers whose records have no secrets
 ========= =============================================================================
 
 It knows asyncio, ``websockets`` and ``aiortc``; it never calls user code and never blocks.
-``rooms`` and ``sfu`` stand on ``sending``, ``messaging``, ``webrtc`` and ``http``, never on
+``rooms`` and ``sfu`` stand on ``sending``, ``messaging``, ``webrtc`` and ``rest``, never on
 each other. The floors above reach it through :mod:`metered_sync.bridge.loop`.
 """

@@ -6,8 +6,8 @@ Ctrl-C cancel it like anything else, and between two attempts no thread waits.
 
 A request that has been sent cannot be recalled: when its caller gives up, it is
 abandoned, and its late answer is discarded. Failures are told without secrets: what
-the third party raised would carry URLs and headers, so it is neither cause nor
-context of what is raised here.
+the third party raised carries URLs and headers, so only its scrubbed text is the cause
+of what is raised here.
 
 ``requests`` does not promise that threads may share a ``Session``. A request takes
 an idle one for itself, or makes one, and gives it back at its end: so each thread
@@ -41,7 +41,7 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.workers import run_in_worker
 from metered_sync.engine.logs import scrub_loggers
 from metered_sync.wire.json_codec import encode
-from metered_sync.wire.secrets import scrub
+from metered_sync.wire.secrets import scrub, scrubbed_cause
 from metered_sync.wire.urls import is_loopback
 
 __all__ = ["Answer", "Http", "HttpError"]
@@ -106,7 +106,7 @@ class _Credential(requests.auth.AuthBase):
         self._parameter = parameter
         # A bearer may be a pair, of which the second half is the secret one.
         forms = {secret, quote(secret), quote(secret, safe=""), secret.rpartition(":")[2]}
-        self._forms = [form.encode() for form in forms if len(form) >= 8]
+        self._forms = [form for form in forms if len(form) >= 8]
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if self._parameter is None:
@@ -115,11 +115,11 @@ class _Credential(requests.auth.AuthBase):
             request.prepare_url(request.url, {self._parameter: self._secret})
         return request
 
-    def hide(self, raw: bytes) -> bytes:
-        """Return the body of an answer with the secret cut out."""
+    def hide(self, text: str) -> str:
+        """Return a text with the secret cut out."""
         for form in self._forms:
-            raw = raw.replace(form, "…".encode())
-        return raw
+            text = text.replace(form, "…")
+        return text
 
 
 class Http:
@@ -233,10 +233,12 @@ class Http:
                     raw += piece
                     if len(raw) > MAX_ANSWER or time.monotonic() > give_up:
                         raise HttpError("the answer is too long, or too slow")
-                body = bytes(raw) if response.ok else self._auth.hide(bytes(raw))
-                return Answer(response.status_code, _body(body), _retry_after(response))
+                text = raw.decode("utf-8", "replace")
+                body = _body(text if response.ok else self._auth.hide(text))
+                return Answer(response.status_code, body, _retry_after(response))
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             failure = HttpError(_reason(error), sent=_may_have_left(error))
+            failure.__cause__ = scrubbed_cause(error, self._auth.hide)
         finally:
             self._give_back(session)
         raise failure  # here, where what was caught does not become its context
@@ -250,8 +252,7 @@ def _close(sessions: deque[tuple[float, requests.Session]], keep: int = 0) -> No
         pass
 
 
-def _body(raw: bytes) -> Any:
-    text = raw.decode("utf-8", "replace")
+def _body(text: str) -> Any:
     try:
         return json_module.loads(text) if text else None
     except (ValueError, RecursionError):

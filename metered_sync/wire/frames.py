@@ -22,6 +22,7 @@ from metered_sync.wire.fields import FieldError, Fields, is_number
 from metered_sync.wire.json_codec import decode, encode
 from metered_sync.wire.limits import MAX_REQUEST_ID
 from metered_sync.wire.names import name_problem
+from metered_sync.wire.secrets import scrubbed_cause
 
 __all__ = [
     "MISSING",
@@ -71,8 +72,8 @@ def _object(text: str | bytes) -> tuple[str, dict[str, Any]]:
     """Return the type and the fields of a frame."""
     try:
         value = decode(text)
-    except (ValueError, RecursionError):
-        raise FrameError("not JSON") from None
+    except (ValueError, RecursionError) as error:
+        raise FrameError("not JSON") from scrubbed_cause(error)
     kind = value.get("type") if isinstance(value, dict) else None
     if not isinstance(kind, str):
         raise FrameError('not a JSON object with a string "type"')

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
-__all__ = ["check_key_pair", "check_secret", "scrub", "scrubbed"]
+__all__ = [
+    "ScrubbedError",
+    "check_key_pair",
+    "check_secret",
+    "scrub",
+    "scrubbed",
+    "scrubbed_cause",
+]
 
+MAX_CAUSE = 500
+"""Characters of another library's error that the cause of ours shows."""
 _SECRETS = re.compile(
     r"""(?ix)
     ( [?&](?:key|token|apiKey|secretKey|projectApiKey)= ) [^&\s"'\\]+      # query parameters
@@ -59,3 +69,22 @@ def scrubbed(value: Any) -> Any:
 def scrub(text: str) -> str:
     """Return ``text`` with keys, tokens, passwords and Authorization values cut out."""
     return _SECRETS.sub(lambda match: next(g for g in match.groups() if g is not None) + "…", text)
+
+
+class ScrubbedError(Exception):
+    """Stands for another library's error as the cause of ours: its class and text, scrubbed."""
+
+
+def scrubbed_cause(error: BaseException, hide: Callable[[str], str] = str) -> ScrubbedError:
+    """Return what can be shown of an error, to be the cause of another.
+
+    The error itself would carry URLs, headers and frames, in its attributes and in the local
+    variables of its traceback.
+
+    Args:
+        error: The error.
+        hide: Cuts out of its text what :func:`scrub` does not recognise.
+    """
+    kind = type(error)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    return ScrubbedError(f"{name}: {scrub(hide(str(error)))[:MAX_CAUSE]}")

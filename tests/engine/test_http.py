@@ -26,6 +26,7 @@ from cryptography.x509.oid import NameOID
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine import http as http_module
 from metered_sync.engine.http import Answer, Http, HttpError
+from metered_sync.wire.secrets import ScrubbedError
 from tests.conftest import run_script, wait_until
 from tests.rules.test_secrets import shown
 from tests.support.scripted_http import ScriptedHttp, serving
@@ -289,7 +290,8 @@ def test_why_no_answer_came(origin: str, words: str) -> None:
     http.close()
     assert not caught.value.sent
     # What requests raised names the address, with the secret in it.
-    assert caught.value.__cause__ is caught.value.__context__ is None
+    assert isinstance(caught.value.__cause__, ScrubbedError)
+    assert caught.value.__context__ is None
 
 
 def test_a_certificate_of_nobody_we_know(tmp_path: Path) -> None:

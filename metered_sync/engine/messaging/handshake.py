@@ -28,7 +28,7 @@ from metered_sync.wire.limits import (
     MAX_INBOUND_FRAME,
     TERMINAL_CLOSES,
 )
-from metered_sync.wire.secrets import scrub
+from metered_sync.wire.secrets import scrub, scrubbed_cause
 from metered_sync.wire.timings import Timings
 from metered_sync.wire.urls import is_loopback, signalling_url
 
@@ -74,14 +74,14 @@ class Connector:
                 **options,
             )
         except InvalidStatus as error:
-            raise self._refused(error) from None
+            raise self._refused(error) from scrubbed_cause(error)
         except Exception as error:  # the system's, the library's, a codec's, a proxy's
             raise SignallingConnectError(
                 f"{self._label}: cannot connect to {self._options.url}: {scrub(str(error))}; "
                 "check the url and that the server runs",
                 close_code=CLOSE_ABNORMAL,
                 close_reason=type(error).__name__,
-            ) from None
+            ) from scrubbed_cause(error)
         try:
             welcome = await self._await_welcome(connection)
         except BaseException:

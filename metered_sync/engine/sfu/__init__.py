@@ -5,7 +5,7 @@ link      a client's link to the SFU, over all its sessions
 session   one session: one peer connection, negotiated over HTTP
 watch     find out which subscribed tracks are gone, and where they are now
 directory find out who publishes what, with few requests
-calls     the SFU's seven HTTP calls, and what their failures mean
+calls     the SFU's seven HTTP calls
 ========= =============================================================================
 
 The door is :class:`~metered_sync.engine.sfu.link.SfuLink`. ``calls`` and ``directory`` need no

@@ -174,7 +174,7 @@ def test_answers_that_are_no_json_objects(answer: bytes) -> None:
             calls.sessions,
             lambda: calls.publish_tracks("s", [{"trackId": "t", "mid": "0"}], offer),
         ):
-            with pytest.raises(SfuError, match="not what an SFU sends") as caught:
+            with pytest.raises(SfuError, match="not what the service sends") as caught:
                 call()
             assert caught.value.status == 200
 
