@@ -15,8 +15,10 @@ from metered_sync._room_events import RoomEvents, remote_peer
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.loop import Engine
-from metered_sync.engine.rooms.link import RoomLink, RoomOptions
+from metered_sync.engine.rooms.link import RoomLink
+from metered_sync.engine.rooms.media import ConnectionOptions
 from metered_sync.engine.rooms.member import RoomState
+from metered_sync.engine.rooms.mesh import Mesh
 from metered_sync.engine.rooms.our_tracks import metadata_signal
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc.encoding import check_encoding
@@ -113,7 +115,7 @@ class MeteredPeer(Client[RoomLink]):
         )
         if not auto_resubscribe:
             raise ValueError("auto_resubscribe must be on: a room is a subscription")
-        self._options = RoomOptions(
+        self._options = ConnectionOptions(
             None if ice_servers is None else tuple(ice_servers),
             bool(relay_only),
             Deadline(gather_timeout).timeout,
@@ -128,8 +130,9 @@ class MeteredPeer(Client[RoomLink]):
         return f"<MeteredPeer{where}: {self.state}, {others} others>"
 
     def _make_link(self, engine: Engine) -> RoomLink:
-        sink = RoomEvents(self)
-        return RoomLink(engine, sink, self._signalling, self._options, self._label, self._timings)
+        options, timings = self._signalling, self._timings
+        mesh = Mesh(self._options, options.url, timings)
+        return RoomLink(engine, RoomEvents(self), options, mesh, self._label, timings)
 
     # --- joining and leaving ---
 

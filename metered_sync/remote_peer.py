@@ -13,15 +13,15 @@ from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.event_hub import EventHub
 from metered_sync.data_channel import DataChannel
-from metered_sync.engine.rooms.connection_owner import State
-from metered_sync.engine.rooms.link import RoomLink
+from metered_sync.engine.rooms.media import MediaState
 from metered_sync.engine.rooms.member import Member
+from metered_sync.engine.webrtc.data_channel import ChannelLink
 from metered_sync.errors import ClosedError, MeteredTimeoutError, fresh
 from metered_sync.media.tracks.stream import MediaStream
 from metered_sync.media.tracks.track import RemoteTrack
 from metered_sync.options import DuringOutage
 from metered_sync.wire.data_channels import channel_options, check_label
-from metered_sync.wire.events import Event, NegotiationError, StateChange
+from metered_sync.wire.events import Event
 
 __all__ = ["LocalPeer", "RemotePeer"]
 
@@ -32,13 +32,17 @@ class LocalPeer(Protocol):
     """The peer of this process, as far as its remote peers need it."""
 
     _hub: EventHub
-    _link: RoomLink | None
     _timeout: float
 
     def _deadline(self, timeout: float | None) -> Deadline: ...
 
     def _call(
-        self, function: Callable[..., Awaitable[T]], *args: Any, deadline: Deadline, what: str
+        self,
+        function: Callable[..., Awaitable[T]],
+        *args: Any,
+        deadline: Deadline,
+        what: str,
+        progress: Callable[[], tuple[str, bool]] | None = None,
     ) -> T: ...
 
     def send_to(
@@ -77,7 +81,7 @@ class RemotePeer(Observable):
         return self._member.metadata
 
     @property
-    def state(self) -> State:
+    def state(self) -> MediaState:
         """``"idle"`` (nothing to connect for), ``"connecting"``, ``"connected"``,
         ``"reconnecting"`` or ``"closed"``."""
         return self._member.state
@@ -108,10 +112,11 @@ class RemotePeer(Observable):
         return self._objects.channels("open")
 
     @property
-    def pc(self) -> RTCPeerConnection:
+    def pc(self) -> RTCPeerConnection | None:
         """The aiortc connection under it: an escape hatch, to be used on its loop only.
 
-        Another one after each :class:`~metered_sync.ConnectionReset`.
+        Another one after each :class:`~metered_sync.ConnectionReset`. ``None`` where media
+        travel without one.
         """
         return self._member.media.pc
 
@@ -171,7 +176,7 @@ class RemotePeer(Observable):
                 if self._member.error is not None:
                     raise fresh(self._member.error)
                 if self.state == "closed" and events.ended:
-                    raise self._gone(what)
+                    raise self._member.gone(what)
                 try:
                     events.get(timeout=deadline.left())
                 except MeteredTimeoutError:
@@ -179,14 +184,7 @@ class RemotePeer(Observable):
                         f"{what}: none within {deadline}; the peer is {self.state}"
                     ) from None
                 except ClosedError:
-                    raise self._gone(what) from None
-
-    def _gone(self, what: str) -> BaseException:
-        """Return the error for something that is to be done with a peer that is not there."""
-        link = self._peer._link
-        if link is not None and link.error is not None:  # it is we who are gone
-            return fresh(link.error)
-        return ClosedError(f"{what}: the peer has left")
+                    raise self._member.gone(what) from None
 
     # --- acting ---
 
@@ -235,52 +233,22 @@ class RemotePeer(Observable):
             protocol=protocol,
         )
         check_label(label)
-        deadline = self._peer._deadline(timeout)
-        what = f"data channel {label!r} to {self.id!r}"
-        if self._member.error is not None:
-            raise fresh(self._member.error)
 
-        async def create() -> DataChannel:  # wrapped at once, before anything can arrive
-            if self.state == "closed":
-                raise self._gone(what)
-            raw = self._member.media.create_channel(label, **options)
-            channel = DataChannel(raw, timeout=self._peer._timeout, _owner=self)
+        def wrap(link: ChannelLink) -> DataChannel:
+            channel = DataChannel(link, timeout=self._peer._timeout, _owner=self)
             return self._objects.note_channel(channel, theirs=False)
 
-        connection = self._member.media
-        while True:
-            generations = connection.generations
-            channel = self._peer._call(create, deadline=deadline, what=what)
-            if not wait:
-                return channel
-            try:
-                self._await_open(channel, deadline, what)
-            except BaseException:
-                channel.close(timeout=0.0)
-                raise
-            if channel.state == "open":
-                return channel
-            if connection.generations == generations:
-                raise ClosedError(f"{what}: it was closed before it was open")
-            # The connection was made anew meanwhile: once more.
-
-    def _await_open(self, channel: DataChannel, deadline: Deadline, what: str) -> None:
-        """Wait until a channel is open or closed, or it is clear that it will not be open."""
-        with self._hub.queue((StateChange, NegotiationError)) as events:
-            while channel.state == "connecting":
-                if self._member.error is not None:
-                    raise fresh(self._member.error)
-                left = deadline.left()
-                if left == 0:
-                    raise MeteredTimeoutError(
-                        f"{what}: not open within {deadline}; the peer is {self.state}"
-                    )
-                try:
-                    channel.wait_open(timeout=min(left, 0.1))
-                except (MeteredTimeoutError, ClosedError):
-                    pass
-                if events.ended:
-                    raise self._gone(what)
+        channel: DataChannel = self._peer._call(
+            self._member.open_channel,
+            label,
+            options,
+            wrap,
+            bool(wait),
+            deadline=self._peer._deadline(timeout),
+            what=f"data channel {label!r} to {self.id!r}",
+            progress=lambda: (f"the peer is {self.state}", False),
+        )
+        return channel
 
     def stats(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Return figures about the connection and the traffic of each track.

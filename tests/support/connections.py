@@ -14,11 +14,11 @@ from typing import Any
 from aiortc import RTCDataChannel
 
 from metered_sync.engine.rooms.connection import RemoteConnection
-from metered_sync.engine.rooms.connection_owner import State
+from metered_sync.engine.rooms.media import ConnectionOptions, MediaState
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.engine.webrtc.peer_connection import gather_on
-from metered_sync.errors import MeteredError, NegotiationFailedError
+from metered_sync.errors import MeteredError
 from metered_sync.events import IceServer
 from metered_sync.testing import PatternSource, ToneSource
 from metered_sync.wire.signals import Signal, TrackMetadata, parse_signal
@@ -99,7 +99,7 @@ class Side:
         gather_timeout: float = 5.0,
         relay_only: bool = False,
     ) -> None:
-        self.states: list[State] = []
+        self.states: list[MediaState] = []
         self.present: list[IncomingTrack] = []
         self.first: list[IncomingTrack] = []
         self.gone: list[IncomingTrack] = []
@@ -107,8 +107,11 @@ class Side:
         self.resets = 0
         self.on_reset_do: Callable[[], object] = lambda: None
         self.errors: list[MeteredError] = []
-        self.exhausted: list[NegotiationFailedError] = []
+        self.exhausted: list[MeteredError] = []
         self.sent: list[Signal] = []
+        self.posted: list[TrackMetadata] = []
+        self.refused: list[MeteredError] = []
+        self.announced: list[TrackMetadata] = []
         self.servers = servers
         self.carry: Callable[[Side, dict[str, Any], Signal], Coroutine[Any, Any, None]]
         self.link = RemoteConnection(
@@ -117,8 +120,7 @@ class Side:
             remote_id=remote_id,
             label=f"{local_id}-{remote_id}",
             timings=timings,
-            gather_timeout=gather_timeout,
-            relay_only=relay_only,
+            options=ConnectionOptions(None, relay_only, gather_timeout),
         )
 
     async def signal(self, data: dict[str, Any]) -> None:
@@ -127,10 +129,15 @@ class Side:
         self.sent.append(signal)
         await self.carry(self, data, signal)
 
+    def post(self, data: dict[str, Any]) -> None:
+        signal = parse_signal(data)
+        assert isinstance(signal, TrackMetadata)
+        self.posted.append(signal)
+
     def ice_servers(self) -> tuple[IceServer, ...]:
         return self.servers
 
-    def on_state(self, state: State) -> None:
+    def on_state(self, state: MediaState) -> None:
         self.states.append(state)
 
     def on_track(self, track: IncomingTrack, first: bool) -> None:
@@ -143,6 +150,9 @@ class Side:
         self.present.remove(track)
         self.gone.append(track)
 
+    def on_metadata(self, announced: TrackMetadata) -> None:
+        self.announced.append(announced)
+
     def on_channel(self, raw: RTCDataChannel) -> None:
         self.channels.append(raw)
 
@@ -153,7 +163,10 @@ class Side:
     def on_error(self, error: MeteredError) -> None:
         self.errors.append(error)
 
-    def on_exhausted(self, error: NegotiationFailedError) -> None:
+    def on_candidate_error(self, error: MeteredError) -> None:
+        self.refused.append(error)
+
+    def on_exhausted(self, error: MeteredError) -> None:
         self.exhausted.append(error)
 
     def take(self, data: dict[str, Any]) -> None:

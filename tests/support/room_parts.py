@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aiortc import RTCDataChannel
+from aiortc import RTCDataChannel, RTCPeerConnection
 
 from metered_sync.bridge.loop import Engine
 from metered_sync.engine.messaging.link import SignallingLink
 from metered_sync.engine.messaging.options import SignallingOptions
-from metered_sync.engine.rooms.connection_owner import State
 from metered_sync.engine.rooms.direct_messages import DirectMessages
+from metered_sync.engine.rooms.media import MediaOwner, MediaState, MemberMedia
 from metered_sync.engine.rooms.member import Member, RoomState
 from metered_sync.engine.rooms.roster import Roster
 from metered_sync.engine.sending.local_track import LocalTrack
@@ -22,26 +23,42 @@ from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 class IdleMedia:
     """The media of a member that negotiates nothing: tests set its state and its tracks."""
 
-    def __init__(self, member: Member) -> None:
-        self.member = member
-        self.state: State = "idle"
+    def __init__(self, owner: MediaOwner) -> None:
+        self.owner = owner
+        self.state: MediaState = "idle"
+        self.generations = 1
         self.tracks: tuple[IncomingTrack, ...] = ()
-        self.sent: tuple[LocalTrack, ...] = ()
-        self.calls: list[Any] = []
+        self.pc: RTCPeerConnection | None = None
+        self.sent: list[LocalTrack] = []
+        self.local_ids: list[str] = []
+        """The ids under which it was begun anew."""
+        self.closed = False
 
-    def become(self, state: State) -> None:
+    def become(self, state: MediaState) -> None:
         """Change the state, as a connection does."""
         self.state = state
-        self.member.on_state(state)
+        self.owner.on_state(state)
 
-    def set_tracks(self, tracks: tuple[LocalTrack, ...]) -> None:
-        self.sent = tracks
+    def set_tracks(self, tracks: Sequence[LocalTrack]) -> None:
+        self.sent = list(tracks)
 
-    def receive(self, signal: Any) -> None:
-        self.calls.append(signal)
+    def replace_track(self, old: LocalTrack, new: LocalTrack | None) -> None:
+        raise NotImplementedError
+
+    def take_message(self, data: Any, *, direct: bool) -> bool:
+        return False
 
     def rebuild(self, *, local_id: str) -> None:
-        self.calls.append(f"rebuild as {local_id}")
+        self.local_ids.append(local_id)
+
+    async def open_channel(self, label: str, options: Mapping[str, Any]) -> RTCDataChannel:
+        raise NotImplementedError
+
+    async def stats(self) -> dict[str, Any]:
+        return {}
+
+    async def aclose(self) -> None:
+        self.closed = True
 
 
 class Journal:
@@ -49,6 +66,7 @@ class Journal:
 
     def __init__(self, timings: Timings = DEFAULT_TIMINGS) -> None:
         self.state: RoomState = "joined"
+        self.error: BaseException | None = None
         self.happened: list[Any] = []
         """What happened to members, in order; events of a member as pairs of its id and it."""
         self.direct: list[Direct] = []
@@ -93,7 +111,7 @@ class Journal:
 
     # --- the host of members ---
 
-    def connect_to(self, member: Member) -> Any:
+    def media_of(self, member: Member) -> MemberMedia:
         return IdleMedia(member)
 
     def ice_servers(self) -> tuple[IceServer, ...]:

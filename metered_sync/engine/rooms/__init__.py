@@ -7,7 +7,8 @@ member           one other member, and what happens on the connection to it
 our_tracks       the tracks that are sent, and what members have been told about them
 direct_messages  send direct messages to members; whether that is permitted
 connection       the media connection to one member, over all its peer connections
-connection_owner what a connection tells the member that it belongs to, and asks of it
+media            the seam: all that room and face know of a member's media
+mesh             make media as a mesh: a connection to each member
 generation       one peer connection to a member
 sections         the media sections of a connection, and which of our tracks each carries
 received_tracks  the tracks that a member sends, over all generations

@@ -22,13 +22,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from aiortc import RTCDataChannel, RTCPeerConnection
 
-from metered_sync.engine.rooms.connection_owner import Owner, State
 from metered_sync.engine.rooms.generation import Generation, SupersededError
+from metered_sync.engine.rooms.media import ConnectionOptions, MediaOwner, MediaState
+from metered_sync.engine.rooms.our_tracks import SentMetadata
 from metered_sync.engine.rooms.received_tracks import ReceivedTracks
 from metered_sync.engine.rooms.schedule import NEVER, Agenda, now
 from metered_sync.engine.rooms.sdp_pins import Pins
@@ -41,7 +42,14 @@ from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.errors import MeteredError, NegotiationFailedError
 from metered_sync.wire import sdp
 from metered_sync.wire.secrets import scrub
-from metered_sync.wire.signals import Candidate, EndOfCandidates, SessionDescription, build_signal
+from metered_sync.wire.signals import (
+    Candidate,
+    EndOfCandidates,
+    SessionDescription,
+    TrackMetadata,
+    build_signal,
+    parse_signal,
+)
 from metered_sync.wire.timings import Timings
 
 __all__ = ["RemoteConnection"]
@@ -57,17 +65,16 @@ class RemoteConnection:
 
     def __init__(
         self,
-        owner: Owner,
+        owner: MediaOwner,
         *,
         local_id: str,
         remote_id: str,
         label: str,
         timings: Timings,
-        gather_timeout: float,
-        relay_only: bool,
+        options: ConnectionOptions,
     ) -> None:
         """Prepare; nothing is negotiated until there is something to negotiate about."""
-        self.state: State = "idle"
+        self.state: MediaState = "idle"
         self.generations = 0
         """How many there have been."""
         self._owner = owner
@@ -75,8 +82,8 @@ class RemoteConnection:
         self._remote_id = remote_id
         self._label = label
         self._timings = timings
-        self._gather_timeout = gather_timeout
-        self._relay_only = relay_only
+        self._options = options
+        self._sent_metadata = SentMetadata()
         self._sections = Sections()
         self._pins = Pins()
         self._received = ReceivedTracks(owner.on_track, owner.on_track_gone)
@@ -113,23 +120,35 @@ class RemoteConnection:
     def set_tracks(self, tracks: Sequence[LocalTrack]) -> None:
         """Say what is to be sent: all of it, in order."""
         self._sections.set_tracks(tracks)
+        self._tell_metadata()
         self._wake.set()
 
     def replace_track(self, old: LocalTrack, new: LocalTrack | None) -> None:
         """Send another track in the place of one. With ``None`` it is removed."""
         self._sections.replace(old, new)
+        self._tell_metadata()
         self._wake.set()
 
-    def create_channel(self, label: str, **options: Any) -> RTCDataChannel:
-        """Create a data channel on the present generation.
+    def _tell_metadata(self) -> None:
+        """Tell the peer the metadata of our tracks, ahead of the offer that brings them."""
+        for signal in self._sent_metadata.update(self._sections.tracks):
+            self._owner.post(signal)
 
-        Raises:
-            ValueError: Options that exclude each other.
-        """
+    async def open_channel(self, label: str, options: Mapping[str, Any]) -> RTCDataChannel:
+        """Make a data channel on the present generation; return it while it connects."""
         raw = self.pc.createDataChannel(label, **options)
         self._generation.used = True
         self._wake.set()
         return raw
+
+    def take_message(self, data: Any, *, direct: bool) -> bool:
+        """Take a signal out of a direct message; return false where it is none."""
+        signal = parse_signal(data) if direct else None
+        if isinstance(signal, TrackMetadata):
+            self._owner.on_metadata(signal)
+        elif signal is not None:
+            self.receive(signal)
+        return signal is not None
 
     def receive(self, signal: Inbound) -> None:
         """Take a signal of the peer; it is handled soon, in its turn."""
@@ -142,6 +161,8 @@ class RemoteConnection:
         What was not used yet is left as it is.
         """
         self._local_id = local_id
+        self._sent_metadata.forget()
+        self._tell_metadata()
         if self._generation.used and self.state != "closed":
             self._agenda.reset()
             self._inbox.clear()
@@ -413,14 +434,16 @@ class RemoteConnection:
     # --- generations ---
 
     def _make(self) -> Generation:
-        servers = ice.choose_servers(self._owner.ice_servers(), self._agenda.failures)
+        servers = self._options.ice_servers
+        if servers is None:
+            servers = self._owner.ice_servers()
         generation = Generation(
             self._label,
             self._sections,
             self._pins,
-            servers,
-            gather_timeout=self._gather_timeout,
-            relay_only=self._relay_only,
+            ice.choose_servers(servers, self._agenda.failures),
+            gather_timeout=self._options.gather_timeout,
+            relay_only=self._options.relay_only,
         )
         self.generations += 1
 
@@ -517,7 +540,7 @@ class RemoteConnection:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    def _change_state(self, state: State) -> None:
+    def _change_state(self, state: MediaState) -> None:
         if state != self.state != "closed":
             self.state = state
             self._owner.on_state(state)

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from metered_sync.bridge.link import Link
 from metered_sync.bridge.loop import Engine
@@ -27,13 +26,11 @@ from metered_sync.bridge.reader import Reader
 from metered_sync.engine.messaging.link import SignallingLink
 from metered_sync.engine.messaging.options import SignallingOptions
 from metered_sync.engine.messaging.request import Request
-from metered_sync.engine.rooms.connection import RemoteConnection
 from metered_sync.engine.rooms.direct_messages import DirectMessages
+from metered_sync.engine.rooms.media import MediaFactory, MemberMedia
 from metered_sync.engine.rooms.member import Member, RoomSink, RoomState
 from metered_sync.engine.rooms.our_tracks import OurTracks
 from metered_sync.engine.rooms.roster import Roster
-from metered_sync.engine.webrtc.ice import loopback_address
-from metered_sync.engine.webrtc.peer_connection import gather_on
 from metered_sync.errors import (
     ClosedError,
     MeteredError,
@@ -60,7 +57,7 @@ from metered_sync.wire.events import (
 )
 from metered_sync.wire.timings import Timings
 
-__all__ = ["RoomLink", "RoomOptions"]
+__all__ = ["RoomLink"]
 
 logger = logging.getLogger("metered_sync")
 
@@ -76,16 +73,6 @@ FATAL_CODES = frozenset(
 """Codes of server errors, not in answer to a request, after which a room is of no use."""
 
 
-@dataclass(frozen=True)
-class RoomOptions:
-    """The options of a room's media connections."""
-
-    ice_servers: tuple[IceServer, ...] | None = None
-    """STUN and TURN servers, instead of those that the server's welcome names."""
-    relay_only: bool = False
-    gather_timeout: float = 5.0
-
-
 class RoomLink(Link):
     """One peer's part in one room, over its whole life."""
 
@@ -94,7 +81,7 @@ class RoomLink(Link):
         engine: Engine,
         sink: RoomSink,
         signalling: SignallingOptions,
-        options: RoomOptions,
+        make_media: MediaFactory,
         label: str,
         timings: Timings,
     ) -> None:
@@ -105,17 +92,15 @@ class RoomLink(Link):
         """Why the room is closed, once it is."""
         self.signalling = SignallingLink(engine, self, signalling, label, timings)
         self.roster = Roster(self, sink, label, timings)
-        self.our_tracks = OurTracks(lambda: self.roster.members.values())
+        self.our_tracks = OurTracks(lambda: [one.media for one in self.roster.members.values()])
         self._messages = DirectMessages(self.signalling, label, self._on_refused)
         self._engine = engine
         self._sink = sink
-        self._options = options
-        self._timings = timings
+        self._make_media = make_media
         self._include_metadata = False
         # The signalling link keeps subscriptions as long as somebody reads them.
         self._reader: Reader[Message] = Reader("a room's messages", maxsize=1)
         self._reason = "closed"
-        self._gather_on = loopback_address(signalling.url)
 
     @property
     def peer_id(self) -> str | None:
@@ -238,7 +223,9 @@ class RoomLink(Link):
             self.take_direct(event)
         elif isinstance(event, Message):
             if event.channel == self.channel and event.sender_peer_id != self.peer_id:
-                self._tell_data(event, "broadcast")
+                member = self.roster.members.get(event.sender_peer_id)
+                if member is None or not member.media.take_message(event.data, direct=False):
+                    self._tell_data(event, "broadcast")
         elif isinstance(event, StateChange):
             pass  # the room has states of its own
         else:
@@ -285,7 +272,7 @@ class RoomLink(Link):
         member = self.roster.members.get(event.sender_peer_id)
         if member is None:
             self.roster.keep_early(event)
-        elif not member.receive(event.data):
+        elif not member.media.take_message(event.data, direct=True):
             self._tell_data(event, "direct")
 
     def _tell_data(self, event: Direct | Message, kind: str) -> None:
@@ -299,11 +286,11 @@ class RoomLink(Link):
 
     def connect(self, member: Member) -> None:
         """Send a new member our tracks."""
-        member.set_tracks(self.our_tracks.tracks)
+        member.media.set_tracks(self.our_tracks.tracks)
 
     def reconnect(self, member: Member) -> None:
         """Connect to a member anew."""
-        member.rebuild(self.peer_id or "", self.our_tracks.tracks)
+        member.rebuild(self.peer_id or "")
 
     def on_arrived(self, member: Member) -> None:
         """Find out whether signals can be sent at all, before somebody waits for them."""
@@ -350,26 +337,14 @@ class RoomLink(Link):
 
     # --- as the host of members ---
 
-    def connect_to(self, member: Member) -> RemoteConnection:
-        """Return a new media connection, of which nothing has been negotiated."""
-        context = gather_on.set(self._gather_on)
-        try:
-            return RemoteConnection(
-                member,
-                local_id=self.peer_id or "",
-                remote_id=member.id,
-                label=f"{self.label}: peer {member.id!r}",
-                timings=self._timings,
-                gather_timeout=self._options.gather_timeout,
-                relay_only=self._options.relay_only,
-            )
-        finally:
-            gather_on.reset(context)
+    def media_of(self, member: Member) -> MemberMedia:
+        """Return new media for a member, of which nothing has been negotiated."""
+        label = f"{self.label}: peer {member.id!r}"
+        local_id = self.peer_id or ""
+        return self._make_media(member, local_id=local_id, remote_id=member.id, label=label)
 
     def ice_servers(self) -> tuple[IceServer, ...]:
-        """Return the servers for a new connection."""
-        if self._options.ice_servers is not None:
-            return self._options.ice_servers
+        """Return the STUN and TURN servers that the service names at present."""
         return self.signalling.ice_servers or ()
 
     def _on_refused(self, error: ServerRequestError) -> None:

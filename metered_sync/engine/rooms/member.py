@@ -1,4 +1,4 @@
-"""One other member of a room: its presence, its state, and the media connection to it.
+"""One other member of a room: its presence, its state, and its media.
 
 A member outlives its connection to the service: one that leaves and comes back within
 ``Timings.limbo`` is the same object, whose media may not even have paused.
@@ -9,32 +9,32 @@ Everything here runs on the loop thread, except where it says otherwise.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol, TypeVar
 
 from aiortc import RTCDataChannel
 
 from metered_sync.bridge.link import EventSink
-from metered_sync.engine.rooms.connection import RemoteConnection
-from metered_sync.engine.rooms.connection_owner import State
 from metered_sync.engine.rooms.direct_messages import DirectMessages
-from metered_sync.engine.rooms.our_tracks import SentMetadata
+from metered_sync.engine.rooms.media import MediaState, MemberMedia
 from metered_sync.engine.rooms.track_metadata import AnnouncedMetadata
-from metered_sync.engine.sending.local_track import LocalTrack
+from metered_sync.engine.webrtc.data_channel import ChannelLink
 from metered_sync.engine.webrtc.incoming import IncomingTrack
-from metered_sync.errors import MeteredError
+from metered_sync.errors import ClosedError, MeteredError, fresh
 from metered_sync.wire.events import (
     ConnectionReset,
     Event,
+    IceCandidateError,
     IceServer,
     NegotiationError,
     PresencePeer,
     StateChange,
 )
-from metered_sync.wire.signals import TrackMetadata, parse_signal
+from metered_sync.wire.signals import TrackMetadata
 
 __all__ = ["Member", "MemberHost", "RoomSink", "RoomState"]
 
+C = TypeVar("C")
 RoomState = Literal["idle", "joining", "joined", "reconnecting", "leaving", "closed"]
 
 
@@ -61,23 +61,24 @@ class MemberHost(Protocol):
     """The room of a member, as far as the member needs it."""
 
     state: RoomState
+    error: BaseException | None
 
-    def connect_to(self, member: Member) -> RemoteConnection:
-        """Return a new media connection, of which nothing has been negotiated."""
+    def media_of(self, member: Member) -> MemberMedia:
+        """Return new media for a member, of which nothing has been negotiated."""
 
     def ice_servers(self) -> tuple[IceServer, ...]:
-        """Return the servers for a new connection."""
+        """Return the STUN and TURN servers that the service names at present."""
 
 
 class Member:
-    """One other member of the room; the owner of the media connection to it."""
+    """One other member of the room; the owner of its media."""
 
     def __init__(
         self, peer: PresencePeer, host: MemberHost, messages: DirectMessages, sink: RoomSink
     ) -> None:
         self.id = peer.peer_id
         self.metadata = peer.metadata
-        self.state: State = "idle"
+        self.state: MediaState = "idle"
         self.present = True
         """Whether presence lists it."""
         self.error: MeteredError | None = None
@@ -89,30 +90,35 @@ class Member:
         self._host = host
         self._messages = messages
         self._sink = sink
-        self._sent = SentMetadata()
+        self._changed = asyncio.Event()
+        """Set, and replaced, with each change that may decide about a channel that is opened."""
         self.objects = sink.objects_for(self)
         """The objects that the face keeps for this member."""
-        self.media = host.connect_to(self)
+        self.media = host.media_of(self)
 
     def __repr__(self) -> str:
         return f"<Member {self.id!r}: {self.state}>"
 
-    # --- as the owner of its connection ---
+    # --- as the owner of its media ---
 
     async def signal(self, data: dict[str, Any]) -> None:
-        """Send this member a signal; return once it is acknowledged."""
+        """Send this member a direct message; return once it is acknowledged."""
         await self._messages.send(self.id, data)
 
+    def post(self, data: dict[str, Any]) -> None:
+        """Send this member a direct message and wait for nothing."""
+        self._messages.post(self.id, data)
+
     def ice_servers(self) -> tuple[IceServer, ...]:
-        """Return the servers for a new connection."""
+        """Return the STUN and TURN servers that the service names at present."""
         return self._host.ice_servers()
 
-    def on_state(self, state: State) -> None:
-        """Take over the state of the connection."""
+    def on_state(self, state: MediaState) -> None:
+        """Take over the state of the media."""
         if state == "connected":
             self.error = None  # the other side has succeeded where we gave up
         if self._host.state == "reconnecting" and state in ("connecting", "connected"):
-            return  # it is about to be made anew
+            return  # they are about to begin anew
         self.set_state(state)
 
     def on_track(self, track: IncomingTrack, first: bool) -> None:
@@ -125,21 +131,32 @@ class Member:
         self.announced.track_gone(track)
         self._sink.track_gone(self, track)
 
+    def on_metadata(self, announced: TrackMetadata) -> None:
+        """Note the metadata that the member announces for a track."""
+        self.announced.note(announced, self.media.tracks)
+        self._sink.metadata(self)
+
     def on_channel(self, raw: RTCDataChannel) -> None:
         """Tell of a data channel that the member has opened."""
         self._sink.channel(self, raw)
 
     def on_reset(self) -> None:
         """Tell of a connection that was made anew."""
+        self._note_change()
         self._tell(ConnectionReset())
 
     def on_error(self, error: MeteredError) -> None:
         """Tell of a negotiation that failed."""
         self._tell(NegotiationError(error))
 
+    def on_candidate_error(self, error: MeteredError) -> None:
+        """Tell of a network address of the member that cannot be used."""
+        self._tell(IceCandidateError(error))
+
     def on_exhausted(self, error: MeteredError) -> None:
         """Note that no connection will come about from here."""
         self.error = error
+        self._note_change()
         self._tell(NegotiationError(error))
 
     def _tell(self, event: Event) -> None:
@@ -147,48 +164,85 @@ class Member:
 
     # --- for the room ---
 
-    def set_state(self, state: State) -> None:
+    def set_state(self, state: MediaState) -> None:
         """Change the state, and tell of it; a member that is closed stays so."""
         if state != self.state and self.state != "closed":
             was, self.state = self.state, state
+            self._note_change()
             self._tell(StateChange(was, state))
 
-    def set_tracks(self, tracks: Sequence[LocalTrack]) -> None:
-        """Send these tracks, and no others; tell their metadata first."""
-        self._tell_metadata(tracks)
-        self.media.set_tracks(tracks)
-
-    def replace_track(
-        self, old: LocalTrack, new: LocalTrack | None, tracks: Sequence[LocalTrack]
-    ) -> None:
-        """Send one track in the place of another; ``tracks`` are all of them."""
-        self._tell_metadata(tracks)
-        self.media.replace_track(old, new)
-
-    def rebuild(self, local_id: str, tracks: Sequence[LocalTrack]) -> None:
-        """Make the connection anew: one of the two was away, or has another id now."""
-        self._sent.forget()
-        self._tell_metadata(tracks)
+    def rebuild(self, local_id: str) -> None:
+        """Begin the media anew: one of the two was away, or has another id now."""
         self.error = None
         self.media.rebuild(local_id=local_id)
         if self.state == "reconnecting" and self.media.state == "idle":
             self.set_state("idle")
 
-    def _tell_metadata(self, tracks: Sequence[LocalTrack]) -> None:
-        for signal in self._sent.update(tracks):
-            self._messages.post(self.id, signal)
+    # --- data channels ---
 
-    def receive(self, data: Any) -> bool:
-        """Take a direct message of the member; return whether it was a signal."""
-        signal = parse_signal(data)
-        if isinstance(signal, TrackMetadata):
-            self.announced.note(signal, self.media.tracks)
-            self._sink.metadata(self)
-        elif signal is not None:
-            self.media.receive(signal)
-        return signal is not None
+    async def open_channel(
+        self,
+        label: str,
+        options: Mapping[str, Any],
+        wrap: Callable[[ChannelLink], C],
+        wait: bool,
+    ) -> C:
+        """Open a data channel, and again where its connection is made anew meanwhile.
+
+        Args:
+            label: Its name.
+            options: As aiortc's ``createDataChannel`` has them.
+            wrap: Makes the object that is returned, before anything can arrive.
+            wait: Whether to return once it is open, or at once.
+        """
+        what = f"data channel {label!r} to {self.id!r}"
+        while True:
+            self._check_reachable(what)
+            generations = self.media.generations
+            link = ChannelLink.adopt(await self.media.open_channel(label, options))
+            try:
+                channel = wrap(link)
+                if wait:
+                    await self._until_opened(link, generations, what)
+            except BaseException:
+                link.cut()
+                raise
+            if not wait or link.state == "open":
+                return channel
+            link.cut()
+            if self.media.generations == generations:
+                raise ClosedError(f"{what}: it was closed before it was open")
+
+    async def _until_opened(self, link: ChannelLink, generations: int, what: str) -> None:
+        """Wait until a channel is open, closed, or on a connection that was replaced."""
+        decisive = ("open", "close")
+        for event in decisive:
+            link.raw.on(event, self._note_change)
+        try:
+            while link.state == "connecting" and self.media.generations == generations:
+                self._check_reachable(what)
+                await self._changed.wait()
+        finally:
+            for event in decisive:
+                link.raw.remove_listener(event, self._note_change)
+
+    def _note_change(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def _check_reachable(self, what: str) -> None:
+        if self.error is not None:
+            raise fresh(self.error)
+        if self.state == "closed":
+            raise self.gone(what)
 
     # --- any thread ---
+
+    def gone(self, what: str) -> BaseException:
+        """Return the error of something that is to be done with a member that is not there."""
+        if self._host.error is not None:  # it is we who are gone
+            return fresh(self._host.error)
+        return ClosedError(f"{what}: the peer has left")
 
     def metadata_of(self, track: IncomingTrack) -> dict[str, Any] | None:
         """Return the metadata of a track that the member sends."""

@@ -20,22 +20,20 @@ __all__ = ["OurTracks", "SentMetadata", "metadata_signal"]
 
 
 class TrackReceiver(Protocol):
-    """A member, as far as tracks are sent to it."""
+    """The media of a member, as far as tracks are sent to it."""
 
     def set_tracks(self, tracks: Sequence[LocalTrack]) -> None:
         """Send these tracks, and no others."""
 
-    def replace_track(
-        self, old: LocalTrack, new: LocalTrack | None, tracks: Sequence[LocalTrack]
-    ) -> None:
-        """Send one track in the place of another; ``tracks`` are all of them."""
+    def replace_track(self, old: LocalTrack, new: LocalTrack | None) -> None:
+        """Send one track in the place of another."""
 
 
 class OurTracks:
     """The tracks that are sent to every member of a room, those who come later included."""
 
     def __init__(self, receivers: Callable[[], Iterable[TrackReceiver]]) -> None:
-        """Prepare; ``receivers`` returns the members that are there now."""
+        """Prepare; ``receivers`` returns the media of the members that are there now."""
         self.tracks: tuple[LocalTrack, ...] = ()
         self._receivers = receivers
         self._closed = False
@@ -65,7 +63,7 @@ class OurTracks:
         after = self.tracks[index + 1 :]
         self.tracks = (*self.tracks[:index], *(() if new is None else (new,)), *after)
         for receiver in self._receivers():
-            receiver.replace_track(old, new, self.tracks)
+            receiver.replace_track(old, new)
         old.close()
 
     def close(self) -> None:

@@ -75,7 +75,7 @@ def test_tracks_both_ways_and_data_channels() -> None:
             assert [t.id for t in got] == [t.id for t in camera]
             assert {t.stream_id for t in got} == {"camera"}
             assert [t.stream_id for t in both.polite.present] == [None, None]
-            channel = both.polite.link.create_channel("chat", ordered=False)
+            channel = await both.polite.link.open_channel("chat", {"ordered": False})
             await until(lambda: both.impolite.channels, what="the channel")
             assert both.impolite.channels[0].label == "chat"
             await exchange(channel, both.impolite.channels[0])
@@ -93,7 +93,7 @@ def test_only_a_data_channel() -> None:
     async def test() -> None:
         async with pair() as both:
             assert both.polite.link.state == "idle"
-            channel = both.impolite.link.create_channel("only")
+            channel = await both.impolite.link.open_channel("only", {})
             await both.connected()
             await until(lambda: both.polite.channels, what="the channel")
             await exchange(channel, both.polite.channels[0])
@@ -122,8 +122,8 @@ def test_a_burst_of_changes_is_one_offer() -> None:
             one, two = picture(), tone()
             link.set_tracks([one])
             link.set_tracks([one, two])
-            link.create_channel("a")
-            link.create_channel("b")
+            await link.open_channel("a", {})
+            await link.open_channel("b", {})
             await both.connected()
             await until(lambda: len(both.polite.channels) == 2, what="channels")
             assert (both.impolite.offers(), both.polite.offers()) == (1, 0)
@@ -178,7 +178,7 @@ def test_audio_here_against_only_data_there() -> None:
     async def test() -> None:
         async with pair() as both:
             both.polite.link.set_tracks([tone()])
-            channel = both.impolite.link.create_channel("only")
+            channel = await both.impolite.link.open_channel("only", {})
             await until(lambda: both.impolite.present, what="the track")
             await frames(both.impolite.present[0])
             await exchange(channel, both.polite.channels[0])
@@ -190,7 +190,7 @@ def test_audio_here_against_only_data_there() -> None:
 def test_a_channel_of_ours_against_an_offer_without() -> None:
     async def test() -> None:
         async with pair() as both:
-            channel = both.polite.link.create_channel("mine")
+            channel = await both.polite.link.open_channel("mine", {})
             both.impolite.link.set_tracks([tone()])
             await until(lambda: both.impolite.channels, what="the channel")
             await exchange(channel, both.impolite.channels[0])
@@ -336,7 +336,7 @@ def test_first_offers_that_cross(channels: str, metadata: dict[str, Any] | None)
             both.polite.link.set_tracks([tone(metadata=metadata), picture(metadata=metadata)])
             both.impolite.link.set_tracks([tone()])
             opened = {
-                name: getattr(both, name).link.create_channel("early")
+                name: await getattr(both, name).link.open_channel("early", {})
                 for name in ("polite", "impolite")
                 if channels in (name, "both")
             }
@@ -436,7 +436,7 @@ def test_offers_that_cross_on_a_live_connection(metadata: dict[str, Any] | None)
             channels = []
             for side in both.sides:
                 side.link.set_tracks([sound[side], picture(metadata=metadata), picture()])
-                channels.append(side.link.create_channel("one"))
+                channels.append(await side.link.open_channel("one", {}))
             offers = [side.offers() for side in both.sides]
             await all_play(both, 3)
             for side, mine, before in zip(both.sides, channels, offers, strict=True):
@@ -561,7 +561,7 @@ def test_a_rebuild_keeps_channels_sections_and_tracks() -> None:
     async def test() -> None:
         async with pair() as both:
             link = both.impolite.link
-            link.create_channel("first")
+            await link.open_channel("first", {})
             await until(lambda: both.polite.channels, what="the channel")
             for side in both.sides:  # the section for data is the first one
                 side.link.set_tracks([tone(), picture(), picture()])
@@ -573,7 +573,9 @@ def test_a_rebuild_keeps_channels_sections_and_tracks() -> None:
             assert layout[0][0] == "application"
             for side in (both.impolite, both.polite):
                 both.polite.channels.clear()
-                both.impolite.on_reset_do = lambda: link.create_channel("again")
+                both.impolite.on_reset_do = lambda: asyncio.ensure_future(
+                    link.open_channel("again", {})
+                )
                 for one in both.sides:
                     one.states.clear()
                 side.link.rebuild(local_id=side.link._local_id)
@@ -849,7 +851,7 @@ def test_a_turn_server_that_does_not_answer_costs_little() -> None:
         server = IceServer((f"turn:127.0.0.1:{port}",), "user", "pass")
         started = time.monotonic()
         async with pair(servers=(server,), gather_timeout=0.3) as both:
-            both.impolite.link.create_channel("x")
+            await both.impolite.link.open_channel("x", {})
             await both.connected()
             assert time.monotonic() - started < 4
         transport.close()
