@@ -92,6 +92,8 @@ class RemoteConnection:
         self._was_connected = False
         self._replay = False
         """Whether a new generation is to be offered, even where nothing has changed."""
+        self._ignores = False
+        """Whether the other side's latest offer was ignored: its candidates mean nothing."""
         self._wake = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
         self._generation = self._make()
@@ -343,9 +345,11 @@ class RemoteConnection:
         if crossing and not over and not self.polite:
             # The other side drops its own for ours, unless it never got that.
             agenda.hasten()
+            self._ignores = True
             return
         if not over and self._is_stale(offer):
             return
+        self._ignores = False
         anew = over or generation.fragment not in ("", offer.fragment)
         if anew or (crossing and not generation.roll_back(offer)):
             self._replace(replay=False)
@@ -401,6 +405,7 @@ class RemoteConnection:
             return
         if self._is_down() or not generation.fits(answer):
             return  # (to an earlier offer)
+        self._ignores = False
         if generation.fragment not in ("", answer.fragment):
             self._replace(replay=True)  # it has begun anew, as the async client does for glare
             return
@@ -431,6 +436,11 @@ class RemoteConnection:
             else:
                 generation.add_candidate(signal)
 
+    def _on_refused(self, problem: str) -> None:
+        if not self._ignores:
+            text = f"{self._label}: an ICE candidate of the peer cannot be used: {problem}"
+            self._owner.on_candidate_error(MeteredError(text))
+
     # --- generations ---
 
     def _make(self) -> Generation:
@@ -444,6 +454,7 @@ class RemoteConnection:
             ice.choose_servers(servers, self._agenda.failures),
             gather_timeout=self._options.gather_timeout,
             relay_only=self._options.relay_only,
+            on_refused=self._on_refused,
         )
         self.generations += 1
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from metered_sync.engine.rooms.sdp_repair import (
     MAX_CANDIDATE,
     MAX_CANDIDATES,
     Repaired,
+    candidate_problem,
     is_usable_candidate,
     reject,
 )
@@ -39,6 +40,7 @@ from metered_sync.engine.webrtc.peer_connection import (
 )
 from metered_sync.wire import sdp
 from metered_sync.wire.events import IceServer
+from metered_sync.wire.secrets import scrub
 from metered_sync.wire.signals import Candidate, EndOfCandidates
 
 __all__ = ["Generation", "SupersededError"]
@@ -62,6 +64,7 @@ class Generation:
         *,
         gather_timeout: float,
         relay_only: bool,
+        on_refused: Callable[[str], None],
     ) -> None:
         self.pc: RTCPeerConnection = peer_connection(servers)
         self.label = label
@@ -85,6 +88,7 @@ class Generation:
         self._pins = pins
         self._gather_timeout = gather_timeout
         self._relay_only = relay_only
+        self._on_refused = on_refused
         self._turn = anyio.Lock()
         self._origin: int | None = None
         self._version = 0
@@ -284,8 +288,17 @@ class Generation:
         here = index == candidate.sdp_m_line_index
         if candidate.sdp_mid is not None:
             here = mid == candidate.sdp_mid
-        if here and len(text) <= MAX_CANDIDATE and is_usable_candidate(text):
+        if not here or len(text) > MAX_CANDIDATE:
+            return
+        problem = candidate_problem(text)
+        if problem is not None:
+            self._refuse(problem)
+        elif is_usable_candidate(text):
             self._add(text)
+
+    def _refuse(self, problem: str) -> None:
+        if not self.closed:
+            self._on_refused(problem)
 
     def end_candidates(self, end: EndOfCandidates) -> None:
         """Note that the present description has no more candidates.
@@ -310,8 +323,10 @@ class Generation:
             candidate = None if text is None else candidate_from_sdp(text)
             for transport in ice.transports(self.pc):
                 await transport.addRemoteCandidate(candidate)
-        except Exception:
+        except Exception as error:
             logger.debug("%s: an ICE candidate was not taken", self.label, exc_info=True)
+            if text is not None:
+                self._refuse(scrub(str(error)) or type(error).__name__)
 
     # --- the end ---
 

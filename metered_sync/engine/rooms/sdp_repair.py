@@ -26,6 +26,7 @@ __all__ = [
     "MAX_CANDIDATES",
     "Repaired",
     "Sender",
+    "candidate_problem",
     "is_usable_candidate",
     "is_usable_codec",
     "reject",
@@ -52,6 +53,8 @@ _USABLE = {
 }
 _STATIC = (0, 8, 9)
 _LEVELS = {10, 11, 12, 13, 20, 21, 22, 30, 31, 32, 40, 41, 42, 50, 51, 52}
+_CANDIDATE_TYPES = ("host", "srflx", "relay")
+"""The types that aioice (0.10 to 0.13) takes; it drops others without a word."""
 _MDNS = re.compile(r"[A-Za-z0-9-]{1,63}\.local")
 
 
@@ -118,6 +121,19 @@ def is_usable_candidate(text: str) -> bool:
         and (_MDNS.fullmatch(host) is not None or _is_address(host))
         and len(fields) % 2 == 0
     )
+
+
+def candidate_problem(text: str) -> str | None:
+    """Return why a well-formed candidate is refused; ``None`` where it is not, or is malformed.
+
+    Candidates for TCP and for RTCP are neither: browsers send them beside those that count.
+    """
+    fields = text.split()
+    if is_usable_candidate(text):
+        return None if fields[7] in _CANDIDATE_TYPES else f"its type is {fields[7][:100]!r}"
+    if is_usable_candidate(" ".join((*fields[:4], "0.0.0.0", *fields[5:]))):
+        return f"{fields[4][:100]!r} is not an address"
+    return None
 
 
 def _is_address(host: str) -> bool:

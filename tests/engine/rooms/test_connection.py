@@ -18,7 +18,14 @@ from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.errors import NegotiationFailedError, NotConnectedError
 from metered_sync.events import IceServer
 from metered_sync.wire import sdp
-from metered_sync.wire.signals import Candidate, EndOfCandidates, SessionDescription, Signal
+from metered_sync.wire.signals import (
+    Candidate,
+    EndOfCandidates,
+    SessionDescription,
+    Signal,
+    TrackMetadata,
+    build_signal,
+)
 from tests.support.connections import FAST, Pair, Side, frames, pair, picture, run, tone, until
 
 Rounds = Callable[[Side, Signal], float | tuple[float, ...] | None]
@@ -809,6 +816,77 @@ def test_candidates_are_counted_and_belong_to_a_description() -> None:
         await until(lambda: transport.iceGatherer._remote_candidates_end, what="the end")
         for one in (source, side):
             await one.link.aclose(quiet=True)
+
+    run(test())
+
+
+def test_a_candidate_that_cannot_be_used_is_told_of() -> None:
+    """Unless it belongs to an offer that was ignored."""
+    relayed = "candidate:1 1 udp 41885695 192.0.2.1 50001 typ prflx raddr 0.0.0.0 rport 9"
+
+    async def test() -> None:
+        async with pair() as both:
+            link = both.impolite.link
+            both.polite.link.set_tracks([tone()])
+            await both.connected()
+            mid = link._generation.remote.tagged[0]
+            for text in (candidate(1), "candidate:nonsense", relayed.replace("udp", "tcp")):
+                link.receive(Candidate(text, mid, 0))
+            link.receive(Candidate(relayed, "none such", 7))
+            link.receive(Candidate(relayed, mid, 0))
+            await until(lambda: both.impolite.refused, what="an error")
+            (error,) = both.impolite.refused
+            assert "prflx" in str(error)
+
+            both.filter = lambda _side, _signal: None
+            for side in both.sides:
+                side.link.set_tracks([*side.link._sections.tracks, picture()])
+            await until(lambda: link._generation.offered, what="our offer")
+            await until(lambda: both.polite.offers() > 1, what="an offer that crosses it")
+            offer = [s for s in both.polite.sent if is_a(s, "offer")][-1]
+            assert isinstance(offer, SessionDescription)
+            link.receive(offer)
+            link.receive(Candidate(relayed, mid, 0))
+            await until(lambda: not link._inbox, what="all handled")
+            assert both.impolite.refused == [error]
+            both.filter = lambda _side, _signal: 0.0
+            await until(lambda: len(both.polite.present) == 1, what="its track")
+            link.receive(Candidate(relayed, mid, 0))
+            await until(lambda: len(both.impolite.refused) == 2, what="another error")
+
+    run(test())
+
+
+def test_messages_that_are_signals() -> None:
+    async def test() -> None:
+        async with pair() as both:
+            link = both.polite.link
+            told = build_signal(TrackMetadata("t", {"n": 1}))
+            assert link.take_message(told, direct=True)
+            assert both.polite.announced == [TrackMetadata("t", {"n": 1})]
+            assert link.take_message(build_signal(EndOfCandidates()), direct=True)
+            for data in (told, build_signal(EndOfCandidates())):
+                assert not link.take_message(data, direct=False)  # nobody signals to all
+            for data in ("hello", None, {"type": "rtc-ice"}):
+                assert not link.take_message(data, direct=True)
+
+    run(test())
+
+
+def test_metadata_goes_ahead_of_the_offer_and_again_after_an_outage() -> None:
+    async def test() -> None:
+        async with pair() as both:
+            side = both.impolite
+            track = picture(metadata={"role": "camera"}, stream_id="s")
+            side.link.set_tracks([track])
+            told = TrackMetadata(track.id, {"role": "camera"}, "s", "video")
+            assert side.posted == [told]
+            assert not side.sent
+            await both.connected()
+            side.link.rebuild(local_id="b")
+            assert side.posted == [told, told]
+            side.link.set_tracks([])
+            assert side.posted[2:] == [TrackMetadata(track.id)]
 
     run(test())
 

@@ -271,7 +271,7 @@ def test_first_offers_that_cross(ids: tuple[str, str], ours: str, theirs: str) -
         async with peer_page(side) as page:
             await page.run("hold = []; await camera(kind)", kind=theirs)
             side.link.set_tracks([KINDS[ours]()])
-            channel = side.link.create_channel("ours")
+            channel = await side.link.open_channel("ours", {})
             received: list[str] = []
             channel.on("message", received.append)
             await until(side.offers, what="our offer")
@@ -320,7 +320,7 @@ def test_only_a_data_channel_then_more() -> None:
             await until(lambda: side.channels, what="its channel")
             side.link.set_tracks([tone(), picture()])
             await plays(page, 2)
-            channel = side.link.create_channel("ours")
+            channel = await side.link.open_channel("ours", {})
             received: list[str] = []
             channel.on("message", received.append)
             await until(lambda: channel.readyState == "open", what="open")

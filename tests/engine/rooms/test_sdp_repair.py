@@ -17,6 +17,7 @@ from metered_sync.engine.rooms.sdp_pins import Pins, arrange
 from metered_sync.engine.rooms.sdp_repair import (
     MAX_CANDIDATES,
     Sender,
+    candidate_problem,
     is_usable_candidate,
     is_usable_codec,
     reject,
@@ -211,6 +212,25 @@ def test_candidates_are_bounded_and_checked() -> None:
 )
 def test_usable_candidates(text: str, usable: bool) -> None:
     assert is_usable_candidate(text) is usable
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (HOST, None),
+        (HOST.replace("192.0.2.1", "4f5d0c82-6a6b.local"), None),
+        (HOST.replace("typ host", "typ prflx"), "its type is 'prflx'"),
+        (HOST.replace("192.0.2.1", "host.example"), "'host.example' is not an address"),
+        (HOST.replace("udp", "tcp"), None),  # browsers have such, too
+        (HOST.replace("1 1 udp", "1 2 udp"), None),  # for RTCP
+        (HOST.replace("192.0.2.1", "h" * 900), f"{'h' * 100!r} is not an address"),
+        ("", None),
+        ("nonsense", None),
+        (HOST.replace("50000", "port"), None),
+    ],
+)
+def test_well_formed_candidates_that_are_refused(text: str, problem: str | None) -> None:
+    assert candidate_problem(text) == problem
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from metered_sync import (
     DataChannelOpened,
     DisconnectedError,
     FatalError,
+    IceCandidateError,
     IceServer,
     Left,
     MediaError,
@@ -26,6 +27,7 @@ from metered_sync import (
     MeteredError,
     MeteredPeer,
     MeteredPeerStateError,
+    MeteredTimeoutError,
     NegotiationError,
     NegotiationFailedError,
     OversizedPayloadError,
@@ -552,3 +554,55 @@ def test_a_connection_that_comes_about_after_all_is_used(
         wait_until(lambda: there.state == "connected", 20)
         with there.create_data_channel("x", timeout=20) as channel:
             assert channel.state == "open"
+
+
+def test_a_candidate_of_a_member_that_cannot_be_used(shared_cloud: LocalCloud, room: str) -> None:
+    """As a browser would send it, one by one; the connection goes on."""
+    with pattern() as source, peer(shared_cloud, "ann") as ann, peer(shared_cloud, "bob") as bob:
+        ann.add_track(source.video)
+        ann.join(room)
+        bob.join(room)
+        there, back = ann.wait_for_peer("bob", timeout=5), bob.wait_for_peer("ann", timeout=5)
+        track = back.track("video", timeout=20)
+        track.read(timeout=20)
+        pc: Any = there.pc
+        lines = pc.remoteDescription.sdp.splitlines()
+        ours = next(line for line in lines if line.startswith("a=candidate:"))
+        fragment = next(line for line in lines if line.startswith("a=ice-ufrag:"))
+        (mid, *_) = (line.split(":")[1] for line in lines if line.startswith("a=mid:"))
+
+        def trickle(text: str) -> None:
+            candidate = {
+                "candidate": text,
+                "sdpMid": mid,
+                "sdpMLineIndex": 0,
+                "usernameFragment": fragment.split(":")[1],
+            }
+            bob.send_to("ann", {"type": "rtc-ice", "candidate": candidate})
+
+        with there.events(IceCandidateError) as errors:
+            trickle(ours.removeprefix("a="))  # one that can
+            trickle(ours.removeprefix("a=").replace("typ host", "typ prflx"))
+            error = errors.get(timeout=5).err
+            assert "'prflx'" in str(error)
+            assert len(errors) == 0
+        assert there.state == "connected"
+        track.read(timeout=20)
+
+
+def test_a_data_channel_that_does_not_open_in_time() -> None:
+    """It is closed, and nothing of it is left."""
+    with (
+        ScriptedServer() as server,
+        MeteredPeer(api_key="pk_live_x", url=server.url, ice_servers=[], reconnect=FAST) as ann,
+    ):
+        ann.join("room")
+        server.accept().send(type="presence", channel="room", joined=[{"peerId": "~"}], left=[])
+        there = ann.wait_for_peer("~", timeout=5)
+        with pytest.raises(MeteredTimeoutError, match=r"'x' to '~'.*the peer is"):
+            there.create_data_channel("x", timeout=0.3)
+        links = [link for link in ann._start().links if "DataChannel" in link.label]
+        assert not links
+        with there.create_data_channel("y", wait=False) as channel:
+            assert channel.state == "connecting"
+            assert there.channels == []
