@@ -68,8 +68,6 @@ class Observable:
         check_event_type(event_type)
 
         def register(function: F) -> F:
-            if not callable(function):
-                raise TypeError(f"{function!r} is not callable")
             self._hub.add(Registration(event_type, function, once), self)
             return function
 

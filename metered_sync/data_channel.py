@@ -102,7 +102,7 @@ class DataChannel(Observable):
 
     @property
     def label(self) -> str:
-        """The name its maker gave it."""
+        """The name that its maker gave the channel."""
         return self._link.name
 
     @property

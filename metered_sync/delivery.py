@@ -97,8 +97,6 @@ class Delivery:
         It runs on the client's dispatcher thread, as callbacks for events do (and on this one
         where the client is closed already). What it raises is logged and goes to ``on_error``.
         """
-        if not callable(fn):
-            raise TypeError(f"{fn!r} is not callable")
         call = self._hub.deferred(fn)
         with self._lock:
             if self._callbacks is not None:

@@ -1,4 +1,4 @@
-"""Every error that this library raises.
+"""Define every error that this library raises.
 
 One tree; catch :class:`MeteredError` for all of it::
 
@@ -78,6 +78,7 @@ __all__ = [
     "TurnError",
     "WrongThreadError",
     "fresh",
+    "raise_fresh",
 ]
 
 
@@ -96,6 +97,12 @@ def fresh(error: BaseException) -> BaseException:
     twin = copy.copy(error)
     twin.__cause__ = error.__cause__
     return twin
+
+
+def raise_fresh(error: BaseException | None) -> None:
+    """Raise a copy of an error that ends several calls, if there is one."""
+    if error is not None:
+        raise fresh(error)
 
 
 class MeteredError(Exception):
@@ -121,7 +128,7 @@ class MeteredTimeoutError(MeteredError, TimeoutError):
 
 
 class CancelledError(MeteredError, concurrent.futures.CancelledError):
-    """You cancelled it before it left."""
+    """You cancelled a delivery before it left."""
 
 
 class ClosedError(MeteredError):
@@ -271,7 +278,7 @@ class SfuConflictError(SfuError):
 
 
 class MeteredPeerSendError(MeteredError):
-    """A message or a channel that a room cannot take."""
+    """A room cannot take a message, or a channel."""
 
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message)
@@ -280,7 +287,7 @@ class MeteredPeerSendError(MeteredError):
 
 
 class MeteredPeerStateError(MeteredError):
-    """A call that does not fit the state of a peer."""
+    """A call does not fit the state of a peer."""
 
     def __init__(self, message: str, *, code: str, method: str, current_state: str) -> None:
         super().__init__(message)
@@ -292,7 +299,7 @@ class MeteredPeerStateError(MeteredError):
 
 @dataclass(frozen=True)
 class ReplaceTrackFailure:
-    """A member for whom a track could not be replaced."""
+    """Name a member for whom a track could not be replaced, and the error."""
 
     peer_id: str
     err: BaseException

@@ -1,4 +1,4 @@
-"""Data channels as users have them: two of them on loopback, and the rules of the house."""
+"""Test data channels as users have them: two on loopback, and the rules for them."""
 
 from __future__ import annotations
 

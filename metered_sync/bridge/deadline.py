@@ -1,4 +1,4 @@
-"""Deadlines, and the one way in which this library waits.
+"""Measure deadlines, and wait by them: the one way in which this library waits.
 
 A public call turns its ``timeout`` into a :class:`Deadline` once and hands that
 to each of its steps, so that the steps share it. Every wait of a caller's

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import math
 import queue
 import threading
 import time
@@ -44,6 +45,8 @@ class Callback:
     """
 
     def __init__(self, function: Callable[[Any], object]) -> None:
+        if not callable(function):
+            raise TypeError(f"{function!r} is not callable")
         self.function = function
         self.active = True
         """Whether it may still be called."""
@@ -95,6 +98,7 @@ class Dispatcher(Generic[T]):
         self._on_error = on_error
         self._busy = False
         self._current: Callback | None = None
+        self._after: Dispatcher[Any] | None = None
         self._thread = threading.Thread(
             target=self._run, name=f"metered-sync-callbacks ({label})", daemon=True
         )
@@ -102,8 +106,9 @@ class Dispatcher(Generic[T]):
     def __repr__(self) -> str:
         return f"<Dispatcher of {self.label}: {self.backlog}>"
 
-    def start(self) -> None:
-        """Start the thread."""
+    def start(self, after: Dispatcher[Any] | None = None) -> None:
+        """Start the thread; it calls nothing before another dispatcher's thread has ended."""
+        self._after = after
         _running.add(self)
         try:
             self._thread.start()
@@ -111,9 +116,10 @@ class Dispatcher(Generic[T]):
             _running.discard(self)
             raise
 
-    def join(self) -> None:
-        """Wait until the thread has ended; called by a dispatcher that comes after this one."""
-        self._thread.join()
+    def join(self, deadline: Deadline) -> bool:
+        """Wait until the thread has ended; say whether it had by the deadline."""
+        self._thread.join(min(deadline.left(), threading.TIMEOUT_MAX))
+        return not self._thread.is_alive()
 
     @property
     def unfinished(self) -> bool:
@@ -131,6 +137,9 @@ class Dispatcher(Generic[T]):
         return f"{runs}, {len(self.inbox)} queued"
 
     def _run(self) -> None:
+        if self._after is not None:
+            self._after.join(Deadline(math.inf))
+            self._after = None
         try:
             while True:
                 self._busy = True

@@ -1,4 +1,4 @@
-"""The engine of this process: started on first use, forgotten in a forked child, stopped at exit.
+"""Start the engine of this process on first use, forget it in a forked child, stop it at exit.
 
 **Fork.** The child forgets the engine without touching it: its sockets and its selector
 are the parent's. The engine object is kept, lest somebody's finalizer closes what is

@@ -1,4 +1,4 @@
-"""The engine's side of an object that stays open between calls."""
+"""Define the engine's side of an object that stays open between calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bridge between blocking callers and the asynchronous engine.
+"""Carry the calls of blocking callers to the asynchronous engine, and their results back.
 
 **Who owns what.** An :class:`Engine` is a daemon thread that runs one event loop. A
 process has one (:func:`metered_sync.bridge.engines.current`), started by the first object
@@ -71,7 +71,7 @@ running: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 class _Crossing(Generic[T]):
-    """Carry one structured call over: made on a caller's thread, run on the loop."""
+    """Carry one structured call: made on a caller's thread, run on the loop."""
 
     def __init__(self, function: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> None:
         self._function = function

@@ -1,4 +1,4 @@
-"""The beginning and the end of this process: what happens after a fork, and at the exit.
+"""Run functions after a fork of this process, and at its exit.
 
 Everything in this library that must act in a forked child or at the interpreter's exit
 registers a function here, with :func:`after_fork` and :func:`at_exit`, so that there is one

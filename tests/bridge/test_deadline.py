@@ -1,3 +1,5 @@
+"""Test deadlines, waiting by them, and latches."""
+
 from __future__ import annotations
 
 import math

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.dispatch import Callback, Dispatcher
 from metered_sync.bridge.reader import Reader
 from metered_sync.errors import DisconnectedError
@@ -47,7 +48,7 @@ def calls() -> Iterator[Callable[..., Calls]]:
     yield make
     for one in made:
         one.inbox.end()
-        one.dispatcher.join()
+        one.dispatcher.join(Deadline(10))
 
 
 def test_functions_run_in_order_on_one_daemon_thread(calls: Any) -> None:
@@ -76,7 +77,7 @@ def test_the_thread_ends_when_the_inbox_has_ended_and_is_empty(calls: Any) -> No
     one.inbox.end(DisconnectedError("for good"))
     assert one.dispatcher.unfinished
     go.set()
-    one.dispatcher.join()
+    one.dispatcher.join(Deadline(10))
     assert seen == [0, 1, 2]
     assert not one.dispatcher.unfinished
 
@@ -156,6 +157,7 @@ def test_nothing_is_kept_alive_between_two_items(calls: Any) -> None:
 
 EXIT = """
 import sys, threading, time
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.dispatch import Callback, Dispatcher
 from metered_sync.bridge.reader import Reader
 

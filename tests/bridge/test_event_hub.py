@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.event_hub import EventHub, Registration
 from metered_sync.errors import ClosedError, DisconnectedError, MeteredTimeoutError
 from metered_sync.wire.events import Event, Message, StateChange
@@ -106,7 +107,7 @@ def test_a_removed_callback_is_not_called_for_what_is_queued(hub: EventHub) -> N
     hold.set()
     hub.end()
     assert hub._dispatcher is not None
-    hub._dispatcher.join()
+    hub._dispatcher.join(Deadline(10))
     assert seen.empty()
 
 

@@ -1,3 +1,5 @@
+"""Test the engine, and calls that cross to it."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""Test the bounded queue that blocking callers read."""
+
 from __future__ import annotations
 
 import math

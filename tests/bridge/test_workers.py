@@ -1,3 +1,5 @@
+"""Test the threads that run blocking functions for the engine."""
+
 from __future__ import annotations
 
 import asyncio

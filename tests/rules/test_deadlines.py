@@ -1,4 +1,4 @@
-"""Rule 1: deadlines. (The engine's own are in tests/engine/test_loop.py.)"""
+"""Rule 1: every blocking call takes a deadline. (The bridge's own: tests/bridge/test_loop.py.)"""
 
 from __future__ import annotations
 

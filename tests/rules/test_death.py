@@ -1,4 +1,4 @@
-"""When the loop thread dies, nobody hangs, and everybody is told why."""
+"""Let the loop thread die: no call hangs, and each is told why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules again, for live sources: what an RTSP server sends, a microphone, a screen."""
+"""Hold live sources to the rules: an RTSP server's, a microphone, a screen."""
 
 from __future__ import annotations
 

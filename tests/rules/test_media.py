@@ -1,4 +1,4 @@
-"""The rules again, for media: SFU clients, tracks and sources."""
+"""Hold media to the rules: SFU clients, tracks and sources."""
 
 from __future__ import annotations
 

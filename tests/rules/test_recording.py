@@ -1,4 +1,4 @@
-"""The rules again, for recordings."""
+"""Hold recordings to the rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules again, for rooms: peers, their remote peers, tracks and data channels."""
+"""Hold rooms to the rules: peers, their remote peers, tracks and data channels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules 4 and 7 in the servers people use: gunicorn with forked workers, Django's async views."""
+"""Rules 4 and 7 in servers: gunicorn with forked workers, Django's async views."""
 
 from __future__ import annotations
 

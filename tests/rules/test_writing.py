@@ -1,4 +1,4 @@
-"""The rules again, for sources that a program pushes to."""
+"""Hold the sources of a program that pushes to the rules."""
 
 from __future__ import annotations
 

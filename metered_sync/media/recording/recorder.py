@@ -13,13 +13,14 @@ from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.bridge.event_hub import EventHub
+from metered_sync.bridge.dispatch import Callback, Dispatcher
+from metered_sync.bridge.reader import Reader
 from metered_sync.errors import (
     ClosedError,
     MediaError,
     MediaNotFoundError,
     MeteredTimeoutError,
-    fresh,
+    raise_fresh,
 )
 from metered_sync.media.recording.formats import FILE_FORMATS, check_encoders
 from metered_sync.media.recording.info import RecordingInfo
@@ -195,8 +196,7 @@ class Recorder:
                 f"{self._label}: the file was not finished within {deadline}; it still is being"
             )
         self._finalizer.detach()
-        if recording.error is not None:
-            raise fresh(recording.error)
+        raise_fresh(recording.error)
         return recording.info
 
     def __enter__(self: Self) -> Self:
@@ -246,24 +246,20 @@ def _tracks(value: object) -> list[AnyTrack]:
 def _reporter(
     label: str, function: Callable[[RecordingInfo], object]
 ) -> Callable[[RecordingInfo, bool], None]:
-    """Return a function that calls another on a thread of its own, never twice at once."""
-    hub = EventHub(label)
-    busy = threading.Event()
+    """Return a function that has another called on a dispatcher thread.
 
-    def call(info: RecordingInfo) -> None:
-        try:
-            function(info)
-        finally:
-            busy.clear()
-
-    post = hub.deferred(call)
+    What falls due while it runs is left out, but for the last.
+    """
+    callback = Callback(function)
+    inbox: Reader[RecordingInfo] = Reader(f"progress of {label}", maxsize=1)
+    dispatcher = Dispatcher(label, inbox, lambda info: ((callback, info),))
+    dispatcher.start()
 
     def report(info: RecordingInfo, last: bool) -> None:
-        if last or not busy.is_set():
-            busy.set()
-            post(info)
+        if last or not dispatcher.unfinished:
+            inbox.put(info)
         if last:
-            hub.end()
+            inbox.end()
 
     return report
 

@@ -11,7 +11,6 @@ threads is held there until the process ends.
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections import deque
 from fractions import Fraction
@@ -19,6 +18,8 @@ from typing import Any
 
 from av import VideoFrame
 from av.filter import Graph
+
+from metered_sync.bridge.process import after_fork
 
 __all__ = ["FrameCloner", "keep_in_child"]
 
@@ -76,5 +77,4 @@ def _in_child() -> None:
     _never_freed.extend(_kept)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+after_fork(_in_child)

@@ -204,8 +204,6 @@ class RemoteTrack:
         Raises:
             ClosedError: The track has ended; the error that ended its connection, if one did.
         """
-        if not callable(fn):
-            raise TypeError(f"{fn!r} is not callable")
         self._core.check_process()
         return self._callbacks.add(fn)
 

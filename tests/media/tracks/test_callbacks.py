@@ -18,7 +18,7 @@ from tests.support.far_end import Far, picture
 
 
 def threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("metered-sync-frames")]
+    return [t.name for t in threading.enumerate() if t.name.startswith("metered-sync-callbacks")]
 
 
 class Owner:
@@ -83,7 +83,7 @@ def test_those_of_one_track_run_one_at_a_time_on_its_thread() -> None:
         wait_until(lambda: len(seen) == 7)
     wait_until(lambda: not threads())
     assert [(n, f) for n, f, _ in seen] == [(n, f) for f in range(3) for n in "ab"] + [("b", 3)]
-    assert {thread for _, _, thread in seen} == {"metered-sync-frames (video track 'far')"}
+    assert {thread for _, _, thread in seen} == {"metered-sync-callbacks (video track 'far')"}
     with far.track.on_frame(make("c")):  # another thread, if need be
         far.send(picture(4))
         wait_until(lambda: len(seen) == 8)
@@ -184,4 +184,4 @@ def test_while_there_are_callbacks_the_track_and_its_owner_live() -> None:
     wait_until(lambda: gc.collect() is not None and there() is None)
     assert track() is None
     assert not incoming.readers
-    assert not threads()
+    wait_until(lambda: not threads())
