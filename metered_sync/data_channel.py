@@ -13,7 +13,7 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.event_hub import EventHub, Registration
 from metered_sync.bridge.facade import close_when_collected
 from metered_sync.engine.webrtc.data_channel import MAX_BUFFERED, ChannelLink, ChannelState
-from metered_sync.errors import MeteredTimeoutError, fresh
+from metered_sync.errors import MeteredTimeoutError
 from metered_sync.wire.data_channels import channel_options, check_label
 from metered_sync.wire.events import DCMessage
 
@@ -134,8 +134,7 @@ class DataChannel(Observable):
         self._engine.check(self._label)
         if not self._link.opened.wait(deadline):
             raise MeteredTimeoutError(f"{self._label}: not open within {deadline}")
-        if self._link.error is not None:
-            raise fresh(self._link.error)
+        self._link.check()
 
     def send(self, data: str | bytes, *, timeout: float | None = None) -> None:
         """Send a message; return once it is in the channel's buffer.

@@ -172,8 +172,7 @@ class MeteredPeer(Client[RoomLink]):
             )
         check_channel(channel)
         link = self._link_to_open()
-        if link.error is not None:
-            raise fresh(link.error)
+        link.check()
         if link.state not in ("idle", "joining"):
             raise self._wrong_state("join", f"it is {link.state}; a peer joins one room, once")
         self._call(
@@ -336,8 +335,8 @@ class MeteredPeer(Client[RoomLink]):
 
     def _sending(self, method: str) -> RoomLink:
         link = self._link
-        if link is not None and link.error is not None:
-            raise fresh(link.error)
+        if link is not None:
+            link.check()
         if link is None or link.state not in ("joined", "reconnecting"):
             raise MeteredPeerSendError(
                 f"{method}: the peer is {self.state}, not in a room; call join() first",
@@ -347,8 +346,8 @@ class MeteredPeer(Client[RoomLink]):
 
     def _joined_link(self, method: str) -> RoomLink:
         link = self._link
-        if link is not None and link.error is not None:
-            raise fresh(link.error)
+        if link is not None:
+            link.check()
         if link is None or link.state == "idle":
             raise self._wrong_state(method, "call join() first")
         self._start().check(method)
@@ -427,8 +426,7 @@ class MeteredPeer(Client[RoomLink]):
         deadline = self._deadline(timeout)
         link = self._link_to_open()
         self._start().check("add tracks")
-        if link.error is not None:
-            raise fresh(link.error)
+        link.check()
         if metadata is not None and not isinstance(metadata, dict):
             raise TypeError(f"metadata must be a mapping, not {type(metadata).__name__}")
         encodings = check_encoding({track.kind for track in tracks}, *options)

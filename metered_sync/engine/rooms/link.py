@@ -37,7 +37,6 @@ from metered_sync.errors import (
     MeteredPeerStateError,
     ReconcileTimeoutError,
     ServerRequestError,
-    fresh,
 )
 from metered_sync.wire.events import (
     Connected,
@@ -112,8 +111,7 @@ class RoomLink(Link):
     async def join(self, channel: str, include_sender_metadata: bool) -> None:
         """Connect if need be, and subscribe to the channel."""
         async with self.opening():
-            if self.error is not None:
-                raise fresh(self.error)
+            self.check()
             self._check_idle()
             self._engine.links.add(self)
             self._set_state("joining")
@@ -128,8 +126,7 @@ class RoomLink(Link):
                     self._set_state("idle")
                     if self.signalling.state == "idle":
                         self._engine.links.discard(self)  # nothing is open
-            if self.error is not None:
-                raise fresh(self.error)
+            self.check()
 
     def _check_idle(self) -> None:
         if self.state != "idle":  # (another thread's call may have come first)
@@ -360,5 +357,4 @@ class RoomLink(Link):
 
     async def settled(self) -> None:
         """Return when what was posted before has been done; raise if it came to nothing."""
-        if self.error is not None:
-            raise fresh(self.error)
+        self.check()

@@ -129,7 +129,7 @@ class SfuLink(Link):
 
     async def run(self, operation: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run one of the operations below; closing the link ends it with the link's error."""
-        self._check()
+        self.check()
         with anyio.CancelScope() as scope:
             self._scopes.add(scope)
             self._progress.sent = False
@@ -159,7 +159,7 @@ class SfuLink(Link):
                 self._in_background(self._watch.run)
             elif self.state == "reconnecting":
                 await self._usable.wait()
-                self._check()
+                self.check()
 
     async def _new_session(self, deadline: Deadline) -> Session:
         session = Session(
@@ -236,10 +236,6 @@ class SfuLink(Link):
         if self.error is None and self.state != state:
             was, self.state = self.state, state
             self._sink.emit(StateChange(was, state))
-
-    def _check(self) -> None:
-        if self.error is not None:
-            raise fresh(self.error)
 
     # --- recovery ---
 
@@ -363,7 +359,7 @@ class SfuLink(Link):
         while True:
             self._progress.stage = "waiting for a session"
             await self._usable.wait()
-            self._check()
+            self.check()
             assert self.session is not None
             try:
                 return await operation(self.session)
