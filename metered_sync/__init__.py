@@ -105,8 +105,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from metered_sync.media.tracks.track import RemoteTrack as RemoteTrack
     from metered_sync.options import ReconnectOptions as ReconnectOptions
     from metered_sync.peer import MeteredPeer as MeteredPeer
+    from metered_sync.publication import Publication as Publication
     from metered_sync.remote_peer import RemotePeer as RemotePeer
-    from metered_sync.sfu import Publication as Publication
     from metered_sync.sfu import SfuClient as SfuClient
     from metered_sync.sfu_api import SfuApi as SfuApi
     from metered_sync.tokens import mint_token as mint_token
@@ -260,7 +260,7 @@ _MODULES = {
     "Presence": "metered_sync.events",
     "PresencePeer": "metered_sync.events",
     "Preview": "metered_sync.media.notebook.preview",
-    "Publication": "metered_sync.sfu",
+    "Publication": "metered_sync.publication",
     "ReconcileTimeoutError": "metered_sync.errors",
     "ReconnectOptions": "metered_sync.options",
     "Recorder": "metered_sync.media.recording.recorder",

@@ -36,7 +36,6 @@ from metered_sync.wire.events import (
     Outage,
     Presence,
     PresencePeer,
-    Republished,
     ServerError,
     StateChange,
     TokenProviderError,
@@ -46,6 +45,7 @@ if TYPE_CHECKING:  # (what these events carry emits them)
     from metered_sync.data_channel import DataChannel
     from metered_sync.media.tracks.stream import MediaStream
     from metered_sync.media.tracks.track import RemoteTrack
+    from metered_sync.publication import Publication
     from metered_sync.remote_peer import RemotePeer
 
 __all__ = [
@@ -126,3 +126,13 @@ class DataChannelOpened(Event):
     """A member has opened a data channel."""
 
     channel: DataChannel
+
+
+@dataclass(frozen=True)
+class Republished(Event):
+    """The session was lost, and a track is published again in the one that replaces it."""
+
+    publication: Publication
+    """The publication, with its new ``session_id`` and ``track_id``."""
+    old_session_id: str
+    old_track_id: str

@@ -2,74 +2,40 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar, overload
 from urllib.parse import urlsplit
 
 from metered_sync._facade import Client
 from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.event_hub import EventHub
 from metered_sync.bridge.loop import Engine
 from metered_sync.engine.sfu.link import Incoming, Outgoing, SfuLink, SfuOptions, SfuState
 from metered_sync.engine.webrtc.encoding import check_encoding
-from metered_sync.events import IceServer
+from metered_sync.events import IceServer, Republished
 from metered_sync.media.sources.base import as_tracks
 from metered_sync.media.tracks.track import RemoteTrack, core_of
+from metered_sync.publication import Publication
 from metered_sync.sfu_api import check_credentials
 from metered_sync.wire.sfu import SessionInfo, TrackInfo
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 from metered_sync.wire.urls import is_loopback
 
-__all__ = ["Publication", "SfuClient"]
+__all__ = ["SfuClient"]
 
 T = TypeVar("T")
 DEFAULT_STUN = (IceServer(("stun:stun.metered.ca:80",)),)
 """The default STUN server. The SFU is reached directly: no TURN is needed towards it."""
 
 
-class Publication:
-    """A track that this client publishes.
+class SfuEvents:
+    """The sink of an SFU link: it emits events on the client."""
 
-    After a recovery (see :class:`SfuClient`) it shows the ids of the new session, and a
-    :class:`~metered_sync.Republished` event has told the old ones.
-    """
+    def __init__(self, hub: EventHub) -> None:
+        self.emit, self.end = hub.emit, hub.end
 
-    def __init__(self, client: SfuClient, outgoing: Outgoing) -> None:
-        self._client = client
-        self._outgoing = outgoing
-        outgoing.handle = weakref.ref(self)  # the engine must not keep the client alive
-
-    def __repr__(self) -> str:
-        return f"<Publication {self.kind} {self.name or self.track_id!r}>"
-
-    @property
-    def session_id(self) -> str:
-        """The id of the session that publishes the track; subscribers need it."""
-        return self._outgoing.session_id
-
-    @property
-    def track_id(self) -> str:
-        """The track's id in that session; subscribers need it."""
-        return self._outgoing.track_id
-
-    @property
-    def mid(self) -> str:
-        """The id of the media section that carries the track."""
-        return self._outgoing.mid
-
-    @property
-    def name(self) -> str | None:
-        """The name that :meth:`SfuClient.publish` was given."""
-        return self._outgoing.name
-
-    @property
-    def kind(self) -> str:
-        """``"audio"`` or ``"video"``."""
-        return self._outgoing.track.kind
-
-    def close(self, *, timeout: float | None = None) -> None:
-        """Stop publishing the track. Its source goes on until it is stopped. Repeatable."""
-        self._client._unpublish(self, timeout)
+    def republished(self, publication: Publication, session_id: str, track_id: str) -> None:
+        self.emit(Republished(publication, session_id, track_id))
 
 
 class SfuClient(Client[SfuLink]):
@@ -151,7 +117,14 @@ class SfuClient(Client[SfuLink]):
         self._run(link, link.connect, deadline=deadline, what="connect")
 
     def _make_link(self, engine: Engine) -> SfuLink:
-        return SfuLink(engine, self._hub, self._options, self._secret, self._label, self._timings)
+        return SfuLink(
+            engine,
+            SfuEvents(self._hub),
+            self._options,
+            self._secret,
+            self._label,
+            self._timings,
+        )
 
     @property
     def state(self) -> SfuState:

@@ -1,7 +1,7 @@
 """Define the events that the wire and the engine make: a frozen class for each kind.
 
-Those that carry an object of the face (a member, a track) are in :mod:`metered_sync.events`,
-which re-exports these.
+Those that carry an object of the face (a member, a track, a publication) are in
+:mod:`metered_sync.events`, which re-exports these.
 
 :class:`Message`, :class:`Direct`, :class:`Presence`, :class:`Data` and :class:`DCMessage` are
 *message-like*: a full queue may drop them, and counts what it dropped. All others are
@@ -35,7 +35,6 @@ __all__ = [
     "Outage",
     "Presence",
     "PresencePeer",
-    "Republished",
     "ServerError",
     "StateChange",
     "TokenProviderError",
@@ -209,19 +208,6 @@ class DCError(Event):
     """A message that nobody waited for could not be sent."""
 
     err: Exception
-
-
-# --- SFU --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Republished(Event):
-    """The session was lost, and a track is published again in the one that replaces it."""
-
-    publication: Any
-    """The :class:`~metered_sync.Publication`, with its new ``session_id`` and ``track_id``."""
-    old_session_id: str
-    old_track_id: str
 
 
 # --- rooms ----------------------------------------------------------------------------

@@ -28,7 +28,7 @@ import random
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import anyio
 from aiortc.mediastreams import MediaStreamTrack
@@ -57,11 +57,11 @@ from metered_sync.errors import (
     fresh,
 )
 from metered_sync.wire import sfu as wire
-from metered_sync.wire.events import Outage, Republished, StateChange
+from metered_sync.wire.events import Outage, StateChange
 from metered_sync.wire.secrets import scrub
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 
-__all__ = ["Incoming", "Outgoing", "SfuLink", "SfuOptions", "SfuState"]
+__all__ = ["Incoming", "Outgoing", "SfuLink", "SfuOptions", "SfuSink", "SfuState"]
 
 logger = logging.getLogger("metered_sync")
 
@@ -73,13 +73,20 @@ TRIES = 2
 """Times that a call is made which the loss of its session cuts off."""
 
 
+class SfuSink(EventSink, Protocol):
+    """Take what happens to an SFU link to the face; on the loop, without blocking."""
+
+    def republished(self, publication: Any, session_id: str, track_id: str) -> None:
+        """Tell that a publication has other ids than these now."""
+
+
 class SfuLink(Link):
     """The sessions of one client, one after the other, from its connection to its end."""
 
     def __init__(
         self,
         engine: Engine,
-        sink: EventSink,
+        sink: SfuSink,
         options: SfuOptions,
         secret: str,
         label: str,
@@ -332,7 +339,7 @@ class SfuLink(Link):
         for outgoing, session_id, track_id in again:
             publication = outgoing.handle()
             if publication is not None:
-                self._sink.emit(Republished(publication, session_id, track_id))
+                self._sink.republished(publication, session_id, track_id)
 
     def _follow(self, tracks: Sequence[Incoming]) -> None:
         """Give tracks that this client itself publishes their new ids."""
