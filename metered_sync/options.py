@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable
 from typing import Literal
 
-from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.messaging.options import ReconnectOptions, SignallingOptions
+from metered_sync.wire.arguments import check_choice, check_number
 from metered_sync.wire.urls import check_origin
 
 __all__ = ["DuringOutage", "ReconnectOptions", "check_during_outage", "signalling_options"]
@@ -62,20 +62,12 @@ def signalling_options(
 
 def check_during_outage(during_outage: DuringOutage) -> DuringOutage:
     """Return the argument if it is one of its two values; ``ValueError`` where not."""
-    if during_outage not in ("wait", "fail"):
-        raise ValueError(f'during_outage must be "wait" or "fail", not {during_outage!r}')
-    return during_outage
+    return check_choice("during_outage", during_outage, ("wait", "fail"))
 
 
 def _seconds(name: str, value: float) -> float:
     """Return a positive number of seconds; ``ValueError`` where it is none."""
-    try:
-        seconds = Deadline(value).timeout
-    except (TypeError, ValueError):
-        seconds = 0.0
-    if seconds == 0:
-        raise ValueError(f"{name} must be a positive number of seconds, not {value!r}")
-    return seconds
+    return float(check_number(name, value, above=True, infinite=True, unit="seconds"))
 
 
 def _provider(provider: Callable[[], str] | str | None) -> Callable[[], str] | None:

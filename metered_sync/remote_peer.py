@@ -20,6 +20,7 @@ from metered_sync.errors import ClosedError, MeteredTimeoutError, fresh
 from metered_sync.media.tracks.stream import MediaStream
 from metered_sync.media.tracks.track import RemoteTrack
 from metered_sync.options import DuringOutage
+from metered_sync.wire.arguments import check_choice
 from metered_sync.wire.data_channels import channel_options, check_label
 from metered_sync.wire.events import Event
 
@@ -142,8 +143,7 @@ class RemotePeer(Observable):
             ServerRequestError: Nothing will ever connect: the key lacks the Send permission.
             NegotiationFailedError: No connection could be made, after many attempts.
         """
-        if kind not in (None, "audio", "video"):
-            raise ValueError(f'kind must be "audio" or "video", not {kind!r}')
+        check_choice("kind", kind, ("audio", "video", None))
 
         def find() -> RemoteTrack | None:
             for track in self.tracks:

@@ -11,6 +11,7 @@ from metered_sync._rest import RestClient
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sfu.calls import SfuCalls
 from metered_sync.wire import sfu as wire
+from metered_sync.wire.arguments import check_text
 from metered_sync.wire.fields import FieldError, Fields
 from metered_sync.wire.secrets import check_secret
 from metered_sync.wire.urls import check_origin
@@ -227,8 +228,8 @@ class SfuApi(RestClient):
         body: Any = None,
         kind: type = dict,
     ) -> Any:
-        if session_id is not None and not (isinstance(session_id, str) and session_id):
-            raise ValueError("session_id must be a non-empty string")
+        if session_id is not None:
+            check_text("session_id", session_id)
 
         def ask(deadline: Deadline) -> Awaitable[Any]:
             parse = functools.partial(_expect, kind)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from metered_sync.wire.arguments import check_number
 from metered_sync.wire.names import is_reserved
 from metered_sync.wire.secrets import check_key_pair
 from metered_sync.wire.tokens import Claims, sign_claims
@@ -63,11 +64,7 @@ def mint_token(
 
 def check_ttl(ttl: float, low: float = 0.0, high: float = math.inf) -> float:
     """Return a token's lifetime; ``ValueError`` where it is not a possible one."""
-    number = isinstance(ttl, (int, float)) and not isinstance(ttl, bool)
-    if not number or not 0 < ttl < math.inf or not low <= ttl <= high:
-        limits = f"of seconds from {low:g} to {high:g}" if low else "of seconds, above 0"
-        raise ValueError(f"ttl must be a number {limits}, not {ttl!r}")
-    return ttl
+    return check_number("ttl", ttl, low, high, above=low == 0, unit="seconds")
 
 
 def as_texts(name: str, values: Iterable[str] | None) -> tuple[str, ...] | None:

@@ -10,6 +10,7 @@ from metered_sync.engine.rest import Rest, Service
 from metered_sync.errors import TurnError
 from metered_sync.events import IceServer
 from metered_sync.wire import turn as wire
+from metered_sync.wire.arguments import check_text, check_whole
 from metered_sync.wire.secrets import check_secret
 from metered_sync.wire.turn import TurnCredential, TurnCredentialPage
 from metered_sync.wire.urls import check_origin
@@ -105,7 +106,7 @@ class TurnApi(RestClient):
         return self._ask(
             _needed(self._api, "api_key"),
             "GET",
-            _path(wire.ICE_SERVERS, region=_text("region", region)),
+            _path(wire.ICE_SERVERS, region=_optional("region", region)),
             wire.parse_ice_servers,
             what="ice_servers",
             timeout=timeout,
@@ -135,7 +136,7 @@ class TurnApi(RestClient):
             MeteredTimeoutError: No answer before the deadline; it may have been made.
         """
         if expires_in is not None:
-            _whole("expires_in", expires_in)
+            check_whole("expires_in", expires_in, 1)
         return self._ask(
             _needed(self._secret, "secret_key"),
             "POST",
@@ -143,7 +144,7 @@ class TurnApi(RestClient):
             TurnCredential.parse,
             what="create_credential",
             timeout=timeout,
-            body=wire.CredentialRequest(expires_in, _text("label", label)).body(),
+            body=wire.CredentialRequest(expires_in, _optional("label", label)).body(),
         )
 
     def credentials(
@@ -161,7 +162,11 @@ class TurnApi(RestClient):
         return self._ask(
             _needed(self._secret, "secret_key"),
             "GET",
-            _path(wire.CREDENTIALS, page=str(_whole("page", page)), label=_text("label", label)),
+            _path(
+                wire.CREDENTIALS,
+                page=str(check_whole("page", page, 1)),
+                label=_optional("label", label),
+            ),
             TurnCredentialPage.parse,
             what="credentials",
             timeout=timeout,
@@ -180,13 +185,5 @@ def _path(path: str, **query: str | None) -> str:
     return f"{path}?{urlencode(given)}" if given else path
 
 
-def _text(name: str, value: str | None) -> str | None:
-    if value is not None and not (isinstance(value, str) and value):
-        raise ValueError(f"{name} must be a non-empty string, not {value!r}")
-    return value
-
-
-def _whole(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number, at least 1, not {value!r}")
-    return value
+def _optional(name: str, value: str | None) -> str | None:
+    return None if value is None else check_text(name, value)

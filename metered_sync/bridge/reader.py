@@ -24,6 +24,7 @@ from typing import Any, Generic, Literal, TypeVar
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import WAIT_SLICE, Deadline
 from metered_sync.errors import ClosedError, MeteredTimeoutError, fresh
+from metered_sync.wire.arguments import check_choice, check_whole
 
 __all__ = ["Overflow", "Reader"]
 
@@ -40,12 +41,9 @@ class Reader(Generic[T]):
     def __init__(
         self, label: str, *, maxsize: int = 4096, overflow: Overflow = "drop_oldest"
     ) -> None:
-        if isinstance(maxsize, bool) or not isinstance(maxsize, int) or maxsize < 1:
-            raise ValueError(f"maxsize must be a positive whole number, not {maxsize!r}")
-        if overflow not in ("drop_oldest", "drop_newest"):
-            raise ValueError(f'overflow must be "drop_oldest" or "drop_newest", not {overflow!r}')
+        check_choice("overflow", overflow, ("drop_oldest", "drop_newest"))
         self._label = label
-        self._maxsize = maxsize
+        self._maxsize = check_whole("maxsize", maxsize, 1)
         self._overflow = overflow
         self._items: deque[T] = deque()
         self._lock = threading.Lock()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +19,7 @@ from metered_sync.local.sfu import Sfu
 from metered_sync.local.signalling import SignallingServer
 from metered_sync.local.turn import DEFAULT_ICE_SERVERS, TurnService, check_ice_servers
 from metered_sync.tokens import mint_token
+from metered_sync.wire.arguments import check_whole
 from metered_sync.wire.limits import ACTIONS, FREE_CONNECTIONS, FREE_MESSAGES
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 from metered_sync.wire.tokens import Grant
@@ -80,9 +80,9 @@ class LocalCloud(Facade):
             raise ValueError(
                 f"host must be a loopback address, not {host!r}: it is for this machine"
             )
-        _check_whole("port", port, 65535)
-        _check_whole("max_connections", max_connections)
-        _check_whole("max_messages", max_messages)
+        check_whole("port", port, most=65535)
+        check_whole("max_connections", max_connections)
+        check_whole("max_messages", max_messages)
         if turn_secret is not None and not (isinstance(turn_secret, str) and turn_secret):
             raise ValueError("turn_secret must be a non-empty string")
         granted = frozenset(permissions)
@@ -256,9 +256,3 @@ class LocalCloud(Facade):
         from metered_sync.control import ControlPlane
 
         return ControlPlane(self.key_id, self.key_secret, url=self.http_url)
-
-
-def _check_whole(name: str, value: object, most: float = math.inf) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-        bounds = "0 up" if most == math.inf else f"0 to {most}"
-        raise ValueError(f"{name} must be a whole number from {bounds}, not {value!r}")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable
 
 from metered_sync.errors import SfuNotFoundError
 from metered_sync.local.servers import Servers
+from metered_sync.wire.arguments import check_number, check_whole
 
 __all__ = ["Faults"]
 
@@ -37,7 +37,7 @@ class Faults:
 
         Connections that stand are left alone.
         """
-        seconds = _seconds(seconds)
+        check_number("seconds", seconds)
         self._run(
             lambda servers: servers.signalling.refuse_connections(seconds), "refuse_connections"
         )
@@ -48,10 +48,7 @@ class Faults:
         The announcement asks them to come back after ``retry_after_ms`` milliseconds. The
         server stays, so that they can. Returns when all are closed.
         """
-        if isinstance(retry_after_ms, bool) or not isinstance(retry_after_ms, int):
-            raise ValueError(f"retry_after_ms must be a whole number, not {retry_after_ms!r}")
-        if retry_after_ms < 0:
-            raise ValueError(f"retry_after_ms must not be negative; got {retry_after_ms}")
+        check_whole("retry_after_ms", retry_after_ms)
         self._await(lambda servers: servers.signalling.go_away(retry_after_ms), "going_away")
 
     def close(self, code: int, peer_id: str | None = None) -> None:
@@ -71,7 +68,7 @@ class Faults:
         Requests are carried out, and messages arrive, all the same. Presence of a channel
         waits for the acknowledgement of its subscription. 0 ends it.
         """
-        seconds = _seconds(seconds)
+        check_number("seconds", seconds)
         self._run(lambda servers: servers.signalling.scheduler.hold(seconds), "hold_acks")
 
     def delay(self, seconds: float) -> None:
@@ -79,7 +76,7 @@ class Faults:
 
         Their order stays as it is.
         """
-        seconds = _seconds(seconds)
+        check_number("seconds", seconds)
         self._run(lambda servers: servers.signalling.scheduler.delay(seconds), "delay")
 
     def kill_sfu_session(self, session_id: str) -> None:
@@ -95,8 +92,7 @@ class Faults:
 
     def lose_media(self, fraction: float) -> None:
         """Lose that fraction (0 to 1) of media packets from now on; 0 ends it."""
-        if not _is_number(fraction) or not 0 <= fraction <= 1:
-            raise ValueError(f"fraction must be a number from 0 to 1, not {fraction!r}")
+        check_number("fraction", fraction, most=1)
         self._run(lambda servers: servers.sfu.lose_media(fraction), "lose_media")
 
     def _run(self, function: Callable[[Servers], object], what: str) -> None:
@@ -104,13 +100,3 @@ class Faults:
             function(servers)
 
         self._await(run, what)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _seconds(value: float) -> float:
-    if not _is_number(value) or not 0 <= value < math.inf:
-        raise ValueError(f"seconds must be a number from 0 up, not {value!r}")
-    return value

@@ -11,6 +11,7 @@ from av import CodecContext, VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from metered_sync.media.pixels import ONE_THREAD, PixelConverter
+from metered_sync.wire.arguments import check_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,8 +86,7 @@ class Snapshot:
 
 def jpeg(frame: VideoFrame, *, width: int | None = None, quality: int = JPEG_QUALITY) -> bytes:
     """Return a frame as a JPEG file, made smaller where it is wider than ``width`` pixels."""
-    if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
-        raise ValueError(f"quality must be a whole number from 1 to 100, not {quality!r}")
+    check_whole("quality", quality, 1, 100)
     scale = str(round(COARSEST_QUANTISER + (FINEST_QUANTISER - COARSEST_QUANTISER) * quality / 100))
     if width is None or width >= frame.width:
         width = frame.width

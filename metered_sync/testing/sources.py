@@ -9,6 +9,8 @@ from collections import deque
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from metered_sync.wire.arguments import check_number
+
 try:
     import numpy as np
     from av import AudioFrame, VideoFrame
@@ -67,8 +69,7 @@ class PatternSource(Source):
         for name, size in (("width", width), ("height", height)):
             if isinstance(size, bool) or not isinstance(size, int) or size < 32 or size % 2:
                 raise ValueError(f"{name} must be an even number of pixels from 32, not {size!r}")
-        if not 0 < fps <= 240:
-            raise ValueError(f"fps must be above 0 and at most 240, not {fps!r}")
+        check_number("fps", fps, 0, 240, above=True)
         count = _count(duration, fps)
         painter = PatternPainter(width, height)
         self._fps = fps

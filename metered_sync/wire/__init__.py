@@ -9,6 +9,7 @@ control       the bodies of the control plane's calls
 sfu           the bodies of the SFU's calls
 turn          the bodies of the TURN service's calls, and lists of ICE servers
 fields        read decoded JSON field by field
+arguments     check the arguments of public calls
 json_codec    encode and decode JSON text
 names         channels, peers, and the patterns that keys and tokens grant
 tokens        signed claims

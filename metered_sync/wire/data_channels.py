@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from metered_sync.wire.arguments import check_number, check_whole
+
 __all__ = ["DEFAULT_CAP", "channel_options", "check_label", "measure"]
 
 DEFAULT_CAP = 65536
@@ -46,21 +48,10 @@ def channel_options(
     if max_retransmits is not None and max_packet_life_time is not None:
         raise ValueError("a channel takes max_retransmits or max_packet_life_time, not both")
     if max_retransmits is not None:
-        whole = isinstance(max_retransmits, int) and not isinstance(max_retransmits, bool)
-        if not whole or not 0 <= max_retransmits <= 65535:
-            raise ValueError(
-                f"max_retransmits must be a whole number from 0 to 65535, not {max_retransmits!r}"
-            )
-        options["maxRetransmits"] = max_retransmits
+        options["maxRetransmits"] = check_whole("max_retransmits", max_retransmits, most=65535)
     if max_packet_life_time is not None:
-        life_time = max_packet_life_time
-        number = isinstance(life_time, (int, float)) and not isinstance(life_time, bool)
-        if not number or not 0.001 <= life_time <= 65.535:
-            raise ValueError(
-                "max_packet_life_time is in seconds, a number from 0.001 to 65.535; "
-                f"not {life_time!r}"
-            )
-        options["maxPacketLifeTime"] = round(life_time * 1000)
+        check_number("max_packet_life_time", max_packet_life_time, 0.001, 65.535, unit="seconds")
+        options["maxPacketLifeTime"] = round(max_packet_life_time * 1000)
     return options
 
 

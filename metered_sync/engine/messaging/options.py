@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from metered_sync.wire.arguments import check_number
 from metered_sync.wire.limits import CLOSE_TOKEN_EXPIRED, TERMINAL_CLOSES
 
 __all__ = ["ReconnectOptions", "SignallingOptions"]
@@ -38,10 +39,7 @@ class ReconnectOptions:
             ("jitter_ratio", 0.0, 1.0),
             ("max_attempts", 0.0, math.inf),
         ):
-            value = getattr(self, name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not low <= value <= high:
-                raise ValueError(f"{name} must be a number from {low:g} to {high:g}, not {value!r}")
+            check_number(name, getattr(self, name), low, high, infinite=True)
 
     def delay(self, attempt: int, floor: float = 0.0) -> float:
         """Return the seconds to wait before an attempt (the first is 1), with jitter.

@@ -34,6 +34,7 @@ from metered_sync.errors import (
     ClosedError,
     MeteredError,
 )
+from metered_sync.wire.arguments import check_whole
 from metered_sync.wire.data_channels import DEFAULT_CAP
 from metered_sync.wire.events import DCClose, DCError, DCMessage, DCOpen
 
@@ -117,8 +118,7 @@ class ChannelLink(Link):
                 f"the data channel {raw.label!r} was made on an event loop of your own; "
                 "only channels of this library's connections can be used here"
             )
-        if isinstance(max_buffered, bool) or not isinstance(max_buffered, int) or max_buffered < 1:
-            raise ValueError(f"max_buffered must be a positive whole number, not {max_buffered!r}")
+        check_whole("max_buffered", max_buffered, 1)
         self.raw = raw
         self.engine = engine
         self.name = raw.label

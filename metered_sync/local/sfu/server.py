@@ -11,6 +11,7 @@ from metered_sync.local.sfu.api import Api
 from metered_sync.local.sfu.dtls import DtlsIdentity
 from metered_sync.local.sfu.session import Session, SessionContext
 from metered_sync.local.sfu.transport import UdpPort
+from metered_sync.wire.arguments import check_number
 from metered_sync.wire.sfu import SessionInfo
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 
@@ -91,9 +92,7 @@ class Sfu:
 
         Connectivity checks and handshakes are spared. 0 ends it.
         """
-        if not 0 <= fraction <= 1:
-            raise ValueError(f"fraction must be between 0 and 1, not {fraction!r}")
-        self._port.loss = fraction
+        self._port.loss = check_number("fraction", fraction, most=1)
 
     # --- for the API ---
 

@@ -31,6 +31,7 @@ from metered_sync.media.notebook.output import CellOutput, WidgetOutput, noteboo
 from metered_sync.media.notebook.views import LevelView, PictureView, View
 from metered_sync.media.tracks.core import TrackCore
 from metered_sync.media.tracks.frame_queue import FrameQueue, read_frames
+from metered_sync.wire.arguments import check_number, check_whole
 
 __all__ = ["Preview"]
 
@@ -60,9 +61,9 @@ class Preview:
 
     def __init__(self, core: TrackCore, *, fps: float, width: int, quality: int) -> None:
         """Start showing a track; see :meth:`RemoteTrack.display`."""
-        _check("fps", fps, 60)
-        _check("width", width, 4096)
-        _check("quality", quality, 100)
+        check_number("fps", fps, 0, 60, above=True)
+        check_whole("width", width, 1, 4096)
+        check_whole("quality", quality, 1, 100)
         self._label = core.label
         view: View = LevelView()
         if core.incoming.kind == "video":
@@ -233,9 +234,3 @@ class Preview:
             if not self._answers:  # but here is somebody
                 self._settled = self._count
             self._changed.notify_all()
-
-
-def _check(name: str, value: object, most: int) -> None:
-    number = isinstance(value, (int, float) if name == "fps" else int)
-    if isinstance(value, bool) or not number or not 0 < value <= most:  # type: ignore[operator]
-        raise ValueError(f"{name} must be above 0 and at most {most}, not {value!r}")

@@ -18,6 +18,7 @@ from metered_sync.engine.webrtc.media_frames import AUDIO_RATE
 from metered_sync.errors import ClosedError, MeteredTimeoutError
 from metered_sync.media.sources.base import Source
 from metered_sync.media.sources.sound_input import SoundConverter
+from metered_sync.wire.arguments import check_number
 
 __all__ = ["AudioSource"]
 
@@ -57,11 +58,7 @@ class AudioSource(Source):
                 pushing more blocks.
         """
         self._converter = SoundConverter(input_rate, input_layout)  # for the first in _turns
-        if isinstance(max_buffered_seconds, bool) or not 0.1 <= max_buffered_seconds < math.inf:
-            raise ValueError(
-                "max_buffered_seconds must be 0.1 or more, and finite, not "
-                f"{max_buffered_seconds!r}"
-            )
+        check_number("max_buffered_seconds", max_buffered_seconds, 0.1)
         # The feed's lock guards what follows.
         self._turns: deque[object] = deque()
         """Calls that push, in their order; the first one may."""

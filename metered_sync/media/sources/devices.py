@@ -16,6 +16,7 @@ from metered_sync.engine.sending.feed import Feed
 from metered_sync.errors import MediaError, MediaNotFoundError, MeteredTimeoutError
 from metered_sync.media.sources.live import LiveSource, open_in_time
 from metered_sync.media.sources.playout import Playout, StreamLostError, read
+from metered_sync.wire.arguments import check_number, check_whole
 
 __all__ = ["DeviceSource", "from_camera", "from_microphone", "screen_share"]
 
@@ -158,12 +159,10 @@ def _checked(kind: DeviceKind, device: str | int | None) -> str | int | None:
 
 def _options(width: int, height: int, fps: float) -> dict[str, str]:
     for name, size in (("width", width), ("height", height)):
-        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-            raise ValueError(f"{name} must be a number of pixels, not {size!r}")
+        check_whole(name, size, unit="pixels")
     if (width == 0) != (height == 0):
         raise ValueError("width and height must be given together, or both be 0")
-    if isinstance(fps, bool) or not 0 < fps <= 240:
-        raise ValueError(f"fps must be above 0 and at most 240, not {fps!r}")
+    check_number("fps", fps, 0, 240, above=True)
     return {"framerate": f"{fps:g}"} | ({"video_size": f"{width}x{height}"} if width else {})
 
 

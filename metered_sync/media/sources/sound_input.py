@@ -10,6 +10,7 @@ import numpy as np
 from av import AudioFrame, AudioLayout, AudioResampler
 
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, interleaved, sound_kind
+from metered_sync.wire.arguments import check_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -152,10 +153,7 @@ class SoundConverter:
 
 def check_rate(name: str, rate: object) -> None:
     """Raise ``ValueError`` for a number that is no rate of samples."""
-    if isinstance(rate, bool) or not isinstance(rate, int) or not 1000 <= rate <= 384000:
-        raise ValueError(
-            f"{name} must be a whole number of samples per second from 1000 to 384000, not {rate!r}"
-        )
+    check_whole(name, rate, 1000, 384000, unit="samples per second")
 
 
 def _joined(frames: list[Any]) -> bytes:

@@ -19,6 +19,7 @@ from metered_sync.engine.webrtc.media_frames import private_copy
 from metered_sync.errors import ClosedError, MeteredTimeoutError
 from metered_sync.media.pixels import PixelConverter
 from metered_sync.media.sources.base import Source
+from metered_sync.wire.arguments import check_number, check_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,12 +57,8 @@ class VideoSource(Source):
             fps: Pictures per second that may be written, above 0 and at most 240.
         """
         for name, size in (("width", width), ("height", height)):
-            if isinstance(size, bool) or not isinstance(size, int) or not 2 <= size <= MAX_SIDE:
-                raise ValueError(
-                    f"{name} must be a whole number of pixels from 2 to {MAX_SIDE}, not {size!r}"
-                )
-        if isinstance(fps, bool) or not 0 < fps <= 240:
-            raise ValueError(f"fps must be above 0 and at most 240, not {fps!r}")
+            check_whole(name, size, 2, MAX_SIDE, unit="pixels")
+        check_number("fps", fps, 0, 240, above=True)
         super().__init__(
             f"VideoSource({width}, {height}, {fps:g})", {"video": 1}, None, queue=PushedPictureQueue
         )

@@ -11,6 +11,7 @@ from av import AudioFrame, VideoFrame
 from metered_sync.bridge.reader import Reader
 from metered_sync.errors import ClosedError
 from metered_sync.media.tracks.core import TrackCore
+from metered_sync.wire.arguments import check_choice
 
 __all__ = ["FrameQueue", "read_frames"]
 
@@ -90,8 +91,7 @@ def read_frames(
     kind = core.incoming.kind
     if mode is None:
         mode = "latest" if kind == "video" else "fifo"
-    if mode not in ("latest", "fifo"):
-        raise ValueError(f'mode must be "latest" or "fifo", not {mode!r}')
+    check_choice("mode", mode, ("latest", "fifo"))
     if mode == "latest" and maxsize not in (None, 1):
         raise ValueError('maxsize goes with mode="fifo"; "latest" holds one frame')
     size = 1 if mode == "latest" else FIFO_SIZE[kind] if maxsize is None else maxsize

@@ -313,7 +313,9 @@ def test_outside_of_a_notebook() -> None:
         ]  # fmt: skip
         for arguments in wrong:
             (name,) = arguments
-            with pytest.raises(ValueError, match=f"^{name} must be above 0 and at most"):
+            with pytest.raises(
+                ValueError, match=f"^{name} must be a .*(above 0 and at most|from 1 to)"
+            ):
                 track.display(**arguments)
         assert len(track._core.incoming.readers) == 0
 

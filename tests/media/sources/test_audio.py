@@ -104,7 +104,7 @@ def test_what_cannot_be_played_is_refused_and_it_goes_on() -> None:
         ({"input_rate": True}, ValueError, "not True"),
         ({"input_layout": "loud"}, ValueError, '"mono", "stereo" or another layout'),
         ({"input_layout": 2}, TypeError, "must be a str, not int"),
-        ({"max_buffered_seconds": 0}, ValueError, "0.1 or more"),
+        ({"max_buffered_seconds": 0}, ValueError, "from 0.1 up"),
         ({"max_buffered_seconds": math.inf}, ValueError, "finite"),
         ({"max_buffered_seconds": math.nan}, ValueError, "finite"),
     ],

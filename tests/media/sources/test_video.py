@@ -191,7 +191,7 @@ def test_what_is_no_picture_is_refused(
         ((64, 48.0), "height must be"),
         ((64, True), "not True"),
         ((64, 20000), "from 2 to 16383"),
-        ((64, 48, 0), "fps must be above 0"),
+        ((64, 48, 0), "fps must be a number above 0"),
         ((64, 48, 500), "not 500"),
         ((64, 48, float("nan")), "not nan"),
     ],

@@ -1,0 +1,85 @@
+"""Check the arguments of public calls; a ``ValueError`` names the argument and its bounds."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+from typing import TypeVar
+
+__all__ = ["check_choice", "check_number", "check_text", "check_whole"]
+
+T = TypeVar("T")
+
+
+def check_text(name: str, value: object) -> str:
+    """Return an argument that must be a non-empty string."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{name} must be a non-empty string, not {value!r}")
+    return value
+
+
+def check_whole(
+    name: str, value: object, least: int = 0, most: int | None = None, *, unit: str = ""
+) -> int:
+    """Return an argument that must be a whole number within bounds.
+
+    Args:
+        name: The argument's name.
+        value: The argument.
+        least: The smallest value that may be.
+        most: The largest; ``None``: there is none.
+        unit: What is counted, for the error.
+    """
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or int(value) < least or (most is not None and int(value) > most):  # type: ignore[call-overload]
+        wanted = "whole number" + (f" of {unit}" if unit else "")
+        if least == 1 and most is None:
+            wanted = f"positive {wanted}"
+        else:
+            wanted += f" from {least} up" if most is None else f" from {least} to {most}"
+        raise ValueError(f"{name} must be a {wanted}, not {value!r}")
+    return int(value)  # type: ignore[call-overload, no-any-return]
+
+
+def check_number(
+    name: str,
+    value: T,
+    least: float = 0.0,
+    most: float = math.inf,
+    *,
+    above: bool = False,
+    infinite: bool = False,
+    unit: str = "",
+) -> T:
+    """Return an argument that must be a number within bounds.
+
+    Args:
+        name: The argument's name.
+        value: The argument.
+        least: The smallest value that may be.
+        most: The largest.
+        above: Whether it must be above ``least``.
+        infinite: Whether it may be infinite.
+        unit: What is counted, for the error.
+    """
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    within = number and (least < value if above else least <= value) and value <= most  # type: ignore[operator]
+    if not within or (value == math.inf and not infinite):
+        wanted = "number" if infinite or most < math.inf else "finite number"
+        wanted += f" of {unit}" if unit else ""
+        if above:
+            wanted += f" above {least:g}" + ("" if most == math.inf else f" and at most {most:g}")
+        else:
+            wanted += f" from {least:g} " + ("up" if most == math.inf else f"to {most:g}")
+        raise ValueError(f"{name} must be a {wanted}, not {value!r}")
+    return value
+
+
+def check_choice(name: str, value: T, choices: Sequence[T]) -> T:
+    """Return an argument that must be one of a few values."""
+    if value not in choices:
+        shown = [f'"{choice}"' if isinstance(choice, str) else repr(choice) for choice in choices]
+        listed = f"{', '.join(shown[:-1])} or {shown[-1]}"
+        raise ValueError(f"{name} must be {listed}, not {value!r}")
+    return value

@@ -1,0 +1,92 @@
+"""Test the checks of arguments: what each lets through, and what its error says."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metered_sync.wire.arguments import check_choice, check_number, check_text, check_whole
+
+
+def test_texts() -> None:
+    assert check_text("label", "a") == "a"
+    for value in ("", None, 7, b"a"):
+        with pytest.raises(ValueError) as caught:
+            check_text("label", value)
+        assert str(caught.value) == f"label must be a non-empty string, not {value!r}"
+
+
+@pytest.mark.parametrize("value", [0, 7, 2**70, np.int64(3)])
+def test_whole_numbers(value: Any) -> None:
+    whole = check_whole("size", value)
+    assert (whole, type(whole)) == (int(value), int)
+
+
+@pytest.mark.parametrize("value", [True, 1.0, "1", None, -1, 11, 2**70, math.nan])
+def test_what_is_no_whole_number_within_bounds(value: Any) -> None:
+    with pytest.raises(ValueError) as caught:
+        check_whole("size", value, most=10, unit="pixels")
+    assert str(caught.value) == f"size must be a whole number of pixels from 0 to 10, not {value!r}"
+    with pytest.raises(ValueError, match="size must be a positive whole number, not 0"):
+        check_whole("size", 0, 1)
+    with pytest.raises(ValueError, match="size must be a whole number from 2 up, not 1"):
+        check_whole("size", 1, 2)
+
+
+@pytest.mark.parametrize("value", [0, 0.5, 1, Fraction(1, 3), np.float32(0.25), np.int64(1)])
+def test_numbers(value: Any) -> None:
+    assert check_number("part", value, most=1) is value
+
+
+@pytest.mark.parametrize("value", [True, "1", None, 1j, -0.1, 1.1, math.nan, -math.inf, 10**400])
+def test_what_is_no_number_within_bounds(value: Any) -> None:
+    with pytest.raises(ValueError) as caught:
+        check_number("part", value, most=1)
+    assert str(caught.value) == f"part must be a number from 0 to 1, not {value!r}"
+
+
+@pytest.mark.parametrize(
+    ("options", "value", "words"),
+    [
+        ({}, -1, "wait must be a finite number from 0 up, not -1"),
+        (
+            {"unit": "seconds"},
+            math.inf,
+            "wait must be a finite number of seconds from 0 up, not inf",
+        ),
+        ({"above": True}, 0, "wait must be a finite number above 0, not 0"),
+        (
+            {"above": True, "most": 240},
+            241,
+            "wait must be a number above 0 and at most 240, not 241",
+        ),
+        (
+            {"least": 0.001, "most": 65.535},
+            66,
+            "wait must be a number from 0.001 to 65.535, not 66",
+        ),
+    ],
+)
+def test_bounds_of_numbers(options: dict[str, Any], value: float, words: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        check_number("wait", value, **options)
+    assert str(caught.value) == words
+
+
+def test_a_number_may_be_infinite_where_that_makes_sense() -> None:
+    assert check_number("wait", math.inf, infinite=True) == math.inf
+    assert check_number("wait", 10**400) == 10**400
+    with pytest.raises(ValueError, match="wait must be a number from 0 up, not nan"):
+        check_number("wait", math.nan, infinite=True)
+
+
+def test_choices() -> None:
+    assert check_choice("kind", None, ("audio", "video", None)) is None
+    assert check_choice("kind", "audio", ("audio", "video")) == "audio"
+    with pytest.raises(ValueError) as caught:
+        check_choice("kind", "text", ("audio", "video", None))
+    assert str(caught.value) == 'kind must be "audio", "video" or None, not \'text\''
