@@ -1,4 +1,4 @@
-"""Rooms: share media, data and messages with whoever is in the same channel."""
+"""Share media, data and messages with the members of a room, for code that blocks."""
 
 from __future__ import annotations
 
@@ -470,7 +470,7 @@ class MeteredPeer(Client[RoomLink]):
         self._remove([track], timeout)
 
     def remove_stream(self, stream: MediaStream, *, timeout: float | None = None) -> None:
-        """Stop sending what was added as this stream."""
+        """Stop sending the tracks that were added as this stream."""
         with self._adding:
             tracks = [t for t, local in self._tracks.items() if local.stream_id == stream.id]
         self._remove(tracks, timeout)

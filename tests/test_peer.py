@@ -1,4 +1,4 @@
-"""Rooms between peers of this library, on the local cloud and loopback."""
+"""Test rooms between peers of this library, on the local cloud and loopback."""
 
 from __future__ import annotations
 

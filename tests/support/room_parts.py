@@ -1,4 +1,4 @@
-"""The parts of a room by themselves: no socket, no service, no peer connection."""
+"""Make parts of a room by themselves: no socket, no service, no peer connection."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class MemberMedia(Protocol):
 
     @property
     def state(self) -> MediaState:
-        """How far it is. From any thread."""
+        """How far media have come. From any thread."""
 
     @property
     def generations(self) -> int:

@@ -1,4 +1,4 @@
-"""One other member of a room: its presence, its state, and its media.
+"""Keep one other member of a room: its presence, its state, and its media.
 
 A member outlives its connection to the service: one that leaves and comes back within
 ``Timings.limbo`` is the same object, whose media may not even have paused.

@@ -25,7 +25,7 @@ MAX_ABSENT = 256
 
 @dataclass(eq=False)
 class _PresentTrack:
-    """A track that is being sent."""
+    """A track that is being received."""
 
     incoming: IncomingTrack
     sender: Sender

@@ -1,4 +1,4 @@
-"""One member of a room: its state, its errors and its tracks' metadata, without a connection."""
+"""Test one member of a room by itself: its state, its errors and its tracks' metadata."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tracks that are sent to a room, and the metadata that members have been told."""
+"""Test the tracks that are sent to a room, and the metadata that members are told."""
 
 from __future__ import annotations
 

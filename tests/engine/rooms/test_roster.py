@@ -1,4 +1,4 @@
-"""The roster of a room: lists of members, changes, limbo, and messages that come early."""
+"""Test the roster of a room: lists of members, changes, limbo, and messages that come early."""
 
 from __future__ import annotations
 

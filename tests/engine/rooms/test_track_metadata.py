@@ -1,4 +1,4 @@
-"""Which track a member's metadata is about, where its description names another."""
+"""Test which track a member's metadata is about, where its description names another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A room of its own for each test."""
+"""Give each test a room of its own."""
 
 from __future__ import annotations
 

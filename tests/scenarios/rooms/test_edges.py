@@ -1,4 +1,4 @@
-"""What goes wrong at the edges of a room: joining, tracks, members that come and go."""
+"""Test what goes wrong at the edges of a room: joining, tracks, members that come and go."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is in a room: messages that overtake presence, lists of members, ids that change."""
+"""Test who is in a room: messages that overtake presence, lists of members, ids that change."""
 
 from __future__ import annotations
 

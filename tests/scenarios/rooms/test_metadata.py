@@ -1,4 +1,4 @@
-"""A track's metadata: with whom it arrives, and what keeps it there."""
+"""Test which members a track's metadata reaches, and that it stays with its track."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rooms whose media do not travel by a connection to each member.
+"""Test rooms whose media do not travel by a connection to each member.
 
 Members announce their tracks in messages, and frames come from somewhere else: what a room and
 its remote peers show of that goes through the protocols of ``engine/rooms/media.py`` only.
