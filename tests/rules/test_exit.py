@@ -1,8 +1,9 @@
-"""Rule 8: exit-safe. A script that forgets to close ends promptly, cleanly, with its own status."""
+"""Rule 8: exit-safe. A script that forgets to close ends soon, cleanly, with its own status."""
 
 from __future__ import annotations
 
 import gc
+import re
 import threading
 import time
 import warnings
@@ -161,6 +162,43 @@ def test_callbacks_that_are_queued_still_run() -> None:
         source = START + "client.on(Disconnected, lambda e: print(e.code, flush=True))"
         done = run_script(source, url, "pk_live_x")
         assert (done.returncode, done.stdout, done.stderr) == (0, "1000\n", "")
+
+
+SLOW = {
+    "a queue of slow callbacks": """
+@client.on(StateChange)
+def slow(event):
+    time.sleep(0.5)
+for number in range(20):
+    client._hub.emit(StateChange("a", str(number)))
+""",
+    "a callback that hangs": """
+entered = threading.Event()
+@client.on(StateChange)
+def slow(event):
+    entered.set()
+    time.sleep(60)
+client._hub.emit(StateChange("a", "b"))
+assert entered.wait(10)
+""",
+}
+
+
+@pytest.mark.parametrize("source", SLOW.values(), ids=SLOW.keys())
+def test_slow_callbacks_do_not_hold_the_exit_and_are_named_in_one_line(source: str) -> None:
+    # (What is registered before the library is imported runs after the library's own.)
+    before = """
+import atexit, time
+atexit.register(lambda: print(time.monotonic() - begun))
+"""
+    with recorder() as (url, codes, _frames):
+        done = run_script(before + START + source + "\nbegun = time.monotonic()", url, "pk_live_x")
+        assert done.returncode == 0
+        assert float(done.stdout) < 3
+        line = r"the interpreter exits before all .*: SignallingClient.*: slow runs, \d+ queued\n"
+        assert re.fullmatch(line, done.stderr), done.stderr
+        wait_until(lambda: codes, what="the connection ended")
+        assert codes == [1000]
 
 
 def test_while_a_token_provider_hangs() -> None:
