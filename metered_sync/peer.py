@@ -27,7 +27,7 @@ from metered_sync.errors import (
     MeteredPeerStateError,
     MeteredTimeoutError,
     OversizedPayloadError,
-    fresh,
+    raise_fresh,
 )
 from metered_sync.events import (
     IceServer,
@@ -261,8 +261,7 @@ class MeteredPeer(Client[RoomLink]):
                 for member in link.roster.present:
                     if peer_id in (None, member.id):
                         return remote_peer(self, member)
-                if link.roster.list_error is not None:
-                    raise fresh(link.roster.list_error)
+                raise_fresh(link.roster.list_error)
                 try:
                     events.get(timeout=deadline.left())
                 except MeteredTimeoutError:

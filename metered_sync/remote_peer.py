@@ -16,7 +16,7 @@ from metered_sync.data_channel import DataChannel
 from metered_sync.engine.rooms.media import MediaState
 from metered_sync.engine.rooms.member import Member
 from metered_sync.engine.webrtc.data_channel import ChannelLink
-from metered_sync.errors import ClosedError, MeteredTimeoutError, fresh
+from metered_sync.errors import ClosedError, MeteredTimeoutError, raise_fresh
 from metered_sync.media.tracks.stream import MediaStream
 from metered_sync.media.tracks.track import RemoteTrack
 from metered_sync.options import DuringOutage
@@ -173,8 +173,7 @@ class RemotePeer(Observable):
                 found = find()
                 if found is not None:
                     return found
-                if self._member.error is not None:
-                    raise fresh(self._member.error)
+                raise_fresh(self._member.error)
                 if self.state == "closed" and events.ended:
                     raise self._member.gone(what)
                 try:

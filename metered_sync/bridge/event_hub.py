@@ -15,7 +15,7 @@ from typing import Any
 from metered_sync.bridge import guard
 from metered_sync.bridge.dispatch import Callback, Dispatcher, ErrorHandler, run_callback
 from metered_sync.bridge.reader import Overflow, Reader
-from metered_sync.errors import ClosedError, fresh
+from metered_sync.errors import ClosedError, raise_fresh
 from metered_sync.wire.events import Event
 
 __all__ = ["EventHub", "EventQueue", "Registration", "check_event_type"]
@@ -118,8 +118,7 @@ class EventHub:
         """Register a callback; start the dispatcher with the first."""
         guard.check_process(self._born, self.label)
         with self._lock:
-            if self._error is not None:
-                raise fresh(self._error)
+            raise_fresh(self._error)
             if self._ended:
                 raise ClosedError(f"{self.label} is closed: it will emit no more events")
             self._start()

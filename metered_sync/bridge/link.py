@@ -6,7 +6,7 @@ from typing import Protocol
 
 import anyio
 
-from metered_sync.errors import fresh
+from metered_sync.errors import raise_fresh
 from metered_sync.wire.events import Event
 
 __all__ = ["EventSink", "Link"]
@@ -32,8 +32,7 @@ class Link:
 
     def check(self) -> None:
         """Raise the error that has ended it, if it has ended; from any thread."""
-        if self.error is not None:
-            raise fresh(self.error)
+        raise_fresh(self.error)
 
     def opening(self) -> anyio.Lock:
         """Return the lock to hold while opening: a second caller waits, and finds it open."""

@@ -52,7 +52,7 @@ import anyio.abc
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline, Latch
 from metered_sync.bridge.link import Link
-from metered_sync.errors import EngineError, MeteredTimeoutError, fresh
+from metered_sync.errors import EngineError, MeteredTimeoutError, fresh, raise_fresh
 
 __all__ = ["Engine", "running", "uvloop_wanted"]
 
@@ -153,8 +153,7 @@ class Engine:
                 f"the thread {self.name!r} did not start within {START_LIMIT:g} s; "
                 "under uWSGI, set enable-threads = true"
             )
-        if self.error is not None:
-            raise fresh(self.error)
+        raise_fresh(self.error)
         return self
 
     def stop(self) -> None:
@@ -247,8 +246,7 @@ class Engine:
     def check(self, what: str) -> None:
         """Raise if a blocking call cannot be made from here and now."""
         guard.check_blocking(self.born, what)
-        if self.error is not None:
-            raise fresh(self.error)
+        raise_fresh(self.error)
 
     def post(self, function: Callable[..., object], *args: Any) -> None:
         """Run ``function(*args)`` on the loop, soon. Takes no lock, waits for nothing.

@@ -24,6 +24,7 @@ from metered_sync.errors import (
     NotConnectedError,
     OversizedPayloadError,
     fresh,
+    raise_fresh,
 )
 from metered_sync.wire.limits import MAX_FRAME
 
@@ -120,8 +121,7 @@ class Outbox:
                 cap=self.max_size,
             )
         with self._lock:
-            if self._error is not None:
-                raise fresh(self._error)
+            raise_fresh(self._error)
             if self._down and request.outage == "fail":
                 raise _connection_down(request.what)
             if request.timeout is not None and (

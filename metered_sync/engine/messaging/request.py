@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from metered_sync.bridge.deadline import Latch
-from metered_sync.errors import fresh
+from metered_sync.errors import raise_fresh
 from metered_sync.wire.websocket import masked_text_frame
 
 __all__ = ["OutagePolicy", "Request"]
@@ -76,8 +76,7 @@ class Request:
 
     def check(self) -> None:
         """Raise the error that it failed with, if it has failed."""
-        if self.error is not None:
-            raise fresh(self.error)
+        raise_fresh(self.error)
 
     def then(self, function: Callable[[Request], None]) -> None:
         """Have a function run, too, when it ends; from the loop."""

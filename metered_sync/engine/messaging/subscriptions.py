@@ -15,7 +15,7 @@ from metered_sync.bridge.deadline import Latch
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.messaging.outbox import Outbox
 from metered_sync.engine.messaging.request import OutagePolicy, Request
-from metered_sync.errors import ClosedError, MeteredError, fresh
+from metered_sync.errors import ClosedError, MeteredError, raise_fresh
 from metered_sync.wire import frames
 from metered_sync.wire.events import Message, Presence
 from metered_sync.wire.names import is_pattern, matches
@@ -87,8 +87,7 @@ class Subscriptions:
         acknowledgement. ``again`` makes one in any case: the server lists the members anew.
         """
         with self._lock:
-            if self._error is not None:
-                raise fresh(self._error)
+            raise_fresh(self._error)
             channel = self._channels.get(name)
             if channel is None:
                 channel = self._channels[name] = _Subscribed()

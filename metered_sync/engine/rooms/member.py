@@ -20,7 +20,7 @@ from metered_sync.engine.rooms.media import MediaState, MemberMedia
 from metered_sync.engine.rooms.track_metadata import AnnouncedMetadata
 from metered_sync.engine.webrtc.data_channel import ChannelLink
 from metered_sync.engine.webrtc.incoming import IncomingTrack
-from metered_sync.errors import ClosedError, MeteredError, fresh
+from metered_sync.errors import ClosedError, MeteredError, fresh, raise_fresh
 from metered_sync.wire.events import (
     ConnectionReset,
     Event,
@@ -231,8 +231,7 @@ class Member:
         changed.set()
 
     def _check_reachable(self, what: str) -> None:
-        if self.error is not None:
-            raise fresh(self.error)
+        raise_fresh(self.error)
         if self.state == "closed":
             raise self.gone(what)
 

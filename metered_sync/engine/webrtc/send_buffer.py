@@ -22,7 +22,7 @@ from metered_sync.errors import (
     MeteredError,
     MeteredTimeoutError,
     OversizedPayloadError,
-    fresh,
+    raise_fresh,
 )
 from metered_sync.wire.data_channels import measure
 
@@ -205,8 +205,7 @@ class SendBuffer:
 
     def _enter(self, message: Message, size: int) -> bool:
         """Put a message in if there is room for it now."""
-        if self._error is not None:
-            raise fresh(self._error)
+        raise_fresh(self._error)
         if self._refusing:
             raise self._closed()
         if not self._open:

@@ -12,7 +12,7 @@ from aiortc.mediastreams import MediaStreamTrack
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.feed import FedTrack, Feed, FeedQueue
-from metered_sync.errors import MediaError, MeteredTimeoutError, fresh
+from metered_sync.errors import MediaError, MeteredTimeoutError, raise_fresh
 
 __all__ = ["Source", "as_tracks"]
 
@@ -102,8 +102,7 @@ class Source:
             raise MeteredTimeoutError(
                 f"{self._label}: not played to the end within {deadline}{how}"
             )
-        if self._feed.error is not None:
-            raise fresh(self._feed.error)
+        raise_fresh(self._feed.error)
 
     def stop(self) -> None:
         """Stop playing and end the tracks, for good. Stopping again does nothing."""
