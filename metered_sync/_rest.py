@@ -78,10 +78,10 @@ class RestClient:
             raise ClosedError(f"{what}: it is closed; make a new one")
         sent = False
 
-        async def run() -> T:
+        def run() -> Awaitable[T]:
             nonlocal sent
             sent = True
-            return await ask(deadline)
+            return ask(deadline)
 
         return engines.current().call(
             run, deadline=deadline, what=what, progress=lambda: ("sending", sent)

@@ -210,6 +210,18 @@ def test_nobody_imports_private_names_across_folders() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_face_says_neither_async_nor_await() -> None:
+    asynchronous = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
+    wrong = [
+        f"{module}, line {node.lineno}"
+        for module, path in MODULES.items()
+        if place(module) == "face"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, asynchronous)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_no_folder_is_a_cellar() -> None:
     sizes: dict[str, int] = {}
     for module, path in MODULES.items():

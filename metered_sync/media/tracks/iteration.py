@@ -81,11 +81,8 @@ class _LocalFrames:
         self._born = guard.generation()
 
     def __call__(self, deadline: Deadline) -> Any:
-        guard.check_blocking(self._born, self._label)
-        return engines.current().call(self._receive, deadline=deadline, what=self._label)
-
-    async def _receive(self) -> Any:
+        guard.check_process(self._born, self._label)
         try:
-            return await self._track.recv()
+            return engines.current().call(self._track.recv, deadline=deadline, what=self._label)
         except MediaStreamError:
             raise ClosedError(f"{self._label}: it has ended") from None
