@@ -15,7 +15,7 @@ from aiortc.codecs import get_decoder, get_encoder
 from aiortc.rtp import RtpPacket
 
 from metered_sync.engine.webrtc import jitter
-from metered_sync.testing.sources import Painter, read_number
+from metered_sync.testing.sources import PatternPainter, read_number
 
 VP8 = RTCRtpCodecParameters("video/VP8", 90000, payloadType=97)
 H264 = RTCRtpCodecParameters("video/H264", 90000, payloadType=99)
@@ -93,7 +93,7 @@ def encoded(codec: str, count: int, keys: tuple[int, ...] = ()) -> list[list[byt
     """Return the payloads of that many pictures; those of ``keys`` are key frames."""
     encoder: Any = get_encoder(CODECS[codec])
     encoder.target_bitrate = 1_500_000
-    painter = Painter(320, 240)
+    painter = PatternPainter(320, 240)
     result = []
     for number in range(count):
         frame = painter.frame(number)

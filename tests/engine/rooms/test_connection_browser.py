@@ -13,6 +13,7 @@ from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.support.connections import FAST, Side, frames, picture, run, tone, until
 from tests.support.peer_page import PeerPage, peer_page
 
+pytestmark = pytest.mark.browser
 POLITE, IMPOLITE = ("a", "b"), ("b", "a")
 
 
