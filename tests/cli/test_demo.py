@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import COMMAND, run
 from tests.conftest import ROOT, wait_until
+from tests.support.command_line import COMMAND, run
 
 
 def test_the_demo_shows_what_arrived(tmp_path: Path) -> None:

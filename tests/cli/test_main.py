@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from metered_sync import __version__
-from tests.cli.commands import run
+from tests.support.command_line import run
 
 
 def test_version_and_help() -> None:

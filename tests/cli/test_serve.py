@@ -9,8 +9,8 @@ import sys
 
 from metered_sync import ControlPlane, SignallingClient, TurnApi
 from metered_sync.local import LocalCloud
-from tests.cli.commands import COMMAND, run
 from tests.conftest import ROOT
+from tests.support.command_line import COMMAND, run
 
 
 def test_serve_prints_what_clients_need(served_cloud: dict[str, str]) -> None:

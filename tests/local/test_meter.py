@@ -17,10 +17,6 @@ def meter(*, limits: bool = True, window: float = 60.0) -> UsageMeter:
     )
 
 
-def test_the_documented_window() -> None:
-    assert DEFAULT_TIMINGS.attempt_window == 60.0
-
-
 def test_attempts_are_counted_by_address_in_a_sliding_window() -> None:
     counting = meter(window=0.5)
     for _ in range(30):

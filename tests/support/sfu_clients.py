@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import fractions
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from unittest import mock
@@ -67,6 +68,14 @@ class Server:
             headers={"Authorization": f"Bearer {secret}"},
         ) as response:
             return response.status, await response.json()
+
+    async def refused(self, method: str, path: str, body: object = None) -> tuple[int, str]:
+        """Make a call that is refused; return its status and the SFU's word for it."""
+        status, answer = await self.call(method, path, body)
+        assert isinstance(answer, dict)
+        assert set(answer) == {"error", "message"}
+        assert SECRET not in json.dumps(answer)
+        return status, answer["error"]
 
     def client(self) -> Client:
         """Return a new client, which is closed with the server."""
