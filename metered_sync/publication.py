@@ -54,8 +54,8 @@ class Publication:
     @property
     def kind(self) -> str:
         """``"audio"`` or ``"video"``."""
-        return self._outgoing.track.kind
+        return self._outgoing.local.kind
 
     def close(self, *, timeout: float | None = None) -> None:
-        """Stop publishing the track. Its source goes on until it is stopped. Repeatable."""
+        """Stop publishing the track. Its source goes on until its user stops it. Repeatable."""
         self._client._unpublish(self, timeout)

@@ -10,6 +10,7 @@ from metered_sync._facade import Client
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.event_hub import EventHub
 from metered_sync.bridge.loop import Engine
+from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.sfu.link import Incoming, Outgoing, SfuLink, SfuOptions, SfuState
 from metered_sync.engine.webrtc.encoding import check_encoding
 from metered_sync.events import IceServer, Republished
@@ -51,6 +52,9 @@ class SfuClient(Client[SfuLink]):
     again, by its name where its publisher has got new ids, too. Sources go on, readers see
     a pause. Calls made meanwhile wait. After two minutes in vain everything ends with the
     reason. ``recover=False``: it ends with the first loss.
+
+    **Sources** stay their users': they go on when a publication or the client is closed, and may
+    be published again, or at the same time by other clients and in rooms.
 
     The secret belongs to the whole app and lets its holder use every session: keep it
     on servers.
@@ -175,7 +179,8 @@ class SfuClient(Client[SfuLink]):
         Args:
             track: A track (``source.video``, or any aiortc track), a source (an object
                 with ``.tracks``, such as :func:`~metered_sync.from_file` returns), or a
-                list of these.
+                list of these. It may be published already, or be sent to a room: then it is
+                read once, and encoded once where the options below are the same.
             name: A name for subscribers to find it by. Tracks of one call share it;
                 their kinds tell them apart.
             video_bitrate: Bits per second to encode at, whatever the SFU reports. Unless
@@ -208,7 +213,7 @@ class SfuClient(Client[SfuLink]):
             {one.kind for one in tracks}, video_bitrate, max_framerate, codec
         )
         link = self._connected("publish")
-        outgoing = [Outgoing(one, name, encodings[one.kind]) for one in tracks]
+        outgoing = [Outgoing(LocalTrack(one, encoding=encodings[one.kind]), name) for one in tracks]
         publications = [Publication(self, one) for one in outgoing]
         if outgoing:
             self._run(link, link.publish, outgoing, deadline=deadline, what="publish")

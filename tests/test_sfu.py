@@ -201,11 +201,11 @@ def test_what_cannot_be_published_leaves_the_session_usable(
         sender.publish(tone.audio)
         over_track = over.audio
         over.stop()
-        for track, words in ((tone.audio, "published already"), (over_track, "has ended")):
-            with pytest.raises(MediaError, match=words):
-                sender.publish(track)
-        with pytest.raises(MediaError, match="published already"):
-            receiver.publish(tone.audio)  # two sessions would get half its frames each
+        with pytest.raises(MediaError, match="has ended"):
+            sender.publish(over_track)
+        with pytest.raises(MediaError, match="has ended"):
+            sender.publish([tone.audio, over_track])
+        assert len(sender.tracks(str(sender.session_id))) <= 1  # listed with its first packet
         with ToneSource(frequency=660) as another:
             track = receiver.subscribe(sender.publish(another.audio))
             assert track.frames().get(timeout=10) is not None

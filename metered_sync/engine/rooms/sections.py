@@ -102,7 +102,7 @@ class Slot:
     async def stats(self) -> dict[str, Any]:
         """Return what was sent here so far on this generation; the bit rate since the last call."""
         sender = None if self.transceiver is None else self.transceiver.sender
-        counts = await Sent().sample(sender)
+        counts = await Sent().sample(sender, 0 if self.outlet is None else self.outlet.frames)
         now, (since, before) = time.monotonic(), self.counted
         if now - since >= SAMPLE_INTERVAL:
             self.bitrate = max(counts["bytes_sent"] - before, 0) * 8 / (now - since)
@@ -112,7 +112,6 @@ class Slot:
             "id": None if self.local is None else self.local.id,
             **counts,
             "bitrate": self.bitrate,
-            "frames_sent": 0 if self.outlet is None else self.outlet.frames,
         }
 
     @property

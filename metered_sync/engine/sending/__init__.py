@@ -1,7 +1,9 @@
 """Send a user's track or source to the senders of peer connections.
 
 ============== =========================================================================
-local_track    a user's track, read once, for any number of senders
+local_track    a user's track as one room or one publication sends it
+source_reader  read a user's track once, for all local tracks of it
+rendition      a source's frames at one frame rate, as they are or encoded
 outlet         the track that one sender sends, fed with frames or with encoded pictures
 shared_encoder pictures encoded once for all senders that take the same codec
 feed           tracks that a thread feeds and the loop consumes

@@ -64,10 +64,13 @@ class Outlet(MediaStreamTrack):
     begins with a key frame.
     """
 
-    def __init__(self, local: Feeder) -> None:
+    def __init__(self, local: Feeder, *, own_id: bool = False) -> None:
+        """Make an outlet of a track; with the track's id, or with one of its own."""
         super().__init__()
         self.kind = local.kind
-        self._id = local.id
+        self._own_id = own_id
+        if not own_id:
+            self._id = local.id
         self.local: Feeder | None = local
         """The track that feeds this outlet, if one does."""
         self.asked = False
@@ -215,7 +218,8 @@ class Outlet(MediaStreamTrack):
         self._offset = None
         self._hungry = self.codec is not None
         if local is not None:
-            self._id = local.id
+            if not self._own_id:
+                self._id = local.id
             local.add(self)
 
     def _drop(self, count: int) -> None:

@@ -26,12 +26,10 @@ import functools
 import logging
 import random
 import time
-import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
 import anyio
-from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.link import EventSink, Link
@@ -65,8 +63,6 @@ __all__ = ["Incoming", "Outgoing", "SfuLink", "SfuOptions", "SfuSink", "SfuState
 
 logger = logging.getLogger("metered_sync")
 
-_published: weakref.WeakSet[MediaStreamTrack] = weakref.WeakSet()
-"""Tracks that some session publishes: two that share one would get half its frames each."""
 T = TypeVar("T")
 SfuState = Literal["idle", "connecting", "connected", "reconnecting", "closed"]
 TRIES = 2
@@ -229,9 +225,7 @@ class SfuLink(Link):
         for scope in tuple(self._scopes):
             scope.cancel()
         for outgoing in self.outgoing:
-            outgoing.closed = True
-            _published.discard(outgoing.track)
-            outgoing.track.stop()
+            outgoing.close()
         end = None if isinstance(error, ClosedError) else error
         for incoming in self.incoming:
             incoming.end(end)
@@ -276,10 +270,8 @@ class SfuLink(Link):
         lost_at = time.monotonic()
         await anyio.sleep(self.timings.lost)
         for outgoing in self.outgoing:
-            if outgoing.transceiver is not None:
-                await outgoing.sent.keep(outgoing.transceiver.sender)
-                outgoing.release()
-        # Before the next one begins: two must not take frames from one source.
+            await outgoing.keep_counts()
+            outgoing.release()
         await old.close()
         for incoming in self.incoming:
             incoming.transceiver, incoming.live = None, False
@@ -328,7 +320,7 @@ class SfuLink(Link):
 
     async def _publish_again(self, session: Session, deadline: Deadline) -> None:
         for outgoing in self.outgoing:
-            if outgoing.track.readyState != "live":
+            if outgoing.local.ended:
                 self._forget(outgoing)
         again = [(o, o.session_id, o.track_id) for o in self.outgoing if not o.closed]
         if again:
@@ -377,27 +369,19 @@ class SfuLink(Link):
 
     async def publish(self, outgoing: Sequence[Outgoing], deadline: Deadline) -> None:
         """Publish tracks in one round."""
-        self._take([one.track for one in outgoing])
+        for one in outgoing:
+            if one.local.ended:
+                raise MediaError(
+                    f"{self.label}: {one.local.source!r} has ended: there is nothing to publish"
+                )
         try:
             await self._negotiate(lambda session: session.publish(outgoing, deadline))
         except BaseException:
             for one in outgoing:
-                _published.discard(one.track)
                 one.release()
+                one.close()
             raise
         self.outgoing += outgoing
-
-    def _take(self, tracks: list[MediaStreamTrack]) -> None:
-        """Check that these tracks can be published, before anything is changed."""
-        for index, track in enumerate(tracks):
-            if track in _published or track in tracks[:index]:
-                raise MediaError(
-                    f"{self.label}: {track!r} is published already; open its source a second "
-                    "time to publish it twice"
-                )
-            if track.readyState != "live":
-                raise MediaError(f"{self.label}: {track!r} has ended: there is nothing to publish")
-        _published.update(tracks)
 
     async def unpublish(self, outgoing: Outgoing, deadline: Deadline) -> None:
         """End a published track."""
@@ -407,8 +391,7 @@ class SfuLink(Link):
                 await self._negotiate(lambda session: session.unpublish(outgoing, deadline))
 
     def _forget(self, outgoing: Outgoing) -> None:
-        outgoing.closed = True
-        _published.discard(outgoing.track)
+        outgoing.close()
         self._moved = {ids: one for ids, one in self._moved.items() if one is not outgoing}
 
     async def subscribe(

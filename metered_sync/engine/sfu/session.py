@@ -21,11 +21,11 @@ from typing import Any
 
 import anyio
 from aiortc import RTCPeerConnection, RTCRtpTransceiver, RTCSessionDescription
-from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync.bridge.deadline import Deadline
+from metered_sync.engine.sending.local_track import LocalTrack, Outlet
 from metered_sync.engine.sfu.calls import SfuCalls
-from metered_sync.engine.webrtc.encoding import Encoding, SentTrack, pin_bitrate, prefer_codec
+from metered_sync.engine.webrtc.encoding import pin_bitrate, prefer_codec
 from metered_sync.engine.webrtc.ice import loopback_address
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.engine.webrtc.peer_connection import (
@@ -83,9 +83,8 @@ class SessionLostError(SfuError):
 class Outgoing:
     """A track that is published, on this session or on one after it."""
 
-    track: MediaStreamTrack
+    local: LocalTrack
     name: str | None
-    encoding: Encoding
     session_id: str = ""
     track_id: str = ""
     mid: str = ""
@@ -95,26 +94,37 @@ class Outgoing:
     handle: Callable[[], Any] = lambda: None
     """Returns the user's object for the publication, while there is one."""
     transceiver: RTCRtpTransceiver | None = None
-    carrier: SentTrack | None = None
-    """What stands in for the track on the present connection."""
+    outlet: Outlet | None = None
+    """The track that is sent on the present connection."""
 
     def info(self) -> wire.TrackInfo:
         """Return the ids, name and kind that subscribers need."""
-        return wire.TrackInfo(self.session_id, self.track_id, self.name, self.track.kind, self.mid)
+        return wire.TrackInfo(self.session_id, self.track_id, self.name, self.local.kind, self.mid)
 
     def release(self) -> None:
         """Take the track off its connection. Its source goes on."""
         if self.transceiver is not None:
             self.transceiver.sender.replaceTrack(None)
-        if self.carrier is not None:
-            self.carrier.stop()
-        self.transceiver = self.carrier = None
+        if self.outlet is not None:
+            self.outlet.close()
+        self.transceiver = self.outlet = None
+
+    def close(self) -> None:
+        """Publish the track no longer. Its source goes on: it is the user's."""
+        self.closed = True
+        self.local.close()
+
+    async def keep_counts(self) -> None:
+        """Remember the counts of a connection that is about to go."""
+        if self.transceiver is not None and self.outlet is not None:
+            await self.sent.keep(self.transceiver.sender, self.outlet.frames)
 
     async def sample(self) -> dict[str, Any]:
         """Return the counts so far; bit rates are taken from such samples."""
         sender = None if self.transceiver is None else self.transceiver.sender
-        counts = await self.sent.stats(sender)
-        return {"kind": self.track.kind, "id": self.track_id, "name": self.name, **counts}
+        frames = 0 if self.outlet is None else self.outlet.frames
+        counts = await self.sent.stats(sender, frames)
+        return {"kind": self.local.kind, "id": self.track_id, "name": self.name, **counts}
 
 
 class Incoming(IncomingTrack):
@@ -293,15 +303,12 @@ class Session:
     async def publish(self, tracks: Sequence[Outgoing], deadline: Deadline) -> None:
         """Publish tracks, in one round."""
         async with self._negotiation() as pc:
-            sent = [SentTrack(one.track, one.sent, one.encoding.max_framerate) for one in tracks]
             with self._webrtc("offer", "no offer can be made"):
-                transceivers = [pc.addTransceiver(track, direction="sendonly") for track in sent]
-                for one, transceiver in zip(tracks, transceivers, strict=True):
-                    prefer_codec(transceiver, one.encoding.codec)
+                sent = [self._send(one, pc) for one in tracks]
             offer = await self._offer()
             listed = tuple(
-                wire.PublishTrack(track.id, str(transceiver.mid), one.name)
-                for one, track, transceiver in zip(tracks, sent, transceivers, strict=True)
+                wire.PublishTrack(outlet.id, str(transceiver.mid), one.name)
+                for one, (outlet, transceiver) in zip(tracks, sent, strict=True)
             )
             negotiated = await self._ask(
                 wire.PUBLISH,
@@ -310,17 +317,27 @@ class Session:
                 wire.PublishRequest(listed, offer).body(),
             )
             await self._apply(negotiated.description)
-            for one, track, transceiver in zip(tracks, sent, transceivers, strict=True):
-                pin_bitrate(transceiver, one.encoding.video_bitrate)
-                one.session_id, one.track_id, one.mid = self.id, track.id, str(transceiver.mid)
-                one.transceiver, one.carrier = transceiver, track
+            for one, (outlet, transceiver) in zip(tracks, sent, strict=True):
+                pin_bitrate(transceiver, one.local.video_bitrate)
+                one.session_id, one.track_id, one.mid = self.id, outlet.id, str(transceiver.mid)
+
+    @staticmethod
+    def _send(outgoing: Outgoing, pc: RTCPeerConnection) -> tuple[Outlet, RTCRtpTransceiver]:
+        """Add a track to the next offer."""
+        outgoing.release()  # of a connection before, or of an attempt that broke off
+        # With an id of its own: one source may be published more than once.
+        outlet = outgoing.outlet = outgoing.local.outlet(own_id=True)
+        transceiver = outgoing.transceiver = pc.addTransceiver(outlet, direction="sendonly")
+        outlet.attach(transceiver.sender)
+        prefer_codec(transceiver, outgoing.local.codec)
+        return outlet, transceiver
 
     async def unpublish(self, outgoing: Outgoing, deadline: Deadline) -> None:
         """End a published track."""
         async with self._negotiation():
             transceiver = outgoing.transceiver
             if transceiver is not None and outgoing.session_id == self.id:
-                await outgoing.sent.keep(transceiver.sender)
+                await outgoing.keep_counts()
                 outgoing.release()
                 await self._close_track(transceiver, outgoing.track_id, deadline)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import time
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -18,16 +17,12 @@ from typing import Any
 from aiortc import RTCRtpSender, RTCRtpTransceiver
 from aiortc.codecs.h264 import H264Encoder
 from aiortc.codecs.vpx import Vp8Encoder
-from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import CodecContext
-
-from metered_sync.engine.webrtc.stats import Sent
 
 __all__ = [
     "ENCODER",
     "PINNED",
     "Encoding",
-    "SentTrack",
     "check_encoding",
     "pin_bitrate",
     "prefer_codec",
@@ -207,48 +202,3 @@ class _PinnedH264(_Pinned, H264Encoder):
 
 PINNED: dict[str, type[_Pinned]] = {"vp8": _PinnedVp8, "h264": _PinnedH264}
 """Encoders with a fixed bit rate, by codec."""
-
-
-class SentTrack(MediaStreamTrack):
-    """A user's track as one reader of it sees it: at most so many frames a second, counted.
-
-    aiortc stops a sender's track when its connection ends. This one stands in for the
-    user's, which goes on, and may be sent over the next connection.
-    """
-
-    def __init__(
-        self, track: MediaStreamTrack, sent: Sent, max_framerate: float | None = None
-    ) -> None:
-        super().__init__()
-        self.kind = track.kind
-        self._track = track
-        self._sent = sent
-        self._interval = 0.0 if max_framerate is None else 1 / max_framerate
-        self._next: float | None = None
-
-    async def recv(self) -> Any:
-        """Return the track's next frame, or the next one that the frame rate allows."""
-        while True:
-            if self.readyState != "live":
-                raise MediaStreamError(f"{self._track!r} is not sent here any more")
-            try:
-                frame: Any = await self._track.recv()
-            except MediaStreamError:
-                self.stop()
-                raise
-            if not self._interval or self._is_due(frame):
-                self._sent.frames += 1
-                return frame
-
-    def _is_due(self, frame: Any) -> bool:
-        at = getattr(frame, "time", None)
-        if at is None:
-            at = time.monotonic()
-        if self._next is None or abs(at - self._next) > 1:  # the first, or the clock jumped
-            self._next = at
-        if at < self._next - 0.002:
-            return False
-        # From when it was due, so that 20 of 30 frames are 20; not from further back, lest a
-        # pause is made up for.
-        self._next = max(self._next, at - self._interval) + self._interval
-        return True

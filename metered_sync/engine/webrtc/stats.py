@@ -20,7 +20,7 @@ __all__ = ["BitrateMeter", "Received", "Sent"]
 logger = logging.getLogger("metered_sync")
 BITRATE_WINDOW = 2.0
 """Seconds over which a bit rate is taken."""
-COUNTS = ("bytes_sent", "packets_sent", "packets_lost")
+COUNTS = ("bytes_sent", "packets_sent", "packets_lost", "frames_sent")
 MAX_ARRIVALS = 256
 """Timestamps whose arrival is remembered: what a jitter buffer may hold, and a decoder."""
 SAMPLE_INTERVAL = 0.25
@@ -141,26 +141,23 @@ class Sent:
     """Counts of one track's senders, over all connections it had."""
 
     def __init__(self) -> None:
-        self.frames = 0
-        """Frames handed to the encoder."""
         self.meter = BitrateMeter()
         self._before = dict.fromkeys(COUNTS, 0)
 
-    async def sample(self, sender: RTCRtpSender | None) -> dict[str, Any]:
-        """Return the counts, those of the present sender included."""
-        now = await _sender_stats(sender)
+    async def sample(self, sender: RTCRtpSender | None, frames: int = 0) -> dict[str, Any]:
+        """Return the counts, those of the present sender and its frames included."""
+        now = {**await _sender_stats(sender), "frames_sent": frames}
         counts = {name: count + now.get(name, 0) for name, count in self._before.items()}
         self.meter.add(counts["bytes_sent"] - self.meter.total)
         return {**counts, "round_trip_time": now.get("round_trip_time")}
 
-    async def stats(self, sender: RTCRtpSender | None) -> dict[str, Any]:
+    async def stats(self, sender: RTCRtpSender | None, frames: int = 0) -> dict[str, Any]:
         """Return the counts and the bit rate."""
-        counts = await self.sample(sender)
-        return {**counts, "bitrate": self.meter.rate(), "frames_sent": self.frames}
+        return {**await self.sample(sender, frames), "bitrate": self.meter.rate()}
 
-    async def keep(self, sender: RTCRtpSender) -> None:
+    async def keep(self, sender: RTCRtpSender, frames: int = 0) -> None:
         """Remember the counts of a sender that is about to go."""
-        counts = await self.sample(sender)
+        counts = await self.sample(sender, frames)
         self._before = {name: counts[name] for name in COUNTS}
 
 

@@ -1,4 +1,4 @@
-"""A user's track, read once for many senders: pacing, pausing, ending, leaking."""
+"""A user's track as rooms and publications send it: ids, the end, leaking."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ import gc
 import threading
 import time
 import weakref
-from fractions import Fraction
 from typing import Any
 
 import pytest
-from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
-from av import AudioFrame, VideoFrame
+from aiortc.mediastreams import MediaStreamError
 
 from metered_sync.bridge import engines
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc.encoding import Encoding
-from metered_sync.testing import read_number
 from tests.rules.test_leaks import check
 from tests.support.local_tracks import (
     Scripted,
@@ -26,124 +23,10 @@ from tests.support.local_tracks import (
     links,
     picture,
     plain,
-    rising,
     run,
     take,
     taking,
-    times,
 )
-
-
-def test_all_outlets_get_the_frames_and_the_source_is_read_once() -> None:
-    async def test() -> None:
-        source = Scripted("video", plain)
-        local = LocalTrack(source)
-        outlets = [local.outlet() for _ in range(3)]
-        assert [outlet.id for outlet in outlets] == [source.id] * 3
-        got = await asyncio.gather(*(take(outlet, 10) for outlet in outlets))
-        assert all(rising(frames) for frames in got)
-        assert source.reads < 25
-        # What a sender writes into its frame must not reach another's.
-        assert len({id(frame) for frames in got for frame in frames}) == 30
-        local.close()
-
-    run(test())
-
-
-def test_nothing_is_read_before_an_outlet_is_consumed_nor_while_none_is() -> None:
-    async def test() -> None:
-        source = Scripted("video", plain)
-        local = LocalTrack(source)
-        first = local.outlet()
-        await asyncio.sleep(0.1)
-        assert source.reads == 0
-        await take(first, 3)
-        first.close()
-        await asyncio.sleep(0.05)
-        reads = source.reads
-        await asyncio.sleep(0.2)
-        assert source.reads == reads
-        await take(local.outlet(), 3)
-        assert source.reads > reads
-        local.close()
-
-    run(test())
-
-
-def test_who_joins_late_gets_what_is_current() -> None:
-    async def test() -> None:
-        local = LocalTrack(picture(20))
-        first = local.outlet()
-        await take(first, 2)
-        first.close()
-        began = time.monotonic()
-        await asyncio.sleep(1)
-        (frame,) = await take(local.outlet(), 1)
-        number = read_number(frame.to_ndarray(format="gray"))
-        # It has played on: less than half a second of it may be old.
-        assert number is not None
-        assert number >= (time.monotonic() - began) * 20 - 10
-        local.close()
-
-    run(test())
-
-
-def test_a_source_that_queues_by_itself_is_read_on() -> None:
-    class Queued(MediaStreamTrack):
-        kind = "video"
-
-        def __init__(self) -> None:
-            super().__init__()
-            self._queue: asyncio.Queue[VideoFrame] = asyncio.Queue()
-
-        async def recv(self) -> VideoFrame:
-            return await self._queue.get()
-
-    async def test() -> None:
-        source = Queued()
-        local = LocalTrack(source)
-        outlet = local.outlet()
-        for number in range(20):  # it has piled up before anybody consumed it
-            source._queue.put_nowait(plain(number))
-        first = asyncio.ensure_future(take(outlet, 1))
-        while not source._queue.empty():
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)
-        assert not first.done()
-        source._queue.put_nowait(plain(50))
-        (frame,) = await first
-        assert frame.to_ndarray(format="gray").mean() == pytest.approx(50, abs=2)
-        outlet.close()
-        for number in range(1, 50):
-            source._queue.put_nowait(plain(number))
-        while not source._queue.empty():
-            await asyncio.sleep(0.01)
-        local.close()
-
-    run(test())
-
-
-def test_a_source_that_fails_is_logged_and_ends_no_sender(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    def broken(number: int) -> VideoFrame:
-        return plain(number // (number - 3) if number == 3 else number)
-
-    async def test() -> None:
-        local = LocalTrack(Scripted("video", broken))
-        outlet = local.outlet()
-        before = await take(outlet, 3)
-        waiting = asyncio.ensure_future(outlet.recv())
-        await asyncio.sleep(0.1)
-        assert local.ended
-        other = local.successor(Scripted("video", plain))
-        outlet.switch(other)
-        assert rising([*before, await asyncio.wait_for(waiting, 10)])
-        local.close()
-        other.close()
-
-    run(test())
-    assert "ZeroDivisionError" in caplog.text
 
 
 def test_the_users_source_is_never_stopped() -> None:
@@ -156,75 +39,6 @@ def test_the_users_source_is_never_stopped() -> None:
         local.close()
         assert source.readyState == "live"
         assert await source.recv()
-
-    run(test())
-
-
-def test_timestamps_rise_whatever_the_source_does() -> None:
-    def wild(number: int) -> VideoFrame:
-        frame = plain(number)
-        frame.pts = [0, 500, 100, 10**9, -5, 20, 20, None][number % 8]  # type: ignore[assignment]
-        return frame
-
-    async def test() -> None:
-        local = LocalTrack(Scripted("video", wild))
-        began = time.monotonic()
-        got = await take(local.outlet(), 50)
-        assert rising(got)
-        assert times(got)[-1] - times(got)[0] < time.monotonic() - began + 3
-        local.close()
-
-    run(test())
-
-
-def test_sound_of_any_shape() -> None:
-    def wild(number: int) -> AudioFrame:
-        rate, layout, format_ = [
-            (48000, "5.1", "fltp"),
-            (11025, "mono", "s16"),
-            (48000, "stereo", "s32"),
-        ][number // 10 % 3]
-        frame = AudioFrame(format_, layout, rate // 50)
-        for plane in frame.planes:
-            plane.update(bytes(plane.buffer_size))
-        frame.sample_rate = rate
-        frame.pts = [None, 7, -3, 10**12][number % 4]  # type: ignore[assignment]
-        if number % 3:
-            frame.time_base = Fraction(1, 1000)
-        return frame
-
-    async def test() -> None:
-        local = LocalTrack(Scripted("audio", wild))
-        got = await take(local.outlet(), 60)
-        assert rising(got)
-        assert times(got)[-1] - times(got)[0] < 5
-        local.close()
-
-    run(test())
-
-
-@pytest.mark.parametrize("kind", ["audio", "video"])
-def test_a_source_that_never_waits_is_held_to_real_time(kind: str) -> None:
-    async def test() -> None:
-        local = LocalTrack(Scripted(kind, beep if kind == "audio" else plain, interval=0))
-        outlet = local.outlet()
-        began = time.monotonic()
-        got = [await outlet.recv()]
-        while time.monotonic() < began + 1.5:
-            got.append(await outlet.recv())
-        assert rising(got)
-        assert times(got)[-1] - times(got)[0] < time.monotonic() - began + 1
-        local.close()
-
-    run(test())
-
-
-def test_the_frame_rate_is_limited() -> None:
-    async def test() -> None:
-        local = LocalTrack(Scripted("video", plain), encoding=Encoding(max_framerate=10))
-        got = await take(local.outlet(), 8)
-        assert times(got)[-1] - times(got)[0] > 0.6
-        local.close()
 
     run(test())
 
@@ -284,3 +98,50 @@ def test_nothing_leaks() -> None:
     engine = engines.current()
     engine.call(fill_executor, deadline=Deadline(30), what="executor")
     check(lambda: engine.call(round_, deadline=Deadline(30), what="round"), rounds=60)
+
+
+def test_a_successor_goes_on_with_stream_metadata_and_encoding() -> None:
+    encoding = Encoding(codec="h264")
+    first = LocalTrack(
+        Scripted("video", plain), stream_id="desk", metadata={"a": 1}, encoding=encoding
+    )
+    second = first.successor(Scripted("video", plain))
+    third = second.successor(Scripted("video", plain))
+    assert (third.stream_id, third.metadata, third.encoding) == ("desk", {"a": 1}, encoding)
+    assert third.ids == (first.id, second.id, third.id)
+    for _ in range(100):
+        third = third.successor(Scripted("video", plain))
+    assert len(third.ids) == 32
+    assert third.ids[-1] == third.id
+
+
+def test_outlets_have_the_tracks_id_or_their_own() -> None:
+    async def test() -> None:
+        local, other = (LocalTrack(Scripted("video", plain)) for _ in range(2))
+        shared, own, another = local.outlet(), local.outlet(own_id=True), local.outlet(own_id=True)
+        assert shared.id == local.id
+        assert len({own.id, another.id, local.id}) == 3
+        id_ = own.id
+        for outlet in (shared, own):
+            outlet.switch(other)
+        assert (shared.id, own.id) == (other.id, id_)
+        local.close()
+        other.close()
+
+    run(test())
+
+
+def test_a_track_that_is_closed_feeds_nobody() -> None:
+    async def test() -> None:
+        local = LocalTrack(Scripted("video", plain))
+        outlet = local.outlet()
+        await take(outlet, 1)
+        local.close()
+        late = local.outlet()
+        for each in (outlet, late):
+            with pytest.raises(asyncio.TimeoutError):
+                await take(each, 1, timeout=0.1)
+        assert local.encoders == []
+        local.close()
+
+    run(test())

@@ -288,11 +288,11 @@ def test_a_sender_that_sends_already_is_attached() -> None:
             link.near.addTransceiver(outlet, "sendonly")
             await link.negotiate()
             await link.numbers(160)
-            assert not local._encoders
+            assert not local.encoders
             (sender,) = link.near.getSenders()
             for _ in range(2):
                 outlet.attach(sender)
-            await link.wait(lambda: local._encoders)
+            await link.wait(lambda: local.encoders)
             await link.more("video", 10)
             # The sender may be given another outlet as well, attached at once or later.
             later = other.outlet()

@@ -35,10 +35,10 @@ def test_what_several_send_is_encoded_once() -> None:
                 await link.open(outlet)
             await together(*(link.numbers(160) for link in made))
             await together(*(link.more("video", 2 * FPS) for link in made))
-            (encoder,) = local._encoders.values()
+            (encoder,) = local.encoders
             assert encoder.consumers == 3
             assert all(outlet.encoder is encoder for outlet in outlets)
-            assert encoder.pictures <= local.sent.frames
+            assert encoder.pictures <= local._reader.frames
             assert sum(outlet.frames for outlet in outlets) > 2 * encoder.pictures
             for link in made:
                 link.assert_rising()
@@ -59,12 +59,12 @@ def test_two_codecs_and_a_swap() -> None:
             for link, outlet, codec in zip(made, outlets, ("vp8", "h264"), strict=True):
                 await link.open(outlet, codec=codec)
             await together(*(link.numbers(160) for link in made))
-            assert {*local._encoders} == {"vp8", "h264"}
+            assert {encoder.codec for encoder in local.encoders} == {"vp8", "h264"}
             for outlet in outlets:
                 outlet.switch(other)
             await together(*(link.numbers(128) for link in made))
-            assert not local._encoders
-            assert {*other._encoders} == {"vp8", "h264"}
+            assert not local.encoders
+            assert {encoder.codec for encoder in other.encoders} == {"vp8", "h264"}
             for link in made:
                 link.assert_rising()
         local.close()
@@ -114,7 +114,7 @@ def test_a_receiver_that_asks_for_a_key_frame_gets_one(codec: str) -> None:
         async with links() as (link,):
             await link.open(local.outlet(), codec=codec)
             await together(link.numbers(160), take(probe, 10))
-            (encoder,) = local._encoders.values()
+            (encoder,) = local.encoders
             assert encoder.consumers == 2
             while any(encoded.key for encoded in await take(probe, 5)):
                 pass
@@ -257,7 +257,7 @@ def test_an_aiortc_that_hides_its_encoders(
             for link in made:
                 await link.open(local.outlet())
             await together(*(link.numbers(160) for link in made))
-            assert not local._encoders
+            assert not local.encoders
         local.close()
 
     try:

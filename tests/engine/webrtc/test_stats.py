@@ -141,16 +141,15 @@ def test_what_was_sent_adds_up_over_senders() -> None:
             2,
         )
         assert counts["round_trip_time"] == 0.0  # never negative
-        await sent.keep(one)
+        await sent.keep(one, 30)
         two: Any = Sender(500, 5)
-        sent.frames = 7
-        counts = await sent.stats(two)
+        counts = await sent.stats(two, 7)
         assert (counts["bytes_sent"], counts["packets_sent"], counts["packets_lost"]) == (
             1500,
             15,
             2,
         )
-        assert (counts["round_trip_time"], counts["frames_sent"]) == (None, 7)
+        assert (counts["round_trip_time"], counts["frames_sent"]) == (None, 37)
 
     asyncio.run(test())
 

@@ -346,7 +346,7 @@ def test_how_a_track_is_encoded_and_that_it_is_done_once(
             assert track.read(timeout=20).any()
         link: Any = ann._link
         (local,) = link.our_tracks.tracks
-        (encoder,) = local._encoders.values()
+        (encoder,) = local.encoders
         assert (encoder.codec, encoder.bitrate, encoder.consumers) == ("h264", 200_000, 2)
         frames = track.frames(mode="fifo")
         times = [frames.get(timeout=20).time for _ in range(10)]

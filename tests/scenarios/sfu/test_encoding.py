@@ -98,10 +98,9 @@ def test_the_encoder_begins_with_the_bit_rate(pair: Any, codec: str) -> None:
     with PatternSource(160, 120, 15) as pattern:
         published = sender.publish(pattern.video, video_bitrate=2_000_000, codec=codec)
         assert receiver.subscribe(published).read(timeout=20) is not None
-        link: Any = sender._link
-        (transceiver,) = (t for t in link.session.pc.getTransceivers() if t.sender.track)
-        encoder = getattr(transceiver.sender, encoding.ENCODER)
-        assert encoder.codec.bit_rate == encoder.target_bitrate == 2_000_000
+        (shared,) = published._outgoing.local.encoders
+        assert shared.codec == codec
+        assert shared._encoder.codec.bit_rate == shared.bitrate == 2_000_000
 
 
 @pytest.mark.parametrize(("source", "limit"), [(30, 10), (30, 20), (15, 15), (10, 60)])
