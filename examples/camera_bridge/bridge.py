@@ -16,11 +16,11 @@ from metered_sync import (
     MeteredPeer,
     MeteredTimeoutError,
     SignallingClient,
+    Snapshot,
     VideoSource,
     from_rtsp,
     iter_frames,
 )
-from metered_sync.media.snapshot import jpeg
 
 CAMERA_URL = os.environ["CAMERA_URL"]
 ROOM = os.environ.get("ROOM", "cameras/door")
@@ -132,7 +132,8 @@ class Bridge:
         if command == "snapshot":
             if self.latest is None:
                 raise ValueError("no picture has come yet")
-            picture = jpeg(self.latest, width=480, quality=70)  # a message has 64 KiB at most
+            # (A message has 64 KiB at most.)
+            picture = Snapshot(self.latest).to_jpeg(width=480, quality=70)
             return {"jpeg": base64.b64encode(picture).decode()}
         if command in ("pause", "resume"):
             self.paused = command == "pause"

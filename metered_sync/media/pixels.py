@@ -10,6 +10,7 @@ from av import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 
 from metered_sync.errors import MediaError
+from metered_sync.media.pyav import ONE_THREAD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,18 +27,6 @@ EVEN_SIZE_FORMATS = ("yuv420p", "yuvj420p", "nv12", "yuyv422")
 """Pixel formats that hold colours at half the size, and so have no odd sizes."""
 GREY_FIRST_FORMATS = ("yuv420p", "yuvj420p", "nv12")
 """Pixel formats of decoders, as a rule, whose first plane is the picture in grey."""
-
-
-def _accepts_threads() -> bool:
-    try:
-        VideoReformatter().reformat(VideoFrame(16, 16, "yuv420p"), format="gray", threads=1)
-    except TypeError:
-        return False
-    return True
-
-
-ONE_THREAD: dict[str, Any] = {"threads": 1} if _accepts_threads() else {}
-"""Arguments of a conversion on one thread: FFmpeg starts one for each processor, if it may."""
 
 
 def check_format(format: object) -> None:

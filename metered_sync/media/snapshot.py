@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from av import CodecContext, VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from metered_sync.media.pixels import ONE_THREAD, PixelConverter
+from metered_sync.media.pixels import PixelConverter
+from metered_sync.media.pyav import ONE_THREAD
 from metered_sync.wire.arguments import check_whole
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ __all__ = ["Snapshot", "jpeg", "png"]
 
 JPEG_QUALITY = 90
 """The quality of a JPEG unless told otherwise, from 1 to 100."""
+MAX_WIDTH = 65535
+"""The greatest width of a JPEG, in pixels."""
 COARSEST_QUANTISER, FINEST_QUANTISER = 31, 2
 """The ends of FFmpeg's scale for the quality of a JPEG."""
 
@@ -27,12 +30,12 @@ COARSEST_QUANTISER, FINEST_QUANTISER = 31, 2
 class Snapshot:
     """Hold one picture of a track. A notebook shows it where it is a cell's result.
 
-    Made by :meth:`RemoteTrack.snapshot`. A value: nothing that happens to the track
-    changes it.
+    Made by :meth:`RemoteTrack.snapshot`, or of any frame. A value: nothing that happens to
+    the track changes it.
     """
 
-    def __init__(self, frame: VideoFrame, label: str) -> None:
-        """Keep a frame; ``label`` is the track, in words."""
+    def __init__(self, frame: VideoFrame, label: str = "a frame") -> None:
+        """Keep a frame; ``label`` is its origin, in words."""
         self._frame = frame
         self._label = label
 
@@ -76,17 +79,31 @@ class Snapshot:
         ending = os.path.splitext(os.fspath(path))[1].lower()
         if ending not in (".jpg", ".jpeg", ".png"):
             raise ValueError(f"{os.fspath(path)!r}: a picture's name ends in .jpg, .jpeg or .png")
-        data = png(self._frame) if ending == ".png" else jpeg(self._frame, quality=quality)
+        data = png(self._frame) if ending == ".png" else self.to_jpeg(quality=quality)
         with open(path, "wb") as file:
             file.write(data)
 
+    def to_jpeg(self, *, width: int | None = None, quality: int = JPEG_QUALITY) -> bytes:
+        """Return the picture as a JPEG file: to send, or to show on a page.
+
+        Args:
+            width: In pixels: a wider picture is made smaller, in proportion. ``None``: as it is.
+            quality: From 1 (small) to 100 (good).
+
+        Raises:
+            ValueError: A width or quality that is out of range.
+        """
+        return jpeg(self._frame, width=width, quality=quality)
+
     def _repr_jpeg_(self) -> bytes:
-        return jpeg(self._frame)
+        return self.to_jpeg()
 
 
 def jpeg(frame: VideoFrame, *, width: int | None = None, quality: int = JPEG_QUALITY) -> bytes:
     """Return a frame as a JPEG file, made smaller where it is wider than ``width`` pixels."""
     check_whole("quality", quality, 1, 100)
+    if width is not None:
+        check_whole("width", width, 1, MAX_WIDTH, unit="pixels")
     scale = str(round(COARSEST_QUANTISER + (FINEST_QUANTISER - COARSEST_QUANTISER) * quality / 100))
     if width is None or width >= frame.width:
         width = frame.width

@@ -13,15 +13,16 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from metered_sync import MediaError
 from metered_sync.media.pixels import (
     EVEN_SIZE_FORMATS,
-    ONE_THREAD,
     PIXEL_FORMATS,
     PixelConverter,
     check_format,
 )
+from metered_sync.media.pyav import ONE_THREAD
 from tests.support.far_end import picture
 
 
 def right(frame: VideoFrame, format: str) -> Any:
+    # (On several threads FFmpeg 8 makes mistakes with gray16le in odd sizes, now and then.)
     return VideoReformatter().reformat(frame, format=format, **ONE_THREAD).to_ndarray()
 
 

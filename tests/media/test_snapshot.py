@@ -100,6 +100,20 @@ def test_it_can_be_saved(picture: RemoteTrack, tmp_path: Path) -> None:
         snapshot.save(tmp_path / "nowhere" / "a.png")
 
 
+def test_it_can_be_sent(picture: RemoteTrack) -> None:
+    snapshot = picture.snapshot(timeout=20)
+    data = snapshot.to_jpeg()
+    assert read_number(decoded(data)) == read_number(snapshot.array)
+    small = snapshot.to_jpeg(width=80, quality=20)
+    assert decoded(small).shape == (60, 80, 3)
+    assert len(small) < len(snapshot.to_jpeg(width=80)) < len(data)
+    assert decoded(Snapshot(snapshot.frame).to_jpeg(width=1000)).shape == (120, 160, 3)
+    assert repr(Snapshot(snapshot.frame)) == "<Snapshot of a frame: 160x120>"
+    for wrong in ({"width": 0}, {"width": 80.5}, {"quality": 101}):
+        with pytest.raises(ValueError, match="must be a whole number"):
+            snapshot.to_jpeg(**wrong)  # type: ignore[arg-type]
+
+
 def test_a_notebook_is_given_a_jpeg(picture: RemoteTrack) -> None:
     snapshot = picture.snapshot(timeout=20)
     data = snapshot._repr_jpeg_()

@@ -62,7 +62,7 @@ class Preview:
     def __init__(self, core: TrackCore, *, fps: float, width: int, quality: int) -> None:
         """Start showing a track; see :meth:`RemoteTrack.display`."""
         check_number("fps", fps, 0, 60, above=True)
-        check_whole("width", width, 1, 4096)
+        check_whole("width", width, 1, 4096, unit="pixels")
         check_whole("quality", quality, 1, 100)
         self._label = core.label
         view: View = LevelView()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from av import AudioFrame, AudioResampler
+from av import AudioFrame
 
-from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, interleaved, sound_kind
+from metered_sync.engine.webrtc.media_frames import AUDIO_RATE
 from metered_sync.media.recording.clock import MAX_SLEW
+from metered_sync.media.resampling import Resampler
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,20 +59,12 @@ class MixerInput:
         self.end = 0
         """The position, in samples, up to which sound was added."""
         self._mixer = mixer
-        self._resampler: AudioResampler | None = None
-        self._shape: tuple[str, str, int] | None = None
+        self._resampler = Resampler(AUDIO_RATE, 2)
         self._expected: float | None = None
 
     def write(self, frame: AudioFrame, media: float, at: float) -> None:
         """Add a frame that belongs ``at`` seconds; its own time tells where gaps are."""
-        shape = sound_kind(frame)
-        if self._resampler is None or shape != self._shape:
-            layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
-            self._resampler = AudioResampler("s16", layout, AUDIO_RATE)
-            self._shape = shape
-        samples = np.zeros((0, 2), np.int16)
-        for part in self._resampler.resample(frame):
-            samples = np.concatenate((samples, interleaved(part, 2).reshape(-1, 2)))
+        samples = self._resampler.convert(frame)
         joined = self._expected is not None and abs(media - self._expected) < MIN_SOUND_GAP
         self._expected = media + frame.samples / frame.sample_rate
         place = round(at * AUDIO_RATE)

@@ -13,13 +13,12 @@ import time
 import weakref
 from collections.abc import Callable
 
-from av.error import FFmpegError
-
 from metered_sync.bridge import guard, process
 from metered_sync.bridge.deadline import Deadline, Latch
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, SAMPLES_PER_FRAME
 from metered_sync.errors import ClosedError, MediaError, MeteredTimeoutError
+from metered_sync.media.pyav import READ_ERRORS, media_error, media_errors
 from metered_sync.media.recording.formats import FileFormat
 from metered_sync.media.recording.info import RecordedStream, RecordingInfo
 from metered_sync.media.recording.inputs import PLACING_TIME, AnyTrack, QueuedFrame, RecordedTrack
@@ -79,10 +78,8 @@ class Recording:
 
     def open(self) -> None:
         """Open the file."""
-        try:
+        with media_errors(f"{self._path!r} cannot be written"):
             self._output = OutputFile(self._path)
-        except OSError as error:
-            raise MediaError(f"{self._path!r} cannot be written: {error.strerror}") from error
 
     def start(self, deadline: Deadline) -> None:
         """Start the thread, and have all tracks deliver their frames."""
@@ -244,16 +241,12 @@ class Recording:
         output = self._output
         if isinstance(error, MediaError):
             self.error = error
-        elif isinstance(error, (OSError, FFmpegError)):
+        elif isinstance(error, READ_ERRORS):
             cause = output.error if output is not None and output.error is not None else error
-            self.error = MediaError(
-                f"{self.label}: writing failed: {cause.strerror}; what was written before can "
-                "be played"
-            )
-            self.error.__cause__ = cause
+            remedy = "what was written before can be played"
+            self.error = media_error(f"{self.label}: writing failed", cause, remedy=remedy)
         else:
-            self.error = MediaError(f"{self.label} failed: {error!r}")
-            self.error.__cause__ = error
+            self.error = media_error(f"{self.label} failed", error, reason=repr(error))
         logger.error("%s", self.error)
         if self._muxer is not None and output is not None:
             output.fail(OSError("given up"))

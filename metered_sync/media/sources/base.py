@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -17,8 +16,6 @@ from metered_sync.errors import MediaError, MeteredTimeoutError, raise_fresh
 __all__ = ["Source", "as_tracks"]
 
 Self = TypeVar("Self", bound="Source")
-
-_lacking = threading.local()  # .what: the latest source found lacking in this thread
 
 
 class Source:
@@ -119,8 +116,6 @@ class Source:
         guard.check_process(self._feed.born, self._label)
         track = self._tracks.get(kind)
         if track is None:
-            (other,) = self._tracks
-            _lacking.what = f"{self._label} has no {kind}, only {other}: use .{other} or .tracks"
             return None
         if not track._queue.wanted:
             track._queue.wanted = True
@@ -148,9 +143,11 @@ def as_tracks(value: object) -> tuple[list[MediaStreamTrack], bool]:
     tracks: Any = getattr(value, "tracks", None)
     if isinstance(tracks, (list, tuple)) and all(isinstance(t, MediaStreamTrack) for t in tracks):
         return list(tracks), True
-    what = getattr(_lacking, "what", None)
-    if value is None and what is not None:
-        raise MediaError(f"there is no track to send: {what}")
+    if value is None:
+        raise MediaError(
+            "None is no track: either a source has no pictures or no sound (its .video or .audio "
+            "is None then: pass the source itself, or its .tracks), or no track was ever set"
+        )
     raise TypeError(
         "a track or a source is needed (what from_file() returns, its .video or .audio, "
         f"any aiortc track), not {value!r}"

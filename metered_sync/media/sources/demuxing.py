@@ -13,8 +13,6 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import Any
 
-import av
-import av.error
 import numpy as np
 from av import AudioFrame, AudioResampler, VideoFrame
 from av.stream import Disposition
@@ -22,6 +20,7 @@ from av.video.reformatter import VideoReformatter
 
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, SAMPLES_PER_FRAME, sound_kind
 from metered_sync.errors import MediaError
+from metered_sync.media.pyav import OPEN_ERRORS, READ_ERRORS, media_errors, open_file
 
 __all__ = ["Reading", "as_yuv", "decoded", "probe", "streams_of"]
 
@@ -32,26 +31,6 @@ MAX_KEPT_BYTES = 16 << 20
 """Packets, and bytes, of one stream that are kept while the other's are looked for."""
 
 Frame = AudioFrame | VideoFrame
-
-
-# Text in a file that is not UTF-8 must not keep it from being played. PyAV 19 has no
-# such option any more.
-_OPTIONS: dict[str, Any] = (
-    {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
-)
-
-
-def _open(path: str) -> Any:
-    # With the protocol spelt out no path can be mistaken for another one.
-    try:
-        return av.open("file:" + path, **_OPTIONS)
-    except av.error.EOFError:
-        # FFmpeg 8.1 (PyAV 19) takes some sound in WAV files, a tone of 1 kHz, for another format.
-        with open(path, "rb") as file:
-            head = file.read(12)
-        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-            raise
-        return av.open("file:" + path, format="wav", **_OPTIONS)
 
 
 def streams_of(container: Any) -> dict[str, Any]:
@@ -71,22 +50,18 @@ def probe(path: str) -> tuple[list[str], float | None]:
     Raises:
         MediaError: It cannot be read or decoded, or has neither sound nor pictures.
     """
-    try:
-        with _open(path) as container:
-            kinds = list(streams_of(container))
-            duration = container.duration
-            others = sorted({stream.type for stream in container.streams} - set(kinds))
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise MediaError(f"{path!r} cannot be opened as media: {why}") from error
+    with (
+        media_errors(f"{path!r} cannot be opened as media", errors=OPEN_ERRORS),
+        open_file(path) as container,
+    ):
+        kinds = list(streams_of(container))
+        duration = container.duration
+        others = sorted({stream.type for stream in container.streams} - set(kinds))
     if not kinds:
         what = f" (only {', '.join(others)} that cannot be played)" if others else ""
         raise MediaError(f"{path!r} has neither audio nor video{what}")
-    try:
-        with Reading(path, kinds, 0.0) as reading:
-            decodable = next(iter(reading), None) is not None
-    except (av.error.FFmpegError, OSError) as error:
-        raise MediaError(f"{path!r} cannot be decoded: {error}") from error
+    with media_errors(f"{path!r} cannot be decoded"), Reading(path, kinds, 0.0) as reading:
+        decodable = next(iter(reading), None) is not None
     if not decodable:
         raise MediaError(f"{path!r} cannot be decoded: there is not one frame in it")
     return kinds, None if duration is None else duration / 1e6
@@ -100,7 +75,7 @@ class Reading:
     """
 
     def __init__(self, path: str, kinds: Collection[str], position: float) -> None:
-        self._container = _open(path)
+        self._container = open_file(path)
         try:
             found = streams_of(self._container)
             self._streams = {kind: found[kind] for kind in kinds if kind in found}
@@ -110,7 +85,7 @@ class Reading:
             self._position = position
             if position > 0:
                 # Where a file cannot be searched, all of it up to there is decoded.
-                with suppress(av.error.FFmpegError, OSError):
+                with suppress(*READ_ERRORS):
                     self._container.seek(int((self._base + position) * 1e6))
         except BaseException:
             self._container.close()
@@ -215,7 +190,7 @@ def decoded(packet: Any) -> list[Any]:
     """Return the frames of a packet; none of one that is damaged."""
     try:
         return list(packet.decode())
-    except av.error.FFmpegError:
+    except READ_ERRORS:
         return []
 
 

@@ -9,11 +9,11 @@ import sys
 from typing import Any, Literal, NamedTuple
 
 import av
-import av.error
 
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.feed import Feed
 from metered_sync.errors import MediaError, MediaNotFoundError, MeteredTimeoutError
+from metered_sync.media.pyav import OPEN_ERRORS, READ_ERRORS, media_error
 from metered_sync.media.sources.live import LiveSource, open_in_time
 from metered_sync.media.sources.playout import Playout, StreamLostError, read
 from metered_sync.wire.arguments import check_number, check_whole
@@ -129,15 +129,15 @@ class DeviceSource(LiveSource):
         del container
 
         def produce(feed: Feed) -> None:
-            problem = "nothing comes any more"
+            problem: Exception = StreamLostError("nothing comes any more")
             with box.pop() as container:
                 try:
                     if not read(container, feed, Playout(feed)):
                         return
-                except (StreamLostError, av.error.FFmpegError, OSError) as error:
-                    problem = getattr(error, "strerror", None) or str(error)
+                except (StreamLostError, *READ_ERRORS) as error:
+                    problem = error
             if not feed.stopped:
-                raise MediaError(f"{label} has broken off: {problem}; is it still there?")
+                raise media_error(f"{label} has broken off", problem, remedy="is it still there?")
 
         super().__init__(label, ["audio" if kind == "microphone" else "video"], produce)
 
@@ -212,12 +212,12 @@ def _open(kind: DeviceKind, label: str, where: _InputDevice, options: dict[str, 
     """Open a device, on any thread; say why it cannot be opened."""
     try:
         av.ContainerFormat(where.format, "r")
-    except ValueError:
+    except ValueError as error:
         raise MediaError(
             f"{label}: this build of PyAV ({av.__version__}) has no {where.format!r} input, which "
             f"captures a {kind} here: take a newer one (pip install -U av), or build it against "
             "the system's FFmpeg (pip install --no-binary av av)"
-        ) from None
+        ) from error
     if where.format == "alsa" and os.path.exists(ALSA_CONFIG):
         # PyAV's wheels look for it where they were built: in /tmp, where anybody may put one.
         os.environ.setdefault("ALSA_CONFIG_PATH", ALSA_CONFIG)
@@ -225,17 +225,19 @@ def _open(kind: DeviceKind, label: str, where: _InputDevice, options: dict[str, 
         # What is captured is known; FFmpeg need not watch it for seconds to find out.
         options = {**options, "fpsprobesize": "0"}
         return av.open(where.name, format=where.format, options=options)
-    except (av.error.FFmpegError, OSError, ValueError) as error:
+    except OPEN_ERRORS as error:
         number = getattr(error, "errno", None)
-        why = getattr(error, "strerror", None) or str(error)
         if number == errno.ENOENT and where.format == "v4l2":
             there = ", ".join(sorted(glob.glob("/dev/video*"))) or "none"
-            raise MediaNotFoundError(
-                f"{label}: there is no such camera (found: {there}): is it plugged in? "
-                "A container must be given it, as docker run --device does"
+            raise media_error(
+                label,
+                error,
+                reason=f"there is no such camera (found: {there})",
+                remedy="is it plugged in? A container must be given it (docker run --device)",
+                kind=MediaNotFoundError,
             ) from error
         remedy = _DEVICE_REMEDIES.get(number, _KIND_REMEDIES[kind])
-        raise MediaError(f"{label} cannot be opened: {why}: {remedy}") from error
+        raise media_error(f"{label} cannot be opened", error, remedy=remedy) from error
 
 
 _DEVICE_REMEDIES: dict[Any, str] = {

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from fractions import Fraction
 
-import av
-import av.error
 from av import AudioFrame, VideoFrame
 
 from metered_sync.bridge import guard
 from metered_sync.engine.sending.feed import Feed
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE
 from metered_sync.errors import ClosedError, MediaError, MediaNotFoundError
+from metered_sync.media.pyav import media_errors
 from metered_sync.media.sources.base import Source
 from metered_sync.media.sources.demuxing import Reading, probe
+from metered_sync.wire.arguments import check_number
 
 __all__ = ["FileSource", "from_file"]
 
@@ -76,10 +75,7 @@ class FileSource(Source):
         Raises:
             ClosedError: It has been stopped, or played to its end.
         """
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-            raise TypeError(f"seconds must be a number, not {seconds!r}")
-        if not 0 <= seconds < math.inf:
-            raise ValueError(f"seconds must be 0 or more, and finite, but is {seconds}")
+        check_number("seconds", seconds, 0)
         guard.check_process(self._feed.born, self._label)
         if self._feed.stopped:
             raise ClosedError(f"{self._label} has ended: open the file again with from_file()")
@@ -146,14 +142,14 @@ class _Playback:
         """Play from a position; return the file's end, or ``None`` when interrupted."""
         kinds = [k for k, queue in feed.queues.items() if queue.wanted and not queue.closed]
         self._newest = start
-        try:
-            with Reading(self._path, kinds, start) as reading:
-                for time, kind, frame in reading:
-                    if not self._put(feed, kind, frame, max(time, start)):
-                        return None
-                shortest, longest = min(reading.ends), max(reading.ends)
-        except (av.error.FFmpegError, OSError) as error:
-            raise MediaError(f"{self._label} cannot be played any further: {error}") from error
+        with (
+            media_errors(f"{self._label} cannot be played any further"),
+            Reading(self._path, kinds, start) as reading,
+        ):
+            for time, kind, frame in reading:
+                if not self._put(feed, kind, frame, max(time, start)):
+                    return None
+            shortest, longest = min(reading.ends), max(reading.ends)
         return max(
             shortest if self._loop and longest - shortest < MAX_LOOP_SKEW else longest, start
         )

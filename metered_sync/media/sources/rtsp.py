@@ -16,6 +16,7 @@ import av.error
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.feed import PRODUCER_POLL, Feed
 from metered_sync.errors import MediaError, MeteredTimeoutError
+from metered_sync.media.pyav import OPEN_ERRORS, READ_ERRORS, media_error, reason_of
 from metered_sync.media.sources.demuxing import streams_of
 from metered_sync.media.sources.live import LiveSource, open_in_time
 from metered_sync.media.sources.playout import Playout, StreamLostError, read
@@ -140,15 +141,13 @@ class _RtspConnection:
             container = av.open(
                 self._url, format="rtsp", options=options, timeout=(limit, READ_TIMEOUT)
             )
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            why = self._why(error, deadline)
-        else:
-            if streams_of(container):
-                return container
-            container.close()
-            why = "it offers neither audio nor video that can be played"
-        # Not from within ``except``: PyAV's error shows the URL, password and all.
-        raise MediaError(f"{self.label}: {why}")
+        except OPEN_ERRORS as error:
+            reason = self._reason(error, deadline)
+            raise media_error(self.label, error, reason=reason) from error
+        if streams_of(container):
+            return container
+        container.close()
+        raise MediaError(f"{self.label}: it offers neither audio nor video that can be played")
 
     def run(self, feed: Feed) -> None:
         """Play, connect again, and so on, until the stop; on the producer's thread."""
@@ -163,8 +162,8 @@ class _RtspConnection:
                 why = "the server has ended it"
             except StreamLostError as error:
                 why = str(error)
-            except (av.error.FFmpegError, OSError) as error:
-                why = _text(error)
+            except READ_ERRORS as error:
+                why = reason_of(error)
             container = None
             if feed.stopped:
                 return
@@ -198,7 +197,7 @@ class _RtspConnection:
                 logger.log(level, "%s", error)
                 told = str(error)
 
-    def _why(self, error: Exception, deadline: Deadline) -> str:
+    def _reason(self, error: Exception, deadline: Deadline) -> str:
         if deadline.left() == 0:
             return f"no answer within {deadline}"
         for kind, reason in REFUSALS.items():
@@ -209,12 +208,7 @@ class _RtspConnection:
             return f"the server does not offer the transport {self._transport!r}: try another"
         if number == errno.EIO:
             return "the host is not known or not reachable: check the address and the network"
-        return _text(error)
-
-
-def _text(error: Exception) -> str:
-    """Return an error's text without the URL that PyAV adds."""
-    return getattr(error, "strerror", None) or type(error).__name__
+        return reason_of(error)
 
 
 def _shown(url: object) -> str:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import av.error
 import numpy as np
-from av import AudioFrame, AudioLayout, AudioResampler
+from av import AudioFrame, AudioLayout
 
-from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, interleaved, sound_kind
-from metered_sync.wire.arguments import check_whole
+from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, sound_kind
+from metered_sync.media.pyav import OPEN_ERRORS, reason_of
+from metered_sync.media.resampling import Resampler, check_rate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["SoundConverter", "check_rate"]
+__all__ = ["SoundConverter"]
 
 CONVERTED_AT_ONCE = 0.1
 """Seconds of sound that are converted at once, so that little is held twice."""
@@ -47,8 +47,7 @@ class SoundConverter:
     def reset(self) -> None:
         """Forget the sound that came before."""
         self._rest = b""  # the beginning of a sample
-        self._resampler: AudioResampler | None = None
-        self._shape: tuple[str, str, int] | None = None
+        self._resampler = Resampler(AUDIO_RATE, 2)
 
     def check(self, sound: SoundInput) -> SoundInput:
         """Return sound as a memoryview, an array or a frame; refuse what cannot be played."""
@@ -80,10 +79,7 @@ class SoundConverter:
 
     def flush(self) -> memoryview:
         """Return the sound that the converter still holds, at the end."""
-        return memoryview(self._flushed())
-
-    def _flushed(self) -> bytes:
-        return b"" if self._resampler is None else _joined(self._resampler.resample(None))
+        return memoryview(self._resampler.flush().tobytes())
 
     def _checked(self, sound: NDArray[Any]) -> NDArray[Any]:
         if sound.dtype != np.int16 and sound.dtype.kind != "f":
@@ -137,26 +133,10 @@ class SoundConverter:
         return frame
 
     def _resample(self, frame: AudioFrame) -> memoryview:
-        shape = sound_kind(frame)
-        before = b""
-        if self._resampler is None or shape != self._shape:
-            before = self._flushed()
-            layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
-            self._resampler = AudioResampler("s16", layout, AUDIO_RATE)
-            self._shape = shape
         try:
-            return memoryview(before + _joined(self._resampler.resample(frame)))
-        except (av.error.FFmpegError, ValueError) as error:
-            self._resampler = None
-            raise ValueError(f"sound of the kind {shape} cannot be converted: {error}") from error
-
-
-def check_rate(name: str, rate: object) -> None:
-    """Raise ``ValueError`` for a number that is no rate of samples."""
-    check_whole(name, rate, 1000, 384000, unit="samples per second")
-
-
-def _joined(frames: list[Any]) -> bytes:
-    """Return the samples of resampled frames, mono as stereo."""
-    # (A resampler that has nothing to do answers ``None`` when flushed.)
-    return b"".join(interleaved(frame, 2).tobytes() for frame in frames if frame is not None)
+            return memoryview(self._resampler.convert(frame).tobytes())
+        except OPEN_ERRORS as error:
+            kind = sound_kind(frame)
+            raise ValueError(
+                f"sound of the kind {kind} cannot be converted: {reason_of(error)}"
+            ) from error

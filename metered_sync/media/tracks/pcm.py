@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from av import AudioFrame, AudioResampler
+from av import AudioFrame
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline, wait
-from metered_sync.engine.webrtc.media_frames import interleaved, sound_kind
 from metered_sync.errors import ClosedError, MeteredError, MeteredTimeoutError
-from metered_sync.media.sources.sound_input import check_rate
+from metered_sync.media.resampling import Resampler, check_rate
 from metered_sync.media.tracks.frame_queue import FrameQueue
 from metered_sync.media.tracks.shared_frames import keep_in_child
 
@@ -140,8 +139,7 @@ class _ChunkCutter:
         self._rate, self._layout, self._samples = rate, layout, samples
         self._width = 2 * CHANNEL_COUNTS[layout]  # bytes of a sample
         self._ready = bytearray()
-        self._resampler: AudioResampler | None = None
-        self._shape: tuple[str, str, int] | None = None
+        self._resampler = Resampler(rate, CHANNEL_COUNTS[layout])
         self._due: float | None = None  # when the next frame should begin, in the source's time
         keep_in_child(self)
 
@@ -159,30 +157,16 @@ class _ChunkCutter:
         missing = 0.0
         if frame.time is not None and self._due is not None and follows:
             missing = frame.time - self._due
-        shape = sound_kind(frame)
-        if self._resampler is None or shape != self._shape or missing > MIN_GAP or not follows:
-            self._flush()
-            self._shape = shape
-            layout = "mono" if frame.layout.nb_channels == 1 else self._layout
-            self._resampler = AudioResampler("s16", layout, self._rate)
+        if missing > MIN_GAP or not follows:
+            self._ready += self._resampler.flush().tobytes()
         if MIN_GAP < missing < MIN_PAUSE:
             self._ready += bytes(round(missing * self._rate) * self._width)
-        self._take(self._resampler.resample(frame))
+        self._ready += self._resampler.convert(frame).tobytes()
         if frame.time is not None:
             self._due = frame.time + frame.samples / frame.sample_rate
 
     def finish(self) -> None:
         """Fill the last chunk up with silence."""
-        self._flush()
+        self._ready += self._resampler.flush().tobytes()
         missing = -len(self._ready) % (self._samples * self._width)
         self._ready += bytes(missing)
-
-    def _flush(self) -> None:
-        if self._resampler is not None:
-            self._take(self._resampler.resample(None))
-            self._resampler = None
-
-    def _take(self, frames: list[Any]) -> None:
-        for frame in frames:
-            if frame is not None:  # as a resampler that has nothing to do answers when flushed
-                self._ready += interleaved(frame, CHANNEL_COUNTS[self._layout]).tobytes()

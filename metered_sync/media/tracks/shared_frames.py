@@ -20,6 +20,7 @@ from av import VideoFrame
 from av.filter import Graph
 
 from metered_sync.bridge.process import after_fork
+from metered_sync.media.pyav import new_graph
 
 __all__ = ["FrameCloner", "keep_in_child"]
 
@@ -59,9 +60,7 @@ class FrameCloner:
 
 def _pass_through(frame: VideoFrame) -> Graph:
     """Return a filter graph that puts a new frame over the pixels of the one it is given."""
-    graph = Graph()
-    if hasattr(graph, "threads"):  # newer versions of PyAV
-        graph.threads = 1
+    graph = new_graph()
     source = graph.add_buffer(
         width=frame.width,
         height=frame.height,

@@ -95,7 +95,7 @@ def test_a_screen_is_shown_as_it_changes(monkeypatch: pytest.MonkeyPatch) -> Non
         screen.paint("#ff0000")
         with screen_share(screen.name, fps=10) as source:
             assert source.audio is None
-            with pytest.raises(MediaError, match=r"screen_share\(':\d+'\) has no audio"):
+            with pytest.raises(MediaError, match="None is no track"):
                 as_tracks(source.audio)
             red = take(source, (0, 0, 255))
             assert (red.width, red.height, red.format.name) == (160, 120, "yuv420p")

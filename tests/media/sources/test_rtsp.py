@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import av.error
 import numpy as np
 import pytest
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
@@ -139,7 +140,7 @@ def test_pictures_and_sound_arrive(camera: RtspServer, transport: Any) -> None:
 def test_one_kind_alone(camera: RtspServer) -> None:
     with from_rtsp(camera.url("video")) as pictures, from_rtsp(camera.url("audio")) as sound:
         assert pictures.audio is None
-        with pytest.raises(MediaError, match=r"from_rtsp\('rtsp://.*/video'\) has no audio"):
+        with pytest.raises(MediaError, match="None is no track"):
             as_tracks(pictures.audio)
         assert sound.video is None
         assert list(check_all(pictures)) == ["video"]
@@ -300,6 +301,7 @@ def test_refusals_say_what_to_do(camera: RtspServer, locked: RtspServer) -> None
     ):
         with pytest.raises(MediaError, match=reason) as info:
             from_rtsp(url, transport=transport)
+        assert isinstance(info.value.__cause__, av.error.FFmpegError)
         error: BaseException | None = info.value
         while error is not None:
             assert "wrongsecret" not in f"{error!r} {error}"

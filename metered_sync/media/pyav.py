@@ -1,0 +1,119 @@
+"""Open files, convert pictures and explain errors with PyAV, whichever version of it is there.
+
+What differs between PyAV's versions, and what its errors hold, is known here and nowhere
+else in :mod:`metered_sync.media`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import av
+import av.error
+from av import VideoFrame
+from av.filter import Graph
+from av.video.reformatter import VideoReformatter
+
+from metered_sync.errors import MediaError
+from metered_sync.wire.secrets import scrub
+
+__all__ = [
+    "ONE_THREAD",
+    "OPEN_ERRORS",
+    "READ_ERRORS",
+    "media_error",
+    "media_errors",
+    "new_graph",
+    "open_file",
+    "reason_of",
+]
+
+READ_ERRORS = (av.error.FFmpegError, OSError)
+"""Errors of reading, decoding and writing."""
+OPEN_ERRORS = (*READ_ERRORS, ValueError)
+"""Errors of opening; with ``ValueError`` PyAV refuses arguments by itself."""
+
+
+def _accepts_threads() -> bool:
+    try:
+        VideoReformatter().reformat(VideoFrame(16, 16, "yuv420p"), format="gray", threads=1)
+    except TypeError:
+        return False
+    return True
+
+
+ONE_THREAD: dict[str, Any] = {"threads": 1} if _accepts_threads() else {}
+"""Arguments of a conversion on one thread: FFmpeg starts one for each processor, if it may."""
+# Text in a file that is not UTF-8 must not keep it from being played. PyAV 19 has no
+# such option any more.
+_ANY_TEXT: dict[str, Any] = (
+    {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
+
+
+def open_file(path: str) -> Any:
+    """Open a media file of this machine for reading."""
+    # With the protocol spelt out no path can be mistaken for another one.
+    try:
+        return av.open("file:" + path, **_ANY_TEXT)
+    except av.error.EOFError:
+        # FFmpeg 8.1 (PyAV 19) takes some sound in WAV files, a tone of 1 kHz, for another format.
+        with open(path, "rb") as file:
+            head = file.read(12)
+        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+            raise
+        return av.open("file:" + path, format="wav", **_ANY_TEXT)
+
+
+def new_graph() -> Graph:
+    """Return a filter graph that starts one thread at most, where PyAV can ask for that."""
+    graph = Graph()
+    if hasattr(graph, "threads"):  # PyAV 15 and later
+        graph.threads = 1
+    return graph
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an error's reason in words, without the address that PyAV adds to it."""
+    return getattr(error, "strerror", None) or scrub(str(error)) or type(error).__name__
+
+
+def media_error(
+    what: str,
+    error: BaseException,
+    *,
+    reason: str | None = None,
+    remedy: str = "",
+    kind: type[MediaError] = MediaError,
+) -> MediaError:
+    """Return the :class:`MediaError` for an error of FFmpeg, which stays its cause.
+
+    The message is ``what``, the object and the stage, then the reason, then the remedy. The
+    cause loses the address that PyAV keeps in it, password and all.
+    """
+    made = kind(f"{what}: {reason or reason_of(error)}{remedy and f'; {remedy}'}")
+    if isinstance(error, av.error.FFmpegError):
+        error.args = error.args[:2]
+        if isinstance(error, OSError):  # which keeps a copy
+            vars(OSError)["filename"].__set__(error, None)
+    made.__cause__ = error
+    return made
+
+
+@contextmanager
+def media_errors(
+    what: str,
+    remedy: str | Callable[[BaseException], str] = "",
+    *,
+    errors: tuple[type[Exception], ...] = READ_ERRORS,
+) -> Iterator[None]:
+    """Raise FFmpeg's errors as :class:`MediaError`; see :func:`media_error`."""
+    try:
+        yield
+    except MediaError:
+        raise
+    except errors as error:
+        hint = remedy if isinstance(remedy, str) else remedy(error)
+        raise media_error(what, error, remedy=hint) from error
