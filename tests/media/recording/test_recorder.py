@@ -384,8 +384,8 @@ def test_progress(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert told[0].frames <= told[1].frames <= told[2].frames
     assert told[2].bytes == (tmp_path / "a.mp4").stat().st_size
     assert len(threads) == 1
-    assert caplog.text.count("a callback of Recorder('a.mp4')") == 3
     wait_until(lambda: not any(t.is_alive() for t in threads))
+    assert caplog.text.count("a callback of Recorder('a.mp4')") == 3
 
 
 def test_an_encoder_that_is_too_slow(tmp_path: Path) -> None:

@@ -195,13 +195,10 @@ def test_seeking_goes_on_from_there_with_rising_timestamps(files: dict[str, Path
         source.seek(0)
 
 
-@pytest.mark.parametrize("wrong", [-1, math.nan, math.inf])
+@pytest.mark.parametrize("wrong", [-1, math.nan, math.inf, True])
 def test_seeking_nowhere_is_refused(files: dict[str, Path], wrong: float) -> None:
-    with from_file(files["tone"]) as source:
-        with pytest.raises(ValueError, match="seconds must be"):
-            source.seek(wrong)
-        with pytest.raises(TypeError):
-            source.seek(True)
+    with from_file(files["tone"]) as source, pytest.raises(ValueError, match="seconds must be"):
+        source.seek(wrong)
 
 
 def test_a_track_that_is_asked_for_later_joins_in_step(files: dict[str, Path]) -> None:
