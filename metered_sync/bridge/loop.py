@@ -1,38 +1,37 @@
 """Carry the calls of blocking callers to the asynchronous engine, and their results back.
 
-**Who owns what.** An :class:`Engine` is a daemon thread that runs one event loop. A
-process has one (:func:`metered_sync.bridge.engines.current`), started by the first object
-that needs it and never before, so that a server may fork first; a local cloud has one
-more. Everything asynchronous happens on that thread. What stays open between calls - a
-connection, a session - is a
-:class:`~metered_sync.bridge.link.Link`: an engine-side object, registered with the
-engine while it is open. The blocking object that a user holds
-(:class:`metered_sync.bridge.facade.Facade`) owns a link and is never owned by it; so it
-can be garbage collected, and its finalizer then closes the link.
+**Who owns what.** An :class:`Engine` is a daemon thread that runs one event loop. A process has
+one (:func:`metered_sync.bridge.engines.current`), started by the first object that needs it and
+never before, so that a server may fork first; a local cloud has one more. Everything
+asynchronous happens on that thread. What stays open between calls - a connection, a session - is
+a :class:`~metered_sync.bridge.link.Link`: an engine-side object, registered with the engine
+while it is open. The blocking object that a user holds
+(:class:`metered_sync.bridge.facade.Facade`) owns a link and is never owned by it; so it can be
+garbage collected, and its finalizer then closes the link.
 
-**How a call crosses.** :meth:`Engine.call` hands a coroutine function to the loop and
-waits for its end, its deadline or Ctrl-C. The function runs as a task of the engine's
-task group, in a cancel scope of its own. On expiry the scope is cancelled, the clean-up
-gets a moment (``CANCEL_GRACE``) and the caller gets :class:`MeteredTimeoutError`; on
-Ctrl-C the clean-up gets ``INTERRUPT_GRACE`` before ``KeyboardInterrupt`` goes on, and a
-second Ctrl-C ends that wait too. A result that arrives at the last moment is returned,
-not thrown away. (This is what anyio's ``BlockingPortal`` does with two differences that
-matter here: the portal makes its caller wait, without a deadline, until the loop has
-spawned the task; and ``start_blocking_portal`` joins its thread without a bound.)
+**How a call crosses.** :meth:`Engine.call` hands a coroutine function to the loop and waits for
+its end, its deadline or Ctrl-C. The function runs as a task of the engine's task group, in a
+cancel scope of its own. On expiry the scope is cancelled, the clean-up gets a moment
+(``CANCEL_GRACE``) and the caller gets :class:`MeteredTimeoutError`; on Ctrl-C the clean-up gets
+``INTERRUPT_GRACE`` before ``KeyboardInterrupt`` goes on, and a second Ctrl-C ends that wait too.
+A result that arrives at the last moment is returned, not thrown away. (This is what anyio's
+``BlockingPortal`` does with two differences that matter here: the portal makes its caller wait,
+without a deadline, until the loop has spawned the task; and ``start_blocking_portal`` joins its
+thread without a bound.)
 
-:meth:`Engine.post` runs a plain function on the loop and waits for nothing. It takes no
-lock, so finalizers use it, and so do senders: a burst of messages costs one call of it.
+:meth:`Engine.post` runs a plain function on the loop and waits for nothing. It takes no lock, so
+finalizers use it, and so do senders: a burst of messages costs one call of it.
 
-**What comes back up** goes through :class:`~metered_sync.bridge.reader.Reader`: the
-engine puts, callers take. Users' callbacks run on dispatcher threads
-(:mod:`metered_sync.bridge.dispatch`), never here.
+**What comes back up** goes through :class:`~metered_sync.bridge.reader.Reader`: the engine puts,
+callers take. Users' callbacks run on dispatcher threads (:mod:`metered_sync.bridge.dispatch`),
+never here.
 
 There are no locks: what the engine owns is touched on the loop thread only, and
 ``Engine._calls`` is a set whose ``add`` and ``discard`` are atomic.
 
-**Death.** If the loop ends by an error of its own, every waiting caller and every link is
-woken with :class:`EngineError`, whose cause is that error; later calls on the same objects
-raise it again. New objects get a new engine.
+**Death.** If the loop ends by an error of its own, every waiting caller and every link is woken
+with :class:`EngineError`, whose cause is that error; later calls on the same objects raise it
+again. New objects get a new engine.
 """
 
 from __future__ import annotations
@@ -139,8 +138,6 @@ class Engine:
     def __repr__(self) -> str:
         return f"<Engine on thread {self.name!r}, {len(self.links)} links open>"
 
-    # --- starting and stopping ---
-
     def start(self) -> Engine:
         """Start the thread and wait until its loop runs."""
         try:
@@ -199,8 +196,6 @@ class Engine:
                 logger.exception("aborting %s failed", link.label)
         self.links.clear()
         self.started.set()
-
-    # --- crossing ---
 
     def call(
         self,
@@ -261,8 +256,6 @@ class Engine:
             self._loop.call_soon_threadsafe(function)
         except RuntimeError:  # the loop is closed; _die() has woken or will wake the waiters
             pass
-
-    # --- on the loop ---
 
     def spawn(self, link: Link, function: Callable[[], Awaitable[None]]) -> None:
         """Run a task of a link in the background. An error in it aborts the link."""

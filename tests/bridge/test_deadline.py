@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from metered_sync.bridge import deadline as deadline_module
 from metered_sync.bridge.deadline import Deadline, Latch, wait
 
 
@@ -68,3 +69,22 @@ def _locked() -> threading.Lock:
     lock = threading.Lock()
     lock.acquire()
     return lock
+
+
+def test_a_wait_in_slices_ends_in_time_and_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadline_module, "WAIT_SLICE", 0.001)
+    assert not wait(_locked(), Deadline(0.02))
+    lock = _locked()
+    threading.Timer(0.05, lock.release).start()
+    assert wait(lock, Deadline(10))
+
+
+def test_what_is_left_is_shown() -> None:
+    assert repr(Deadline(0)) == "Deadline(0.000 of 0.0 s left)"
+
+
+def test_setting_a_latch_twice_at_once_is_no_mistake() -> None:
+    latch = Latch()
+    latch._release()  # as if another thread had been between the two steps of set()
+    latch.set()
+    assert latch.wait(Deadline(0))

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from metered_sync.bridge import dispatch
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.dispatch import Callback, Dispatcher
 from metered_sync.bridge.reader import Reader
@@ -153,6 +154,43 @@ def test_nothing_is_kept_alive_between_two_items(calls: Any) -> None:
     one.inbox.put(item)
     del item
     wait_until(lambda: gc.collect() is not None and ref() is None)
+
+
+def test_what_is_not_callable_is_refused() -> None:
+    with pytest.raises(TypeError, match="3 is not callable"):
+        Callback(3)  # type: ignore[arg-type]
+
+
+def test_one_that_comes_after_another_waits_for_its_end(calls: Any) -> None:
+    seen: queue.Queue[str] = queue.Queue()
+    entered, go = threading.Event(), threading.Event()
+    first = calls(lambda item: (entered.set(), go.wait(10), seen.put("first")))
+    inbox: Reader[int] = Reader("the next inbox")
+    callback = Callback(lambda item: seen.put("second"))
+    second = Dispatcher("the object", inbox, lambda item: [(callback, item)])
+    first.inbox.put(1)
+    assert entered.wait(5)
+    first.inbox.end()
+    inbox.put(2)
+    second.start(after=first.dispatcher)
+    assert not second.join(Deadline(0.05))
+    go.set()
+    assert [seen.get(timeout=5) for _ in range(2)] == ["first", "second"]
+    inbox.end()
+    assert second.join(Deadline(10))
+
+
+def test_one_that_cannot_start_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    inbox: Reader[int] = Reader("the inbox")
+    one = Dispatcher("the object", inbox, lambda item: ())
+
+    def fail() -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(one._thread, "start", fail)
+    with pytest.raises(RuntimeError, match="new thread"):
+        one.start()
+    assert one not in dispatch._running
 
 
 EXIT = """

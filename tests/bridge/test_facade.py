@@ -147,3 +147,18 @@ def test_what_a_subclass_must_say() -> None:
     for call in (Facade("Bare", 1).connect, Facade("Bare", 1).close):
         with pytest.raises(NotImplementedError):
             call()
+
+
+def test_a_link_that_has_ended_raises_a_copy_of_its_error() -> None:
+    link = Door()
+    link.check()
+    link.error = EngineError("the end")
+    for _ in range(2):
+        with pytest.raises(EngineError, match="the end") as caught:
+            link.check()
+        assert caught.value is not link.error
+
+
+def test_a_link_is_opened_by_one_at_a_time() -> None:
+    link = Door()
+    assert link.opening() is link.opening()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import time
 import traceback
+import types
 from typing import Any
 
 import anyio
 import pytest
 
 from metered_sync import EngineError, MeteredTimeoutError, WrongThreadError
+from metered_sync.bridge import loop
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.link import Link
 from metered_sync.bridge.loop import Engine, _Crossing
@@ -205,3 +208,60 @@ def test_a_call_leaves_no_cycle_behind(engine: Engine) -> None:
     finally:
         gc.enable()
     assert after <= before + 1
+
+
+def test_an_engine_tells_its_thread_and_links(engine: Engine) -> None:
+    assert repr(engine) == "<Engine on thread 'engine under test', 0 links open>"
+
+
+def test_a_thread_that_cannot_start_or_does_not_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = Engine("late")
+
+    def fail() -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(late._thread, "start", fail)
+    with pytest.raises(EngineError, match="too late to connect"):
+        late.start()
+    slow = Engine("slow")
+    monkeypatch.setattr(slow._thread, "start", lambda: None)
+    monkeypatch.setattr(loop, "START_LIMIT", 0.05)
+    with pytest.raises(EngineError, match=r"'slow' did not start within 0\.05 s; under uWSGI"):
+        slow.start()
+
+
+def test_a_link_that_cannot_be_aborted_keeps_no_other_from_being_woken(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Bad(_Open):
+        label = "a bad link"
+
+        def abort(self, error: BaseException) -> None:
+            raise LookupError("inner")
+
+    links = [Bad(), _Open(), Bad()]
+    for link in links:
+        engine.post(engine.links.add, link)
+    engine.post(engine.stop)
+    engine.join(Deadline(5))
+    assert isinstance(links[1].error, EngineError)
+    assert caplog.text.count("aborting a bad link failed") == 2
+
+
+def test_what_is_posted_after_the_end_is_dropped(engine: Engine) -> None:
+    engine.post(engine.stop)
+    engine.join(Deadline(5))
+    engine.post(print, "never")
+    with pytest.raises(EngineError, match="has been stopped"):
+        call(engine, anyio.sleep, 0)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_uvloop_is_used_where_it_is_and_not_opted_out_of(
+    monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", types.ModuleType("uvloop") if there else None)
+    monkeypatch.delenv("METERED_SYNC_LOOP", raising=False)
+    assert loop.uvloop_wanted() is there
+    monkeypatch.setenv("METERED_SYNC_LOOP", "asyncio")
+    assert not loop.uvloop_wanted()

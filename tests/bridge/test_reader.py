@@ -206,3 +206,24 @@ def test_writers_of_a_full_reader_do_not_disturb_each_other() -> None:
         assert not wrong
     finally:
         sys.setswitchinterval(interval)
+
+
+def test_waiting_takes_nothing_and_sees_the_end() -> None:
+    reader: Reader[int] = Reader("the reader")
+    woken: queue.Queue[int] = queue.Queue()
+
+    def wait() -> None:
+        for _ in range(2):
+            reader.wait()
+            woken.put(len(reader))
+            if len(reader):
+                reader.get_nowait()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    reader.put(1)
+    assert woken.get(timeout=5) == 1
+    reader.end()
+    assert woken.get(timeout=5) == 0
+    thread.join(5)
+    assert not thread.is_alive()
