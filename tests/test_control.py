@@ -1,4 +1,4 @@
-"""The control plane against the local cloud, and against servers that misbehave."""
+"""Test the control plane against the local cloud, and against servers that misbehave."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The TURN service's API against the local cloud, and against servers that misbehave."""
+"""Test the TURN service's API against the local cloud, and against servers that misbehave."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Test the demo: what it shows, how it ends, what it says when a package is missing."""
+
 from __future__ import annotations
 
 import os

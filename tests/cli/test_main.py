@@ -1,3 +1,5 @@
+"""Test the command line itself: version, help, no command."""
+
 from __future__ import annotations
 
 from metered_sync import __version__

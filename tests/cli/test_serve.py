@@ -1,3 +1,5 @@
+"""Test that serve prints what clients need, and ends in every way it may be ended."""
+
 from __future__ import annotations
 
 import json

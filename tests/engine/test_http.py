@@ -1,3 +1,5 @@
+"""Test the HTTP call: answers, repetitions, deadlines, connections, forks, secrets."""
+
 from __future__ import annotations
 
 import asyncio

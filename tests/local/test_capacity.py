@@ -1,4 +1,4 @@
-"""Many clients at once, from another process."""
+"""Test many clients of the local cloud at once, from another process."""
 
 from __future__ import annotations
 

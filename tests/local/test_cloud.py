@@ -1,3 +1,5 @@
+"""Test the local cloud as an object: its options, its life, what clients take from it."""
+
 from __future__ import annotations
 
 import io

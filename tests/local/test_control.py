@@ -1,4 +1,4 @@
-"""The control plane's REST calls, as any HTTP client sees them."""
+"""Test the control plane's REST calls, as any HTTP client sees them."""
 
 from __future__ import annotations
 

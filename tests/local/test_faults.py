@@ -1,4 +1,4 @@
-"""Faults, as clients meet them."""
+"""Test each fault of the local cloud, as clients meet it."""
 
 from __future__ import annotations
 

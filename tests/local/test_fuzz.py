@@ -1,4 +1,4 @@
-"""Whatever clients send: an answer that blames them, no traceback, and a server that goes on."""
+"""Test that whatever clients send is answered, blames them, and leaves the server going."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service's limits in the local cloud: rates, counts, sizes, the plan; and lifting them."""
+"""Test the service's limits in the local cloud: rates, counts, sizes, the plan; lift them."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Test what is counted, and which limits of the plan hold."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The messaging server, frame by frame, as any client sees it."""
+"""Test the messaging server, frame by frame, as any client sees it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The TURN service's REST calls, as any HTTP client sees them."""
+"""Test the TURN service's REST calls, as any HTTP client sees them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client of the messaging server that hides nothing: JSON in, JSON out."""
+"""Talk JSON to the messaging server, without anything of the library in between."""
 
 from __future__ import annotations
 

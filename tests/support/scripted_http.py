@@ -1,4 +1,4 @@
-"""An HTTP server that answers what a test tells it to, and remembers what it was asked."""
+"""Serve HTTP answers that a test has written, and remember the requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A messaging server that says what a test tells it to, and records what clients do.
+"""Serve messaging frames that a test has written, and record what clients do.
 
 For what the local cloud, which keeps to the protocol, never does; and for looking at
 a client's frames as they are on the wire.

@@ -1,4 +1,4 @@
-"""Bare clients for the SFU's tests: HTTP by aiohttp, media by aiortc, nothing of ours."""
+"""Run bare clients for the SFU's tests: HTTP by aiohttp, media by aiortc, nothing of ours."""
 
 from __future__ import annotations
 

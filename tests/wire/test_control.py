@@ -1,3 +1,5 @@
+"""Test the bodies of the control plane's calls in both directions, and what each refuses."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+"""Test which options and messages a data channel takes."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,3 +1,5 @@
+"""Test the frames of Realtime Messaging: what is built parses back, and what is refused."""
+
 from __future__ import annotations
 
 import json

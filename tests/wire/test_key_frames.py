@@ -1,3 +1,5 @@
+"""Test that starts of pictures and key frames are recognised, with real encoders too."""
+
 import fractions
 
 import av

@@ -1,3 +1,5 @@
+"""Test which names of channels and peers are accepted, and what patterns cover."""
+
 from __future__ import annotations
 
 import re

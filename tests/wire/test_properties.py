@@ -1,4 +1,4 @@
-"""What holds for every input: what is built parses back, and nothing parsed raises else than ours.
+"""Test what holds for every input: what is built parses back; parsers raise only their errors.
 
 Frames are compared with a plain reading of them by ``json.loads``, written here, so that no
 short way through a parser can tell another story. The draws are the same in each run

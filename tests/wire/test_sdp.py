@@ -1,3 +1,5 @@
+"""Test session descriptions of browsers and of aiortc: parsed, built, and refused."""
+
 import dataclasses
 
 import pytest

@@ -1,3 +1,5 @@
+"""Test how keys are checked by their form, and that secrets are cut out of texts."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Test the bodies of the SFU's calls in both directions, and what each refuses."""
+
 import json
 
 import pytest

@@ -1,3 +1,5 @@
+"""Test the signals of a room in both directions, and what is no signal."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,3 +1,5 @@
+"""Test how tokens are signed and read, and what they grant."""
+
 from __future__ import annotations
 
 import time

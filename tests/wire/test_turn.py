@@ -1,3 +1,5 @@
+"""Test the bodies of the TURN service's calls in both directions, and lists of ICE servers."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+"""Test which origins are accepted, and which address a client connects to."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,4 @@
-"""The SFU with a real Chromium, alone and together with aiortc."""
+"""Test the SFU with a real Chromium, alone and together with aiortc."""
 
 import asyncio
 import contextlib

@@ -1,3 +1,5 @@
+"""Test which codecs and header extensions are chosen, matched and renumbered."""
+
 import dataclasses
 
 import pytest

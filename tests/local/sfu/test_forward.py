@@ -1,4 +1,4 @@
-"""Forwarding, byte by byte: a track and its subscriptions between two recorded paths."""
+"""Test forwarding byte by byte: a track and its subscriptions between two recorded paths."""
 
 import asyncio
 import contextlib

@@ -1,3 +1,5 @@
+"""Test the statistics and the gaps of a received stream."""
+
 from metered_sync.local.sfu.reception import Reception
 
 

@@ -1,3 +1,5 @@
+"""Test RTCP messages against aiortc's parser, in both directions."""
+
 import pytest
 from aiortc import rtp as other
 

@@ -1,3 +1,5 @@
+"""Test RTP headers and header extensions against aiortc's."""
+
 import pytest
 from aiortc import rtp as other
 

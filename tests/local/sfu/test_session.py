@@ -1,4 +1,4 @@
-"""Media through the SFU between aiortc clients, which decode what they receive."""
+"""Test media through the SFU between aiortc clients, which decode what they receive."""
 
 import asyncio
 import dataclasses

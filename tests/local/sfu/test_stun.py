@@ -1,3 +1,5 @@
+"""Test connectivity checks and their answers against aioice's STUN."""
+
 import dataclasses
 
 import pytest

@@ -1,4 +1,4 @@
-"""The socket: what strangers send to it, and who may begin DTLS."""
+"""Test what strangers may send to the SFU's socket, and who may begin DTLS."""
 
 import asyncio
 import dataclasses
