@@ -18,6 +18,7 @@ from metered_sync.media.sources.base import as_tracks
 from metered_sync.media.tracks.track import RemoteTrack, core_of
 from metered_sync.publication import Publication
 from metered_sync.sfu_api import check_credentials
+from metered_sync.wire.arguments import check_choice, check_text
 from metered_sync.wire.sfu import SessionInfo, TrackInfo
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 from metered_sync.wire.urls import is_loopback
@@ -201,8 +202,8 @@ class SfuClient(Client[SfuLink]):
             MeteredTimeoutError: Not published before the deadline; as for ``SfuError``.
         """
         deadline = self._deadline(timeout)
-        if name is not None and not (isinstance(name, str) and name):
-            raise ValueError("name must be a non-empty string or None")
+        if name is not None:
+            check_text("name", name)
         many = isinstance(track, (list, tuple))
         tracks = []
         for one in track if many else [track]:
@@ -316,8 +317,7 @@ class SfuClient(Client[SfuLink]):
             SfuNotFoundError: There is no such session.
         """
         deadline = self._deadline(timeout)
-        if not isinstance(session_id, str) or not session_id:
-            raise ValueError("session_id must be a non-empty string")
+        check_text("session_id", session_id)
         link = self._connected("tracks")
         return self._run(link, link.tracks, session_id, deadline=deadline, what="tracks")
 
@@ -347,10 +347,9 @@ class SfuClient(Client[SfuLink]):
         """
         deadline = Deadline.of(timeout)
         for what, value in (("session_id", session_id), ("name", name)):
-            if value is not None and not (isinstance(value, str) and value):
-                raise ValueError(f"{what} must be a non-empty string or None")
-        if kind not in (None, "audio", "video"):
-            raise ValueError(f'kind must be "audio", "video" or None, not {kind!r}')
+            if value is not None:
+                check_text(what, value)
+        check_choice("kind", kind, ("audio", "video", None))
         link = self._connected("wait_for_track")
         wanted = {"session_id": session_id, "name": name, "kind": kind}
         given = ", ".join(f"{key}={value!r}" for key, value in wanted.items() if value)

@@ -23,7 +23,7 @@ from metered_sync.wire.websocket import text_head
 
 __all__ = ["SendScheduler", "Socket", "text_frame"]
 
-MAX_WAITING = 8 << 20
+MAX_UNSENT = 8 << 20
 """Bytes that may wait for a client that does not read; then its connection is cut."""
 _WRITE_CHECK_INTERVAL = 1 << 16
 """Bytes between two looks at how many wait: the transport has to add them up."""
@@ -108,7 +108,7 @@ class Socket:
         self._unchecked += len(data)
         if self._unchecked > _WRITE_CHECK_INTERVAL:
             self._unchecked = 0
-            if self._transport.get_write_buffer_size() > MAX_WAITING:
+            if self._transport.get_write_buffer_size() > MAX_UNSENT:
                 self._transport.abort()
 
     def ping(self) -> None:

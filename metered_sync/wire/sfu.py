@@ -11,7 +11,7 @@ call                    request                    answer
 ======================  =========================  ======================
 :data:`NEW`             :class:`NewRequest`        :class:`Negotiated`
 :data:`PUBLISH`         :class:`PublishRequest`    :class:`Negotiated`
-:data:`SUBSCRIBE`       :class:`SubscribeRequest`  :class:`Subscribed`
+:data:`SUBSCRIBE`       :class:`SubscribeRequest`  :class:`SubscribeOffer`
 :data:`RENEGOTIATE`     :class:`RenegotiateRequest`  (status only)
 :data:`CLOSE`           :class:`CloseRequest`      :class:`Closed`
 :data:`SESSIONS`        none                       :func:`parse_sessions`
@@ -47,7 +47,7 @@ __all__ = [
     "SessionDescription",
     "SessionInfo",
     "SubscribeRequest",
-    "Subscribed",
+    "SubscribeOffer",
     "TRACKS",
     "TrackInfo",
     "error_body",
@@ -317,7 +317,7 @@ class Negotiated:
 
 
 @dataclass(frozen=True)
-class Subscribed:
+class SubscribeOffer:
     """The answer to ``track/subscribe``: an offer from the SFU."""
 
     session_id: str
@@ -327,7 +327,7 @@ class Subscribed:
     """Whether the client must send its answer with ``renegotiate``."""
 
     @classmethod
-    def parse(cls, body: object) -> Subscribed:
+    def parse(cls, body: object) -> SubscribeOffer:
         fields = Fields(body)
         return cls(
             fields.filled("sessionId"),

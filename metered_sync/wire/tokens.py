@@ -23,6 +23,7 @@ from metered_sync.wire.limits import (
     MAX_PERMISSIONS,
 )
 from metered_sync.wire.names import covers_any, matches_any, peer_id_problem, utf8_size
+from metered_sync.wire.secrets import scrubbed_cause
 
 __all__ = [
     "Claims",
@@ -140,8 +141,8 @@ def key_id(token: str) -> str:
     try:
         header = jwt.get_unverified_header(token)
         jwt.decode(token, options={"verify_signature": False})
-    except (jwt.PyJWTError, ValueError, RecursionError):
-        raise ValueError("not a token") from None
+    except (jwt.PyJWTError, ValueError, RecursionError) as error:
+        raise ValueError("not a token") from scrubbed_cause(error)
     kid = header.get("kid")
     if not isinstance(kid, str) or not kid:
         raise ValueError("the token names no key")
@@ -167,8 +168,9 @@ def parse_claims(token: str, secret: str) -> Claims:
                 "verify_iss": False,
             },
         )
-    except (jwt.PyJWTError, ValueError, RecursionError):
-        raise ValueError("the signature or a required claim is wrong") from None
+    except (jwt.PyJWTError, ValueError, RecursionError) as error:
+        problem = "the signature or a required claim is wrong"
+        raise ValueError(problem) from scrubbed_cause(error)
     expires_at = payload["exp"]
     if not is_number(expires_at):
         raise ValueError("the expiry is not a number")

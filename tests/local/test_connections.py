@@ -113,7 +113,7 @@ def test_the_end_of_the_server_sends_what_is_delayed_and_held() -> None:
 def test_a_client_that_takes_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(scheduler: SendScheduler, connection: Connection) -> None:
         monkeypatch.setattr(connections, "_WRITE_CHECK_INTERVAL", 100)
-        connection.recorded.waiting = connections.MAX_WAITING
+        connection.recorded.waiting = connections.MAX_UNSENT
         connection.send(text_frame("x" * 200))
         await turn()
         assert not connection.recorded.aborted

@@ -797,7 +797,7 @@ BODIES: dict[type, st.SearchStrategy[Any]] = {
         sfu.CloseRequest, st.lists(names_, **some).map(tuple), descriptions["offer"]
     ),
     sfu.Negotiated: st.builds(sfu.Negotiated, names_, descriptions["answer"]),
-    sfu.Subscribed: st.builds(sfu.Subscribed, names_, descriptions["offer"], st.booleans()),
+    sfu.SubscribeOffer: st.builds(sfu.SubscribeOffer, names_, descriptions["offer"], st.booleans()),
     sfu.Closed: st.builds(sfu.Closed, names_, st.booleans(), descriptions["answer"]),
 }
 

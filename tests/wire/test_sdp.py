@@ -203,3 +203,19 @@ def test_a_built_section_without_codecs_keeps_its_formats():
     section = dataclasses.replace(sdp.parse(BROWSER).sections[2], port=0)
     text = sdp.build(sdp.Description((section,)))
     assert "m=application 0 UDP/DTLS/SCTP webrtc-datachannel\r\n" in text
+
+
+def test_an_sfus_description_both_ways():
+    section = sdp.Section(
+        kind="video",
+        port=0,
+        codecs=(sdp.Codec(96, "VP8", 90000, fmtp="; ;a=1"),),
+        end_of_candidates=True,
+    )
+    description = sdp.Description((section,), ice_lite=True, origin_id=1, origin_version=2)
+    text = sdp.build(description)
+    assert "a=ice-lite" in text
+    assert "a=setup" not in text
+    assert sdp.parse(text).sections[0].end_of_candidates
+    assert sdp.parse(text).ice_lite
+    assert sdp.parse(text).sections[0].codecs[0].parameters == {"a": "1"}

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from metered_sync.wire.secrets import ScrubbedError, scrub, scrubbed_cause
+from metered_sync.wire.secrets import (
+    ScrubbedError,
+    check_key_pair,
+    check_secret,
+    scrub,
+    scrubbed,
+    scrubbed_cause,
+)
 
 
 @pytest.mark.parametrize(
@@ -52,3 +59,37 @@ def test_a_cause_hides_what_it_is_told_to_and_is_not_long() -> None:
     cause = scrubbed_cause(ValueError("HUSH " * 1000), lambda text: text.replace("HUSH", "…"))
     assert "HUSH" not in str(cause)
     assert len(str(cause)) < 600
+
+
+@pytest.mark.parametrize("value", [None, 7, "", b"HUSH", "HUSH HUSH", "HUSH\n", "HÜSH", "HUSH\0"])
+def test_what_cannot_be_a_secret_is_refused_without_being_shown(value: object) -> None:
+    with pytest.raises(ValueError, match=r"Client: secret ") as caught:
+        check_secret("Client", "secret", value)
+    assert "H" not in str(caught.value).replace("Client", "")
+    assert check_secret("Client", "secret", "HUSH-42+/=") == "HUSH-42+/="
+
+
+@pytest.mark.parametrize(
+    ("key_id", "secret", "words"),
+    [
+        ("pk_live_HUSH", "sk_secret_HUSH", "publishable"),
+        ("sk_id_1", "pk_live_HUSH", "publishable"),
+        ("sk_secret_HUSH", "sk_id_1", "swapped"),
+        ("sk_id_1", "sk_id_2", "swapped"),
+        ("sk_id_1", None, "secret must be"),
+        (None, "sk_secret_HUSH", "key_id must be"),
+    ],
+)
+def test_what_is_no_pair(key_id: object, secret: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        check_key_pair("Client", key_id, secret)
+    assert "HUSH" not in str(caught.value)
+
+
+def test_a_pair() -> None:
+    assert check_key_pair("Client", "sk_id_1", "sk_secret_2") == ("sk_id_1", "sk_secret_2")
+
+
+def test_secrets_are_cut_out_of_decoded_json() -> None:
+    value = {"a": ["Bearer HUSH", 7, None, {"b": "x?key=HUSH"}], "c": True}
+    assert scrubbed(value) == {"a": ["Bearer …", 7, None, {"b": "x?key=…"}], "c": True}

@@ -24,7 +24,7 @@ ANSWER = sfu.SessionDescription("answer", "v=0\r\n")
         sfu.RenegotiateRequest(OFFER),
         sfu.CloseRequest(("t", "u"), OFFER),
         sfu.Negotiated("s", ANSWER),
-        sfu.Subscribed("s", OFFER, True),
+        sfu.SubscribeOffer("s", OFFER, True),
         sfu.Closed("s", False, ANSWER),
     ],
     ids=lambda value: type(value).__name__,
@@ -44,7 +44,7 @@ def test_bodies_have_the_documented_fields():
     assert sfu.SubscribeRequest((sfu.RemoteTrackRef("s", "t"),)).body() == {
         "tracks": [{"remoteSessionId": "s", "remoteTrackId": "t"}]
     }
-    assert sfu.Subscribed("s", OFFER, True).body() == {
+    assert sfu.SubscribeOffer("s", OFFER, True).body() == {
         "sessionId": "s",
         "immediateRenegotiationRequired": True,
         "sessionDescription": {"type": "offer", "sdp": "v=0\r\n"},
@@ -124,7 +124,7 @@ DESCRIPTION = OFFER.body()
             "tracks[0].trackId",
         ),
         (
-            sfu.Subscribed.parse,
+            sfu.SubscribeOffer.parse,
             {"sessionId": "s", "sessionDescription": DESCRIPTION},
             "immediateRenegotiationRequired",
         ),

@@ -374,7 +374,7 @@ class Session:
             try:
                 subscribed = await self._ask(
                     wire.SUBSCRIBE,
-                    wire.Subscribed.parse,
+                    wire.SubscribeOffer.parse,
                     deadline,
                     wire.SubscribeRequest(refs).body(),
                 )

@@ -153,7 +153,7 @@ class Api:
                     raise Refusal(404, "not_found", message + repr(reference.track_id))
                 tracks.append(track)
             offer = session.subscribe(tracks)
-        return wire.Subscribed(session.id, offer, renegotiation_required=True).body()
+        return wire.SubscribeOffer(session.id, offer, renegotiation_required=True).body()
 
     async def _renegotiate(self, request: web.Request) -> Body:
         session = self._session(request)
