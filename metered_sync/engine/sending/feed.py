@@ -100,6 +100,14 @@ class Feed:
         self._thread: threading.Thread | None = None
         _playing.add(self)
 
+    def check_process(self) -> None:
+        """Raise :class:`ForkedError` in a child of the process that the source was made in."""
+        guard.check_process(self.born, self.label)
+
+    def check_blocking(self) -> None:
+        """Raise if a call of the source may not wait here."""
+        guard.check_blocking(self.born, self.label)
+
     def clock(self) -> float:
         """Return the seconds since the first frame was put; 0 before."""
         return 0.0 if math.isnan(self._origin) else time.monotonic() - self._origin
@@ -387,7 +395,7 @@ class FedTrack(MediaStreamTrack):
             MediaStreamError: The track has ended.
         """
         feed = self._queue._feed
-        guard.check_process(feed.born, feed.label)
+        feed.check_process()
         frame = await self._queue.take()
         if frame is None:
             self.stop()

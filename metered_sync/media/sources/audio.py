@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import WAIT_SLICE, Deadline
 from metered_sync.engine.sending.feed import PRODUCER_POLL
 from metered_sync.engine.sending.pushed import BYTES_PER_SAMPLE, BYTES_PER_SECOND, PushedSoundQueue
@@ -78,7 +77,7 @@ class AudioSource(Source):
     @property
     def buffered_seconds(self) -> float:
         """Seconds of sound that wait to be played."""
-        guard.check_process(self._feed.born, self._label)
+        self._feed.check_process()
         with self._feed.lock:
             self._queue.pass_time()
             return len(self._queue.sound) / BYTES_PER_SECOND
@@ -86,7 +85,7 @@ class AudioSource(Source):
     @property
     def level(self) -> float:
         """The level of the 20 ms that are being played: RMS in dBFS, -127.0 for silence."""
-        guard.check_process(self._feed.born, self._label)
+        self._feed.check_process()
         with self._feed.lock:
             self._queue.pass_time()
             samples = np.frombuffer(self._queue.latest, np.int16).astype(np.float32)
@@ -116,7 +115,7 @@ class AudioSource(Source):
         """
         deadline = Deadline.of(timeout)
         patience = Deadline(UNCONSUMED_WAIT if timeout is None else math.inf)
-        guard.check_blocking(self._feed.born, self._label)
+        self._feed.check_blocking()
         checked = self._converter.check(sound)
         with self._turn(deadline, patience) as dropped:
             for part in self._converter.convert(checked):
@@ -135,7 +134,7 @@ class AudioSource(Source):
         Those calls return at once. What is being played ends within 20 ms, and silence
         follows until the next push: this is how an agent lets itself be interrupted.
         """
-        guard.check_process(self._feed.born, self._label)
+        self._feed.check_process()
         with self._feed.lock:
             self._cleared += 1
             self._queue.clear()
@@ -146,7 +145,7 @@ class AudioSource(Source):
         Nothing can be pushed any more: calls that still wait for room fail. Ending again
         does nothing.
         """
-        guard.check_process(self._feed.born, self._label)
+        self._feed.check_process()
         with self._feed.lock:
             self._ended = True
             self._feed.moved.notify_all()
@@ -166,7 +165,7 @@ class AudioSource(Source):
             MeteredTimeoutError: It was not played in time. It goes on playing.
         """
         deadline = Deadline.of(timeout)
-        guard.check_blocking(self._feed.born, self._label)
+        self._feed.check_blocking()
         with self._feed.lock:
             while not self._feed.stopped:
                 self._queue.pass_time()

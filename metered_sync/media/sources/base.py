@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from aiortc.mediastreams import MediaStreamTrack
 
-from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.feed import FedTrack, Feed, FeedQueue
 from metered_sync.errors import MediaError, MeteredTimeoutError, raise_fresh
@@ -93,7 +92,7 @@ class Source:
             MediaError: Playing failed.
         """
         deadline = Deadline.of(timeout)
-        guard.check_blocking(self._feed.born, self._label)
+        self._feed.check_blocking()
         if not self._feed.wait(deadline):
             how = "" if self._feed.started else "; nobody consumes its tracks yet"
             raise MeteredTimeoutError(
@@ -103,7 +102,7 @@ class Source:
 
     def stop(self) -> None:
         """Stop playing and end the tracks, for good. Stopping again does nothing."""
-        guard.check_process(self._feed.born, self._label)
+        self._feed.check_process()
         self._feed.stop()
 
     def __enter__(self: Self) -> Self:
@@ -113,7 +112,7 @@ class Source:
         self.stop()
 
     def _hand_out(self, kind: str) -> MediaStreamTrack | None:
-        guard.check_process(self._feed.born, self._label)
+        self._feed.check_process()
         track = self._tracks.get(kind)
         if track is None:
             return None

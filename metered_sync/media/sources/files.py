@@ -8,7 +8,6 @@ from fractions import Fraction
 
 from av import AudioFrame, VideoFrame
 
-from metered_sync.bridge import guard
 from metered_sync.engine.sending.feed import Feed
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE
 from metered_sync.errors import ClosedError, MediaError, MediaNotFoundError
@@ -76,7 +75,7 @@ class FileSource(Source):
             ClosedError: It has been stopped, or played to its end.
         """
         check_number("seconds", seconds, 0)
-        guard.check_process(self._feed.born, self._label)
+        self._feed.check_process()
         if self._feed.stopped:
             raise ClosedError(f"{self._label} has ended: open the file again with from_file()")
         self._feed.seek(float(seconds))

@@ -11,7 +11,6 @@ import numpy as np
 from av import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 
-from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import WAIT_SLICE, Deadline
 from metered_sync.engine.sending.feed import TIMER_RESOLUTION
 from metered_sync.engine.sending.pushed import STILL_INTERVAL, PushedPictureQueue
@@ -99,7 +98,7 @@ class VideoSource(Source):
         """
         captured = time.monotonic()
         deadline = Deadline.of(timeout)
-        guard.check_blocking(self._feed.born, self._label)
+        self._feed.check_blocking()
         frame = self._frame(picture, format)
         with self._converting:
             frame = private_copy(frame, self._reformatter)
@@ -131,7 +130,7 @@ class VideoSource(Source):
 
         Returns at once; :meth:`wait` waits for the end. Ending again does nothing.
         """
-        guard.check_process(self._feed.born, self._label)
+        self._feed.check_process()
         with self._feed.lock:
             self._queue.end()
 
