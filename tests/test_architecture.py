@@ -222,6 +222,12 @@ def test_the_face_says_neither_async_nor_await() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_one_module_has_the_hooks_for_forks_and_exits() -> None:
+    hooks = ("register_at_fork", "_register_atexit", "atexit.register")
+    found = {name for name, path in MODULES.items() if any(h in path.read_text() for h in hooks)}
+    assert found == {"metered_sync.bridge.process"}
+
+
 def test_no_folder_is_a_cellar() -> None:
     sizes: dict[str, int] = {}
     for module, path in MODULES.items():
