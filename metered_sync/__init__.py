@@ -312,7 +312,7 @@ _MODULES = {
 _WEBRTC = ("aioice", "aiortc", "av", "numpy")
 
 
-def __getattr__(name: str) -> Any:
+def _load(name: str) -> Any:
     module = _MODULES.get(name)
     if module is None:
         raise AttributeError(f"module 'metered_sync' has no attribute {name!r}")
@@ -331,3 +331,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*__all__, *_MODULES})
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for one that exists
+    __getattr__ = _load

@@ -7,7 +7,7 @@ call any method of the library, close their own client, and register or remove c
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, overload
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.dispatch import ErrorHandler
@@ -19,7 +19,32 @@ from metered_sync.wire.events import Event
 __all__ = ["Observable"]
 
 E = TypeVar("E", bound=Event)
-F = TypeVar("F", bound=Callable[[Any], object])
+E2 = TypeVar("E2", bound=Event)
+E3 = TypeVar("E3", bound=Event)
+E4 = TypeVar("E4", bound=Event)
+E_co = TypeVar("E_co", covariant=True)
+E_contra = TypeVar("E_contra", contravariant=True)
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class EventCallback(Protocol[E_contra, P, R_co]):
+    """A function that may be called with an event, for type checkers: with its own signature.
+
+    A function fits if it fits each of the two: the first checks it, the second takes it down.
+    """
+
+    @overload
+    def __call__(self, event: E_contra, /) -> object: ...
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+
+class CallbackDecorator(Protocol[E_co]):
+    """A decorator for functions that may be called with an event; it returns them as they are."""
+
+    def __call__(self, fn: EventCallback[E_co, P, R], /) -> Callable[P, R]: ...
 
 
 class Observable:
@@ -40,7 +65,7 @@ class Observable:
         self._hub.on_error = handler
 
     @overload
-    def on(self, event_type: type[E]) -> Callable[[F], F]: ...
+    def on(self, event_type: type[E]) -> CallbackDecorator[E]: ...
     @overload
     def on(self, event_type: type[E], fn: Callable[[E], object]) -> None: ...
     def on(self, event_type: type[E], fn: Callable[[E], object] | None = None) -> Any:
@@ -57,7 +82,7 @@ class Observable:
         return self._register(event_type, fn, once=False)
 
     @overload
-    def once(self, event_type: type[E]) -> Callable[[F], F]: ...
+    def once(self, event_type: type[E]) -> CallbackDecorator[E]: ...
     @overload
     def once(self, event_type: type[E], fn: Callable[[E], object]) -> None: ...
     def once(self, event_type: type[E], fn: Callable[[E], object] | None = None) -> Any:
@@ -67,7 +92,7 @@ class Observable:
     def _register(self, event_type: type[Event], fn: Any, once: bool) -> Any:
         check_event_type(event_type)
 
-        def register(function: F) -> F:
+        def register(function: Any) -> Any:
             self._hub.add(Registration(event_type, function, once), self)
             return function
 
@@ -76,14 +101,57 @@ class Observable:
         register(fn)
         return None
 
-    def off(self, event_type: type[Event], fn: Callable[[Any], object] | None = None) -> None:
+    def off(self, event_type: type[E], fn: Callable[[E], object] | None = None) -> None:
         """Remove a callback, or all callbacks of a class. It will not be called again."""
         check_event_type(event_type)
         self._hub.remove(event_type, fn)
 
+    @overload
+    def events(self, *, maxsize: int = 4096, overflow: Overflow = "drop_oldest") -> EventQueue: ...
+    @overload
+    def events(
+        self, type_: type[E], /, *, maxsize: int = 4096, overflow: Overflow = "drop_oldest"
+    ) -> EventQueue[E]: ...
+    @overload
+    def events(
+        self,
+        type_: type[E],
+        type2: type[E2],
+        /,
+        *,
+        maxsize: int = 4096,
+        overflow: Overflow = "drop_oldest",
+    ) -> EventQueue[E | E2]: ...
+    @overload
+    def events(
+        self,
+        type_: type[E],
+        type2: type[E2],
+        type3: type[E3],
+        /,
+        *,
+        maxsize: int = 4096,
+        overflow: Overflow = "drop_oldest",
+    ) -> EventQueue[E | E2 | E3]: ...
+    @overload
+    def events(
+        self,
+        type_: type[E],
+        type2: type[E2],
+        type3: type[E3],
+        type4: type[E4],
+        /,
+        *,
+        maxsize: int = 4096,
+        overflow: Overflow = "drop_oldest",
+    ) -> EventQueue[E | E2 | E3 | E4]: ...
+    @overload
     def events(
         self, *types: type[Event], maxsize: int = 4096, overflow: Overflow = "drop_oldest"
-    ) -> EventQueue:
+    ) -> EventQueue: ...
+    def events(
+        self, *types: type[Any], maxsize: int = 4096, overflow: Overflow = "drop_oldest"
+    ) -> Any:
         """Return a queue of the events of these classes (none named: all), from now on.
 
         Args:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.dispatch import Callback, Dispatcher, ErrorHandler, run_callback
@@ -18,10 +18,19 @@ from metered_sync.bridge.reader import Overflow, Reader
 from metered_sync.errors import ClosedError, raise_fresh
 from metered_sync.wire.events import Event
 
+if TYPE_CHECKING:  # a plain ``EventQueue`` is one of any events
+    from typing_extensions import TypeVar
+
+    E_co = TypeVar("E_co", bound=Event, default=Event, covariant=True)
+else:
+    from typing import TypeVar
+
+    E_co = TypeVar("E_co", bound=Event, covariant=True)
+
 __all__ = ["EventHub", "EventQueue", "Registration", "check_event_type"]
 
 
-class EventQueue(Reader[Event]):
+class EventQueue(Reader[E_co]):
     """Read events of chosen classes, in a loop of your own.
 
     A full queue drops message-like events by its ``overflow`` policy and counts
@@ -29,12 +38,12 @@ class EventQueue(Reader[Event]):
     """
 
     def __init__(
-        self, label: str, types: tuple[type[Event], ...], *, maxsize: int, overflow: Overflow
+        self, label: str, types: tuple[type[E_co], ...], *, maxsize: int, overflow: Overflow
     ) -> None:
         super().__init__(label, maxsize=maxsize, overflow=overflow)
         self.types = types
 
-    def _droppable(self, item: Event) -> bool:
+    def _droppable(self, item: E_co) -> bool:  # type: ignore[misc]
         return item.droppable
 
 
@@ -164,18 +173,19 @@ class EventHub:
 
     def queue(
         self,
-        types: tuple[type[Event], ...],
+        types: tuple[type[E_co], ...],
         maxsize: int = 4096,
         overflow: Overflow = "drop_oldest",
-    ) -> EventQueue:
+    ) -> EventQueue[E_co]:
         """Return a new queue of events from now on."""
         guard.check_process(self._born, self.label)
         for type_ in types:
             check_event_type(type_)
         names = ", ".join(type_.__name__ for type_ in types) or "all"
-        queue = EventQueue(
+        wanted: tuple[type[Any], ...] = types or (Event,)
+        queue: EventQueue[E_co] = EventQueue(
             f"events of {self.label} ({names})",
-            types or (Event,),
+            wanted,
             maxsize=maxsize,
             overflow=overflow,
         )

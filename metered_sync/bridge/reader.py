@@ -28,11 +28,12 @@ from metered_sync.wire.arguments import check_choice, check_whole
 
 __all__ = ["Overflow", "Reader"]
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+Self = TypeVar("Self", bound="Reader[Any]")
 Overflow = Literal["drop_oldest", "drop_newest"]
 
 
-class Reader(Generic[T]):
+class Reader(Generic[T_co]):
     """Read from a bounded queue, by ``get()`` or by iterating.
 
     Safe to use from many threads at once; each item goes to one of them.
@@ -45,7 +46,7 @@ class Reader(Generic[T]):
         self._label = label
         self._maxsize = check_whole("maxsize", maxsize, 1)
         self._overflow = overflow
-        self._items: deque[T] = deque()
+        self._items: deque[T_co] = deque()
         self._lock = threading.Lock()
         self._sleepers: deque[Any] = deque()  # locks, held by those who sleep on them
         self._dropped = 0
@@ -68,7 +69,7 @@ class Reader(Generic[T]):
     def __len__(self) -> int:
         return len(self._items)
 
-    def get(self, timeout: float | None = None) -> T:
+    def get(self, timeout: float | None = None) -> T_co:
         """Wait for the next item and return it.
 
         Args:
@@ -129,7 +130,7 @@ class Reader(Generic[T]):
         except IndexError:
             pass
 
-    def get_nowait(self) -> T:
+    def get_nowait(self) -> T_co:
         """Return the next item if there is one.
 
         Raises:
@@ -144,10 +145,10 @@ class Reader(Generic[T]):
             raise self._end_error()
         raise queue.Empty
 
-    def __iter__(self) -> Iterator[T]:
+    def __iter__(self) -> Iterator[T_co]:
         return self
 
-    def __next__(self) -> T:
+    def __next__(self) -> T_co:
         if self._items and self._born == guard.generation():  # the usual case, quickly
             try:
                 with self._lock:
@@ -164,7 +165,7 @@ class Reader(Generic[T]):
         guard.check_process(self._born, self._label)
         self.end()
 
-    def __enter__(self) -> Any:
+    def __enter__(self: Self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -172,7 +173,9 @@ class Reader(Generic[T]):
 
     # --- the engine's side: any thread, never blocks ---
 
-    def put(self, item: T) -> None:
+    # (A reader of messages is a reader of events to its users, who put nothing into it.)
+
+    def put(self, item: T_co) -> None:  # type: ignore[misc]
         """Queue an item; a full reader drops one and counts it."""
         if self._ended:
             return
@@ -197,16 +200,16 @@ class Reader(Generic[T]):
         """Whether nothing more will be queued."""
         return self._ended
 
-    def _droppable(self, item: T) -> bool:
+    def _droppable(self, item: T_co) -> bool:  # type: ignore[misc]
         return True
 
-    def _take(self) -> T:
+    def _take(self) -> T_co:
         item = self._items.popleft()
         if self._kept:
             self._kept -= 1
         return item
 
-    def _make_room(self, item: T) -> bool:
+    def _make_room(self, item: T_co) -> bool:  # type: ignore[misc]
         """Drop one item of a full reader; say whether ``item`` may enter. The lock is held."""
         if self._overflow == "drop_newest" and self._droppable(item):
             self._dropped += 1
