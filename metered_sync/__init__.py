@@ -14,6 +14,7 @@ from metered_sync._version import __version__
 
 if TYPE_CHECKING:  # the same names, for type checkers and editors
     from metered_sync.bridge.event_hub import EventQueue as EventQueue
+    from metered_sync.bridge.reader import Overflow as Overflow
     from metered_sync.client import SignallingClient as SignallingClient
     from metered_sync.client import Subscription as Subscription
     from metered_sync.control import ControlPlane as ControlPlane
@@ -103,6 +104,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from metered_sync.media.tracks.pcm import PcmReader as PcmReader
     from metered_sync.media.tracks.stream import MediaStream as MediaStream
     from metered_sync.media.tracks.track import RemoteTrack as RemoteTrack
+    from metered_sync.options import During as During
+    from metered_sync.options import DuringOutage as DuringOutage
     from metered_sync.options import ReconnectOptions as ReconnectOptions
     from metered_sync.peer import MeteredPeer as MeteredPeer
     from metered_sync.publication import Publication as Publication
@@ -116,6 +119,11 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from metered_sync.wire.control import Usage as Usage
     from metered_sync.wire.sfu import SessionInfo as SessionInfo
     from metered_sync.wire.sfu import TrackInfo as TrackInfo
+    from metered_sync.wire.states import DataChannelState as DataChannelState
+    from metered_sync.wire.states import MeteredPeerState as MeteredPeerState
+    from metered_sync.wire.states import PeerConnectionState as PeerConnectionState
+    from metered_sync.wire.states import SfuClientState as SfuClientState
+    from metered_sync.wire.states import SignallingClientState as SignallingClientState
     from metered_sync.wire.turn import TurnCredential as TurnCredential
     from metered_sync.wire.turn import TurnCredentialPage as TurnCredentialPage
 
@@ -135,10 +143,13 @@ __all__ = [
     "Data",
     "DataChannelOpened",
     "DataChannelOverflowError",
+    "DataChannelState",
     "Delivery",
     "Direct",
     "Disconnected",
     "DisconnectedError",
+    "During",
+    "DuringOutage",
     "EngineError",
     "Event",
     "EventQueue",
@@ -156,6 +167,7 @@ __all__ = [
     "MeteredPeerOversizedError",
     "MeteredPeerReplaceTrackError",
     "MeteredPeerSendError",
+    "MeteredPeerState",
     "MeteredPeerStateError",
     "MeteredRealtimeError",
     "MeteredTimeoutError",
@@ -163,7 +175,9 @@ __all__ = [
     "NegotiationFailedError",
     "NotConnectedError",
     "Outage",
+    "Overflow",
     "OversizedPayloadError",
+    "PeerConnectionState",
     "PeerJoined",
     "PeerLeft",
     "Plan",
@@ -178,10 +192,12 @@ __all__ = [
     "ServerRequestError",
     "SfuApi",
     "SfuAuthError",
+    "SfuClientState",
     "SfuConflictError",
     "SfuError",
     "SfuNotFoundError",
     "SignallingClient",
+    "SignallingClientState",
     "SignallingConnectError",
     "SignallingError",
     "StateChange",
@@ -218,11 +234,14 @@ _MODULES = {
     "DataChannel": "metered_sync.data_channel",
     "DataChannelOpened": "metered_sync.events",
     "DataChannelOverflowError": "metered_sync.errors",
+    "DataChannelState": "metered_sync.wire.states",
     "Delivery": "metered_sync.delivery",
     "DeviceSource": "metered_sync.media.sources.devices",
     "Direct": "metered_sync.events",
     "Disconnected": "metered_sync.events",
     "DisconnectedError": "metered_sync.errors",
+    "During": "metered_sync.options",
+    "DuringOutage": "metered_sync.options",
     "EngineError": "metered_sync.errors",
     "Event": "metered_sync.events",
     "EventQueue": "metered_sync.bridge.event_hub",
@@ -245,6 +264,7 @@ _MODULES = {
     "MeteredPeerOversizedError": "metered_sync.errors",
     "MeteredPeerReplaceTrackError": "metered_sync.errors",
     "MeteredPeerSendError": "metered_sync.errors",
+    "MeteredPeerState": "metered_sync.wire.states",
     "MeteredPeerStateError": "metered_sync.errors",
     "MeteredRealtimeError": "metered_sync.errors",
     "MeteredTimeoutError": "metered_sync.errors",
@@ -252,8 +272,10 @@ _MODULES = {
     "NegotiationFailedError": "metered_sync.errors",
     "NotConnectedError": "metered_sync.errors",
     "Outage": "metered_sync.events",
+    "Overflow": "metered_sync.bridge.reader",
     "OversizedPayloadError": "metered_sync.errors",
     "PcmReader": "metered_sync.media.tracks.pcm",
+    "PeerConnectionState": "metered_sync.wire.states",
     "PeerJoined": "metered_sync.events",
     "PeerLeft": "metered_sync.events",
     "Plan": "metered_sync.wire.control",
@@ -277,10 +299,12 @@ _MODULES = {
     "SfuApi": "metered_sync.sfu_api",
     "SfuAuthError": "metered_sync.errors",
     "SfuClient": "metered_sync.sfu",
+    "SfuClientState": "metered_sync.wire.states",
     "SfuConflictError": "metered_sync.errors",
     "SfuError": "metered_sync.errors",
     "SfuNotFoundError": "metered_sync.errors",
     "SignallingClient": "metered_sync.client",
+    "SignallingClientState": "metered_sync.wire.states",
     "SignallingConnectError": "metered_sync.errors",
     "SignallingError": "metered_sync.errors",
     "Snapshot": "metered_sync.media.snapshot",

@@ -9,7 +9,7 @@ from metered_sync._facade import Client
 from metered_sync.bridge.loop import Engine
 from metered_sync.bridge.reader import Overflow, Reader
 from metered_sync.delivery import Deliveries, Delivery
-from metered_sync.engine.messaging.link import SignallingLink, SignallingState
+from metered_sync.engine.messaging.link import SignallingLink
 from metered_sync.engine.messaging.request import Request
 from metered_sync.errors import DisconnectedError, MeteredTimeoutError
 from metered_sync.options import (
@@ -21,6 +21,7 @@ from metered_sync.options import (
 from metered_sync.wire import frames
 from metered_sync.wire.events import IceServer, Message
 from metered_sync.wire.names import check_channel, check_peer_id
+from metered_sync.wire.states import SignallingClientState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 
 __all__ = ["SignallingClient", "Subscription"]
@@ -138,7 +139,7 @@ class SignallingClient(Client[SignallingLink]):
     # --- what the connection knows ---
 
     @property
-    def state(self) -> SignallingState:
+    def state(self) -> SignallingClientState:
         """``"idle"``, ``"connecting"``, ``"connected"``, ``"reconnecting"`` or ``"closed"``."""
         if self._link is None:
             return "closed" if self._closed else "idle"

@@ -12,10 +12,11 @@ from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.event_hub import EventHub, Registration
 from metered_sync.bridge.facade import close_when_collected
-from metered_sync.engine.webrtc.data_channel import MAX_BUFFERED, ChannelLink, ChannelState
+from metered_sync.engine.webrtc.data_channel import MAX_BUFFERED, ChannelLink
 from metered_sync.errors import MeteredTimeoutError
 from metered_sync.wire.data_channels import channel_options, check_label
 from metered_sync.wire.events import DCMessage
+from metered_sync.wire.states import DataChannelState
 
 __all__ = ["DataChannel", "channel_options", "check_label"]
 
@@ -106,7 +107,7 @@ class DataChannel(Observable):
         return self._link.name
 
     @property
-    def state(self) -> ChannelState:
+    def state(self) -> DataChannelState:
         """``"connecting"``, ``"open"``, ``"closing"`` or ``"closed"``."""
         return self._link.state
 

@@ -11,10 +11,19 @@ from metered_sync.engine.messaging.options import ReconnectOptions, SignallingOp
 from metered_sync.wire.arguments import check_choice, check_number
 from metered_sync.wire.urls import check_origin
 
-__all__ = ["DuringOutage", "ReconnectOptions", "check_during_outage", "signalling_options"]
+__all__ = [
+    "During",
+    "DuringOutage",
+    "ReconnectOptions",
+    "check_during_outage",
+    "signalling_options",
+]
 
 MESSAGING_URL = "wss://rms.metered.ca"
 DuringOutage = Literal["wait", "fail"]
+"""What a call does while the connection is lost."""
+During = DuringOutage
+"""Another name of :data:`DuringOutage`."""
 
 
 def signalling_options(

@@ -17,7 +17,6 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.loop import Engine
 from metered_sync.engine.rooms.link import RoomLink
 from metered_sync.engine.rooms.media import ConnectionOptions
-from metered_sync.engine.rooms.member import RoomState
 from metered_sync.engine.rooms.mesh import Mesh
 from metered_sync.engine.rooms.our_tracks import metadata_signal
 from metered_sync.engine.sending.local_track import LocalTrack
@@ -47,6 +46,7 @@ from metered_sync.remote_peer import RemotePeer
 from metered_sync.wire import frames, signals
 from metered_sync.wire.limits import MAX_FRAME
 from metered_sync.wire.names import check_channel, check_peer_id, is_reserved
+from metered_sync.wire.states import MeteredPeerState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 
 __all__ = ["MeteredPeer"]
@@ -212,7 +212,7 @@ class MeteredPeer(Client[RoomLink]):
     # --- what is known ---
 
     @property
-    def state(self) -> RoomState:
+    def state(self) -> MeteredPeerState:
         """``"idle"``, ``"joining"``, ``"joined"``, ``"reconnecting"``, ``"leaving"`` or
         ``"closed"``."""
         if self._link is None:

@@ -13,7 +13,6 @@ from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.event_hub import EventHub
 from metered_sync.data_channel import DataChannel
-from metered_sync.engine.rooms.media import MediaState
 from metered_sync.engine.rooms.member import Member
 from metered_sync.engine.webrtc.data_channel import ChannelLink
 from metered_sync.errors import ClosedError, MeteredTimeoutError, raise_fresh
@@ -23,6 +22,7 @@ from metered_sync.options import DuringOutage
 from metered_sync.wire.arguments import check_choice
 from metered_sync.wire.data_channels import channel_options, check_label
 from metered_sync.wire.events import Event
+from metered_sync.wire.states import PeerConnectionState
 
 __all__ = ["LocalPeer", "RemotePeer"]
 
@@ -82,7 +82,7 @@ class RemotePeer(Observable):
         return self._member.metadata
 
     @property
-    def state(self) -> MediaState:
+    def state(self) -> PeerConnectionState:
         """``"idle"`` (nothing to connect for), ``"connecting"``, ``"connected"``,
         ``"reconnecting"`` or ``"closed"``."""
         return self._member.state

@@ -11,7 +11,7 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.event_hub import EventHub
 from metered_sync.bridge.loop import Engine
 from metered_sync.engine.sending.local_track import LocalTrack
-from metered_sync.engine.sfu.link import Incoming, Outgoing, SfuLink, SfuOptions, SfuState
+from metered_sync.engine.sfu.link import Incoming, Outgoing, SfuLink, SfuOptions
 from metered_sync.engine.webrtc.encoding import check_encoding
 from metered_sync.events import IceServer, Republished
 from metered_sync.media.sources.base import as_tracks
@@ -20,6 +20,7 @@ from metered_sync.publication import Publication
 from metered_sync.sfu_api import check_credentials
 from metered_sync.wire.arguments import check_choice, check_text
 from metered_sync.wire.sfu import SessionInfo, TrackInfo
+from metered_sync.wire.states import SfuClientState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 from metered_sync.wire.urls import is_loopback
 
@@ -132,7 +133,7 @@ class SfuClient(Client[SfuLink]):
         )
 
     @property
-    def state(self) -> SfuState:
+    def state(self) -> SfuClientState:
         """``"idle"``, ``"connecting"``, ``"connected"``, ``"reconnecting"`` or ``"closed"``."""
         if self._link is None:
             return "closed" if self._closed else "idle"

@@ -15,6 +15,7 @@ names         channels, peers, and the patterns that keys and tokens grant
 tokens        signed claims
 secrets       check keys and secrets by their form; cut them out of what is shown
 urls          origins, and the address that a connection is made to
+states        the values that ``state`` has
 limits        the service's limits and close codes
 timings       every interval of the protocols
 data_channels the options and the messages of data channels

@@ -12,11 +12,12 @@ from metered_sync.engine.messaging.link import SignallingLink
 from metered_sync.engine.messaging.options import SignallingOptions
 from metered_sync.engine.rooms.direct_messages import DirectMessages
 from metered_sync.engine.rooms.media import MediaOwner, MediaState, MemberMedia
-from metered_sync.engine.rooms.member import Member, RoomState
+from metered_sync.engine.rooms.member import Member
 from metered_sync.engine.rooms.roster import Roster
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.events import Direct, Event, IceServer, PresencePeer
+from metered_sync.wire.states import MeteredPeerState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 
 
@@ -65,7 +66,7 @@ class Journal:
     """A room's roster, with an owner that notes what happens to the members."""
 
     def __init__(self, timings: Timings = DEFAULT_TIMINGS) -> None:
-        self.state: RoomState = "joined"
+        self.state: MeteredPeerState = "joined"
         self.error: BaseException | None = None
         self.happened: list[Any] = []
         """What happened to members, in order; events of a member as pairs of its id and it."""

@@ -112,11 +112,11 @@ def watch(client: SignallingClient) -> str:
         for event in both:
             print(event.data, event.sender_peer_id)
     with client.events(Message, Direct, Outage) as three:
-        event = three.get(timeout=1)
-        if isinstance(event, Outage):
-            print(event.duration)
+        one = three.get(timeout=1)
+        if isinstance(one, Outage):
+            print(one.duration)
         else:
-            print(event.data)
+            print(one.data)
     with client.events() as everything:
         print(drain(everything), drain(client.events(StateChange)), everything.dropped)
     outage = client.wait_for(Outage, where=lambda event: event.duration > 1, timeout=1)

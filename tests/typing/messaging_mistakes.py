@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import metered_sync
 from metered_sync import (
     Direct,
     DuringOutage,
@@ -12,7 +13,6 @@ from metered_sync import (
     SignallingClient,
     SignallingClientState,
 )
-from metered_sync import Messages  # wrong
 
 client = SignallingClient(api_key="pk_live_key", timeout="15")  # wrong
 client.publish("room")  # wrong
@@ -24,8 +24,8 @@ sent: str = client.publish("room", 1)  # wrong
 late: DuringOutage = "never"  # wrong
 full: Overflow = "drop_all"  # wrong
 state: SignallingClientState = "joined"  # wrong
-if client.state == "conected":  # wrong
-    client.close()
+print(client.state == "conected")  # wrong
+print(metered_sync.Messages)  # wrong
 
 
 @client.on(Message)  # wrong

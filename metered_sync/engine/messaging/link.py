@@ -19,7 +19,6 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import Literal
 
 import anyio
 
@@ -45,12 +44,12 @@ from metered_sync.wire import frames
 from metered_sync.wire.events import Connected, Disconnected, IceServer, Outage, StateChange
 from metered_sync.wire.limits import CLOSE_INACTIVITY, CLOSE_NORMAL, CLOSE_OVER_LIMIT
 from metered_sync.wire.secrets import scrub
+from metered_sync.wire.states import SignallingClientState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 from metered_sync.wire.turn import welcome_ice_servers
 
-__all__ = ["SignallingLink", "SignallingState"]
+__all__ = ["SignallingLink"]
 
-SignallingState = Literal["idle", "connecting", "connected", "reconnecting", "closed"]
 logger = logging.getLogger("metered_sync")
 
 
@@ -66,7 +65,7 @@ class SignallingLink(Link):
         timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         self.label = label
-        self.state: SignallingState = "idle"
+        self.state: SignallingClientState = "idle"
         self.peer_id: str | None = None
         self.expires_at: float | None = None
         self.ice_servers: tuple[IceServer, ...] | None = None
@@ -270,7 +269,7 @@ class SignallingLink(Link):
         self._sink.emit(StateChange(was, "closed"))
         self._sink.end(None if isinstance(error, ClosedError) else error)
 
-    def _set_state(self, state: SignallingState) -> None:
+    def _set_state(self, state: SignallingClientState) -> None:
         with self._lock:
             if self.error is not None:
                 return

@@ -28,7 +28,7 @@ from metered_sync.engine.messaging.options import SignallingOptions
 from metered_sync.engine.messaging.request import Request
 from metered_sync.engine.rooms.direct_messages import DirectMessages
 from metered_sync.engine.rooms.media import MediaFactory, MemberMedia
-from metered_sync.engine.rooms.member import Member, RoomSink, RoomState
+from metered_sync.engine.rooms.member import Member, RoomSink
 from metered_sync.engine.rooms.our_tracks import OurTracks
 from metered_sync.engine.rooms.roster import Roster
 from metered_sync.errors import (
@@ -54,6 +54,7 @@ from metered_sync.wire.events import (
     ServerError,
     StateChange,
 )
+from metered_sync.wire.states import MeteredPeerState
 from metered_sync.wire.timings import Timings
 
 __all__ = ["RoomLink"]
@@ -85,7 +86,7 @@ class RoomLink(Link):
         timings: Timings,
     ) -> None:
         self.label = label
-        self.state: RoomState = "idle"
+        self.state: MeteredPeerState = "idle"
         self.channel: str | None = None
         self.error: BaseException | None = None
         """Why the room is closed, once it is."""
@@ -203,7 +204,7 @@ class RoomLink(Link):
             self._end(error, str(error))
             self._engine.spawn(self, self.signalling.aclose)
 
-    def _set_state(self, state: RoomState) -> None:
+    def _set_state(self, state: MeteredPeerState) -> None:
         if self.state not in (state, "closed"):
             was, self.state = self.state, state
             self._sink.emit(StateChange(was, state))

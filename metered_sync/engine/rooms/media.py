@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from aiortc import RTCDataChannel, RTCPeerConnection
 
@@ -28,10 +28,9 @@ from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.errors import MeteredError
 from metered_sync.wire.events import IceServer
 from metered_sync.wire.signals import TrackMetadata
+from metered_sync.wire.states import PeerConnectionState as MediaState
 
 __all__ = ["ConnectionOptions", "MediaFactory", "MediaOwner", "MediaState", "MemberMedia"]
-
-MediaState = Literal["idle", "connecting", "connected", "reconnecting", "closed"]
 
 
 @dataclass(frozen=True)

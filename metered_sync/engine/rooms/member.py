@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from aiortc import RTCDataChannel
 
@@ -31,11 +31,11 @@ from metered_sync.wire.events import (
     StateChange,
 )
 from metered_sync.wire.signals import TrackMetadata
+from metered_sync.wire.states import MeteredPeerState
 
-__all__ = ["Member", "MemberHost", "RoomSink", "RoomState"]
+__all__ = ["Member", "MemberHost", "RoomSink"]
 
 C = TypeVar("C")
-RoomState = Literal["idle", "joining", "joined", "reconnecting", "leaving", "closed"]
 
 
 class RoomSink(EventSink, Protocol):
@@ -60,7 +60,7 @@ class RoomSink(EventSink, Protocol):
 class MemberHost(Protocol):
     """The room of a member, as far as the member needs it."""
 
-    state: RoomState
+    state: MeteredPeerState
     error: BaseException | None
 
     def media_of(self, member: Member) -> MemberMedia:

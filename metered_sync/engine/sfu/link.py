@@ -27,7 +27,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
 
@@ -57,14 +57,14 @@ from metered_sync.errors import (
 from metered_sync.wire import sfu as wire
 from metered_sync.wire.events import Outage, StateChange
 from metered_sync.wire.secrets import scrub
+from metered_sync.wire.states import SfuClientState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 
-__all__ = ["Incoming", "Outgoing", "SfuLink", "SfuOptions", "SfuSink", "SfuState"]
+__all__ = ["Incoming", "Outgoing", "SfuLink", "SfuOptions", "SfuSink"]
 
 logger = logging.getLogger("metered_sync")
 
 T = TypeVar("T")
-SfuState = Literal["idle", "connecting", "connected", "reconnecting", "closed"]
 TRIES = 2
 """Times that a call is made which the loss of its session cuts off."""
 
@@ -89,7 +89,7 @@ class SfuLink(Link):
         timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         self.label = label
-        self.state: SfuState = "idle"
+        self.state: SfuClientState = "idle"
         self.error: BaseException | None = None
         self.outgoing: list[Outgoing] = []
         self.incoming: list[Incoming] = []
@@ -233,7 +233,7 @@ class SfuLink(Link):
         self._sink.emit(StateChange(was, "closed"))
         self._sink.end(end)
 
-    def _set_state(self, state: SfuState) -> None:
+    def _set_state(self, state: SfuClientState) -> None:
         if self.error is None and self.state != state:
             was, self.state = self.state, state
             self._sink.emit(StateChange(was, state))

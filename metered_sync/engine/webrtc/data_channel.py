@@ -19,7 +19,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from queue import Empty
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
 import anyio
 from aiortc import RTCDataChannel
@@ -37,10 +37,10 @@ from metered_sync.errors import (
 from metered_sync.wire.arguments import check_whole
 from metered_sync.wire.data_channels import DEFAULT_CAP
 from metered_sync.wire.events import DCClose, DCError, DCMessage, DCOpen
+from metered_sync.wire.states import DataChannelState
 
-__all__ = ["MAX_BUFFERED", "ChannelLink", "ChannelState"]
+__all__ = ["MAX_BUFFERED", "ChannelLink"]
 
-ChannelState = Literal["connecting", "open", "closing", "closed"]
 MAX_BUFFERED = 1 << 20
 """Bytes that the buffer of a channel holds by default."""
 MAX_INBOX = 64 << 20
@@ -177,12 +177,12 @@ class ChannelLink(Link):
     # --- any thread ---
 
     @property
-    def state(self) -> ChannelState:
+    def state(self) -> DataChannelState:
         """The state of the channel, as users see it."""
         if self.error is not None:
             return "closed"
         state = self.raw.readyState
-        return "closing" if self._closing and state != "closed" else cast(ChannelState, state)
+        return "closing" if self._closing and state != "closed" else cast(DataChannelState, state)
 
     @property
     def buffered(self) -> int:
