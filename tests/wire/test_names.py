@@ -24,7 +24,7 @@ from metered_sync.wire.names import (
 @pytest.mark.parametrize(
     ("pattern", "channel", "expected"),
     [
-        # The service documentation's own table.
+        # The table of docs/protocol/signalling.md#channel-patterns.
         ("app_abc/*", "app_abc/room-1", True),
         ("app_abc/*", "app_abc/sub/deep", False),
         ("app_abc/**", "app_abc/room-1", True),

@@ -1,6 +1,6 @@
 """Run one session with the SFU: one peer connection, negotiated over HTTP.
 
-Facts: protocol notes, "The Global Cloud SFU". Each negotiation builds on the last
+Source: docs/protocol/sfu.md#how-the-calls-fit-together. Each negotiation builds on the last
 agreed description, so they take turns. aiortc cannot roll back: a negotiation that is
 interrupted or refused after our offer was set leaves the two sides with different
 descriptions. A session that this happens to is lost, as is one whose connection ends,
