@@ -34,7 +34,8 @@ settings.register_profile("explore", deadline=None, max_examples=2000)
 settings.load_profile("repeatable")
 
 NOT_QUICK = (
-    "cli", "engine/rooms/test_connection.py", "engine/sending/test_local_track.py", "long",
+    "cli", "engine/rooms/test_connection.py", "engine/sending/test_local_track.py",
+    "engine/sending/test_outlet.py", "engine/sending/test_shared_encoder.py", "long",
     "local/test_capacity.py", "local/test_fuzz.py", "media/notebook",
     "media/recording/test_recorder.py", "media/sources/test_devices.py",
     "media/sources/test_rtsp.py",

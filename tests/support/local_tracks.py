@@ -221,5 +221,6 @@ def taking(local: LocalTrack, codec: str = "vp8") -> Outlet:
     outlet = local.outlet()
     pc = peer_connection([])
     outlet._sender = pc.addTransceiver("video").sender  # never connected
-    assert outlet._settle(codec) is not None
+    outlet._settle(codec)
+    assert outlet.codec == codec
     return outlet

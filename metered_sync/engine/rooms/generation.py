@@ -16,7 +16,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
-from typing import Any
 
 import anyio
 from aiortc import RTCPeerConnection, RTCSessionDescription
@@ -32,7 +31,7 @@ from metered_sync.engine.rooms.sdp_repair import (
     reject,
 )
 from metered_sync.engine.rooms.sections import Sections
-from metered_sync.engine.webrtc import ice
+from metered_sync.engine.webrtc import aiortc_private, ice
 from metered_sync.engine.webrtc.peer_connection import (
     bound_gathering,
     close_quietly,
@@ -116,15 +115,9 @@ class Generation:
         """Make an offer of all that is wanted, and return its text."""
         async with self._taking_turns():
             self._sections.place_all(self.pc)
-            agreed = [
-                (transceiver, transceiver._codecs, transceiver._headerExtensions)
-                for transceiver in self.pc.getTransceivers()
-                if transceiver.currentDirection is not None
-            ]
+            restore = aiortc_private.keep_agreed(self.pc)
             offer = sdp.parse((await self.pc.createOffer()).sdp)
-            # aiortc forgets what was agreed on, and may start senders and receivers any time.
-            for transceiver, codecs, extensions in agreed:
-                transceiver._codecs, transceiver._headerExtensions = codecs, extensions
+            restore()
             offer = self._pins.apply(self._arrange(offer))
             self.offered = await self._describe("offer", offer)
             return self.offered
@@ -135,13 +128,13 @@ class Generation:
         taken = self._sections.mids | {slot.mid for slot in slots}
         order, mids = [], []
         for index, slot in enumerate(slots):
-            transceiver: Any = slot.transceiver
+            transceiver = slot.transceiver
             if transceiver is None:
                 kinds = [section.kind for section in offer.sections]
                 order.append(kinds.index("application"))
             else:
-                order.append(transceiver._get_mline_index())
-                transceiver._set_mline_index(index)
+                order.append(aiortc_private.section_index(transceiver, index))
+                aiortc_private.set_section_index(transceiver, index)
             if not slot.mid:
                 slot.mid = next(mid for mid in map(str, range(len(taken) + 1)) if mid not in taken)
                 taken.add(slot.mid)
@@ -159,19 +152,10 @@ class Generation:
         """
         if not (self.negotiated or self._sections.are_known_to(offer.original)):
             return False
-        pc: Any = self.pc
-        change_state = getattr(pc, "_RTCPeerConnection__setSignalingState", None)
-        pending = "_RTCPeerConnection__pendingLocalDescription"
-        transports: list[Any] = ice.transports(self.pc)
-        can_yield = all(hasattr(transport, "_role_set") for transport in transports)
-        if change_state is None or not hasattr(pc, pending) or not can_yield:
+        undecided = () if self.negotiated else ice.transports(self.pc)
+        if not aiortc_private.take_offer_back(self.pc, undecided):
             return False
-        setattr(pc, pending, None)
-        change_state("stable")
-        if not self.negotiated:
-            for transport in transports:
-                transport._role_set = False  # the other side's offer decides
-        self._sections.withdraw(pc)
+        self._sections.withdraw(self.pc)
         self.offered = None
         return True
 
@@ -182,10 +166,7 @@ class Generation:
             self._sections.place_withdrawn(offer.original, offer.rejected)
             await self._take("offer", offer)
             self._sections.place_offered()
-            for transceiver in self.pc.getTransceivers():
-                # aiortc fails on a transceiver for which the offer has no section.
-                if transceiver._offerDirection is None:
-                    transceiver._offerDirection = "inactive"
+            aiortc_private.set_unoffered(self.pc)
             answer = sdp.parse((await self.pc.createAnswer()).sdp)
             self.answered = await self._describe("answer", answer)
             self.negotiated = True
@@ -223,9 +204,7 @@ class Generation:
     async def _take(self, type_: str, repaired: Repaired) -> None:
         if repaired.fragment != self.fragment:
             self._counted = 0
-        for one in (*self.pc.getTransceivers(), self.pc.sctp):
-            if one is not None:
-                one._bundled = True
+        aiortc_private.bundle_all(self.pc)
         text = sdp.build(repaired.description)
         await self.pc.setRemoteDescription(RTCSessionDescription(text, type_))
         self._check()
@@ -262,11 +241,7 @@ class Generation:
         aiortc (1.14 to 1.16) starts senders and receivers after each description, unless the
         handshake is just under way: then never.
         """
-        start = getattr(self.pc, "_RTCPeerConnection__connect", None)
-        if start is None:
-            logger.warning("this version of aiortc hides how it starts media: some may be missing")
-        else:
-            await start()
+        await aiortc_private.start_rest(self.pc)
 
     # --- candidates ---
 
@@ -344,4 +319,4 @@ class Generation:
         await close_quietly(self.pc, within)
         with anyio.move_on_after(within, shield=True):
             for transport in ice.transports(self.pc):
-                await ice.close_again(transport)
+                await aiortc_private.end_checks(transport)

@@ -141,7 +141,6 @@ class ReceivedTracks:
         receiver = transceiver.receiver
         if incoming.frames or incoming.received.packets:
             incoming.restarts += 1
-        vars(receiver).pop("_handle_rtp_packet", None)  # (what counted for another track)
         incoming.take_over(receiver, retransmissions)
         taking = asyncio.get_running_loop().create_task(
             incoming.run(receiver.track), name=f"{incoming.kind} track {incoming.id}"

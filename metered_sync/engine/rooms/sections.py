@@ -21,6 +21,7 @@ from typing import Any
 from aiortc import RTCPeerConnection, RTCRtpTransceiver
 
 from metered_sync.engine.sending.local_track import LocalTrack, Outlet
+from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.engine.webrtc.encoding import pin_bitrate, prefer_codec
 from metered_sync.engine.webrtc.stats import SAMPLE_INTERVAL, Sent
 from metered_sync.wire.sdp import Description
@@ -79,7 +80,7 @@ class Slot:
         # Read when a description is made, like the stream's id, for which there is no parameter.
         transceiver.sender.replaceTrack(self.outlet)
         self.outlet.attach(transceiver.sender)
-        transceiver.sender._stream_id = local.stream_id or "-"
+        aiortc_private.name_stream(transceiver.sender, local.stream_id or "-")
         transceiver.direction = "sendrecv"
         self.local, self.refused, self.announced = local, False, local.id
 
@@ -202,7 +203,7 @@ class Sections:
         for slot in self.slots:
             if slot.local is not None and slot.transceiver is not None:
                 slot.transceiver.direction = "sendrecv"
-                _put_first(slot.transceiver, slot.local.codec)
+                aiortc_private.put_codec_first(slot.transceiver, slot.local.codec)
 
     def place_withdrawn(self, offer: Description, rejected: frozenset[str]) -> None:
         """Have what was withdrawn take sections that only an offer has, before aiortc has it.
@@ -218,17 +219,17 @@ class Sections:
                 if slot.mid or transceiver is None or local is None or local.metadata is not None:
                     continue
                 if slot.kind == section.kind:
-                    transceiver._set_mid(section.mid)
-                    transceiver._set_mline_index(index)
+                    aiortc_private.set_mid(transceiver, section.mid)
+                    aiortc_private.set_section_index(transceiver, index)
                     slot.mid, slot.ours = section.mid, False
                     break
 
     def place_all(self, pc: RTCPeerConnection) -> None:
         """Attach all tracks, before an offer is made; on a new generation, remake sections."""
         for slot in self.slots:
-            one: Any = slot.transceiver
+            one = slot.transceiver
             if one is not None and one.mid == WITHDRAWN:
-                one._set_mid(None)
+                aiortc_private.set_mid(one, None)
         for slot in self.slots:
             if slot.transceiver is None:
                 self._remake(slot, pc)
@@ -286,10 +287,11 @@ class Sections:
         for index, section in enumerate(remote.sections[: len(self.slots)]):
             slot = self.slots[index]
             if slot.mid not in ("", section.mid):
-                old: Any = slot.transceiver
+                old = slot.transceiver
                 if old is not None:
-                    old.direction = old._offerDirection = "inactive"
-                    old._set_mline_index(None)
+                    old.direction = "inactive"
+                    aiortc_private.set_offered(old, "inactive")
+                    aiortc_private.set_section_index(old, None)
                     if slot.outlet is not None:
                         slot.outlet.switch(None)
                 self.slots[index] = Slot(section.kind, section.mid)
@@ -307,10 +309,10 @@ class Sections:
         for slot in self.slots:
             if not slot.agreed:
                 slot.mid = ""
-                transceiver: Any = slot.transceiver
+                transceiver = slot.transceiver
                 if transceiver is not None:
-                    transceiver._set_mid(WITHDRAWN)
-                    transceiver._set_mline_index(None)
+                    aiortc_private.set_mid(transceiver, WITHDRAWN)
+                    aiortc_private.set_section_index(transceiver, None)
                 elif pc.sctp is not None:
                     pc.sctp.mid = None
         self.slots = [slot for slot in self.slots if slot.agreed or slot.transceiver is not None]
@@ -352,10 +354,3 @@ class Sections:
                 slot.refused = final and not slot.sends
                 if slot.sends:
                     pin_bitrate(slot.transceiver, slot.local.video_bitrate)
-
-
-def _put_first(transceiver: RTCRtpTransceiver, codec: str | None) -> None:
-    """Send with a codec, if an offer has it. (Preferences count before an offer is taken.)"""
-    codecs = getattr(transceiver, "_codecs", None)
-    if codec is not None and codecs:
-        codecs.sort(key=lambda one: one.name.lower() != codec)

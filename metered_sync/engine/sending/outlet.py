@@ -13,13 +13,14 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from metered_sync.engine.sending import shared_encoder
 from metered_sync.engine.sending.shared_encoder import (
     CODECS,
     Encoded,
     PackingEncoder,
     SharedEncoder,
 )
+from metered_sync.engine.webrtc import aiortc_private
+from metered_sync.engine.webrtc.aiortc_private import Capability
 from metered_sync.engine.webrtc.media_frames import (
     AUDIO_RATE,
     SAMPLES_PER_FRAME,
@@ -117,8 +118,8 @@ class Outlet(MediaStreamTrack):
         if sender is self._sender:
             return
         self._sender = sender
-        if self.kind == "video" and shared_encoder.can_share():
-            shared_encoder.replace_encoder(sender, self._settle)
+        if self.kind == "video" and Capability.ENCODERS in aiortc_private.capabilities():
+            aiortc_private.before_first_frame(sender, self._settle)
 
     def switch(self, local: Feeder | None) -> None:
         """Take frames from another track from now on, or from none, without an end."""
@@ -161,7 +162,7 @@ class Outlet(MediaStreamTrack):
         if isinstance(content, Encoded):
             assert self._sender is not None
             assert self._packing is not None
-            shared_encoder.install(self._sender, self._packing)
+            self._install(self._sender, self._packing)
             return content._replace(pts=pts)
         if isinstance(content, VideoFrame):
             frame = private_copy(content, self._reformatter)
@@ -196,14 +197,21 @@ class Outlet(MediaStreamTrack):
         if self.encoder is not None:
             self.encoder.adapt()
 
-    def _settle(self, codec: str) -> PackingEncoder | None:
+    def _settle(self, codec: str) -> None:
         """Take pictures encoded with the sender's codec from now on, if that is possible."""
         if codec in CODECS and not self._closed:
             local = self.local
             self._let_go()
             self.codec, self._packing = codec, PackingEncoder(self, codec)
             self._carry(local)
-        return self._packing
+        if self._packing is not None and self._sender is not None:
+            self._install(self._sender, self._packing)
+
+    def _install(self, sender: RTCRtpSender, packing: PackingEncoder) -> None:
+        """Have the sender pack what is encoded here, and ask here for key frames."""
+        if aiortc_private.encoder_of(sender) is not packing:
+            aiortc_private.set_encoder(sender, packing)
+            aiortc_private.on_key_frame_request(sender, self.wants_key)
 
     # --- inside ---
 
@@ -229,7 +237,7 @@ class Outlet(MediaStreamTrack):
 
     def _is_of_use(self, encoded: Encoded) -> bool:
         """Say whether the receiver can decode this picture, and is to get it."""
-        if not getattr(self._sender, "_enabled", True):  # it throws away what it gets
+        if aiortc_private.discards(self._sender):  # it throws away what it gets
             self._idle = self._hungry = True
             return False
         if self._idle or len(self._items) >= ENCODED_QUEUE:

@@ -6,9 +6,6 @@ track, and only has its encoder ``pack`` it. So all outlets that carry one track
 codec share a :class:`SharedEncoder`, which is an encoder of aiortc's, and each sender gets
 a :class:`PackingEncoder` in place of its own: that passes on what it is given, and what the
 receiver asks for.
-
-For this a few private names of the sender are used. They are checked once, before their
-first use; where a version lacks them, one line is logged, and each sender encodes.
 """
 
 from __future__ import annotations
@@ -22,18 +19,17 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple, Protocol
 
-from aiortc import RTCRtpSender
 from aiortc.codecs.base import Encoder
 from aiortc.codecs.h264 import H264Encoder
 from aiortc.codecs.vpx import Vp8Encoder
 from av import VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from metered_sync.engine.webrtc.encoding import ENCODER, PINNED
+from metered_sync.engine.webrtc.encoding import PINNED
 from metered_sync.engine.webrtc.media_frames import VIDEO_RATE, private_copy
 from metered_sync.wire.key_frames import detector
 
-__all__ = ["CODECS", "Encoded", "SharedEncoder", "PackingEncoder", "can_share", "replace_encoder"]
+__all__ = ["CODECS", "Encoded", "PackingEncoder", "SharedEncoder"]
 
 logger = logging.getLogger("metered_sync")
 KEY_FRAME_INTERVAL = 0.25
@@ -220,49 +216,3 @@ class PackingEncoder(Encoder):
     @target_bitrate.setter
     def target_bitrate(self, bitrate: int) -> None:
         self._consumer.wishes(bitrate)
-
-
-def replace_encoder(sender: RTCRtpSender, settle: Callable[[str], PackingEncoder | None]) -> None:
-    """Have ``settle`` called with the sender's codec before the sender fetches its next frame.
-
-    What that returns becomes the sender's encoder. The name is in lower case. A sender that
-    sends keeps its codec, so it is called once.
-    """
-
-    async def first(codec: Any) -> Any:
-        vars(sender).pop("_next_encoded_frame", None)
-        encoder = settle(codec.name.lower())
-        if encoder is not None:
-            install(sender, encoder)
-        return await sender._next_encoded_frame(codec)
-
-    setattr(sender, "_next_encoded_frame", first)  # noqa: B010 - on this one only
-
-
-def install(sender: RTCRtpSender, encoder: PackingEncoder) -> None:
-    """Make a packing encoder the sender's, if it is not."""
-    if getattr(sender, ENCODER) is not encoder:
-        setattr(sender, ENCODER, encoder)
-        setattr(sender, "_send_keyframe", encoder._consumer.wants_key)  # noqa: B010
-
-
-@functools.cache
-def can_share() -> bool:
-    """Whether this version of aiortc has what is used here (1.14 to 1.16 have)."""
-
-    def uses(method: str, *names: str) -> bool:
-        code = getattr(getattr(RTCRtpSender, method, None), "__code__", None)
-        return code is not None and {*names} <= {*code.co_names}
-
-    able = (
-        uses("__init__", ENCODER)
-        and uses("_run_rtp", "_next_encoded_frame")
-        and uses("_next_encoded_frame", ENCODER, "recv", "pack")
-        and uses("_handle_rtcp_packet", ENCODER, "_send_keyframe", "target_bitrate")
-    )
-    if not able:
-        logger.warning(
-            "this version of aiortc hides its senders' encoders: a track that goes to "
-            "several receivers is encoded for each of them"
-        )
-    return able

@@ -36,6 +36,7 @@ from metered_sync.engine.sending.timeline import (
     VideoTimeline,
     ticks,
 )
+from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.engine.webrtc.encoding import Encoding
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, VIDEO_RATE
 
@@ -155,7 +156,7 @@ class SourceReader:
                 self._newest = self._reading = None
 
     async def _read(self, source: MediaStreamTrack) -> None:
-        queues = isinstance(getattr(source, "_queue", None), asyncio.Queue)
+        queues = aiortc_private.fills_a_queue(source)
         skip_until = time.monotonic() + SKIP_AFTER_PAUSE if queues else 0.0
         while True:
             if not queues and not self._wanted.is_set():

@@ -29,13 +29,13 @@ from metered_sync.bridge.engines import current
 from metered_sync.bridge.link import EventSink, Link
 from metered_sync.bridge.loop import Engine
 from metered_sync.bridge.reader import Reader
+from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.engine.webrtc.send_buffer import Message, SendBuffer
 from metered_sync.errors import (
     ClosedError,
     MeteredError,
 )
 from metered_sync.wire.arguments import check_whole
-from metered_sync.wire.data_channels import DEFAULT_CAP
 from metered_sync.wire.events import DCClose, DCError, DCMessage, DCOpen
 from metered_sync.wire.states import DataChannelState
 
@@ -53,8 +53,6 @@ BUFFER_POLL = 0.1
 """Seconds after which the loop looks again whether aiortc has room."""
 CLOSE_TIMEOUT = 1.0
 """Seconds for which a closed channel waits for the far side to confirm."""
-OPENING_PROTOCOL = 50
-"""The protocol that opens channels, as SCTP marks it (RFC 8832, section 8.1)."""
 CLOSE_POLL = 0.005
 """Seconds after which a channel that is being closed looks again whether all has arrived."""
 ADOPT_TIMEOUT = 15.0
@@ -113,7 +111,7 @@ class ChannelLink(Link):
         Raises:
             ValueError: The channel belongs to another event loop than the engine's.
         """
-        if getattr(raw.transport, "_loop", engine._loop) is not engine._loop:
+        if aiortc_private.loop_of(raw) not in (None, engine._loop):
             raise ValueError(
                 f"the data channel {raw.label!r} was made on an event loop of your own; "
                 "only channels of this library's connections can be used here"
@@ -217,19 +215,7 @@ class ChannelLink(Link):
 
     def _unacknowledged(self) -> int:
         """Bytes that the far side has not acknowledged."""
-        return self.buffer.bytes + self._in_flight()
-
-    def _in_flight(self) -> int:
-        """Bytes that were sent and not acknowledged.
-
-        Up to aiortc 1.15 a channel that is closed loses those. (Both queues are private: where
-        they are missing, only the buffer counts.)
-        """
-        stream, sctp = self.raw.id, self.raw.transport
-        queues = (getattr(sctp, name, ()) for name in ("_outbound_queue", "_sent_queue"))
-        chunks = (chunk for queue in queues for chunk in tuple(queue))
-        mine = (c for c in chunks if c.stream_id == stream and c.protocol != OPENING_PROTOCOL)
-        return sum(len(chunk.user_data) for chunk in mine)
+        return self.buffer.bytes + aiortc_private.unacknowledged(self.raw)
 
     # --- on the loop ---
 
@@ -287,9 +273,7 @@ class ChannelLink(Link):
 
     def _opened(self) -> None:
         if self.error is None and not self.opened.is_set:
-            # (Up to aiortc 1.15 only the local limit is known; it is the default, too.)
-            cap = getattr(self.raw.transport, "_remote_max_message_size", DEFAULT_CAP)
-            self.buffer.open(cap if isinstance(cap, int) else DEFAULT_CAP)
+            self.buffer.open(aiortc_private.max_message_size(self.raw))
             self.opened.set()
 
     def _on_open(self) -> None:
@@ -361,7 +345,7 @@ class ChannelLink(Link):
         """End the channel: readers drain, all others who wait get ``error``."""
         if self.error is not None:
             return
-        sent = self.raw.bufferedAmount + self._in_flight()
+        sent = self.raw.bufferedAmount + aiortc_private.unacknowledged(self.raw)
         self._lost = self.buffer.end(error) + sent
         self.error = error
         self.engine.links.discard(self)

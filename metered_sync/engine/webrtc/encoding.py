@@ -1,15 +1,11 @@
 """Choose how a track is encoded: bit rate, frame rate, codec.
 
-aiortc offers the choice of a codec, and nothing else: its encoders follow what the
-receiver reports, between fixed limits, and the encoder of a sender is a name-mangled
-attribute. What is touched of it here is checked once, before its first use; where a
-version lacks it, one line is logged and aiortc's own rate stays.
+aiortc offers the choice of a codec, and nothing else: its encoders follow what the receiver
+reports, between fixed limits, and the encoder of a sender is private.
 """
 
 from __future__ import annotations
 
-import functools
-import logging
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -19,8 +15,10 @@ from aiortc.codecs.h264 import H264Encoder
 from aiortc.codecs.vpx import Vp8Encoder
 from av import CodecContext
 
+from metered_sync.engine.webrtc import aiortc_private
+from metered_sync.engine.webrtc.aiortc_private import Capability
+
 __all__ = [
-    "ENCODER",
     "PINNED",
     "Encoding",
     "check_encoding",
@@ -28,7 +26,6 @@ __all__ = [
     "prefer_codec",
 ]
 
-logger = logging.getLogger("metered_sync")
 MIN_BITRATE = 10_000
 """Bits per second below which a number must be meant in some other unit."""
 
@@ -96,36 +93,10 @@ def prefer_codec(transceiver: RTCRtpTransceiver, codec: str | None) -> None:
 
 def pin_bitrate(transceiver: RTCRtpTransceiver, bitrate: int | None) -> None:
     """Have a sender that has not begun yet keep to a bit rate."""
-    if bitrate is None or not _can_pin():
-        return
-    codec = transceiver._codecs[0].name.lower()
-    if codec in PINNED:
-        setattr(transceiver.sender, ENCODER, PINNED[codec](int(bitrate)))
-
-
-ENCODER = "_RTCRtpSender__encoder"
-"""The attribute of a sender that holds its encoder."""
-
-
-@functools.cache
-def _can_pin() -> bool:
-    """Whether this version of aiortc has what is used here (1.14 to 1.16 have)."""
-    stored = (*RTCRtpSender.__init__.__code__.co_names,)
-    used = (*RTCRtpSender._next_encoded_frame.__code__.co_names,)
-    able = (
-        ENCODER in stored
-        and ENCODER in used
-        and "_codecs" in RTCRtpTransceiver.__init__.__code__.co_names
-        and all(
-            isinstance(getattr(encoder, "target_bitrate", None), property)
-            for encoder in (Vp8Encoder, H264Encoder)
-        )
-    )
-    if not able:
-        logger.warning(
-            "this version of aiortc hides its encoders: video_bitrate has no effect with it"
-        )
-    return able
+    if bitrate is not None and Capability.BITRATES in aiortc_private.capabilities():
+        codec = aiortc_private.first_codec(transceiver)
+        if codec in PINNED:
+            aiortc_private.set_encoder(transceiver.sender, PINNED[codec](int(bitrate)))
 
 
 class _Pinned:
@@ -147,10 +118,7 @@ class _Pinned:
 class _PinnedVp8(_Pinned, Vp8Encoder):
     def __init__(self, bitrate: int) -> None:
         super().__init__(bitrate)
-        # libvpx's buffer is set from this, as a second's worth of bits.
-        private = "_Vp8Encoder__target_bitrate"
-        if hasattr(self, private):
-            setattr(self, private, bitrate)
+        aiortc_private.set_vp8_bitrate(self, bitrate)
 
 
 class _PinnedH264(_Pinned, H264Encoder):

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterable
 from itertools import chain, zip_longest
-from typing import Any
 from urllib.parse import urlsplit
 
-import aioice.ice
 from aiortc import RTCPeerConnection
 from aiortc.rtcicetransport import RTCIceTransport, parse_stun_turn_uri
 
+from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.errors import NegotiationFailedError
 from metered_sync.wire.events import IceServer
 from metered_sync.wire.urls import is_loopback
 
 __all__ = [
     "choose_servers",
-    "close_again",
     "loopback_address",
     "path",
     "relay_only",
@@ -77,46 +74,28 @@ def transports(pc: RTCPeerConnection) -> list[RTCIceTransport]:
 
 def path(transport: RTCIceTransport) -> dict[str, str] | None:
     """Return the kinds of the candidates in use, once they have been chosen."""
-    pairs = getattr(transport.iceGatherer._connection, "_nominated", None)
-    for pair in (pairs or {}).values():
-        return {"local": pair.local_candidate.type, "remote": pair.remote_candidate.type}
-    return None
-
-
-async def close_again(transport: RTCIceTransport) -> None:
-    """Close a transport again that was closed while it was connecting.
-
-    aioice may succeed all the same (0.10 to 0.13), and goes on to ask for consent; or it
-    waits for candidates for ever (0.10).
-    """
-    started: asyncio.Event | None = getattr(transport, "_RTCIceTransport__start", None)
-    if started is not None:
-        connection: Any = transport.iceGatherer._connection
-        connection._check_list_done = True
-        await started.wait()
-        await connection.close()
+    pair = aiortc_private.nominated_pair(transport)
+    if pair is None:
+        return None
+    return {"local": pair.local_candidate.type, "remote": pair.remote_candidate.type}
 
 
 def relay_only(pc: RTCPeerConnection, label: str) -> None:
     """Let a peer connection that has not gathered yet use relayed candidates alone.
 
-    aiortc offers this from 1.16 on, aioice (0.10 to 0.13) long before.
-
     Raises:
         NegotiationFailedError: It cannot be kept.
     """
     for transport in transports(pc):
-        connection: Any = transport.iceGatherer._connection
-        if not hasattr(connection, "_transport_policy"):
+        if not aiortc_private.can_relay_only():
             raise NegotiationFailedError(
                 f"{label}: this version of aioice cannot leave direct paths out, so relay_only "
                 "cannot be kept",
                 stage="ICE",
             )
-        if connection.turn_server is None:
+        if not aiortc_private.use_relays_only(transport):
             raise NegotiationFailedError(
                 f"{label}: relay_only needs a TURN server, and none is known: pass ice_servers "
                 "with one",
                 stage="ICE",
             )
-        connection._transport_policy = aioice.ice.TransportPolicy.RELAY

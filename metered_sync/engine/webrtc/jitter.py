@@ -13,27 +13,22 @@ after the first loss. What stands in for its jitter buffers here hands over
 A lost packet of a picture is asked for until it comes. What did not come within
 ``VIDEO_GIVE_UP`` is given up: pictures go on with the next key frame, and one is asked for.
 
-Only receivers that are given to :func:`take_over` are touched, by private names. How they
-work is checked once, with packets, before the first use; where a version works in another
-way, one line is logged, and its own jitter buffers stay.
+Only receivers that are given to :func:`take_over` are touched; where a version of aiortc works
+in another way, its own jitter buffers stay.
 """
 
 from __future__ import annotations
 
-import functools
-import logging
 import time
-from collections.abc import Coroutine
-from types import SimpleNamespace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from aiortc import RTCRtpCodecParameters, RTCRtpReceiver
+from aiortc import RTCRtpReceiver
 
+from metered_sync.engine.webrtc import aiortc_private
+from metered_sync.engine.webrtc.aiortc_private import PacketPath, payload
 from metered_sync.wire.key_frames import detector, starts_picture, starts_stream
 
 __all__ = ["FrameConsumer", "take_over"]
-
-logger = logging.getLogger("metered_sync")
 
 MAX_WAITING = 512
 """Packets kept behind a missing one. After more, or a larger jump, a stream begins anew."""
@@ -56,18 +51,6 @@ KEY_FRAME_INTERVAL = 0.5
 KEY_FRAME_TIMEOUT = 3.0
 """Seconds to wait for a key frame; then whatever comes is decoded."""
 
-_BUFFER, _NACKS, _CODECS, _QUEUE, _MAPPER, _THREAD = (
-    f"_RTCRtpReceiver__{name}"
-    for name in (
-        "jitter_buffer",
-        "nack_generator",
-        "codecs",
-        "decoder_queue",
-        "timestamp_mapper",
-        "decoder_thread",
-    )
-)
-
 
 class FrameConsumer(Protocol):
     """The track that the frames belong to."""
@@ -84,35 +67,25 @@ def take_over(receiver: RTCRtpReceiver, consumer: FrameConsumer) -> None:
 
     Doing it again gives it another consumer.
     """
-    if _works():
-        _install(receiver, consumer)
-
-
-def _install(receiver: Any, consumer: FrameConsumer) -> None:
-    present, nacks = getattr(receiver, _BUFFER), getattr(receiver, _NACKS)
+    path = aiortc_private.packet_path(receiver)
+    if path is None:
+        return
+    present, nacks = path.buffer, path.nacks
     if isinstance(present, _Intake):
         present.consumer = consumer
     elif nacks is None:
-        setattr(receiver, _BUFFER, _AudioIntake(receiver, consumer))
+        path.buffer = _AudioIntake(path, consumer)
     else:
-        setattr(receiver, _BUFFER, _VideoIntake(receiver, consumer))
-        setattr(receiver, _NACKS, _Nacks(nacks))
-
-
-class _Frame(NamedTuple):
-    """A frame as aiortc's decoders take it."""
-
-    data: bytes
-    timestamp: int
+        path.buffer = _VideoIntake(path, consumer)
+        path.nacks = _Nacks(nacks)
 
 
 class _Intake:
     """Packets put in order, in the place of a jitter buffer of aiortc's."""
 
-    def __init__(self, receiver: Any, consumer: FrameConsumer) -> None:
+    def __init__(self, path: PacketPath, consumer: FrameConsumer) -> None:
         self.consumer = consumer
-        self._receiver = receiver
-        self._codecs: dict[int, Any] = getattr(receiver, _CODECS)
+        self._path = path
         self._ssrc: int | None = None
         self._next = 0
         """The number of the packet that is to be taken next."""
@@ -176,14 +149,6 @@ class _Intake:
     def _in_order(self) -> list[int]:
         return sorted(self._waiting, key=lambda number: (number - self._next) & 0xFFFF)
 
-    def _hand_over(self, packets: list[Any]) -> None:
-        """Give a frame to the decoder, as the receiver does."""
-        if getattr(self._receiver, _THREAD):
-            data = b"".join(packet._data for packet in packets)
-            timestamp = getattr(self._receiver, _MAPPER).map(packets[0].timestamp)
-            codec = self._codecs[packets[0].payload_type]
-            getattr(self._receiver, _QUEUE).put((codec, _Frame(data, timestamp)))
-
     def _begin(self, packet: Any, now: float) -> None:
         """Go on from this packet, whatever came before."""
         self._ssrc, self._next = packet.ssrc, packet.sequence_number
@@ -217,8 +182,8 @@ class _AudioIntake(_Intake):
     """An intake for sound: each packet is a frame."""
 
     def _take(self, packet: Any, now: float) -> None:
-        if packet._data:
-            self._hand_over([packet])
+        if payload(packet):
+            self._path.hand_over([packet])
 
     def _resume_at(self, now: float) -> int | None:
         assert self._stuck is not None
@@ -230,8 +195,8 @@ class _AudioIntake(_Intake):
 class _VideoIntake(_Intake):
     """An intake for pictures, each of one packet or of many."""
 
-    def __init__(self, receiver: Any, consumer: FrameConsumer) -> None:
-        super().__init__(receiver, consumer)
+    def __init__(self, path: PacketPath, consumer: FrameConsumer) -> None:
+        super().__init__(path, consumer)
         self._parts: list[Any] = []
         """The packets of the next picture, as far as they have come."""
         self._first: list[Any] | None = None
@@ -286,7 +251,7 @@ class _VideoIntake(_Intake):
         if self._parts and self._parts[0].timestamp != packet.timestamp:
             self._release(now)
         if not self._parts:
-            if not packet._data:  # nothing but padding
+            if not payload(packet):  # nothing but padding
                 return
             if packet.timestamp == self._ended and not self._starts(packet):
                 self._trusted = False
@@ -306,7 +271,7 @@ class _VideoIntake(_Intake):
                 self._flowing = now - self._starving > KEY_FRAME_TIMEOUT
         if self._flowing:
             self._begun, self._first, self._starving = True, None, None
-            self._hand_over(parts)
+            self._path.hand_over(parts)
         else:
             self.consumer.leave_out()
 
@@ -340,7 +305,7 @@ class _VideoIntake(_Intake):
         return test is None or test(packet.payload)
 
     def _codec(self, packet: Any) -> str:
-        return str(self._codecs[packet.payload_type].name)
+        return str(self._path.codecs[packet.payload_type].name)
 
 
 class _Nacks:
@@ -363,75 +328,3 @@ class _Nacks:
             return False
         self._asked = now
         return True
-
-
-# --- the check ------------------------------------------------------------------------
-
-
-@functools.cache
-def _works() -> bool:
-    """Whether this version of aiortc has what is used here (1.14 to 1.16 have)."""
-    try:
-        _check()
-    except Exception as error:
-        logger.warning(
-            "this version of aiortc receives in a way not known here: pictures come later than "
-            "they could, and are decoded whether somebody reads them or not (%r)",
-            error,
-        )
-        return False
-    return True
-
-
-def _check() -> None:
-    """Give packets to receivers with our buffers and with their own; raise if they differ."""
-    from aiortc.rtp import RtpPacket  # (here, lest a version without it fails to import this)
-
-    # The first picture has two packets. The numbers wrap.
-    for kind, name, payloads, times in (
-        ("video", "VP8", (b"\x10\x00a", b"\x00b", b"\x10\x01c", b"\x10\x01d"), (0, 0, 1, 2)),
-        ("audio", "PCMU", (b"a", b"b", b"c", b"d", b"e", b"f"), range(6)),
-    ):
-        packets = [
-            (96, int(n > 0), 0xFFFE + n & 0xFFFF, 3000 * at, 1, payload)
-            for n, (payload, at) in enumerate(zip(payloads, times, strict=True))
-        ]
-        ours, theirs = _receiver(kind, name), _receiver(kind, name)
-        _install(ours, SimpleNamespace(wanted=lambda: True, leave_out=lambda: None))
-        for packet in packets:
-            _feed(theirs, RtpPacket(*packet))
-        for index in (0, 1, 3, 2, 2, *range(4, len(packets))):  # one late, and twice
-            _feed(ours, RtpPacket(*packets[index]))
-        expected, got = _handed_over(theirs), _handed_over(ours)
-        if (
-            not expected
-            or got[: len(expected)] != expected
-            or len(got) != len(packets) - (kind == "video")
-        ):
-            raise RuntimeError(f"{kind}: handed over {got}, not {expected} and the rest")
-
-
-def _receiver(kind: str, codec: str) -> Any:
-    receiver: Any = RTCRtpReceiver(kind, SimpleNamespace(state="new"))  # type: ignore[arg-type]
-    getattr(receiver, _CODECS)[96] = RTCRtpCodecParameters(
-        mimeType=f"{kind}/{codec}", clockRate=90000, payloadType=96
-    )
-    if getattr(receiver, _THREAD) is None:  # it is made when a connection is
-        setattr(receiver, _THREAD, True)
-    return receiver
-
-
-def _feed(receiver: Any, packet: Any) -> None:
-    handling: Coroutine[Any, Any, None] = receiver._handle_rtp_packet(packet, 0)
-    try:
-        handling.send(None)
-    except StopIteration:
-        return
-    handling.close()
-    raise RuntimeError("a packet is not handled at once")
-
-
-def _handed_over(receiver: Any) -> list[tuple[Any, bytes, int]]:
-    queue = getattr(receiver, _QUEUE)
-    items = [queue.get_nowait() for _ in range(queue.qsize())]
-    return [(codec.name, frame.data, frame.timestamp) for codec, frame in items]

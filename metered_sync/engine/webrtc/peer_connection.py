@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
 
-import aioice.ice
 import anyio
 from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection
 from aiortc.rtcconfiguration import RTCBundlePolicy
 
 from metered_sync.engine.logs import scrub_loggers
+from metered_sync.engine.webrtc import aiortc_private, ice
 from metered_sync.errors import NegotiationFailedError
 from metered_sync.wire.events import IceServer
 
@@ -33,37 +31,25 @@ gather_on: contextvars.ContextVar[str | None] = contextvars.ContextVar("gather_o
 """The only address to gather candidates on, in the current task: a loopback one, or ``None``."""
 
 
-def _gather_on_loopback_too() -> None:
-    """Let aioice use loopback addresses where there are no others, or where we ask for them.
+def _choose_addresses(find: Callable[[], list[str]], use_ipv4: bool) -> list[str]:
+    """Use loopback addresses where there are no others, or where we ask for them.
 
     aioice (0.10 to 0.13) leaves 127.0.0.1 and ::1 out, so that a machine in flight mode
-    has no candidate at all. Ours stands in for its function; other users of aioice in
-    this process see a difference only where they would have had no address.
+    has no candidate at all. Other users of aioice in this process see a difference only where
+    they would have had no address.
     """
-    original: Callable[[bool, bool], list[str]] | None
-    original = getattr(aioice.ice, "get_host_addresses", None)
-    if original is None:
-        logger.warning(
-            "this version of aioice hides how it finds addresses: WebRTC will not work "
-            "on a machine without a network"
-        )
-        return
-    find = original
-
-    def get_host_addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:
-        address = gather_on.get()
-        if address is not None:
-            return [address]
-        return find(use_ipv4, use_ipv6) or (["127.0.0.1"] if use_ipv4 else [])
-
-    aioice.ice.get_host_addresses = get_host_addresses
+    address = gather_on.get()
+    if address is not None:
+        return [address]
+    return find() or (["127.0.0.1"] if use_ipv4 else [])
 
 
-_gather_on_loopback_too()
+aiortc_private.change_host_addresses(_choose_addresses)
 
 
 def peer_connection(ice_servers: Iterable[IceServer]) -> RTCPeerConnection:
     """Return a peer connection with one transport for everything."""
+    aiortc_private.capabilities()  # tells once what this version lacks
     servers = [
         RTCIceServer(urls=list(s.urls), username=s.username, credential=s.credential)
         for s in ice_servers
@@ -75,17 +61,10 @@ def peer_connection(ice_servers: Iterable[IceServer]) -> RTCPeerConnection:
 def bound_gathering(pc: RTCPeerConnection, seconds: float) -> None:
     """Let a STUN or TURN server that does not answer cost at most ``seconds``.
 
-    What aioice has by then goes into the offer. It has a bound of its own, 5 s, as the
-    default of a parameter that nobody passes (0.10 to 0.13).
+    The candidates known by then go into the offer.
     """
-    found: list[Any] = [transceiver.receiver for transceiver in pc.getTransceivers()]
-    for end in (*found, *([pc.sctp] if pc.sctp else ())):
-        connection: Any = getattr(end.transport.transport.iceGatherer, "_connection", None)
-        find = getattr(type(connection), "get_component_candidates", None)
-        if find is not None and "timeout" in find.__code__.co_varnames:
-            connection.get_component_candidates = functools.partial(
-                find, connection, timeout=seconds
-            )
+    for transport in ice.transports(pc):
+        aiortc_private.bound_gathering(transport, seconds)
 
 
 async def wait_connected(pc: RTCPeerConnection, stage: Callable[[str], None]) -> None:

@@ -7,7 +7,7 @@ here, on their way into the receiver. What it tells about senders is right.
 
 from __future__ import annotations
 
-import logging
+import functools
 import time
 from collections import deque
 from collections.abc import Collection
@@ -15,9 +15,10 @@ from typing import Any
 
 from aiortc import RTCRtpReceiver, RTCRtpSender
 
+from metered_sync.engine.webrtc import aiortc_private
+
 __all__ = ["BitrateMeter", "Received", "Sent"]
 
-logger = logging.getLogger("metered_sync")
 BITRATE_WINDOW = 2.0
 """Seconds over which a bit rate is taken."""
 COUNTS = ("bytes_sent", "packets_sent", "packets_lost", "frames_sent")
@@ -69,7 +70,7 @@ class Received:
         self._highest = 0
         self._media = 0
         """Packets of the media's own stream on this connection."""
-        self._mapper: Any = None
+        self._receiver: RTCRtpReceiver | None = None
         self._arrivals: dict[int, float] = {}
         """The moments at which the first packet of each of the latest timestamps came."""
 
@@ -77,19 +78,11 @@ class Received:
         """Count a receiver's packets; those of ``retransmissions`` payload types apart."""
         self.lost_before, self._first = self.lost, None
         self._media = 0
-        self._mapper = getattr(receiver, "_RTCRtpReceiver__timestamp_mapper", None)
+        self._receiver = receiver
         self._arrivals.clear()
-        handle: Any = getattr(receiver, "_handle_rtp_packet", None)
-        if handle is None:
-            logger.warning("this version of aiortc hides its packets: statistics lack them")
-            return
-
-        async def counted(packet: Any, *args: Any, **kwargs: Any) -> None:
-            self._count(packet, retransmissions)
-            await handle(packet, *args, **kwargs)
-
-        # Set on this object, where aiortc's router looks it up with each packet.
-        receiver._handle_rtp_packet = counted  # type: ignore[method-assign]
+        aiortc_private.watch_packets(
+            receiver, functools.partial(self._count, retransmissions=retransmissions)
+        )
 
     def _count(self, packet: Any, retransmissions: Collection[int]) -> None:
         self.packets += 1
@@ -117,7 +110,7 @@ class Received:
             pts: The frame's timestamp, as aiortc (1.14 to 1.16) gives it: it counts from the
                 first one.
         """
-        origin = getattr(self._mapper, "_origin", None)
+        origin = aiortc_private.timestamp_origin(self._receiver)
         return None if origin is None else self._arrivals.get((origin + pts) & 0xFFFFFFFF)
 
     @property

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from av import VideoFrame
 
-from metered_sync.engine.sending import shared_encoder
 from metered_sync.engine.sending.local_track import LocalTrack
+from metered_sync.engine.webrtc import aiortc_private
+from metered_sync.engine.webrtc.aiortc_private import Capability
 from metered_sync.engine.webrtc.encoding import Encoding
 from metered_sync.testing import read_number
 from tests.support.local_tracks import (
@@ -245,11 +246,12 @@ def test_a_receivers_estimate_arrives() -> None:
     run(test())
 
 
-def test_an_aiortc_that_hides_its_encoders(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_with_an_aiortc_that_hides_its_encoders_each_sender_encodes(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(shared_encoder, "ENCODER", "_RTCRtpSender__renamed")
-    shared_encoder.can_share.cache_clear()
+    monkeypatch.setattr(
+        aiortc_private, "capabilities", lambda: frozenset(Capability) - {Capability.ENCODERS}
+    )
 
     async def test() -> None:
         local = LocalTrack(picture())
@@ -260,8 +262,4 @@ def test_an_aiortc_that_hides_its_encoders(
             assert not local.encoders
         local.close()
 
-    try:
-        run(test())
-    finally:
-        shared_encoder.can_share.cache_clear()
-    assert caplog.text.count("is encoded for each of them") == 1
+    run(test())

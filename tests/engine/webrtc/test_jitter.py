@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +9,8 @@ from aiortc import RTCRtpReceiver
 from aiortc.jitterbuffer import JitterBuffer
 from aiortc.rtp import RtpPacket
 
-from metered_sync.engine.webrtc import jitter
+from metered_sync.engine.webrtc import aiortc_private, jitter
+from metered_sync.engine.webrtc.aiortc_private import Capability
 from tests.support.receivers import (
     FRAME,
     PCMU,
@@ -30,7 +29,7 @@ both = pytest.mark.parametrize("codec", ["vp8", "h264"])
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    assert jitter._works()  # with the versions of aiortc that these tests run with
+    assert Capability.INTAKES in aiortc_private.capabilities()
     clock = Clock()
     monkeypatch.setattr(jitter, "time", clock)
     return clock
@@ -321,47 +320,18 @@ def test_sound_goes_on_after_a_loss(clock: Clock) -> None:
     assert receiver.plis == 0
 
 
-# --- other versions of aiortc ---------------------------------------------------------
+# --- other receivers, other versions --------------------------------------------------
 
 
-@pytest.fixture
-def unchecked(clock: Clock) -> Iterator[None]:
-    jitter._works.cache_clear()
-    yield
-    jitter._works.cache_clear()
-
-
-@pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("name", ["_BUFFER", "_NACKS", "_CODECS", "_QUEUE", "_MAPPER", "_THREAD"])
-def test_where_something_is_missing_one_line_is_logged(
-    name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_a_receiver_that_works_in_another_way_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(jitter, name, "_RTCRtpReceiver__renamed")
-    with caplog.at_level(logging.WARNING, logger="metered_sync"):
-        receivers: list[Any] = [RTCRtpReceiver("video", Transport()) for _ in range(3)]  # type: ignore[arg-type]
-        for receiver in receivers:
-            before = dict(vars(receiver))
-            jitter.take_over(receiver, Receiver.__new__(Receiver))  # type: ignore[arg-type]
-            assert vars(receiver) == before
-    (record,) = caplog.records
-    assert "this version of aiortc receives in a way not known" in record.getMessage()
-
-
-@pytest.mark.usefixtures("unchecked")
-def test_where_frames_are_handed_over_in_another_way(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As if a version called its buffer otherwise, or did more with what comes out of it."""
-    monkeypatch.setattr(RTCRtpReceiver, "_handle_rtp_packet", _ignore)
+    monkeypatch.setattr(aiortc_private, "capabilities", frozenset)
     receiver: Any = RTCRtpReceiver("video", Transport())  # type: ignore[arg-type]
-    with caplog.at_level(logging.WARNING, logger="metered_sync"):
-        jitter.take_over(receiver, Receiver.__new__(Receiver))  # type: ignore[arg-type]
+    before = dict(vars(receiver))
+    jitter.take_over(receiver, Receiver.__new__(Receiver))  # type: ignore[arg-type]
+    assert vars(receiver) == before
     assert isinstance(receiver._RTCRtpReceiver__jitter_buffer, JitterBuffer)
-    assert len(caplog.records) == 1
-
-
-async def _ignore(*_args: object) -> None:
-    pass
 
 
 def test_other_receivers_of_the_process_are_left_alone() -> None:

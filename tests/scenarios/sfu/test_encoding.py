@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +12,7 @@ from aiortc import VideoStreamTrack
 from av import VideoFrame
 
 from metered_sync import SfuClient
-from metered_sync.engine.webrtc import encoding
+from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource
 from tests.conftest import wait_until
@@ -168,26 +167,15 @@ def test_bad_options_are_told_before_anything_is_sent(pair: Any) -> None:
         assert sender.publish(pattern.video, video_bitrate=500_000).track_id
 
 
-def test_without_access_to_the_encoder_one_line_is_logged(
-    pair: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_without_access_to_the_encoder_the_rate_is_aiortcs(
+    pair: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sender, receiver = pair
-    monkeypatch.setattr(encoding, "ENCODER", "_RTCRtpSender__renamed")
-    encoding._can_pin.cache_clear()
-    try:
-        with (
-            caplog.at_level(logging.WARNING, logger="metered_sync"),
-            PatternSource(160, 120, 15) as one,
-            PatternSource(160, 120, 15) as two,
-        ):
-            for pattern in (one, two):
-                published = sender.publish(pattern.video, video_bitrate=500_000)
-                assert receiver.subscribe(published).read(timeout=20) is not None
-        lines = [r.getMessage() for r in caplog.records if "video_bitrate" in r.getMessage()]
-        assert len(lines) == 1
-    finally:
-        encoding._can_pin.cache_clear()
-
-
-def test_this_version_of_aiortc_gives_access() -> None:
-    assert encoding._can_pin()
+    monkeypatch.setattr(aiortc_private, "capabilities", frozenset)
+    with PatternSource(160, 120, 15) as pattern:
+        published = sender.publish(pattern.video, video_bitrate=2_000_000)
+        assert receiver.subscribe(published).read(timeout=20) is not None
+        link: Any = sender._link
+        (transceiver,) = (t for t in link.session.pc.getTransceivers() if t.sender.track)
+        encoder = aiortc_private.encoder_of(transceiver.sender)
+        assert encoder.target_bitrate < 2_000_000
