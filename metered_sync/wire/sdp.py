@@ -14,8 +14,9 @@ RFC 8851 and RFC 8853 (rid, simulcast), RFC 8841 (data channels).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from metered_sync.wire.fields import Fields
@@ -39,6 +40,24 @@ DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 
 _STATIC_CODECS = {0: ("PCMU", 8000), 8: ("PCMA", 8000), 9: ("G722", 8000), 13: ("CN", 8000)}
 """Payload types that need no ``rtpmap`` (RFC 3551, section 6)."""
+
+# A description comes from strangers: what it may cost has a bound, and an error says which.
+MAX_DESCRIPTION = 1 << 19
+"""Characters of a description; one of 200 sections has some 300,000."""
+MAX_LINES = 1 << 14
+"""Lines of a description."""
+MAX_SECTIONS = 256
+"""Media sections of a description, and mids of its bundle."""
+MAX_SECTION_LINES = 512
+"""Lines of one section; a browser writes some 150 for a camera."""
+MAX_SESSION_LINES = 64
+"""Lines before the first section: those that sections inherit count in each of them."""
+MAX_FORMATS = 128
+"""Formats of one section: there are as many payload types."""
+MAX_GROUP_SSRCS = 64
+"""Streams of one group; a simulcast has three."""
+MAX_FEEDBACK = 32
+"""Kinds of feedback of one codec, those of all codecs included."""
 
 _ILLEGAL_CHARACTER = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 _NUMBER = re.compile("[0-9]{1,19}")
@@ -182,12 +201,15 @@ class SessionDescription:
     """The text; left out of ``repr`` because it holds the ICE password."""
 
     @classmethod
-    def read(cls, fields: Fields) -> SessionDescription:
-        """Return the description that the fields ``type`` and ``sdp`` hold."""
+    def read(cls, fields: Fields, most: int = MAX_DESCRIPTION) -> SessionDescription:
+        """Return the description that the fields ``type`` and ``sdp`` hold.
+
+        The text has at most so many characters.
+        """
         kind: Any = fields.get("type")
         if kind not in ("offer", "answer"):
             raise fields.error("type", 'must be "offer" or "answer"')
-        return cls(kind, fields.text("sdp"))
+        return cls(kind, fields.text("sdp", most=most))
 
     def body(self) -> dict[str, str]:
         """Return the object for JSON."""
@@ -198,7 +220,15 @@ class SessionDescription:
 
 
 def parse(text: str) -> Description:
-    """Parse a session description; raise :class:`SdpError` if it is malformed."""
+    """Parse a session description.
+
+    Raises:
+        SdpError: It is malformed, or longer than the limits above.
+    """
+    # Counted before anything is built.
+    _limit(len(text), MAX_DESCRIPTION, "characters")
+    _limit(text.count("\n"), MAX_LINES, "lines")
+    _limit(text.count("\nm="), MAX_SECTIONS, "media sections")
     groups = _group_lines(text)
     head = groups[0]
     if not head or head[0] != ("v", "0"):
@@ -219,7 +249,9 @@ def parse(text: str) -> Description:
                 ice_lite = True
             elif name == "group" and value.split()[:1] == ["BUNDLE"]:
                 bundle = tuple(value.split()[1:])
-    sections = tuple(_Parser(head, lines).section() for lines in groups[1:])
+                _limit(len(bundle), MAX_SECTIONS, "mids in its bundle")
+    inherited = _Attributes(value for letter, value in head if letter == "a")
+    sections = tuple(_Parser(inherited, lines).section() for lines in groups[1:])
     return Description(sections, bundle, ice_lite, origin_id, origin_version)
 
 
@@ -236,7 +268,14 @@ def _group_lines(text: str) -> list[list[tuple[str, str]]]:
         if line[0] == "m":
             groups.append([])
         groups[-1].append((line[0], line[2:]))
+    _limit(len(groups[0]), MAX_SESSION_LINES, "lines before its first section")
+    _limit(max(map(len, groups)), MAX_SECTION_LINES, "lines in one section")
     return groups
+
+
+def _limit(count: int, most: int, what: str) -> None:
+    if count > most:
+        raise SdpError(f"it has {count:,} {what}: at most {most:,} are read")
 
 
 def _number(text: str, where: str, highest: int = (1 << 63) - 1) -> int:
@@ -245,35 +284,72 @@ def _number(text: str, where: str, highest: int = (1 << 63) - 1) -> int:
     return int(text)
 
 
-class _Parser:
-    """Reads one section: its own attributes, and those of the head that it inherits."""
+class _Attributes:
+    """The attributes of one section, or of the session, by name."""
 
-    _INHERITED = frozenset(("ice-ufrag", "ice-pwd", "fingerprint", "setup", "extmap", *DIRECTIONS))
-
-    def __init__(self, head: list[tuple[str, str]], lines: list[tuple[str, str]]) -> None:
-        fields = lines[0][1].split()
-        if len(fields) < 4:
-            raise SdpError("an m= line needs four fields")
-        self.kind, self.protocol = fields[0], fields[2]
-        self.port = _number(fields[1].partition("/")[0], "m=", 65535)
-        self.formats = tuple(fields[3:])
+    def __init__(self, lines: Iterable[str]) -> None:
         self.flags: set[str] = set()
         self.values: dict[str, str] = {}
         self.lists: dict[str, list[str]] = {}
-        own = [value for letter, value in lines[1:] if letter == "a"]
-        # The section's own fingerprints and extmaps replace the session's, they do not add.
-        replaced = {value.partition(":")[0] for value in own} & {"fingerprint", "extmap"}
-        inherited = (value for letter, value in head if letter == "a")
-        names = self._INHERITED - replaced
-        for value in [line for line in inherited if line.partition(":")[0] in names] + own:
-            name, colon, rest = value.partition(":")
+        self.direction = ""
+        for line in lines:
+            name, colon, rest = line.partition(":")
             if colon:
                 self.values[name] = rest
                 self.lists.setdefault(name, []).append(rest)
             elif name in DIRECTIONS:
-                self.values["direction"] = name
+                self.direction = name
             else:
                 self.flags.add(name)
+
+    @cached_property
+    def extensions(self) -> tuple[Extension, ...]:
+        result = []
+        for value in self.lists.get("extmap", ()):
+            fields = value.split()
+            if len(fields) < 2:
+                raise SdpError("extmap: an id and a URI are expected")
+            number = _number(fields[0].partition("/")[0], "extmap", 4351)
+            result.append(Extension(number, fields[1]))
+        return tuple(result)
+
+    @cached_property
+    def fingerprints(self) -> tuple[Fingerprint, ...]:
+        result = []
+        for value in self.lists.get("fingerprint", ()):
+            fields = value.split()
+            if len(fields) != 2:
+                raise SdpError("fingerprint: an algorithm and a value are expected")
+            result.append(Fingerprint(fields[0].lower(), fields[1].upper()))
+        return tuple(dict.fromkeys(result))
+
+
+class _Parser(_Attributes):
+    """Reads one section: its own attributes, and those of the session that it inherits.
+
+    What is inherited is parsed once, and shared by all sections.
+    """
+
+    _INHERITED = ("ice-ufrag", "ice-pwd", "setup")
+
+    def __init__(self, inherited: _Attributes, lines: Sequence[tuple[str, str]]) -> None:
+        fields = lines[0][1].split()
+        if len(fields) < 4:
+            raise SdpError("an m= line needs four fields")
+        _limit(len(fields) - 3, MAX_FORMATS, "formats in one section")
+        self.kind, self.protocol = fields[0], fields[2]
+        self.port = _number(fields[1].partition("/")[0], "m=", 65535)
+        self.formats = tuple(fields[3:])
+        super().__init__(value for letter, value in lines[1:] if letter == "a")
+        for name in self._INHERITED:
+            if name in inherited.values:
+                self.values.setdefault(name, inherited.values[name])
+        self.direction = self.direction or inherited.direction or "sendrecv"
+        self._inherited = inherited
+
+    def _owner(self, name: str) -> _Attributes:
+        """Return whose attributes of this name count: a section's replace the session's."""
+        return self if name in self.lists or name in self.flags else self._inherited
 
     def section(self) -> Section:
         is_rtp = "RTP/" in self.protocol
@@ -283,9 +359,9 @@ class _Parser:
             port=self.port,
             protocol=self.protocol,
             formats=self.formats,
-            direction=self.values.get("direction", "sendrecv"),
+            direction=self.direction,
             codecs=self._codecs() if is_rtp else (),
-            extensions=self._extensions(),
+            extensions=self._owner("extmap").extensions,
             msid=self._msid(),
             ssrcs=self._ssrcs(),
             ssrc_groups=self._ssrc_groups(),
@@ -294,7 +370,7 @@ class _Parser:
             simulcast=self.values.get("simulcast", ""),
             ice_ufrag=self.values.get("ice-ufrag", ""),
             ice_pwd=self.values.get("ice-pwd", ""),
-            fingerprints=self._fingerprints(),
+            fingerprints=self._owner("fingerprint").fingerprints,
             setup=self.values.get("setup", ""),
             rtcp_mux="rtcp-mux" in self.flags,
             rtcp_rsize="rtcp-rsize" in self.flags,
@@ -336,23 +412,14 @@ class _Parser:
             else:
                 feedback.setdefault(_number(number, "rtcp-fb", 127), []).append(rest.strip())
         codecs: list[Codec] = []
-        for payload_type in (_number(item, "m=", 127) for item in self.formats):
+        for payload_type in dict.fromkeys(_number(item, "m=", 127) for item in self.formats):
             if payload_type in maps:
                 name, clock_rate, channels = maps[payload_type]
                 fb = tuple(dict.fromkeys(everyone + feedback.get(payload_type, [])))
+                _limit(len(fb), MAX_FEEDBACK, "kinds of feedback for one codec")
                 fmtp = formats.get(payload_type, "")
                 codecs.append(Codec(payload_type, name, clock_rate, channels, fmtp, fb))
         return tuple(codecs)
-
-    def _extensions(self) -> tuple[Extension, ...]:
-        result = []
-        for value in self.lists.get("extmap", ()):
-            fields = value.split()
-            if len(fields) < 2:
-                raise SdpError("extmap: an id and a URI are expected")
-            number = _number(fields[0].partition("/")[0], "extmap", 4351)
-            result.append(Extension(number, fields[1]))
-        return tuple(result)
 
     def _msid(self) -> tuple[str, str] | None:
         # The first, as a track may be in several streams; before RFC 8830 the ssrc lines had it.
@@ -383,6 +450,7 @@ class _Parser:
             fields = value.split()
             if not fields:
                 raise SdpError("ssrc-group: the semantics are missing")
+            _limit(len(fields) - 1, MAX_GROUP_SSRCS, "streams in one group")
             numbers = tuple(_number(item, "ssrc-group", 0xFFFFFFFF) for item in fields[1:])
             result.append(SsrcGroup(fields[0], numbers))
         return tuple(result)
@@ -395,15 +463,6 @@ class _Parser:
                 raise SdpError("rid: a name and a direction are expected")
             result.append((fields[0], fields[1]))
         return tuple(result)
-
-    def _fingerprints(self) -> tuple[Fingerprint, ...]:
-        result = []
-        for value in self.lists.get("fingerprint", ()):
-            fields = value.split()
-            if len(fields) != 2:
-                raise SdpError("fingerprint: an algorithm and a value are expected")
-            result.append(Fingerprint(fields[0].lower(), fields[1].upper()))
-        return tuple(dict.fromkeys(result))
 
 
 # --- build -----------------------------------------------------------------------------

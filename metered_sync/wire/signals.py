@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from metered_sync.wire.fields import FieldError, Fields
+from metered_sync.wire.limits import MAX_FRAME
 from metered_sync.wire.sdp import SessionDescription
 
 __all__ = [
+    "MAX_CANDIDATE",
     "Candidate",
     "EndOfCandidates",
     "SessionDescription",
@@ -27,6 +29,9 @@ __all__ = [
 
 MAX_NAME = 256
 """Characters of a track's or stream's id, a mid or a user name fragment."""
+
+MAX_CANDIDATE = 1000
+"""Characters of an ICE candidate; a longer one is malformed."""
 
 _DESCRIPTION = "rtc-description"
 _CANDIDATE = "rtc-ice"
@@ -76,13 +81,16 @@ def is_reserved(data: object) -> bool:
 
 
 def parse_signal(data: object) -> Signal | None:
-    """Return the signal in a direct message's data; ``None`` for data of the user's own."""
+    """Return the signal in a direct message's data; ``None`` for data of the user's own.
+
+    A description that is longer than a member's frame can be is none.
+    """
     if not isinstance(data, Mapping):
         return None
     fields = Fields(data)
     try:
         if fields.get("type") == _DESCRIPTION:
-            return SessionDescription.read(fields.object("description"))
+            return SessionDescription.read(fields.object("description"), most=MAX_FRAME)
         if fields.get("type") == _CANDIDATE and "candidate" in fields:
             return _candidate(fields)
         return _metadata(fields.object(_METADATA))
@@ -99,7 +107,7 @@ def _candidate(signal: Fields) -> Candidate | EndOfCandidates:
     if fields.get("candidate") == "":  # some browsers' end of candidates
         return EndOfCandidates(fragment)
     return Candidate(
-        fields.text_or_none("candidate") or "",
+        fields.text_or_none("candidate", most=MAX_CANDIDATE) or "",
         fields.text_or_none("sdpMid", most=MAX_NAME),
         index if isinstance(index, int) and not isinstance(index, bool) else None,
         fragment,

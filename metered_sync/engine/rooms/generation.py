@@ -23,7 +23,6 @@ from aiortc.sdp import candidate_from_sdp
 
 from metered_sync.engine.rooms.sdp_pins import Pins, arrange
 from metered_sync.engine.rooms.sdp_repair import (
-    MAX_CANDIDATE,
     MAX_CANDIDATES,
     Repaired,
     candidate_problem,
@@ -263,7 +262,7 @@ class Generation:
         here = index == candidate.sdp_m_line_index
         if candidate.sdp_mid is not None:
             here = mid == candidate.sdp_mid
-        if not here or len(text) > MAX_CANDIDATE:
+        if not here:
             return
         problem = candidate_problem(text)
         if problem is not None:

@@ -14,15 +14,16 @@ those of the one that counts (RFC 9143: the first of the group that is in use).
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from metered_sync.wire.sdp import Codec, Description, SdpError, Section
+from metered_sync.wire.signals import MAX_CANDIDATE
 
 __all__ = [
-    "MAX_CANDIDATE",
     "MAX_CANDIDATES",
     "Repaired",
     "Sender",
@@ -36,9 +37,10 @@ __all__ = [
 
 MAX_CANDIDATES = 200
 """Candidates that one description may have, those sent after it included."""
-MAX_CANDIDATE = 1000
-"""Characters of one."""
+MAX_COPIED_CANDIDATES = 2048
+"""Candidates of all sections together: aiortc is given a copy of them in each."""
 MAX_SECTIONS = 128
+"""Media sections of one connection to a member."""
 
 _PLACEHOLDERS = {
     "audio": Codec(0, "PCMU", 8000),
@@ -158,6 +160,9 @@ def repair(description: Description) -> Repaired:
         raise SdpError("the sections have no mids to tell them by")
     usable = [section for section in sections if _is_usable(section)]
     tagged = _tagged(description, usable)
+    most = min(MAX_CANDIDATES, MAX_COPIED_CANDIDATES // len(sections))
+    candidates = itertools.islice(filter(is_usable_candidate, tagged.candidates), most)
+    tagged = replace(tagged, candidates=tuple(candidates))
     bundled = [s.mid for s in usable if s.mid == tagged.mid or s.mid in description.bundle]
     if tagged.mid not in description.bundle:
         bundled = [tagged.mid]
@@ -207,14 +212,13 @@ def _tagged(description: Description, usable: list[Section]) -> Section:
 
 
 def _with_transport(section: Section, tagged: Section) -> Section:
-    candidates = [text for text in tagged.candidates if is_usable_candidate(text)]
     return replace(
         section,
         ice_ufrag=tagged.ice_ufrag,
         ice_pwd=tagged.ice_pwd,
         fingerprints=tagged.fingerprints,
         setup=tagged.setup or "actpass",
-        candidates=tuple(candidates[:MAX_CANDIDATES]),
+        candidates=tagged.candidates,
         end_of_candidates=tagged.end_of_candidates,
         bundle_only=False,
     )

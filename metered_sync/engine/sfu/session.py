@@ -419,12 +419,13 @@ class Session:
             incoming.live = False
             self._on_ended(incoming)
 
-    def _read(self, offer: wire.SessionDescription) -> sdp.Description:
+    def _read(self, description: wire.SessionDescription) -> sdp.Description:
         try:
-            return sdp.parse(offer.sdp)
+            return sdp.parse(description.sdp)
         except sdp.SdpError as error:
+            what = description.type
             raise NegotiationFailedError(
-                f"{self._label}: the SFU's offer cannot be read: {error}", stage="offer"
+                f"{self._label}: the SFU's {what} cannot be read: {error}", stage=what
             ) from None
 
     def _new_sections(self, offer: sdp.Description, count: int) -> list[sdp.Section]:
@@ -448,6 +449,7 @@ class Session:
         return _wire(self.pc.localDescription)
 
     async def _apply(self, description: wire.SessionDescription) -> None:
+        self._read(description)  # aiortc's own reader has no limits
         with self._webrtc(description.type, f"the SFU's {description.type} cannot be applied"):
             await self.pc.setRemoteDescription(
                 RTCSessionDescription(description.sdp, description.type)
