@@ -27,6 +27,7 @@ from typing import Any
 
 from aiortc import RTCDataChannel, RTCPeerConnection
 
+from metered_sync.engine.logs import logging_errors
 from metered_sync.engine.rooms.generation import Generation, SupersededError
 from metered_sync.engine.rooms.media import ConnectionOptions, MediaOwner, MediaState
 from metered_sync.engine.rooms.our_tracks import SentMetadata
@@ -463,7 +464,8 @@ class RemoteConnection:
 
         def on_channel(raw: RTCDataChannel) -> None:
             if not generation.closed:
-                self._owner.on_channel(raw)
+                with logging_errors(f"{self._label}: a data channel"):  # (aiortc would close)
+                    self._owner.on_channel(raw)
 
         generation.pc.on("connectionstatechange", note)
         generation.pc.on("datachannel", on_channel)
