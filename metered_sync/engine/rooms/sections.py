@@ -177,6 +177,10 @@ class Sections:
 
     # --- what is left to negotiate ---
 
+    def are_empty(self, pc: RTCPeerConnection) -> bool:
+        """Return whether there is nothing to make an offer of."""
+        return not (self.slots or self.tracks or pc.sctp)
+
     def unsettled(self, pc: RTCPeerConnection) -> bool:
         """Return whether what was negotiated differs from what is wanted."""
         placed = {slot.local for slot in self.slots if slot.transceiver is not None}
