@@ -44,6 +44,7 @@ from metered_sync.engine.rooms.negotiation_events import (
 )
 from metered_sync.engine.rooms.schedule import NEVER
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
+from tests.conftest import ROOT
 from tests.support.negotiation_model import BUSY, WAITING, Side, World, numbers, tell
 
 T = DEFAULT_TIMINGS
@@ -170,6 +171,9 @@ def test_the_table_is_the_one_that_is_documented() -> None:
         for phase, names in row.items()
         if phase != "event" and names != ["-"]
     }
+    page = (ROOT / "docs/architecture/negotiation.md").read_text()
+    for row in (*WAITING, *BUSY):
+        assert "| " + " | ".join(names[0] for names in row.values()) + " |" in page
     assert documented == {at: method.__name__.lstrip("_") for at, method in TABLE.items()}
     assert {phase for phase, _ in TABLE} == set(Phase) - {Phase.CLOSED}
 
