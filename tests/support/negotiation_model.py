@@ -249,7 +249,7 @@ class Side:
         for place in self.places:
             place.sends = place.mid in text.receives
             place.refused = place.track is not None and not place.sends
-        return AnswerTaken(in_use=True)
+        return AnswerTaken(in_use=True, refused=any(place.refused for place in self.places))
 
     def end(self, done: Event) -> None:
         """Note what has come of an action."""

@@ -335,7 +335,7 @@ class RemoteConnection:
                 await generation.take_offer(remote)
                 return OfferAnswered(self._sections.in_use)
             await generation.take_answer(remote)
-            return AnswerTaken(self._sections.in_use)
+            return AnswerTaken(self._sections.in_use, self._sections.refused)
         except SupersededError:
             raise
         except NegotiationFailedError as error:

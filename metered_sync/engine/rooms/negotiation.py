@@ -32,7 +32,8 @@ that comes again gets the same answer again, to the letter: the other side may n
 one any more, and would not learn of what is new in it. Other clients make a new one. Since
 nothing in an answer says which offer it is for, such a one may also be taken for an answer to the
 next offer. So where an answer nobody waits for says something else than the one that was taken,
-we offer once more, :data:`MAX_DOUBTS` times in a row at the most.
+or where one refuses a track after an offer was repeated, we offer once more, :data:`MAX_DOUBTS`
+times in a row at the most.
 
 While an action takes its time the machine is told of nothing but its outcome. The table names what
 is done, by methods of :class:`Negotiation`:
@@ -170,8 +171,10 @@ class _Exchange:
     """Whether an answer of ours is the latest description."""
     connected: bool = False
     """Whether media could flow at some time."""
+    repeated: bool = False
+    """Whether an offer was repeated, so that an answer may be one to an earlier offer."""
     doubts: int = 0
-    """How often in a row we have offered once more because of an answer too many."""
+    """How often in a row we have offered once more because of that."""
 
     def is_stale(self, description: RemoteDescription) -> bool:
         """Return whether a description is older than what we have."""
@@ -286,9 +289,9 @@ class Negotiation:
 
     def _offer_or_repeat(self, tick: Tick, now: float) -> Actions:
         schedule = self._schedule
-        if self._offer_again and self._seen.empty:
-            # All that was wanted has gone, before anything was agreed on.
-            self._offer_again, schedule.connect_by = False, NEVER
+        if self._seen.empty and self._exchange == _Exchange():
+            # All that was wanted may have gone, before anything was said.
+            self._offer_again, schedule.offer_at, schedule.connect_by = False, NEVER, NEVER
             yield from self._change_state("idle")
         if self._wants_to_offer and now < schedule.connect_by:
             if schedule.offer_at == NEVER:
@@ -314,6 +317,7 @@ class Negotiation:
             yield from self._fail_to_connect(now)
         elif now >= schedule.repeat_at:
             if exchange.offered:
+                exchange.repeated = True
                 yield Send("offer")
                 schedule.repeated(now)
             elif exchange.answered and not exchange.connected:
@@ -441,6 +445,9 @@ class Negotiation:
         schedule.repeat_at = schedule.connect_by = NEVER
         if not exchange.connected and taken.in_use:
             schedule.allow(now)
+        if taken.refused and exchange.repeated and exchange.doubts < MAX_DOUBTS:
+            exchange.doubts += 1
+            self._offer_again, exchange.repeated = True, False
         yield UpdateTracks()
 
     def _note_remote(self) -> None:

@@ -128,6 +128,8 @@ class AnswerTaken:
 
     in_use: bool
     """Whether any section is in use: without one nothing connects."""
+    refused: bool = False
+    """Whether it refuses a track that we want to send."""
 
 
 @dataclass(frozen=True)

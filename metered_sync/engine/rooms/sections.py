@@ -141,6 +141,11 @@ class Sections:
         """Whether there is any that is not rejected: without one nothing connects."""
         return any(not slot.rejected for slot in self.slots)
 
+    @property
+    def refused(self) -> bool:
+        """Whether the other side does not want to receive a track of ours where it is sent."""
+        return any(slot.refused for slot in self.slots)
+
     def renew(self) -> None:
         """Begin a new generation: the sections stay, what belongs to the old one goes."""
         self.release()

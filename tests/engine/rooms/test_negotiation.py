@@ -244,6 +244,17 @@ def test_where_all_that_was_wanted_has_gone_again_it_is_idle() -> None:
     assert machine.it.wake_at == NEVER
 
 
+def test_what_has_gone_before_it_was_offered_is_not_missed() -> None:
+    machine = Machine()
+    machine.see(unsettled=True)
+    machine.after(0)
+    machine.see(empty=True)
+    assert machine.after(0) == [ChangeState("idle")]
+    machine.see(unsettled=True)
+    assert machine.after(10) == [ChangeState("connecting")]
+    assert machine.it.wake_at == machine.now + T.courtesy
+
+
 # --- offers that cross ---
 
 
@@ -406,6 +417,22 @@ def test_an_answer_too_many_that_says_something_else_is_a_reason_to_offer_once_m
     machine.see("connected")
     machine.tell(answer(LATER, differs=True))
     assert machine.after(0) == [MakeOffer()]
+
+
+def test_a_refusal_is_doubted_where_an_offer_was_repeated() -> None:
+    machine = Machine().connected()
+    machine.see("connected", unsettled=True)
+    machine.tell(Tick(), OfferMade(), answer(LATER), AnswerTaken(in_use=True, refused=True))
+    machine.see("connected")
+    assert machine.after(0) == []
+    machine.see("connected", unsettled=True)
+    machine.tell(Tick(), OfferMade())
+    machine.wait()
+    machine.tell(answer(LATER), AnswerTaken(in_use=True, refused=True))
+    machine.see("connected")
+    assert machine.after(0) == [MakeOffer()]
+    machine.tell(OfferMade(), answer(LATER), AnswerTaken(in_use=True, refused=True))
+    assert machine.after(0) == []
 
 
 def test_an_answer_nobody_has_asked_for_changes_nothing() -> None:
@@ -713,7 +740,11 @@ class Storm(Network):
 
 
 class Calm(Network):
-    """Slow and lossy signalling alone ends no generation."""
+    """Slow and lossy signalling alone ends no generation that has time to connect."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(replace(T, media_connect=10_000.0))
 
     def teardown(self) -> None:
         super().teardown()
