@@ -1,4 +1,4 @@
-"""One peer connection to a peer: a generation of a :class:`RemoteConnection`.
+"""Make and take descriptions on one peer connection: a generation of a connection to a peer.
 
 aiortc (1.14 to 1.16) cannot restart ICE, so where a browser would, a new generation takes
 the place of the old one.
@@ -47,11 +47,11 @@ logger = logging.getLogger("metered_sync")
 
 
 class SupersededError(Exception):
-    """The generation was closed meanwhile: what was being done on it is of no use."""
+    """Raised where a generation was closed meanwhile: what was being done on it is of no use."""
 
 
 class Generation:
-    """A peer connection, with what was said about it. Its methods take turns."""
+    """A peer connection, and the descriptions exchanged on it. Its methods take turns."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Generation:
         self.used = False
         """Whether anything was done with it."""
         self.closed = False
-        """Whether we have closed it."""
+        """Whether this side has closed it."""
         self.unheard = False
         """Whether a description could not be sent, and its owner knows."""
         self.remote: Repaired | None = None

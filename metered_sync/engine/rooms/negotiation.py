@@ -91,7 +91,7 @@ replace          Replace ChangeState TellReset                STABLE
 rebuild          Replace ChangeState TellReset                STABLE
 ================ ============================================ ==================================
 
-Facts: the WebRTC specification, "perfect negotiation"; docs/protocol/peers.md;
+Facts: the WebRTC specification, "perfect negotiation"; docs/protocol/rooms.md;
 docs/architecture/negotiation.md.
 """
 
