@@ -9,6 +9,7 @@ import numpy as np
 from av import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 
+from metered_sync.engine.webrtc.media_frames import padded
 from metered_sync.errors import MediaError
 from metered_sync.media.pyav import ONE_THREAD
 
@@ -63,8 +64,9 @@ class PixelConverter:
         # (Grey and RGB go from 0 to 255, pictures as a rule from 16 to 235: FFmpeg stretches
         # them. Older versions of PyAV do not look whether a frame says that it does, too.)
         range_ = {"src_color_range": ColorRange.JPEG} if full else {}
-        converted = reformatter.reformat(frame, format=format, **range_, **ONE_THREAD)
+        source = padded(frame)
+        converted = reformatter.reformat(source, format=format, **range_, **ONE_THREAD)
         self._idle.append(reformatter)
         array: NDArray[Any] = converted.to_ndarray()  # the new frame's own memory, if it can be
         # Had it that format already, others may read it.
-        return array.copy() if converted is frame else np.ascontiguousarray(array)
+        return array.copy() if converted is source else np.ascontiguousarray(array)

@@ -19,6 +19,7 @@ __all__ = [
     "Frame",
     "audio_frame",
     "interleaved",
+    "padded",
     "private_copy",
     "sound_kind",
 ]
@@ -30,6 +31,16 @@ VIDEO_RATE = 90000
 """Ticks a second of a picture's timestamp (RFC 3551)."""
 SAMPLES_PER_FRAME = 960
 """Samples of each audio frame that is sent: 20 ms, the amount that an encoder takes at once."""
+PIXEL_BYTES = {
+    "gray": 1,
+    **dict.fromkeys(("bgr24", "rgb24"), 3),
+    **dict.fromkeys(("bgra", "rgba", "abgr", "argb"), 4),
+}
+"""Bytes of a pixel, in the formats that hold each pixel in one place."""
+MAX_OVERREAD = 64
+"""Bytes that FFmpeg's scaler may read past the end of a plane (42 were seen)."""
+SMALLEST_PAGE = 4096
+"""Bytes of the smallest unit in which a system maps memory."""
 
 
 def sound_kind(frame: AudioFrame) -> tuple[str, str, int]:
@@ -55,6 +66,48 @@ def audio_frame(pts: int, samples: bytes) -> AudioFrame:
     return frame
 
 
+def padded(frame: VideoFrame) -> VideoFrame:
+    """Return a frame that may be converted, where a caller's memory is under it.
+
+    FFmpeg's scaler reads up to 42 bytes past the last pixel of a plane. Where a picture lies at
+    the very end of mapped memory (an ``np.memmap``, memory that is shared) that ends the process;
+    such a picture is copied. So is the one in 64 that ends there by chance.
+    """
+    if not any(
+        -(plane.buffer_ptr + plane.buffer_size) % SMALLEST_PAGE < MAX_OVERREAD
+        for plane in frame.planes
+        if plane.line_size > 0  # (rows that run upwards are FFmpeg's own)
+    ):
+        return frame
+    name = frame.format.name
+    plane = frame.planes[0]
+    if name in PIXEL_BYTES:
+        row = frame.width * PIXEL_BYTES[name]
+        size = frame.height * row
+        own = np.empty(size + MAX_OVERREAD, np.uint8)[:size].reshape(frame.height, row)
+        own[:] = np.frombuffer(memoryview(plane), np.uint8).reshape(frame.height, -1)[:, :row]
+        shape = (frame.height, frame.width, PIXEL_BYTES[name])
+        pixels = own.reshape(shape if shape[2] > 1 else shape[:2])
+        copy = VideoFrame.from_numpy_buffer(pixels, name)
+    else:
+        copy = VideoFrame(frame.width, frame.height, name)
+        for mine, theirs in zip(copy.planes, frame.planes, strict=True):
+            _copy_rows(mine, theirs)
+    copy.pts = frame.pts
+    if frame.time_base is not None:
+        copy.time_base = frame.time_base
+    copy.color_range, copy.colorspace = frame.color_range, frame.colorspace
+    return copy
+
+
+def _copy_rows(mine: Any, theirs: Any) -> None:
+    """Copy a plane into another one, whose rows may be longer or shorter in memory."""
+    target = np.frombuffer(memoryview(mine), np.uint8).reshape(-1, mine.line_size)
+    source = np.frombuffer(memoryview(theirs), np.uint8).reshape(-1, theirs.line_size)
+    row = min(target.shape[1], source.shape[1])
+    target[:, :row] = source[:, :row]
+
+
 def private_copy(frame: VideoFrame, reformatter: VideoReformatter) -> VideoFrame:
     """Return a copy, as yuv420p of even size, that may be stamped and encoded.
 
@@ -63,11 +116,8 @@ def private_copy(frame: VideoFrame, reformatter: VideoReformatter) -> VideoFrame
     """
     width, height = max(frame.width & ~1, 2), max(frame.height & ~1, 2)
     if (frame.format.name, frame.width, frame.height) != ("yuv420p", width, height):
-        return reformatter.reformat(frame, width, height, "yuv420p")
+        return reformatter.reformat(padded(frame), width, height, "yuv420p")
     copy = VideoFrame(width, height, "yuv420p")
     for mine, theirs in zip(copy.planes, frame.planes, strict=True):
-        target = np.frombuffer(memoryview(mine), np.uint8).reshape(mine.height, -1)
-        source = np.frombuffer(memoryview(theirs), np.uint8).reshape(theirs.height, -1)
-        row = min(target.shape[1], source.shape[1])
-        target[:, :row] = source[:, :row]
+        _copy_rows(mine, theirs)
     return copy

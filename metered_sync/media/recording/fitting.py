@@ -8,7 +8,7 @@ import numpy as np
 from av import VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from metered_sync.engine.webrtc.media_frames import private_copy
+from metered_sync.engine.webrtc.media_frames import padded, private_copy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,7 +31,7 @@ class PictureFitter:
         scale = min(width / frame.width, height / frame.height)
         inner_width = max(round(frame.width * scale / 2) * 2, 2)
         inner_height = max(round(frame.height * scale / 2) * 2, 2)
-        scaled = self._reformatter.reformat(frame, inner_width, inner_height, "yuv420p")
+        scaled = self._reformatter.reformat(padded(frame), inner_width, inner_height, "yuv420p")
         canvas = VideoFrame(width, height, "yuv420p")
         left, top = (width - inner_width) // 4 * 2, (height - inner_height) // 4 * 2
         for index, (target, source) in enumerate(zip(canvas.planes, scaled.planes, strict=True)):

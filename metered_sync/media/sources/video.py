@@ -29,6 +29,8 @@ PACKED_FORMATS = {"bgr24": 3, "rgb24": 3, "bgra": 4, "rgba": 4, "gray": 1}
 """Pixel formats that hold each pixel in one place, with the number of its bytes."""
 PLANAR_FORMATS = ("yuv420p", "nv12")
 """Pixel formats that hold brightness first, then the colours."""
+MIN_PLANAR_HEIGHT = 4
+"""The smallest height, in pixels, of a planar picture: PyAV takes one of 2 rows for empty."""
 MAX_SIDE = 16383
 """The greatest width or height, in pixels: VP8 knows no more."""
 
@@ -176,10 +178,16 @@ def _checked(picture: NDArray[Any], format: str) -> NDArray[Any]:
     """Return an array of even size, whose rows are contiguous."""
     shape = picture.shape
     if format in PLANAR_FORMATS:
-        if picture.ndim != 2 or shape[0] % 3 or shape[1] % 2 or 0 in shape:
+        if picture.ndim != 2 or shape[0] % 3 or shape[1] % 2:
             raise ValueError(
                 f"{format} has the shape (height * 3/2, width), with an even height and width, "
                 f"not {shape}"
+            )
+        height, width = shape[0] // 3 * 2, shape[1]
+        if not (MIN_PLANAR_HEIGHT <= height <= MAX_SIDE and 2 <= width <= MAX_SIDE):
+            raise ValueError(
+                f"a picture of {format} has {MIN_PLANAR_HEIGHT} to {MAX_SIDE} rows and 2 to "
+                f"{MAX_SIDE} columns, not {height} and {width}"
             )
         return np.ascontiguousarray(picture)
     channels = PACKED_FORMATS[format]
