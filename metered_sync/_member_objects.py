@@ -11,12 +11,13 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from metered_sync.bridge.event_hub import EventHub
+from metered_sync.bridge.event_hub import EventHub, EventQueue
 from metered_sync.data_channel import DataChannel
 from metered_sync.engine.rooms.member import Member
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.media.tracks.stream import MediaStream
 from metered_sync.media.tracks.track import RemoteTrack
+from metered_sync.wire.events import Event
 
 __all__ = ["MemberObjects"]
 
@@ -42,6 +43,8 @@ class MemberObjects:
         self._streams = weakref.WeakValueDictionary()
         self._channels: tuple[Callable[[], DataChannel | None], ...] = ()
         """References to the channels; replaced on the loop, not changed."""
+        self._waiting: weakref.WeakSet[EventQueue] = weakref.WeakSet()
+        """Queues of calls that wait for a track, which its metadata may make the right one."""
 
     def remote(self, make: Callable[[], R]) -> R:
         """Return the one remote peer of this member, made if need be."""
@@ -75,6 +78,15 @@ class MemberObjects:
                 track = self._shown(incoming)
             if track is not None:
                 track.metadata = self._member.metadata_of(incoming)
+        with self._lock:
+            waiting = tuple(self._waiting)
+        for queue in waiting:
+            queue.put(Event())  # nobody but the call that waits sees it
+
+    def wake_by_metadata(self, queue: EventQueue) -> None:
+        """Put an event into a queue whenever metadata of tracks has become known."""
+        with self._lock:
+            self._waiting.add(queue)
 
     def stream(self, remote: object, stream_id: str) -> MediaStream:
         """Return the one object for a stream, with the tracks it has now."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal, Protocol, TypeVar, overload
 
 from aiortc import RTCPeerConnection
+from av import AudioFrame, VideoFrame
 
 from metered_sync._member_objects import MemberObjects
 from metered_sync._observable import Observable
@@ -123,18 +124,56 @@ class RemotePeer(Observable):
 
     # --- waiting ---
 
+    # (For a kind that is known, ``| Any``: code that asks of which kind a frame is stays right.)
+
+    @overload
+    def track(
+        self,
+        kind: Literal["video"],
+        *,
+        stream_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        where: Callable[[RemoteTrack], object] | None = None,
+        timeout: float | None = None,
+    ) -> RemoteTrack[VideoFrame | Any]: ...
+    @overload
+    def track(
+        self,
+        kind: Literal["audio"],
+        *,
+        stream_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        where: Callable[[RemoteTrack], object] | None = None,
+        timeout: float | None = None,
+    ) -> RemoteTrack[AudioFrame | Any]: ...
+    @overload
     def track(
         self,
         kind: str | None = None,
         *,
         stream_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        where: Callable[[RemoteTrack], object] | None = None,
         timeout: float | None = None,
-    ) -> RemoteTrack:
+    ) -> RemoteTrack: ...
+    def track(
+        self,
+        kind: str | None = None,
+        *,
+        stream_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        where: Callable[[RemoteTrack], object] | None = None,
+        timeout: float | None = None,
+    ) -> RemoteTrack[Any]:
         """Wait for a track that it sends; return the first one that fits.
 
         Args:
             kind: ``"audio"`` or ``"video"``; ``None`` takes either.
             stream_id: Only a track of this stream.
+            metadata: Only a track whose metadata has these keys, with these values; it may have
+                others.
+            where: Only a track for which this returns true. It runs on the calling thread, and
+                again whenever something may have changed.
             timeout: Seconds; ``None`` waits until there is one, it leaves, or Ctrl-C.
 
         Raises:
@@ -144,12 +183,23 @@ class RemotePeer(Observable):
             NegotiationFailedError: No connection could be made, after many attempts.
         """
         check_choice("kind", kind, ("audio", "video", None))
+        if metadata is not None and not isinstance(metadata, Mapping):
+            raise TypeError(f"metadata must be a mapping, not {type(metadata).__name__}")
+        if where is not None and not callable(where):
+            raise TypeError(f"where must be callable, not {where!r}")
+        wanted = dict(metadata or {})
+
+        def fits(track: RemoteTrack) -> bool:
+            known = track.metadata or {}
+            return (
+                kind in (None, track.kind)
+                and stream_id in (None, track.stream_id)
+                and all(key in known and known[key] == wanted[key] for key in wanted)
+                and (where is None or bool(where(track)))
+            )
 
         def find() -> RemoteTrack | None:
-            for track in self.tracks:
-                if kind in (None, track.kind) and stream_id in (None, track.stream_id):
-                    return track
-            return None
+            return next((track for track in self.tracks if fits(track)), None)
 
         return self._wait(find, f"{kind or 'any'} track of {self.id!r}", timeout)
 
@@ -169,6 +219,7 @@ class RemotePeer(Observable):
         deadline = Deadline.of(timeout)
         guard.check_blocking(self._born, what)
         with self._hub.queue((Event,)) as events:
+            self._objects.wake_by_metadata(events)
             while True:
                 found = find()
                 if found is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from av import VideoFrame
 
 from metered_sync import FrameQueue, SfuClient, SignallingClient
 
@@ -57,6 +58,7 @@ def watch(seconds: float, progress: Callable[[float, int], None]) -> Seen:
             now = time.monotonic()
             seen.seconds = now - start
             seen.ages.append(pictures.age)
+            assert isinstance(frame, VideoFrame)
             if len(seen.pictures) <= seen.seconds * KEPT_PICTURES / seconds < KEPT_PICTURES:
                 seen.pictures.append((seen.seconds, frame.to_ndarray(format="rgb24")))
             listen(sound, seen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from av import VideoFrame
@@ -16,13 +16,14 @@ from metered_sync.media.pyav import ONE_THREAD
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["PixelConverter", "check_format"]
+__all__ = ["EightBitFormat", "PixelConverter", "check_format"]
 
-PIXEL_FORMATS = (
-    *("bgr24", "rgb24", "gray", "bgra", "rgba", "abgr", "argb", "gbrp"),
-    *("yuv420p", "yuvj420p", "nv12", "yuv444p", "yuvj444p", "yuyv422"),
-    *("gray16le", "rgb48le", "rgba64le", "grayf32le"),
-)
+EightBitFormat = Literal[
+    "bgr24", "rgb24", "gray", "bgra", "rgba", "abgr", "argb", "gbrp",
+    "yuv420p", "yuvj420p", "nv12", "yuv444p", "yuvj444p", "yuyv422",
+]  # fmt: skip
+"""Pixel formats whose arrays are of bytes."""
+PIXEL_FORMATS = (*get_args(EightBitFormat), "gray16le", "rgb48le", "rgba64le", "grayf32le")
 """Pixel formats that arrays can have, by FFmpeg's names. (PyAV 14 to 16 crash with some others.)"""
 EVEN_SIZE_FORMATS = ("yuv420p", "yuvj420p", "nv12", "yuyv422")
 """Pixel formats that hold colours at half the size, and so have no odd sizes."""

@@ -15,6 +15,7 @@ from metered_sync.media.pyav import ONE_THREAD
 from metered_sync.wire.arguments import check_whole
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["Snapshot", "jpeg", "png"]
@@ -58,7 +59,7 @@ class Snapshot:
         return self._frame
 
     @functools.cached_property
-    def array(self) -> NDArray[Any]:
+    def array(self) -> NDArray[np.uint8]:
         """The pixels: (height, width, 3), uint8, BGR as in OpenCV; the same array each time.
 
         ``array[..., ::-1]`` is RGB, as matplotlib and Pillow have it.

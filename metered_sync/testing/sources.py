@@ -13,6 +13,7 @@ from metered_sync.wire.arguments import check_number
 
 try:
     import numpy as np
+    from aiortc.mediastreams import MediaStreamTrack
     from av import AudioFrame, VideoFrame
 
     from metered_sync.engine.sending.feed import Feed
@@ -43,7 +44,7 @@ MAX_STAMPS = 1024
 """Frames whose time of capture is remembered."""
 
 
-class PatternSource(Source):
+class PatternSource(Source[None, MediaStreamTrack]):
     """Show pictures that carry their running number, from 0, in their pixels.
 
     The upper half shows the number as black and white blocks, which survive lossy coding
@@ -95,7 +96,7 @@ class PatternSource(Source):
         return None
 
 
-class ToneSource(Source):
+class ToneSource(Source[MediaStreamTrack, None]):
     """Play a sine: 48 kHz, stereo, 20 ms a frame."""
 
     def __init__(

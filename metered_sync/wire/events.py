@@ -11,7 +11,7 @@ Those that carry an object of the face (a member, a track, a publication) are in
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 __all__ = [
     "Connected",
@@ -46,14 +46,9 @@ class IceServer:
     """A STUN or TURN server, as WebRTC's ``RTCIceServer``."""
 
     urls: tuple[str, ...]
-    """One or more ``stun:``, ``stuns:``, ``turn:`` or ``turns:`` addresses; a string is one."""
+    """One or more ``stun:``, ``stuns:``, ``turn:`` or ``turns:`` addresses."""
     username: str | None = None
     credential: str | None = None
-
-    def __post_init__(self) -> None:
-        urls: Any = self.urls
-        if isinstance(urls, (str, list)):  # as browsers and aiortc write it
-            object.__setattr__(self, "urls", (urls,) if isinstance(urls, str) else tuple(urls))
 
     def __repr__(self) -> str:
         secret = ", username=…, credential=…" if self.username or self.credential else ""
@@ -244,7 +239,7 @@ class Data(Event):
 
     sender_peer_id: str
     data: Any
-    kind: str
+    kind: Literal["broadcast", "direct"]
     """``"broadcast"`` to the whole room, or ``"direct"`` to this peer alone."""
     sender_metadata: dict[str, Any] | None = None
 

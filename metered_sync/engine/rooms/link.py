@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Literal
 
 from metered_sync.bridge.link import Link
 from metered_sync.bridge.loop import Engine
@@ -273,7 +274,7 @@ class RoomLink(Link):
         elif not member.media.take_message(event.data, direct=True):
             self._tell_data(event, "direct")
 
-    def _tell_data(self, event: Direct | Message, kind: str) -> None:
+    def _tell_data(self, event: Direct | Message, kind: Literal["broadcast", "direct"]) -> None:
         self._sink.emit(Data(event.sender_peer_id, event.data, kind, event.sender_metadata))
 
     # --- as the owner of the roster ---

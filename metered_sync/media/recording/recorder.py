@@ -6,8 +6,8 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from aiortc.mediastreams import MediaStreamTrack
 
@@ -27,6 +27,7 @@ from metered_sync.media.recording.info import RecordingInfo
 from metered_sync.media.recording.inputs import AnyTrack
 from metered_sync.media.recording.recording import Recording
 from metered_sync.media.sources.base import as_tracks
+from metered_sync.media.tracks.stream import TrackLike
 from metered_sync.media.tracks.track import RemoteTrack
 
 __all__ = ["Recorder"]
@@ -34,6 +35,13 @@ __all__ = ["Recorder"]
 Self = TypeVar("Self", bound="Recorder")
 CALL_TIMEOUT = 15.0
 """Seconds that a call may take unless told otherwise."""
+
+
+class HasTracks(Protocol):
+    """An object with tracks to record: a member of a room, a stream."""
+
+    @property
+    def tracks(self) -> Sequence[Any]: ...
 
 
 class Recorder:
@@ -60,7 +68,7 @@ class Recorder:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        *tracks: object,
+        *tracks: TrackLike | HasTracks | Sequence[TrackLike | HasTracks],
         on_progress: Callable[[RecordingInfo], object] | None = None,
     ) -> None:
         """Prepare a recording; nothing is written before :meth:`start`.
@@ -113,7 +121,12 @@ class Recorder:
         """How far the recording has come: half a second old at most, final once it has stopped."""
         return self._recording.info
 
-    def add(self, track: object, *, timeout: float | None = None) -> None:
+    def add(
+        self,
+        track: TrackLike | HasTracks | Sequence[TrackLike | HasTracks],
+        *,
+        timeout: float | None = None,
+    ) -> None:
         """Record one more track, or those of a source; tracks that it has are left as they are.
 
         Sound can be added any time, to a file that has some; pictures only before the file is

@@ -6,9 +6,10 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync.bridge.deadline import WAIT_SLICE, Deadline
 from metered_sync.engine.sending.feed import PRODUCER_POLL
@@ -19,6 +20,11 @@ from metered_sync.media.sources.base import Source
 from metered_sync.media.sources.sound_input import SoundConverter
 from metered_sync.wire.arguments import check_number
 
+if TYPE_CHECKING:
+    from av import AudioFrame
+    from numpy.typing import NDArray
+    from typing_extensions import Buffer
+
 __all__ = ["AudioSource"]
 
 UNCONSUMED_WAIT = 15.0
@@ -27,7 +33,7 @@ SILENCE_LEVEL = -127.0
 """The level of silence in dBFS, as RFC 6464 has it."""
 
 
-class AudioSource(Source):
+class AudioSource(Source[MediaStreamTrack, None]):
     """Play pushed sound on an audio track: speech, music, a microphone.
 
     It plays in real time, from the moment something consumes its track, and is silent
@@ -92,7 +98,7 @@ class AudioSource(Source):
         power = float(np.mean(np.square(samples / 32768)))
         return max(10 * math.log10(power), SILENCE_LEVEL) if power else SILENCE_LEVEL
 
-    def push(self, sound: Any, timeout: float | None = None) -> None:
+    def push(self, sound: Buffer | NDArray[Any] | AudioFrame, timeout: float | None = None) -> None:
         """Add sound to be played; wait while too much is buffered.
 
         Calls from several threads play one after another. What does not fit is added as

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
 
 from aiortc.mediastreams import MediaStreamTrack
 
@@ -12,12 +12,23 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.feed import FedTrack, Feed, FeedQueue
 from metered_sync.errors import MediaError, MeteredTimeoutError, raise_fresh
 
-__all__ = ["Source", "as_tracks"]
+if TYPE_CHECKING:  # a plain ``Source`` is one that may lack either
+    from typing_extensions import TypeVar
 
-Self = TypeVar("Self", bound="Source")
+    A_co = TypeVar("A_co", default=MediaStreamTrack | None, covariant=True)
+    V_co = TypeVar("V_co", default=MediaStreamTrack | None, covariant=True)
+else:
+    from typing import TypeVar
+
+    A_co = TypeVar("A_co", covariant=True)
+    V_co = TypeVar("V_co", covariant=True)
+
+__all__ = ["A_co", "Source", "V_co", "as_tracks"]
+
+Self = TypeVar("Self", bound="Source[Any, Any]")
 
 
-class Source:
+class Source(Generic[A_co, V_co]):
     """Play media into tracks that are passed on, all on one clock.
 
     Playing starts when a track is first consumed (that is, once something that was
@@ -57,14 +68,16 @@ class Source:
         return f"<{type(self).__name__} {self._label}: {state}, {self.position:.2f} s>"
 
     @property
-    def audio(self) -> MediaStreamTrack | None:
+    def audio(self) -> A_co:
         """The audio track, or ``None`` where the source has none."""
-        return self._hand_out("audio")
+        track: A_co = self._hand_out("audio")
+        return track
 
     @property
-    def video(self) -> MediaStreamTrack | None:
+    def video(self) -> V_co:
         """The video track, or ``None`` where the source has none."""
-        return self._hand_out("video")
+        track: V_co = self._hand_out("video")
+        return track
 
     @property
     def tracks(self) -> list[MediaStreamTrack]:
@@ -111,7 +124,7 @@ class Source:
     def __exit__(self, *exc: object) -> None:
         self.stop()
 
-    def _hand_out(self, kind: str) -> MediaStreamTrack | None:
+    def _hand_out(self, kind: str) -> Any:
         self._feed.check_process()
         track = self._tracks.get(kind)
         if track is None:

@@ -9,11 +9,13 @@ import sys
 from typing import Any, Literal, NamedTuple
 
 import av
+from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.feed import Feed
 from metered_sync.errors import MediaError, MediaNotFoundError, MeteredTimeoutError
 from metered_sync.media.pyav import OPEN_ERRORS, READ_ERRORS, media_error
+from metered_sync.media.sources.base import A_co, V_co
 from metered_sync.media.sources.live import LiveSource, open_in_time
 from metered_sync.media.sources.playout import Playout, StreamLostError, read
 from metered_sync.wire.arguments import check_number, check_whole
@@ -43,7 +45,7 @@ def from_camera(
     height: int = 480,
     fps: float = 30,
     timeout: float | None = None,
-) -> DeviceSource:
+) -> DeviceSource[None, MediaStreamTrack]:
     """Open a camera of this machine; return a live source of its pictures.
 
     Args:
@@ -64,7 +66,7 @@ def from_camera(
 
 def from_microphone(
     device: str | int | None = None, *, timeout: float | None = None
-) -> DeviceSource:
+) -> DeviceSource[MediaStreamTrack, None]:
     """Open a microphone of this machine; return a live source of its sound.
 
     Args:
@@ -87,7 +89,7 @@ def screen_share(
     height: int = 0,
     fps: float = 30,
     timeout: float | None = None,
-) -> DeviceSource:
+) -> DeviceSource[None, MediaStreamTrack]:
     """Capture this machine's screen; return a live source of it.
 
     Args:
@@ -106,7 +108,7 @@ def screen_share(
     return DeviceSource("screen", device, _options(width, height, fps), timeout)
 
 
-class DeviceSource(LiveSource):
+class DeviceSource(LiveSource[A_co, V_co]):
     """Capture a camera, a microphone or a screen. Made by the functions above."""
 
     def __init__(

@@ -10,7 +10,7 @@ from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline, Latch
 from metered_sync.engine.sending.feed import Feed, FeedQueue, Frame
 from metered_sync.errors import MediaError
-from metered_sync.media.sources.base import Source
+from metered_sync.media.sources.base import A_co, Source, V_co
 
 __all__ = ["LiveSource", "open_in_time"]
 
@@ -18,7 +18,7 @@ MAX_WAITING_FRAMES = {"video": 2, "audio": 15}
 """Frames that wait for a consumer, at most: 0.3 s of sound."""
 
 
-class LiveSource(Source):
+class LiveSource(Source[A_co, V_co]):
     """Play a live stream from the start; frames that are not taken are dropped."""
 
     def __init__(self, label: str, kinds: Collection[str], produce: Callable[[Feed], None]) -> None:

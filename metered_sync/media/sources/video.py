@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from aiortc.mediastreams import MediaStreamTrack
 from av import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 
@@ -35,7 +36,7 @@ MAX_SIDE = 16383
 """The greatest width or height, in pixels: VP8 knows no more."""
 
 
-class VideoSource(Source):
+class VideoSource(Source[None, MediaStreamTrack]):
     """Show written pictures on a video track: rendered, drawn, computed.
 
     Writing paces itself: a loop that writes one picture after another runs at ``fps``. A
@@ -76,7 +77,12 @@ class VideoSource(Source):
         """Pictures that were not taken before the next one was written."""
         return self._queue.dropped
 
-    def write(self, picture: Any, format: str = "bgr24", timeout: float | None = None) -> None:
+    def write(
+        self,
+        picture: NDArray[Any] | bytes | bytearray | memoryview | VideoFrame,
+        format: str = "bgr24",
+        timeout: float | None = None,
+    ) -> None:
         """Show a picture, and wait until it is time for the next.
 
         It is stamped with the time of this call and copied: it may be changed afterwards.

@@ -7,9 +7,9 @@ import statistics
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from av import AudioFrame, VideoFrame
+from av import VideoFrame
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
@@ -18,9 +18,12 @@ from metered_sync.media.tracks.core import TrackCore
 from metered_sync.media.tracks.frame_queue import FrameQueue
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["VideoCapture"]
+
+Self = TypeVar("Self", bound="VideoCapture")
 
 POS_MSEC, POS_FRAMES, FRAME_WIDTH, FRAME_HEIGHT, FPS = 0, 1, 3, 4, 5
 """OpenCV's numbers for the properties that ``get()`` answers: ``cv2.CAP_PROP_POS_MSEC``, …."""
@@ -28,14 +31,14 @@ FPS_PICTURES = 3
 """Pictures whose times tell the frame rate."""
 
 
-class _TimedFrameQueue(FrameQueue):
+class _TimedFrameQueue(FrameQueue[VideoFrame]):
     """Hold the newest frame, and the timestamps of the latest ones."""
 
     def __init__(self, label: str, core: TrackCore) -> None:
         super().__init__(label, core, maxsize=1)
         self.times: deque[float] = deque(maxlen=31)
 
-    def put(self, item: AudioFrame | VideoFrame) -> None:
+    def put(self, item: VideoFrame) -> None:
         if item.time is not None:
             self.times.append(item.time)
         super().put(item)
@@ -71,7 +74,7 @@ class VideoCapture:
 
     def read(
         self, image: NDArray[Any] | None = None, *, timeout: float | None = None
-    ) -> tuple[bool, NDArray[Any] | None]:
+    ) -> tuple[bool, NDArray[np.uint8] | Any]:
         """Wait for the next picture: :meth:`grab` and :meth:`retrieve` in one.
 
         Args:
@@ -80,7 +83,8 @@ class VideoCapture:
 
         Returns:
             ``True`` and an array of shape (height, width, 3), uint8, BGR; ``(False, None)``
-            once the track has ended or this was released.
+            once the track has ended or this was released. (Type checkers are not told of the
+            ``None``, which OpenCV's loops do not look at.)
 
         Raises:
             MeteredTimeoutError: No picture in time: OpenCV's loops would take ``False`` for
@@ -99,7 +103,7 @@ class VideoCapture:
 
     def retrieve(
         self, image: NDArray[Any] | None = None, flag: int = 0
-    ) -> tuple[bool, NDArray[Any] | None]:
+    ) -> tuple[bool, NDArray[np.uint8] | Any]:
         """Return the picture grabbed last, as :meth:`read` does; ``flag`` means nothing."""
         guard.check_process(self._born, self._label)
         with self._lock:
@@ -151,7 +155,7 @@ class VideoCapture:
             self._held = self._grabbed = None
         self._frames.close()
 
-    def __enter__(self) -> VideoCapture:
+    def __enter__(self: Self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -160,10 +164,9 @@ class VideoCapture:
     def _next(self, deadline: Deadline) -> VideoFrame | None:
         """Return the next frame; ``None`` at the end."""
         try:
-            frame: VideoFrame = self._frames.get(timeout=deadline.left())
+            return self._frames.get(timeout=deadline.left())
         except ClosedError:
             return None
-        return frame
 
     def _grab(self, timeout: float | None) -> VideoFrame | None:
         deadline = Deadline.of(timeout, self._timeout)

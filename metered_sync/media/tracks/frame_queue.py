@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from av import AudioFrame, VideoFrame
 
@@ -13,13 +13,22 @@ from metered_sync.errors import ClosedError
 from metered_sync.media.tracks.core import TrackCore
 from metered_sync.wire.arguments import check_choice
 
-__all__ = ["FrameQueue", "read_frames"]
+if TYPE_CHECKING:  # a plain ``FrameQueue`` is one of pictures or sound
+    from typing_extensions import TypeVar
+
+    F_co = TypeVar("F_co", default=VideoFrame | AudioFrame, covariant=True)
+else:
+    from typing import TypeVar
+
+    F_co = TypeVar("F_co", covariant=True)
+
+__all__ = ["F_co", "FrameQueue", "read_frames"]
 
 FIFO_SIZE = {"audio": 500, "video": 30}
 """Frames that a first-in, first-out reader holds: ten seconds of sound, one of pictures."""
 
 
-class FrameQueue(Reader[Any]):
+class FrameQueue(Reader[F_co]):
     """Read a track's frames: ``av.VideoFrame`` or ``av.AudioFrame``, by its kind.
 
     In mode ``"latest"`` it holds the newest frame only, and never gives the same one
@@ -38,7 +47,7 @@ class FrameQueue(Reader[Any]):
         """Seconds since the newest frame arrived here; ``inf`` before the first."""
         return time.monotonic() - self._arrived
 
-    def get(self, timeout: float | None = None) -> Any:
+    def get(self, timeout: float | None = None) -> F_co:
         """Wait for the next frame and return it.
 
         Args:
@@ -51,7 +60,7 @@ class FrameQueue(Reader[Any]):
         """
         return self._own(super().get(timeout))
 
-    def get_nowait(self) -> Any:
+    def get_nowait(self) -> F_co:
         """Return the next frame if there is one.
 
         Raises:
@@ -60,13 +69,13 @@ class FrameQueue(Reader[Any]):
         """
         return self._own(super().get_nowait())
 
-    def __next__(self) -> Any:
+    def __next__(self) -> F_co:
         try:
             return self.get()
         except ClosedError:
             raise StopIteration from None
 
-    def put(self, item: AudioFrame | VideoFrame) -> None:
+    def put(self, item: Any) -> None:
         """Queue a frame."""
         self._arrived = time.monotonic()
         super().put(item)
@@ -76,8 +85,9 @@ class FrameQueue(Reader[Any]):
         super().close()
         self._core.incoming.remove(self)
 
-    def _own(self, frame: Any) -> Any:
-        return self._core.cloner.clone(frame) if isinstance(frame, VideoFrame) else frame
+    def _own(self, frame: Any) -> F_co:
+        own = self._core.cloner.clone(frame) if isinstance(frame, VideoFrame) else frame
+        return cast("F_co", own)
 
 
 def read_frames(
@@ -85,7 +95,7 @@ def read_frames(
     *,
     mode: Literal["latest", "fifo"] | None = None,
     maxsize: int | None = None,
-) -> FrameQueue:
+) -> FrameQueue[Any]:
     """Return a new reader of a track's frames; see :meth:`RemoteTrack.frames`."""
     core.check_process()
     kind = core.incoming.kind
@@ -95,6 +105,6 @@ def read_frames(
     if mode == "latest" and maxsize not in (None, 1):
         raise ValueError('maxsize goes with mode="fifo"; "latest" holds one frame')
     size = 1 if mode == "latest" else FIFO_SIZE[kind] if maxsize is None else maxsize
-    queue = FrameQueue(f"{mode} frames of {core.label}", core, maxsize=size)
+    queue: FrameQueue[Any] = FrameQueue(f"{mode} frames of {core.label}", core, maxsize=size)
     core.incoming.add(queue)
     return queue

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from av import AudioFrame, VideoFrame
 
 from metered_sync.bridge import engines, guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.errors import ClosedError
-from metered_sync.media.sources.base import as_tracks
+from metered_sync.media.sources.base import Source, as_tracks
+from metered_sync.media.tracks.frame_queue import F_co
 from metered_sync.media.tracks.track import RemoteTrack
 
 __all__ = ["iter_frames"]
 
 
+@overload
 def iter_frames(
-    track: RemoteTrack | MediaStreamTrack,
+    track: RemoteTrack[F_co],
+    *,
+    mode: Literal["latest", "fifo"] | None = None,
+    maxsize: int | None = None,
+    timeout: float | None = None,
+) -> Iterator[F_co]: ...
+@overload
+def iter_frames(
+    track: MediaStreamTrack | Source | None, *, timeout: float | None = None
+) -> Iterator[VideoFrame | AudioFrame]: ...
+def iter_frames(
+    track: RemoteTrack[Any] | MediaStreamTrack | Source | None,
     *,
     mode: Literal["latest", "fifo"] | None = None,
     maxsize: int | None = None,

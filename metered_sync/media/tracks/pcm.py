@@ -6,7 +6,7 @@ import math
 import queue
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from av import AudioFrame
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PcmReader"]
 
+Self = TypeVar("Self", bound="PcmReader")
+
 CHANNEL_COUNTS = {"mono": 1, "stereo": 2}
 """The layouts that sound can be had in, and their channels."""
 MIN_GAP = 0.002
@@ -31,13 +33,15 @@ MIN_PAUSE = 1.0
 """Seconds from which a gap is a pause, and left out."""
 
 
-class PcmReader(Iterator[Any]):
+class PcmReader(Iterator["NDArray[np.int16]"]):
     """Read a track's sound as int16 arrays of one length. Made by :meth:`RemoteTrack.pcm`.
 
     Safe to use from many threads at once; each chunk goes to one of them.
     """
 
-    def __init__(self, frames: FrameQueue, label: str, rate: int, layout: str, chunk: float):
+    def __init__(
+        self, frames: FrameQueue[AudioFrame], label: str, rate: int, layout: str, chunk: float
+    ):
         """Read from a queue; see :meth:`RemoteTrack.pcm`."""
         samples = chunk_samples(rate, layout, chunk)
         self._label = label
@@ -113,7 +117,7 @@ class PcmReader(Iterator[Any]):
         """Stop receiving. What is queued can still be read; blocked readers wake."""
         self._frames.close()
 
-    def __enter__(self) -> PcmReader:
+    def __enter__(self: Self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

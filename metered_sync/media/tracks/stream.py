@@ -10,13 +10,18 @@ from typing import Any
 
 from aiortc.mediastreams import MediaStreamTrack
 
-from metered_sync.media.sources.base import as_tracks
+from metered_sync.media.sources.base import Source, as_tracks
 from metered_sync.media.tracks.track import RemoteTrack
 
-__all__ = ["MediaStream"]
+__all__ = ["MediaStream", "TrackLike"]
 
 StreamTrack = MediaStreamTrack | RemoteTrack
 """A track of a stream: a local one, or one that arrives."""
+TrackLike = StreamTrack | Source | None
+"""What may be given where a track is taken, for type checkers: a source that has one, too.
+
+And the ``None`` that a source has for what it lacks: the error says so.
+"""
 STREAM_ID = re.compile(r"(?!-\Z)[!#-'*+.\-0-9A-Z^-~]{1,256}")
 """The ids that a session description allows (RFC 8830, RFC 8866); ``-`` means no stream."""
 
@@ -28,7 +33,9 @@ class MediaStream:
     value: making or changing one sends nothing. Safe to use from many threads at once.
     """
 
-    def __init__(self, tracks: object = (), *, id: str | None = None) -> None:
+    def __init__(
+        self, tracks: TrackLike | Iterable[TrackLike] = (), *, id: str | None = None
+    ) -> None:
         """Make a stream.
 
         Args:
@@ -54,7 +61,8 @@ class MediaStream:
         self._lock = threading.Lock()  # guards replacing the tuple
         self._tracks: tuple[StreamTrack, ...] = ()
         plain = isinstance(tracks, Iterable) and not isinstance(tracks, (str, bytes))
-        for one in tracks if plain else as_tracks(tracks)[0]:  # type: ignore[attr-defined]
+        added: Iterable[Any] = tracks if plain else as_tracks(tracks)[0]  # type: ignore[assignment]
+        for one in added:
             self.add_track(one)
 
     def __repr__(self) -> str:
@@ -71,7 +79,7 @@ class MediaStream:
         """The tracks, in the order in which they were added; a list of one's own."""
         return list(self._tracks)
 
-    def add_track(self, track: object) -> None:
+    def add_track(self, track: TrackLike) -> None:
         """Add a track, or the tracks of a source; one that it has already is left as it is.
 
         Where the stream is being sent already, send the track with ``add_track(track,
@@ -86,7 +94,7 @@ class MediaStream:
             new = [one for one in dict.fromkeys(added) if one not in self._tracks]
             self._tracks = (*self._tracks, *new)
 
-    def remove_track(self, track: object) -> None:
+    def remove_track(self, track: TrackLike) -> None:
         """Take a track, or the tracks of a source, out; others are left as they are.
 
         What is being sent goes on being sent.

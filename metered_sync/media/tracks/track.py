@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
+
+from av import AudioFrame, VideoFrame
 
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.errors import MediaError, MeteredTimeoutError
-from metered_sync.media.pixels import check_format
+from metered_sync.media.pixels import EightBitFormat, check_format
 from metered_sync.media.snapshot import Snapshot
 from metered_sync.media.tracks.callbacks import FrameCallback, FrameCallbacks
 from metered_sync.media.tracks.capture import VideoCapture
 from metered_sync.media.tracks.core import TrackCore
-from metered_sync.media.tracks.frame_queue import FrameQueue, read_frames
+from metered_sync.media.tracks.frame_queue import F_co, FrameQueue, read_frames
 from metered_sync.media.tracks.pcm import PcmReader
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from metered_sync.media.notebook.preview import Preview
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["RemoteTrack", "core_of"]
 
 
-class RemoteTrack:
+class RemoteTrack(Generic[F_co]):
     """Read a track that somebody else sends.
 
     Any number of readers, on any threads, each see every frame (or the newest one).
@@ -43,7 +46,7 @@ class RemoteTrack:
         self.metadata = metadata
         self._core = TrackCore(incoming, owner)
         self._lock = threading.Lock()  # guards _newest
-        self._newest: FrameQueue | None = None
+        self._newest: FrameQueue[VideoFrame] | None = None
         self._callbacks = FrameCallbacks(self._core, self)
 
     def __repr__(self) -> str:
@@ -67,9 +70,9 @@ class RemoteTrack:
         return self._core.incoming.stream_id
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Literal["audio", "video"]:
         """The track's kind: ``"audio"`` or ``"video"``."""
-        return self._core.incoming.kind
+        return cast(Literal["audio", "video"], self._core.incoming.kind)
 
     @property
     def ended(self) -> bool:
@@ -91,7 +94,7 @@ class RemoteTrack:
 
     def frames(
         self, *, mode: Literal["latest", "fifo"] | None = None, maxsize: int | None = None
-    ) -> FrameQueue:
+    ) -> FrameQueue[F_co]:
         """Return a new, independent reader of the track's frames, from now on.
 
         Args:
@@ -102,6 +105,12 @@ class RemoteTrack:
         """
         return read_frames(self._core, mode=mode, maxsize=maxsize)
 
+    @overload
+    def read(
+        self, timeout: float | None = None, format: EightBitFormat = "bgr24"
+    ) -> NDArray[np.uint8]: ...
+    @overload
+    def read(self, timeout: float | None = None, format: str = "bgr24") -> NDArray[Any]: ...
     def read(self, timeout: float | None = None, format: str = "bgr24") -> NDArray[Any]:
         """Wait for the newest picture that this method has not returned yet.
 
@@ -129,7 +138,7 @@ class RemoteTrack:
         self._core.check_process()
         with self._lock:
             if self._newest is None:
-                self._newest = self.frames(mode="latest")
+                self._newest = read_frames(self._core, mode="latest")
             newest = self._newest
         try:
             frame = newest.get(timeout=deadline.left())
@@ -183,11 +192,12 @@ class RemoteTrack:
             raise MediaError(
                 f"pcm() returns sound, and {self._core.label} has none: use read() or frames()"
             )
-        return PcmReader(
-            self.frames(mode="fifo"), f"pcm of {self._core.label}", rate, layout, chunk
-        )
+        frames: FrameQueue[AudioFrame] = read_frames(self._core, mode="fifo")
+        return PcmReader(frames, f"pcm of {self._core.label}", rate, layout, chunk)
 
-    def on_frame(self, fn: Callable[[Any], object]) -> FrameCallback:
+    def on_frame(
+        self, fn: Callable[[VideoFrame], object] | Callable[[AudioFrame], object]
+    ) -> FrameCallback:
         """Call ``fn(frame)`` with the track's newest frame, again and again; also a decorator.
 
         The callbacks of one track run one at a time, on a thread of its own. They may block
@@ -219,7 +229,8 @@ class RemoteTrack:
             MediaError: This is an audio track.
         """
         self._check_video("snapshot() takes a picture", "display() shows how loud it is")
-        with self.frames(mode="latest") as frames:
+        frames: FrameQueue[VideoFrame] = read_frames(self._core, mode="latest")
+        with frames:
             return Snapshot(frames.get(timeout=timeout), self._core.label)
 
     def display(self, *, fps: float = 15, width: int = 480, quality: int = 70) -> Preview:
@@ -261,6 +272,6 @@ class RemoteTrack:
             raise MediaError(f"{what}, and {self._core.label} has none: {instead}")
 
 
-def core_of(track: RemoteTrack) -> TrackCore:
+def core_of(track: RemoteTrack[Any]) -> TrackCore:
     """Return the core that a track shares with its readers, for readers made elsewhere."""
     return track._core
