@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import Protocol
 
-from metered_sync.engine.sfu.session import Outgoing
+from metered_sync.engine.sfu.tracks import Outgoing
 
 __all__ = ["Publication"]
 

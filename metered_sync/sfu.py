@@ -13,7 +13,8 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.event_hub import EventHub
 from metered_sync.bridge.loop import Engine
 from metered_sync.engine.sending.local_track import LocalTrack
-from metered_sync.engine.sfu.link import Incoming, Outgoing, SfuLink, SfuOptions
+from metered_sync.engine.sfu.link import SfuLink, SfuOptions
+from metered_sync.engine.sfu.tracks import Incoming, Outgoing
 from metered_sync.engine.webrtc.encoding import check_encoding
 from metered_sync.events import IceServer, Republished
 from metered_sync.media.sources.base import Source, as_tracks

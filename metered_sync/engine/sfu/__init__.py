@@ -3,6 +3,7 @@
 ========= =============================================================================
 link      a client's link to the SFU, over all its sessions
 session   one session: one peer connection, negotiated over HTTP
+tracks    the tracks that a client publishes and subscribes to, over all its sessions
 watch     find out which subscribed tracks are gone, and where they are now
 directory find out who publishes what, with few requests
 calls     the SFU's seven HTTP calls

@@ -37,13 +37,12 @@ from metered_sync.bridge.loop import Engine
 from metered_sync.engine.sfu.calls import SfuCalls
 from metered_sync.engine.sfu.directory import Directory
 from metered_sync.engine.sfu.session import (
-    Incoming,
-    Outgoing,
     Progress,
     Session,
     SessionLostError,
     SfuOptions,
 )
+from metered_sync.engine.sfu.tracks import Incoming, Outgoing
 from metered_sync.engine.sfu.watch import Watch
 from metered_sync.errors import (
     ClosedError,

@@ -30,7 +30,8 @@ import anyio
 
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sfu.directory import Directory
-from metered_sync.engine.sfu.session import Incoming, Outgoing, Session, SessionLostError
+from metered_sync.engine.sfu.session import Session, SessionLostError
+from metered_sync.engine.sfu.tracks import Incoming, Outgoing
 from metered_sync.errors import NegotiationFailedError, SfuError, SfuNotFoundError
 from metered_sync.wire.sfu import TrackInfo
 from metered_sync.wire.timings import Timings

@@ -14,7 +14,8 @@ from metered_sync import SfuNotFoundError, TrackInfo
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sfu.calls import SfuCalls
 from metered_sync.engine.sfu.directory import Directory
-from metered_sync.engine.sfu.session import Incoming, Outgoing, Session
+from metered_sync.engine.sfu.session import Session
+from metered_sync.engine.sfu.tracks import Incoming, Outgoing
 from metered_sync.engine.sfu.watch import Watch
 from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.engine.sfu.test_directory import lists
