@@ -1,3 +1,5 @@
+"""Publish and subscribe with an SfuClient at the local SFU."""
+
 from __future__ import annotations
 
 import gc

@@ -32,7 +32,7 @@ from metered_sync.wire.key_frames import detector
 __all__ = ["CODECS", "Encoded", "PackingEncoder", "SharedEncoder"]
 
 logger = logging.getLogger("metered_sync")
-KEY_FRAME_INTERVAL = 0.25
+MIN_KEY_FRAME_INTERVAL = 0.25
 """Seconds from one key frame to the next that receivers can bring about by asking."""
 
 CODECS: dict[str, type[Vp8Encoder] | type[H264Encoder]] = {
@@ -131,7 +131,7 @@ class SharedEncoder:
 
     def key_frame(self) -> None:
         """Make a key frame soon, for a receiver that has lost something."""
-        due = max(time.monotonic(), self._last_key + KEY_FRAME_INTERVAL)
+        due = max(time.monotonic(), self._last_key + MIN_KEY_FRAME_INTERVAL)
         self._key_at = min(self._key_at, due)
         self._show_again()
 

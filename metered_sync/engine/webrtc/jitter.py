@@ -46,7 +46,7 @@ MAX_HELD_AUDIO = 5
 """Packets of sound that wait for a missing one at most."""
 NACK_INTERVAL = 0.1
 """Seconds after which missing packets are asked for again."""
-KEY_FRAME_INTERVAL = 0.5
+KEY_FRAME_REQUEST_INTERVAL = 0.5
 """Seconds after which a key frame is asked for again."""
 KEY_FRAME_TIMEOUT = 3.0
 """Seconds to wait for a key frame; then whatever comes is decoded."""
@@ -211,7 +211,7 @@ class _VideoIntake(_Intake):
         """Whether the decoder has the pictures that the next one refers to."""
         self._starving: float | None = None
         """The moment since which a key frame has been missing."""
-        self._asked = -KEY_FRAME_INTERVAL
+        self._asked = -KEY_FRAME_REQUEST_INTERVAL
         """The moment at which a key frame was last asked for."""
         self._left = False
         """Whether the latest packets were left out."""
@@ -290,7 +290,7 @@ class _VideoIntake(_Intake):
         return None
 
     def _ask(self, now: float) -> bool:
-        if self._starving is None or now - self._asked < KEY_FRAME_INTERVAL:
+        if self._starving is None or now - self._asked < KEY_FRAME_REQUEST_INTERVAL:
             return False
         self._asked = now
         return True

@@ -32,7 +32,7 @@ Message = str | bytes
 
 MAX_MESSAGES = 16384
 """Messages that a buffer holds: small ones cost more than their bytes."""
-MAX_EARLY = 256
+MAX_EARLY_SENDS = 256
 """Sends that may wait for the channel to open, of those that do not block."""
 
 
@@ -147,8 +147,8 @@ class SendBuffer:
             if not connecting:
                 raise self._overflow("bytes are in the buffer", self._buffered(), self.max_bytes)
             early, queued = self._early(), len(self._waiting)
-            if queued >= MAX_EARLY:
-                raise self._overflow("sends wait for it to open", queued, MAX_EARLY)
+            if queued >= MAX_EARLY_SENDS:
+                raise self._overflow("sends wait for it to open", queued, MAX_EARLY_SENDS)
             if early and early + size > self.max_bytes:
                 raise self._overflow("bytes wait for it to open", early, self.max_bytes)
             self._wait(_Waiting(message, size, blocking=False))

@@ -1,4 +1,4 @@
-"""Queues and tracks: pacing, bounds, waking, ending. Producers here are plain functions."""
+"""Feed tracks by plain functions: pacing, bounds, waking, ending."""
 
 from __future__ import annotations
 

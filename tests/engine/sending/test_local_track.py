@@ -1,4 +1,4 @@
-"""A user's track as rooms and publications send it: ids, the end, leaking."""
+"""Make, replace and close local tracks; look for what they leave."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sender is handed: queues, hand-overs from one track to another, the end."""
+"""Hand a sender frames over every kind of swap between tracks, up to the end."""
 
 from __future__ import annotations
 

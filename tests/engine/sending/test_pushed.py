@@ -1,4 +1,4 @@
-"""Sound and pictures that callers push, handed out when they are due."""
+"""Push sound and pictures, and take them when they are due."""
 
 from __future__ import annotations
 

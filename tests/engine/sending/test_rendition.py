@@ -1,4 +1,4 @@
-"""The pictures that a frame rate allows, and outlets that get them, encoded or not."""
+"""Limit frame rates, and share encoders between outlets of the same encoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures encoded once for several senders: key frames, bit rates, codecs."""
+"""Encode pictures once for several senders: key frames, bit rates, codecs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a user's track once: sharing, pacing, pausing, failing."""
+"""Read a user's track once: sharing, pacing, pausing, failing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tracks that are recorded and sent at the same time."""
+"""Record and send tracks at the same time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Timestamps on one clock: they rise, follow a source's own, and bridge its jumps."""
+"""Give frames timestamps that rise, follow their source's own, and bridge its jumps."""
 
 from __future__ import annotations
 

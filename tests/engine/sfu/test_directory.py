@@ -1,4 +1,4 @@
-"""Listing and searching the tracks of an app, by what a scripted SFU lists."""
+"""List and search the tracks of an app at a scripted SFU."""
 
 from __future__ import annotations
 

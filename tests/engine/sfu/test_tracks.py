@@ -1,4 +1,4 @@
-"""Published and subscribed tracks from one session to the next, without an SFU."""
+"""Move published and subscribed tracks from one session to the next, without an SFU."""
 
 from __future__ import annotations
 

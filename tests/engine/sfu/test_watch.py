@@ -1,4 +1,4 @@
-"""What becomes of subscribed tracks, by what their publishers' sessions list."""
+"""Decide about silent tracks, by the lists of their publishers' sessions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is used of aiortc's and aioice's insides, with the versions that are installed.
+"""Look for the private names of aiortc and aioice, and use each, with the versions installed.
 
 Run this file with a new version first: it tells what is missing, and what is lost by that.
 """

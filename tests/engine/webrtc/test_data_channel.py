@@ -1,4 +1,4 @@
-"""The engine's half of a data channel: the inbox, the buffer, the end."""
+"""Send, receive and close through the engine's side of a data channel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoders whose bit rate is given."""
+"""Encode pictures at a given bit rate."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Choose STUN and TURN servers out of the service's lists."""
+
 from __future__ import annotations
 
 from metered_sync.engine.webrtc.ice import choose_servers

@@ -1,4 +1,4 @@
-"""A received track's frames on their way to readers, without a connection."""
+"""Spread a received track's frames over readers, without a connection."""
 
 from __future__ import annotations
 

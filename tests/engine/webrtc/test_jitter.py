@@ -1,4 +1,4 @@
-"""From packets to the decoder, with receivers of aiortc's and what its encoders make."""
+"""Hand packets to receivers of aiortc's, in every order, and read what its decoders get."""
 
 from __future__ import annotations
 

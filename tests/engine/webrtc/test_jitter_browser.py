@@ -1,4 +1,4 @@
-"""Pictures that come straight from a browser, which sends lost packets again apart (RTX)."""
+"""Receive pictures straight from a browser, which sends lost packets again apart (RTX)."""
 
 from __future__ import annotations
 

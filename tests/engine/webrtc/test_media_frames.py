@@ -1,4 +1,4 @@
-"""Frames of sound and pictures: shapes, rates, copies."""
+"""Make and copy frames of sound and pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The buffer of a channel's messages, by itself: bounds, order, waiting, the end."""
+"""Fill and empty the buffer of a channel's messages, without a channel."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_messages_wait_for_the_channel_to_open() -> None:
 
 
 def test_not_more_than_some_messages_wait_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(send_buffer, "MAX_EARLY", 2)
+    monkeypatch.setattr(send_buffer, "MAX_EARLY_SENDS", 2)
     below = Below(100, cap=None)
     below.buffer.send_nowait(b"x" * 60)
     with pytest.raises(DataChannelOverflowError, match="60 of 100 bytes wait for it to open"):

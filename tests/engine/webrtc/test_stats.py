@@ -1,4 +1,4 @@
-"""Counting packets and bytes, by packets that are made by hand."""
+"""Count packets and bytes of packets that are made by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SfuApi: the seven calls for those who bring their own WebRTC."""
+"""Make the SFU's seven calls with a WebRTC of one's own."""
 
 from __future__ import annotations
 

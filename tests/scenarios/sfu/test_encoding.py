@@ -1,4 +1,4 @@
-"""Bit rate, frame rate and codec of what is published."""
+"""Publish with a bit rate, a frame rate and a codec."""
 
 from __future__ import annotations
 

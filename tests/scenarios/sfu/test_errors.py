@@ -1,4 +1,4 @@
-"""A bad SFU, at each stage: a clear error, and a session that is usable or closed, never stuck."""
+"""Meet a bad SFU at each stage: a clear error; the session is usable or closed, never stuck."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Candidates: servers that do not answer cost a bounded wait, no network none."""
+"""Gather candidates with servers that do not answer, and without a network."""
 
 from __future__ import annotations
 

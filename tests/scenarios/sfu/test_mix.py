@@ -1,4 +1,4 @@
-"""Any mix of publishing, subscribing and closing, in any order, on several sessions at once."""
+"""Publish, subscribe and close in any order, on several sessions at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A session that is lost is made again, with what it published and received."""
+"""Lose sessions, and have them made again with their publications and subscriptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One source in a room and in several publications: encoded once, and stopped by nobody else."""
+"""Send one source to a room and as several publications: encoded once, stopped by its user only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was sent and received, counted."""
+"""Read the statistics of publications and subscriptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting for a track that somebody publishes, or will."""
+"""Wait for a track that somebody publishes, or will."""
 
 from __future__ import annotations
 
