@@ -26,7 +26,7 @@ quick: $(VENV)/.dev
 long: $(VENV)/.dev
 	$(BIN)/pytest --numprocesses 1 -m slow
 	$(BIN)/pytest $(PYTEST_ARGS) --hypothesis-profile=explore --timeout 1800 \
-		tests/wire/test_properties.py tests/local/test_fuzz.py
+		tests/wire/test_properties.py tests/local/test_fuzz.py tests/engine/rooms/test_negotiation.py
 
 coverage: $(VENV)/.dev
 	$(BIN)/pytest $(PYTEST_ARGS) --cov --cov-report term-missing:skip-covered

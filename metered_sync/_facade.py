@@ -20,6 +20,9 @@ L = TypeVar("L", bound=Link)
 class Client(Facade, Observable, Generic[L]):
     """Share what clients with events have: one link, made by the first ``connect()``."""
 
+    _url = "…"
+    """The service's origin, for ``repr``; there before the arguments have been checked, too."""
+
     def __init__(self, label: str, timeout: float) -> None:
         super().__init__(label, timeout)
         self._hub = EventHub(label)

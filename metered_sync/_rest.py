@@ -26,6 +26,9 @@ class RestClient:
     no lock here.
     """
 
+    _origin = "…"
+    """The service's origin, for ``repr``; there before the arguments have been checked, too."""
+
     def __init__(self, label: str, timeout: float) -> None:
         self._label = label
         self._timeout = Deadline(timeout).timeout

@@ -19,6 +19,7 @@ from metered_sync.options import (
     signalling_options,
 )
 from metered_sync.wire import frames
+from metered_sync.wire.control import Token
 from metered_sync.wire.events import IceServer, Message
 from metered_sync.wire.names import check_channel, check_peer_id
 from metered_sync.wire.states import SignallingClientState
@@ -68,11 +69,12 @@ class SignallingClient(Client[SignallingLink]):
 
     Args:
         api_key: A publishable key (``pk_live_…``).
-        token_provider: Instead of a key: a callable that returns a token, called on a
-            worker thread before the first connect and each reconnect; or a fixed token.
-        url: The service's origin, ``wss://host`` (``ws://`` for loopback hosts only).
-            Without key and provider the environment is used: ``METERED_KEY``, and
-            ``METERED_URL`` for this.
+            Without key and provider: ``METERED_KEY`` in the environment.
+        token_provider: Instead of a key: a plain function that returns a token, as text or as
+            :class:`~metered_sync.Token`, called on a worker thread before the first connect
+            and each reconnect; or a fixed token.
+        url: The service's origin, ``wss://host`` (``ws://`` for loopback hosts only);
+            ``METERED_URL`` in the environment.
         timeout: Seconds that a call which acts may take, unless it says otherwise.
         reconnect: ``False`` for never, or :class:`ReconnectOptions`.
         inactivity_timeout: Seconds of silence after which the connection counts as lost.
@@ -82,14 +84,16 @@ class SignallingClient(Client[SignallingLink]):
             closes a connection that sends more than 100 and 200. ``None``: no limit.
 
     Raises:
-        ValueError: Both or neither of key and provider, or another bad argument.
+        ValueError: Both or neither of key and provider, a key or token of another kind, or
+            another bad argument.
+        TypeError: A provider that is no plain function: an ``async def``, for instance.
     """
 
     def __init__(
         self,
         *,
         api_key: str | None = None,
-        token_provider: Callable[[], str] | str | None = None,
+        token_provider: Callable[[], str | Token] | Token | str | None = None,
         url: str | None = None,
         timeout: float = 15.0,
         reconnect: bool | ReconnectOptions = True,
@@ -100,23 +104,27 @@ class SignallingClient(Client[SignallingLink]):
         _timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         super().__init__("SignallingClient", timeout)
-        self._options = signalling_options(
-            "SignallingClient",
-            api_key=api_key,
-            token_provider=token_provider,
-            url=url,
-            reconnect=reconnect,
-            inactivity_timeout=inactivity_timeout,
-            token_provider_timeout=token_provider_timeout,
-            auto_resubscribe=auto_resubscribe,
-            rate_limit=rate_limit,
-        )
+        try:
+            self._options = signalling_options(
+                "SignallingClient",
+                api_key=api_key,
+                token_provider=token_provider,
+                url=url,
+                reconnect=reconnect,
+                inactivity_timeout=inactivity_timeout,
+                token_provider_timeout=token_provider_timeout,
+                auto_resubscribe=auto_resubscribe,
+                rate_limit=rate_limit,
+            )
+        finally:
+            del api_key, token_provider  # no frame of a traceback shows them
+        self._url = self._options.url
         self._timings = _timings
         self._deliveries = Deliveries()
 
     def __repr__(self) -> str:
         peer = f", peer {self.peer_id!r}" if self.peer_id else ""
-        return f"<SignallingClient {self._options.url}: {self.state}{peer}>"
+        return f"<SignallingClient {self._url}: {self.state}{peer}>"
 
     # --- life ---
 

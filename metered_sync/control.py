@@ -56,18 +56,32 @@ class ControlPlane(RestClient):
         url: str | None = None,
         timeout: float = 15.0,
     ) -> None:
+        names = (
+            "METERED_KEY_ID" if key_id is None else "key_id",
+            "METERED_KEY_SECRET" if secret is None else "secret",
+        )
         key_id = key_id if key_id is not None else os.environ.get("METERED_KEY_ID")
         secret = secret if secret is not None else os.environ.get("METERED_KEY_SECRET")
-        if key_id is None or secret is None:
-            raise ValueError(
-                "ControlPlane needs key_id (sk_id_…) and secret (sk_secret_…), or METERED_KEY_ID "
-                "and METERED_KEY_SECRET in the environment"
+        try:
+            if key_id is None or secret is None:
+                raise ValueError(
+                    "ControlPlane needs key_id (sk_id_…) and secret (sk_secret_…), or "
+                    "METERED_KEY_ID and METERED_KEY_SECRET in the environment"
+                )
+            check_key_pair("ControlPlane", key_id, secret, names)
+            super().__init__("ControlPlane", timeout)
+            given = url is not None
+            self._origin = check_origin(
+                url if url is not None else _default_url(),
+                secure="https",
+                name="url" if given else "METERED_URL",
             )
-        self._key_id, secret = check_key_pair("ControlPlane", key_id, secret)
-        origin = check_origin(url if url is not None else _default_url(), secure="https")
-        super().__init__("ControlPlane", timeout)
-        self._origin = origin
-        self._rest = Rest(_service(origin, self._key_id), f"{key_id}:{secret}")
+            self._key_id = key_id
+            self._rest = Rest(_service(self._origin, key_id), f"{key_id}:{secret}")
+        finally:
+            del key_id, secret  # no frame of a traceback shows them
+
+    _key_id = "…"
 
     def __repr__(self) -> str:
         return f"<ControlPlane {self._origin}, key {self._key_id}>"

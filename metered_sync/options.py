@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import Literal
 
 from metered_sync.engine.messaging.options import ReconnectOptions, SignallingOptions
-from metered_sync.wire.arguments import check_choice, check_number
+from metered_sync.wire.arguments import check_choice, check_function, check_number
+from metered_sync.wire.control import Token
+from metered_sync.wire.secrets import check_api_key, check_token
 from metered_sync.wire.urls import check_origin
 
 __all__ = [
@@ -30,7 +32,7 @@ def signalling_options(
     who: str,
     *,
     api_key: str | None,
-    token_provider: Callable[[], str] | str | None,
+    token_provider: Callable[[], str | Token] | Token | str | None,
     url: str | None,
     reconnect: bool | ReconnectOptions,
     inactivity_timeout: float,
@@ -39,27 +41,32 @@ def signalling_options(
     rate_limit: tuple[float, float] | None,
 ) -> SignallingOptions:
     """Check what a client is made with; the environment fills in key and address."""
+    key_name, url_name = "api_key", "url"
     if api_key is None and token_provider is None:
-        api_key = os.environ.get("METERED_KEY") or None
-        url = url if url is not None else os.environ.get("METERED_URL") or None
+        key_name, api_key = "METERED_KEY", os.environ.get("METERED_KEY") or None
         if api_key is None:
             raise ValueError(
                 f"{who} needs api_key=… (pk_live_…) or token_provider=…, "
                 "or METERED_KEY in the environment"
             )
-    if api_key is not None and token_provider is not None:
-        raise ValueError(f"{who} takes api_key or token_provider, not both")
-    if api_key is not None and not (isinstance(api_key, str) and api_key):
-        raise ValueError("api_key must be a non-empty string (pk_live_…)")
-    if api_key is not None and api_key.startswith("sk_"):
-        raise ValueError(
-            "api_key is a secret key, which must not be sent to connect; "
-            "use a publishable key (pk_live_…), or mint_token() and token_provider"
+    if url is None and os.environ.get("METERED_URL"):
+        url_name, url = "METERED_URL", os.environ["METERED_URL"]
+    try:
+        if api_key is not None and token_provider is not None:
+            raise ValueError(f"{who} takes api_key or token_provider, not both")
+        if api_key is not None:
+            check_api_key(who, key_name, api_key)
+        provider = _provider(who, token_provider)
+        origin = check_origin(
+            url if url is not None else MESSAGING_URL, secure="wss", name=url_name
         )
+    except BaseException:
+        del api_key, token_provider  # no frame of the traceback shows them
+        raise
     return SignallingOptions(
-        url=check_origin(url if url is not None else MESSAGING_URL, secure="wss"),
+        url=origin,
         api_key=api_key,
-        token_provider=_provider(token_provider),
+        token_provider=provider,
         renewable=callable(token_provider),
         token_provider_timeout=_seconds("token_provider_timeout", token_provider_timeout),
         reconnect=_reconnect(reconnect),
@@ -79,18 +86,23 @@ def _seconds(name: str, value: float) -> float:
     return float(check_number(name, value, above=True, infinite=True, unit="seconds"))
 
 
-def _provider(provider: Callable[[], str] | str | None) -> Callable[[], str] | None:
+def _provider(who: str, provider: object) -> Callable[[], str | Token] | None:
     """Return a function that gives the token, in the caller's context; ``None`` for no token."""
     if provider is None:
         return None
-    if isinstance(provider, str):
-        if not provider:
-            raise ValueError("token_provider is an empty string, not a token")
-        token = provider
+    if isinstance(provider, (str, Token)):
+        try:
+            token = check_token(provider.token if isinstance(provider, Token) else provider)
+        except ValueError as error:
+            del provider  # no frame of the traceback shows it
+            raise ValueError(f"{who}: token_provider {error}") from None
         return lambda: token
     if not callable(provider):
-        raise TypeError("token_provider must be a callable that returns a token, or a token")
-    function, context = provider, contextvars.copy_context()
+        raise TypeError(
+            f"{who}: token_provider must be a function that returns a token, or a token, not "
+            f"{type(provider).__name__}"
+        )
+    function, context = check_function("token_provider", provider), contextvars.copy_context()
     # A copy for each call: a context cannot be entered twice, and a call may be abandoned.
     return lambda: context.copy().run(function)
 

@@ -29,7 +29,6 @@ from metered_sync.errors import (
     raise_fresh,
 )
 from metered_sync.events import (
-    IceServer,
     PeerJoined,
     ServerError,
     StateChange,
@@ -44,10 +43,12 @@ from metered_sync.options import (
 )
 from metered_sync.remote_peer import RemotePeer
 from metered_sync.wire import frames, signals
+from metered_sync.wire.control import Token
 from metered_sync.wire.limits import MAX_FRAME
 from metered_sync.wire.names import check_channel, check_peer_id, is_reserved
 from metered_sync.wire.states import MeteredPeerState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
+from metered_sync.wire.turn import GivenIceServers, check_ice_servers
 
 __all__ = ["MeteredPeer"]
 
@@ -76,7 +77,9 @@ class MeteredPeer(Client[RoomLink]):
             ``url``, ``timeout``, ``reconnect``, ``inactivity_timeout``,
             ``token_provider_timeout`` and ``rate_limit``. The key or token needs the Send
             permission: signals between peers travel as direct messages.
-        ice_servers: STUN and TURN servers, instead of those that the service names.
+        ice_servers: STUN and TURN servers, instead of those that the service names: a list of
+            :class:`~metered_sync.IceServer`, dicts as browsers take them, addresses, or aiortc's
+            ``RTCIceServer``.
         relay_only: Use TURN only, and reveal no address of this machine.
         gather_timeout: Seconds to wait for STUN and TURN servers in each negotiation, at most.
 
@@ -88,7 +91,7 @@ class MeteredPeer(Client[RoomLink]):
         self,
         *,
         api_key: str | None = None,
-        token_provider: Callable[[], str] | str | None = None,
+        token_provider: Callable[[], str | Token] | Token | str | None = None,
         url: str | None = None,
         timeout: float = 15.0,
         reconnect: bool | ReconnectOptions = True,
@@ -96,27 +99,31 @@ class MeteredPeer(Client[RoomLink]):
         token_provider_timeout: float = 10.0,
         auto_resubscribe: bool = True,
         rate_limit: tuple[float, float] | None = (90, 180),
-        ice_servers: Iterable[IceServer] | None = None,
+        ice_servers: GivenIceServers | None = None,
         relay_only: bool = False,
         gather_timeout: float = 5.0,
         _timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         super().__init__("MeteredPeer", timeout)
-        self._signalling = signalling_options(
-            "MeteredPeer",
-            api_key=api_key,
-            token_provider=token_provider,
-            url=url,
-            reconnect=reconnect,
-            inactivity_timeout=inactivity_timeout,
-            token_provider_timeout=token_provider_timeout,
-            auto_resubscribe=auto_resubscribe,
-            rate_limit=rate_limit,
-        )
+        try:
+            self._signalling = signalling_options(
+                "MeteredPeer",
+                api_key=api_key,
+                token_provider=token_provider,
+                url=url,
+                reconnect=reconnect,
+                inactivity_timeout=inactivity_timeout,
+                token_provider_timeout=token_provider_timeout,
+                auto_resubscribe=auto_resubscribe,
+                rate_limit=rate_limit,
+            )
+            servers = None if ice_servers is None else check_ice_servers(ice_servers)
+        finally:
+            del api_key, token_provider, ice_servers  # no frame of a traceback shows them
         if not auto_resubscribe:
             raise ValueError("auto_resubscribe must be on: a room is a subscription")
         self._options = ConnectionOptions(
-            None if ice_servers is None else tuple(ice_servers),
+            servers,
             bool(relay_only),
             Deadline(gather_timeout).timeout,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, overload
 from urllib.parse import urlsplit
 
@@ -26,6 +26,7 @@ from metered_sync.wire.arguments import check_choice, check_text
 from metered_sync.wire.sfu import SessionInfo, TrackInfo
 from metered_sync.wire.states import SfuClientState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
+from metered_sync.wire.turn import GivenIceServers, check_ice_servers
 from metered_sync.wire.urls import is_loopback
 
 __all__ = ["SfuClient"]
@@ -72,8 +73,9 @@ class SfuClient(Client[SfuLink]):
             ``METERED_SFU_URL``.
         metadata: A text that others see in :meth:`sessions`.
         timeout: Seconds that a call which acts may take, unless it says otherwise.
-        ice_servers: STUN servers to find this machine's public address by. Unless given,
-            the service's, or none towards a loopback host.
+        ice_servers: STUN servers to find this machine's public address by, in any form that
+            ``MeteredPeer`` takes them in. Unless given, the service's, or none towards a loopback
+            host.
         gather_timeout: Seconds to wait for those servers' answers, in each negotiation
             at most; what is known by then goes out.
         recover: Whether a session that is lost is made again.
@@ -87,28 +89,33 @@ class SfuClient(Client[SfuLink]):
         url: str | None = None,
         metadata: str | None = None,
         timeout: float = 15.0,
-        ice_servers: Iterable[IceServer] | None = None,
+        ice_servers: GivenIceServers | None = None,
         gather_timeout: float = DEFAULT_TIMINGS.gather,
         recover: bool = True,
         _timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         super().__init__("SfuClient", timeout)
-        app_id, self._secret, origin = check_credentials("SfuClient", app_id, secret, url)
+        try:
+            app, self._secret, origin = check_credentials("SfuClient", app_id, secret, url)
+            if ice_servers is None:
+                ice_servers = () if is_loopback(urlsplit(origin).hostname) else DEFAULT_STUN
+            servers = check_ice_servers(ice_servers)
+        finally:
+            del app_id, secret, ice_servers  # no frame of a traceback shows them
         if metadata is not None and not isinstance(metadata, str):
             raise TypeError(f"metadata must be a string, not {type(metadata).__name__}")
         if not isinstance(recover, bool):
             raise TypeError(f"recover must be True or False, not {recover!r}")
-        if ice_servers is None:
-            ice_servers = () if is_loopback(urlsplit(origin).hostname) else DEFAULT_STUN
         gather = Deadline(gather_timeout).timeout
-        self._options = SfuOptions(origin, app_id, metadata, tuple(ice_servers), gather, recover)
+        self._options = SfuOptions(origin, app, metadata, servers, gather, recover)
+        self._url = origin
         self._timings = _timings
         self._publications: set[Publication] = set()
         """Publications, held for the events about them as long as they are published."""
 
     def __repr__(self) -> str:
         session = f", session {self.session_id}" if self.session_id else ""
-        return f"<SfuClient {self._options.url}: {self.state}{session}>"
+        return f"<SfuClient {self._url}: {self.state}{session}>"
 
     # --- life ---
 

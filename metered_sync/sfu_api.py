@@ -13,7 +13,7 @@ from metered_sync.engine.sfu.calls import SfuCalls
 from metered_sync.wire import sfu as wire
 from metered_sync.wire.arguments import check_text
 from metered_sync.wire.fields import FieldError, Fields
-from metered_sync.wire.secrets import check_secret
+from metered_sync.wire.secrets import check_sfu_app
 from metered_sync.wire.urls import check_origin
 
 __all__ = ["SfuApi", "check_credentials"]
@@ -30,18 +30,28 @@ def check_credentials(
     Raises:
         ValueError: One is missing, or cannot be what it should be.
     """
+    names = tuple(
+        name if value is not None else f"METERED_SFU_{name.upper()}"
+        for name, value in (("app_id", app_id), ("secret", secret))
+    )
     app_id = app_id if app_id is not None else os.environ.get("METERED_SFU_APP_ID")
     secret = secret if secret is not None else os.environ.get("METERED_SFU_SECRET")
-    for name, value in (("app_id", app_id), ("secret", secret)):
-        if not isinstance(value, str) or not value:
-            raise ValueError(
-                f"{label} needs {name}=… (from the service's dashboard), or "
-                f"METERED_SFU_{name.upper()} in the environment"
-            )
-    check_secret(label, "secret", secret)
-    if url is None:
-        url = os.environ.get("METERED_SFU_URL") or SFU_URL
-    return str(app_id), str(secret), check_origin(url, secure="https")
+    try:
+        for name, value in (("app_id", app_id), ("secret", secret)):
+            if value is None or value == "":
+                raise ValueError(
+                    f"{label} needs {name}=… (from the service's dashboard), or "
+                    f"METERED_SFU_{name.upper()} in the environment"
+                )
+        check_sfu_app(label, app_id, secret, names)
+        given = url is not None
+        if url is None:
+            url = os.environ.get("METERED_SFU_URL") or SFU_URL
+        origin = check_origin(url, secure="https", name="url" if given else "METERED_SFU_URL")
+    except BaseException:
+        app_id = secret = value = None  # no frame of the traceback shows them
+        raise
+    return str(app_id), str(secret), origin
 
 
 class SfuApi(RestClient):
@@ -82,8 +92,12 @@ class SfuApi(RestClient):
         *,
         timeout: float = 15.0,
     ) -> None:
-        app_id, secret, self._origin = check_credentials("SfuApi", app_id, secret, url)
-        super().__init__("SfuApi", timeout)
+        try:
+            super().__init__("SfuApi", timeout)
+            app_id, secret, self._origin = check_credentials("SfuApi", app_id, secret, url)
+        except BaseException:
+            app_id = secret = None  # no frame of the traceback shows them
+            raise
         self._calls = SfuCalls("SfuApi", self._origin, app_id, secret)
 
     def __repr__(self) -> str:

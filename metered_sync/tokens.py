@@ -49,7 +49,11 @@ def mint_token(
     Raises:
         ValueError: A cap of the service is exceeded; nothing has been signed.
     """
-    check_key_pair("mint_token", key_id, secret)
+    try:
+        check_key_pair("mint_token", key_id, secret)
+    except ValueError:
+        key_id = secret = ""  # no frame of the traceback shows them
+        raise
     now = time.time()
     claims = Claims(
         peer_id,

@@ -50,30 +50,28 @@ class TurnApi(RestClient):
     ) -> None:
         if not isinstance(app, str) or not _APP_NAME.fullmatch(app):
             raise ValueError("app must be the app's name alone, as in <app>.metered.live")
-        if api_key is None and secret_key is None:
-            raise ValueError("TurnApi needs api_key=… for servers, secret_key=… for credentials")
-        if url is None:
-            url = f"https://{app}.metered.live"
-        super().__init__("TurnApi", timeout)
         self._app = app
-        self._origin = check_origin(url, secure="https")
-        wrong_key = f"check that the key is one of the app {app!r}, and of the right kind"
-        service = Service(
-            "TurnApi",
-            self._origin,
-            TurnError,
-            remedies={401: wrong_key, 403: wrong_key},
-            secret_answers=True,
-        )
+        super().__init__("TurnApi", timeout)
         self._api: Rest | None = None
         self._secret: Rest | None = None
-        # The service takes its keys from the query and from nowhere else.
-        if api_key is not None:
-            api_key = check_secret("TurnApi", "api_key", api_key)
-            self._api = Rest(service, api_key, parameter="apiKey")
-        if secret_key is not None:
-            secret_key = check_secret("TurnApi", "secret_key", secret_key)
-            self._secret = Rest(service, secret_key, parameter="secretKey")
+        try:
+            if api_key is None and secret_key is None:
+                raise ValueError(
+                    "TurnApi needs api_key=… for servers, secret_key=… for credentials"
+                )
+            for name, value in (("api_key", api_key), ("secret_key", secret_key)):
+                if value is not None:
+                    check_secret("TurnApi", name, value)
+            origin = f"https://{app}.metered.live" if url is None else url
+            self._origin = check_origin(origin, secure="https")
+            service = _service(app, self._origin)
+            # The service takes its keys from the query and from nowhere else.
+            if api_key is not None:
+                self._api = Rest(service, api_key, parameter="apiKey")
+            if secret_key is not None:
+                self._secret = Rest(service, secret_key, parameter="secretKey")
+        finally:
+            api_key = secret_key = value = None  # no frame of a traceback shows them
 
     def __repr__(self) -> str:
         return f"<TurnApi {self._app} at {self._origin}>"
@@ -172,6 +170,18 @@ class TurnApi(RestClient):
             timeout=timeout,
             safe=True,
         )
+
+
+def _service(app: str, origin: str) -> Service:
+    """Return the TURN service of an app."""
+    wrong_key = f"check that the key is one of the app {app!r}, and of the right kind"
+    return Service(
+        "TurnApi",
+        origin,
+        TurnError,
+        remedies={401: wrong_key, 403: wrong_key},
+        secret_answers=True,
+    )
 
 
 def _needed(rest: Rest | None, name: str) -> Rest:

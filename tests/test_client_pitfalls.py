@@ -251,7 +251,7 @@ def test_a_connect_that_was_given_up_does_not_come_back_later() -> None:
         asked.release()
         if first:
             release.wait(10)
-        return "late" if first else "timely"
+        return "h.p.late" if first else "h.p.timely"
 
     with ScriptedServer() as server:
         alice = client(server, token_provider=provide)
@@ -261,7 +261,7 @@ def test_a_connect_that_was_given_up_does_not_come_back_later() -> None:
         release.set()
         connection = server.accept()
         nothing_more(server)
-        assert server.upgrades == ["/v1?token=timely"]
+        assert server.upgrades == ["/v1?token=h.p.timely"]
         alice.close()
         assert connection.ended()[0] == 1000
 
@@ -272,7 +272,7 @@ def test_closing_while_the_token_is_fetched_makes_no_connection() -> None:
     def provide() -> str:
         asked.set()
         release.wait(10)
-        return "late"
+        return "h.p.late"
 
     with ScriptedServer() as server:
         alice = client(server, token_provider=provide)
@@ -829,18 +829,18 @@ def test_over_the_limit_while_reconnecting_is_slow_too() -> None:
 
 
 def test_a_refused_upgrade_while_reconnecting_asks_for_another_token() -> None:
-    tokens = (f"token-{number}" for number in range(100))
+    tokens = (f"h.p.{number}" for number in range(100))
     with (
         ScriptedServer(status=lambda number: 401 if 0 < number < 3 else None) as server,
         client(server, token_provider=lambda: next(tokens)) as alice,
     ):
         server.accept().drop()
         server.accept()
-        assert server.upgrades == [f"/v1?token=token-{number}" for number in range(4)]
+        assert server.upgrades == [f"/v1?token=h.p.{number}" for number in range(4)]
         wait_until(lambda: alice.state == "connected")
 
 
-@pytest.mark.parametrize("options", [{"api_key": "pk_live_x"}, {"token_provider": "fixed"}])
+@pytest.mark.parametrize("options", [{"api_key": "pk_live_x"}, {"token_provider": "h.p.s"}])
 def test_a_refused_upgrade_ends_a_client_that_has_no_other_key(options: dict[str, Any]) -> None:
     with (
         ScriptedServer(status=lambda number: 401 if number else None) as server,
@@ -860,7 +860,7 @@ def test_a_token_provider_that_keeps_failing_is_told_and_tried_again() -> None:
         calls.append(1)
         if 1 < len(calls) < 6:
             raise RuntimeError("no database")
-        return "token"
+        return "h.p.s"
 
     with (
         ScriptedServer() as server,

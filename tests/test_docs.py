@@ -96,6 +96,16 @@ def test_citations_in_the_source_lead_somewhere() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_table_of_capabilities_is_whole() -> None:
+    source = (ROOT / "metered_sync" / "engine" / "webrtc" / "aiortc_private.py").read_text()
+    (body,) = re.findall(r"^class Capability\(Enum\):\n(.*?)^\S", source, re.MULTILINE | re.DOTALL)
+    page = (ROOT / "docs" / "architecture" / "aiortc.md").read_text()
+    assert re.findall(r"^\| `([A-Z]+)` \|", page, re.MULTILINE)
+    assert set(re.findall(r"^\| `([A-Z]+)` \|", page, re.MULTILINE)) == set(
+        re.findall(r"^    ([A-Z]+) = ", body, re.MULTILINE)
+    )
+
+
 def package(module: str) -> str:
     """Return the package of a module, as the table of imports names it."""
     parts = folder(module).split(".")[1:]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from metered_sync import Token
 from metered_sync.options import (
     MESSAGING_URL,
     ReconnectOptions,
@@ -55,10 +56,12 @@ def test_the_environment_has_a_key_and_an_address(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"token_provider": "t"}, "not both"),
+        ({"token_provider": "h.p.s"}, "not both"),
         ({"api_key": ""}, "non-empty string"),
-        ({"api_key": "sk_secret_x"}, "secret key"),
-        ({"api_key": None, "token_provider": ""}, "empty string"),
+        ({"api_key": "sk_secret_x"}, "api_key is the secret of a secret key"),
+        ({"api_key": None, "token_provider": ""}, "token_provider must be .* not an empty string"),
+        ({"api_key": None, "token_provider": "sk_secret_x"}, "token_provider is the secret of"),
+        ({"api_key": None, "token_provider": Token("pk_live_secret_x", 0)}, "a publishable key"),
         ({"url": "https://x.example"}, "wss"),
         ({"inactivity_timeout": 0}, "inactivity_timeout"),
         ({"token_provider_timeout": True}, "token_provider_timeout"),
@@ -91,10 +94,35 @@ def test_no_limit_and_infinite_bursts() -> None:
 
 
 def test_a_fixed_token_cannot_be_renewed() -> None:
-    made = options(api_key=None, token_provider="t")
-    assert made.token_provider() == "t"
+    made = options(api_key=None, token_provider="h.p.s")
+    assert made.token_provider() == "h.p.s"
     assert not made.renewable
-    assert options(api_key=None, token_provider=lambda: "t").renewable
+    assert options(api_key=None, token_provider=lambda: "h.p.s").renewable
+
+
+def test_a_token_object_stands_for_its_text() -> None:
+    assert options(api_key=None, token_provider=Token("h.p.s", 0)).token_provider() == "h.p.s"
+
+
+def test_the_environments_address_holds_whatever_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METERED_KEY", "pk_live_env")
+    monkeypatch.setenv("METERED_URL", "ws://127.0.0.1:1")
+    for given in (
+        {"api_key": "pk_live_x"},
+        {"api_key": None, "token_provider": "h.p.s"},
+        {"api_key": None, "token_provider": lambda: "h.p.s"},
+        {"api_key": None},
+    ):
+        assert options(**given).url == "ws://127.0.0.1:1"
+        assert options(**given, url="wss://x.example").url == "wss://x.example"
+    monkeypatch.setenv("METERED_URL", "https://x.example")
+    with pytest.raises(ValueError, match="METERED_URL must be an origin like wss://"):
+        options()
+    monkeypatch.setenv("METERED_URL", "")
+    assert options().url == MESSAGING_URL
+    monkeypatch.setenv("METERED_KEY", "pk_live_x\n")
+    with pytest.raises(ValueError, match="METERED_KEY contains a line break"):
+        options(api_key=None)
 
 
 def test_a_provider_sees_the_context_that_the_client_was_made_in() -> None:

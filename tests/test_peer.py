@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from aiortc import RTCIceServer
 
 from metered_sync import (
     ClosedError,
     ConnectionReset,
     Data,
     DataChannelOpened,
+    Disconnected,
     DisconnectedError,
     FatalError,
+    IceServer,
     Joined,
     Left,
     MediaStream,
@@ -64,6 +67,32 @@ def pattern(width: int = 160, height: int = 120, fps: int = 10) -> PatternSource
 def room(request: pytest.FixtureRequest) -> str:
     """A channel of the test's own."""
     return f"room/{request.node.name}"
+
+
+# --- what a peer is made with ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "servers",
+    [
+        [{"urls": "stun:127.0.0.1:1"}],
+        [{"urls": ["stun:127.0.0.1:1"]}, RTCIceServer("stun:127.0.0.1:2")],
+        "stun:127.0.0.1:1",
+        [IceServer("stun:127.0.0.1:1")],  # type: ignore[arg-type]
+    ],
+)
+def test_servers_as_browsers_write_them(shared_cloud: LocalCloud, room: str, servers: Any) -> None:
+    with (
+        pattern() as source,
+        peer(shared_cloud, "ann", ice_servers=servers, gather_timeout=0.1) as ann,
+        peer(shared_cloud, "bob") as bob,
+        ann.events(Disconnected) as losses,
+    ):
+        ann.add_track(source.video)
+        ann.join(room)
+        bob.join(room)
+        assert bob.wait_for_peer(timeout=5).track(timeout=20).read(timeout=20).any()
+        assert len(losses) == 0
 
 
 # --- joining --------------------------------------------------------------------------

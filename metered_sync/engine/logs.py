@@ -1,4 +1,4 @@
-"""Cut secrets out of log records, those of other libraries included.
+"""Cut secrets out of log records, those of other libraries included; log what handlers raise.
 
 At DEBUG, ``websockets`` logs request lines (with ``?token=…``) and frames (a welcome
 carries TURN credentials), ``urllib3`` logs paths with their queries, ``aiortc`` session
@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from metered_sync.wire.secrets import scrub
 
-__all__ = ["scrub_loggers", "scrubbed_logger"]
+__all__ = ["logging_errors", "scrub_loggers", "scrubbed_logger"]
+
+logger = logging.getLogger("metered_sync")
 
 # Frames are logged with their middle left out, so no pattern could find every secret in one.
 _FRAME = re.compile(r"\b(TEXT|BINARY|CONT) .*(?= \[\d+ bytes)", re.DOTALL)
@@ -39,3 +43,12 @@ def scrub_loggers(*packages: str) -> None:
     for name in tuple(logging.root.manager.loggerDict):
         if name.split(".")[0] in packages:
             scrubbed_logger(name)
+
+
+@contextmanager
+def logging_errors(what: str) -> Iterator[None]:
+    """Log what is raised while an event is handled: it must not end a connection."""
+    try:
+        yield
+    except Exception:
+        logger.exception("%s could not be handled", what)

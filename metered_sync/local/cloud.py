@@ -17,12 +17,13 @@ from metered_sync.local.meter import UsageMeter
 from metered_sync.local.servers import Servers
 from metered_sync.local.sfu import Sfu
 from metered_sync.local.signalling import SignallingServer
-from metered_sync.local.turn import DEFAULT_ICE_SERVERS, TurnService, check_ice_servers
+from metered_sync.local.turn import DEFAULT_ICE_SERVERS, TurnService, check_announced
 from metered_sync.tokens import mint_token
 from metered_sync.wire.arguments import check_whole
 from metered_sync.wire.limits import ACTIONS, FREE_CONNECTIONS, FREE_MESSAGES
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 from metered_sync.wire.tokens import Grant
+from metered_sync.wire.turn import GivenIceServers
 from metered_sync.wire.urls import is_loopback
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class LocalCloud(Facade):
         permissions: What its publishable key may do: out of ``publish``, ``subscribe``,
             ``presence`` and ``send``; all four unless said otherwise.
         ice_servers: What clients are told to use for WebRTC, in their welcome and by
-            :class:`~metered_sync.TurnApi`: dicts as browsers take them, or addresses. TURN
+            :class:`~metered_sync.TurnApi`; in any form that ``MeteredPeer`` takes them in. TURN
             servers that come without a name get credentials for ``turn_secret``. Without this,
             welcomes carry none (no TURN server runs in here, and gathering from a dead one
             takes seconds), and ``TurnApi`` gets a list with a server on port 3478.
@@ -70,7 +71,7 @@ class LocalCloud(Facade):
         max_connections: int = FREE_CONNECTIONS,
         max_messages: int = FREE_MESSAGES,
         permissions: Iterable[str] = ACTIONS,
-        ice_servers: Iterable[str | dict[str, Any]] | None = None,
+        ice_servers: GivenIceServers | None = None,
         turn_secret: str | None = None,
         timeout: float = 15.0,
         _timings: Timings = DEFAULT_TIMINGS,
@@ -109,7 +110,7 @@ class LocalCloud(Facade):
         self._port = port
         self._max_connections = max_connections
         self._max_messages = max_messages
-        self._ice_servers = None if ice_servers is None else check_ice_servers(ice_servers)
+        self._ice_servers = None if ice_servers is None else check_announced(ice_servers)
         self._grant = Grant(actions=granted)
         self._limits = limits
         self._timings = _timings

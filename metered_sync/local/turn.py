@@ -15,7 +15,6 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -29,13 +28,15 @@ from metered_sync.wire.turn import (
     CREDENTIALS,
     ICE_SERVERS,
     CredentialRequest,
+    GivenIceServers,
     TurnCredential,
     TurnCredentialPage,
+    check_ice_servers,
     ice_server_list,
     parse_ice_servers,
 )
 
-__all__ = ["DEFAULT_ICE_SERVERS", "TurnService", "check_ice_servers"]
+__all__ = ["DEFAULT_ICE_SERVERS", "TurnService", "check_announced"]
 
 DEFAULT_ICE_SERVERS = (
     IceServer(("stun:127.0.0.1:3478",)),
@@ -58,19 +59,17 @@ _REGIONS = frozenset((
 # fmt: on
 
 
-def check_ice_servers(servers: Iterable[str | dict[str, Any]]) -> tuple[IceServer, ...]:
-    """Return ICE servers as values; each is given as browsers take it, or as its address.
+def check_announced(servers: GivenIceServers) -> tuple[IceServer, ...]:
+    """Return ICE servers to announce, given in any form that clients take them in.
 
     Raises :class:`ValueError` where the service's clients would drop the list.
     """
-    entries = [{"urls": server} if isinstance(server, str) else server for server in servers]
     try:
-        return parse_ice_servers(entries)
+        return parse_ice_servers(ice_server_list(check_ice_servers(servers)))
     except FieldError as error:
-        raise ValueError(
-            "ice_servers must be at most 16 addresses (stun:, stuns:, turn:, turns:), or dicts "
-            f'like {{"urls": …, "username": …, "credential": …}}: {error}'
-        ) from None
+        raise ValueError(f"ice_servers: {error}") from None
+    except TypeError as error:
+        raise ValueError(str(error)) from None
 
 
 class TurnService:

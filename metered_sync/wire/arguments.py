@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import numbers
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-__all__ = ["check_choice", "check_number", "check_text", "check_whole"]
+__all__ = [
+    "check_choice",
+    "check_function",
+    "check_number",
+    "check_text",
+    "check_whole",
+    "unrun_result",
+]
 
 T = TypeVar("T")
 
@@ -83,3 +92,60 @@ def check_choice(name: str, value: T, choices: Sequence[T]) -> T:
         listed = f"{', '.join(shown[:-1])} or {shown[-1]}"
         raise ValueError(f"{name} must be {listed}, not {value!r}")
     return value
+
+
+def check_function(name: str, function: object) -> Callable[..., Any]:
+    """Return an argument that must be a plain function: one that runs when it is called.
+
+    Raises:
+        TypeError: It cannot be called; or calling it runs nothing, because it is an
+            ``async def`` or a generator function, also within a ``functools.partial``, a
+            bound method or an object's ``__call__``.
+    """
+    if not callable(function):
+        raise TypeError(f"{name} must be a function, not {_brief(function)}")
+    inner: Any = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if not inspect.isroutine(inner) and not inspect.isclass(inner):
+        # (An object that says of itself what it is, as mocks do, is believed.)
+        inner = inner if _deferred(inner) else type(inner).__call__
+    deferred = _deferred(inner)
+    if deferred is not None:
+        raise TypeError(
+            f"{name}: {_brief(function)} is {deferred}, which nothing here runs: {_REMEDY}"
+        )
+    return function
+
+
+def unrun_result(result: object) -> str | None:
+    """Say why a function's work has not been done, by what it returned; close that."""
+    if inspect.iscoroutine(result) or inspect.isgenerator(result):
+        result.close()  # (it would warn that it was never awaited)
+        kind = "a coroutine" if inspect.iscoroutine(result) else "a generator"
+    elif inspect.isasyncgen(result):
+        kind = "an asynchronous generator"
+    else:
+        return None
+    return f"it returned {kind}, which nothing here runs: {_REMEDY}"
+
+
+_REMEDY = (
+    "pass a plain function that does its work before it returns; to run a coroutine, let it hand "
+    "that to your own loop with asyncio.run_coroutine_threadsafe(…), or call asyncio.run(…)"
+)
+
+
+def _deferred(function: Any) -> str | None:
+    """Say of a function whose call runs nothing what it is; ``None`` for any other."""
+    if inspect.iscoroutinefunction(function):
+        return "an async function"
+    if inspect.isasyncgenfunction(function):
+        return "an async generator function"
+    return "a generator function" if inspect.isgeneratorfunction(function) else None
+
+
+def _brief(value: object) -> str:
+    """Return a short text for a value that may be anything."""
+    name = getattr(value, "__qualname__", None)
+    return str(name) if isinstance(name, str) else type(value).__name__

@@ -46,9 +46,14 @@ class IceServer:
     """A STUN or TURN server, as WebRTC's ``RTCIceServer``."""
 
     urls: tuple[str, ...]
-    """One or more ``stun:``, ``stuns:``, ``turn:`` or ``turns:`` addresses."""
+    """One or more ``stun:``, ``stuns:``, ``turn:`` or ``turns:`` addresses; a string is one."""
     username: str | None = None
     credential: str | None = None
+
+    def __post_init__(self) -> None:
+        urls: Any = self.urls
+        if isinstance(urls, (str, list)):  # as browsers and aiortc write it
+            object.__setattr__(self, "urls", (urls,) if isinstance(urls, str) else tuple(urls))
 
     def __repr__(self) -> str:
         secret = ", username=…, credential=…" if self.username or self.credential else ""

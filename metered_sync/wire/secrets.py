@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
     "ScrubbedError",
+    "check_api_key",
     "check_key_pair",
     "check_secret",
+    "check_sfu_app",
+    "check_token",
     "scrub",
     "scrubbed",
     "scrubbed_cause",
@@ -21,38 +25,160 @@ _SECRETS = re.compile(
     r"""(?ix)
     ( [?&](?:key|token|apiKey|secretKey|projectApiKey)= ) [^&\s"'\\]+      # query parameters
   | ( \b(?:Bearer|Basic)\s+ ) [^\s"',}\\]+                                 # Authorization
-  | ( \b(?:pk_live_|sk_secret_|sk_live_) ) \w+                             # keys by their form
+  | ( \b(?:pk_live_|sk_secret_|sk_live_|sfu_secret_) ) \w+                 # keys by their form
+  | ( \beyJ ) [\w-]+ \. [\w-]+ \. [\w-]*                                    # tokens
   | ( \ba=ice-pwd: ) [^\s\\]+                                              # SDP
   | ( :// ) [^/@\s]+ (?=@)                                                 # user:password@host
     """
 )
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of key or secret: its name, the way it is recognised, the slot it belongs to."""
+
+    name: str
+    form: re.Pattern[str]
+    slot: str
+
+
+_TOKEN = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
+_QUOTATION_MARK = re.compile("[\"'`\\u2018-\\u201f\xab\xbb]")
+_PUBLISHABLE = _Kind(
+    "a publishable key (pk_live_…)",
+    re.compile("pk_.+"),
+    "api_key=… of SignallingClient and MeteredPeer, or METERED_KEY",
+)
+_KEY_ID = _Kind(
+    "the id of a secret key (sk_id_…)",
+    re.compile("sk_id_.+"),
+    "key_id of ControlPlane and mint_token, or METERED_KEY_ID",
+)
+_KEY_SECRET = _Kind(
+    "the secret of a secret key (sk_secret_…)",
+    re.compile("sk_secret_.+"),
+    "secret of ControlPlane and mint_token, or METERED_KEY_SECRET, on your server",
+)
+_OLD_SECRET = _Kind(
+    "a secret key of the old form (sk_live_…)",
+    re.compile("sk_(?!id_|secret_).+"),
+    "nothing any more: make a pair, sk_id_… and sk_secret_…, in the dashboard",
+)
+_SFU_SECRET = _Kind(
+    "the secret of an SFU app",
+    re.compile("sfu_secret_.+"),
+    "secret=… of SfuClient and SfuApi, or METERED_SFU_SECRET",
+)
+_JWT = _Kind(
+    "a token",
+    re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*", re.ASCII),
+    "token_provider=… of SignallingClient and MeteredPeer",
+)
+_KINDS = (_PUBLISHABLE, _KEY_ID, _KEY_SECRET, _OLD_SECRET, _SFU_SECRET, _JWT)
+"""The kinds that can be told by their form. (The real SFU's and TURN's secrets have none.)"""
+
+
+def check_api_key(owner: str, name: str, value: object) -> str:
+    """Return a publishable key; ``ValueError``, without it, for anything else."""
+    problem = _copied_badly(value)
+    if problem is None and isinstance(value, str):
+        if _PUBLISHABLE.form.fullmatch(value):
+            return value
+        problem = _other_kind(value) or "is not a publishable key: those begin with pk_live_"
+        problem += (
+            "; clients connect with a publishable key, or with a token: "
+            "token_provider=… and mint_token()"
+        )
+    del value  # no frame of the traceback shows it
+    raise ValueError(f"{owner}: {name} {problem}")
+
+
+def check_token(value: object) -> str:
+    """Return a token; ``ValueError``, without it, for what has not the form of one."""
+    problem = _copied_badly(value)
+    if problem is None and isinstance(value, str):
+        if _TOKEN.fullmatch(value):
+            return value
+        problem = _other_kind(value) or "is no token: those are three parts with dots in between"
+        problem += "; make one with mint_token() or ControlPlane.mint_token(), on your server"
+    elif isinstance(value, str) and value.startswith("Bearer "):
+        problem = 'begins with "Bearer": pass the token alone'
+    del value  # no frame of the traceback shows it
+    raise ValueError(problem)
+
+
 def check_secret(owner: str, name: str, value: object) -> str:
-    """Return a key or secret if it could be one; ``ValueError``, without it, if not."""
+    """Return a key or secret of no known form; ``ValueError``, without it, for another's."""
+    problem = _copied_badly(value)
+    if problem is None and isinstance(value, str):
+        problem = _other_kind(value)
+        if problem is None:
+            return value
+    del value  # no frame of the traceback shows it
+    raise ValueError(f"{owner}: {name} {problem}")
+
+
+def check_sfu_app(owner: str, app_id: object, secret: object, names: Sequence[str]) -> None:
+    """Check the id and the secret of an SFU app; ``ValueError``, without them, if they are none.
+
+    ``names`` are those of the two values, for the error.
+    """
+    problems = [_copied_badly(value) for value in (app_id, secret)]
+    problems[0] = problems[0] or _other_kind(app_id)
+    problems[1] = problems[1] or _other_kind(secret, _SFU_SECRET)
+    if app_id == secret and not any(problems):
+        problems[1] = "is the same text as the app id: it is another one"
+    del app_id, secret  # no frame of the traceback shows them
+    for name, problem in zip(names, problems, strict=True):
+        if problem is not None:
+            raise ValueError(f"{owner}: {name} {problem}")
+
+
+def check_key_pair(
+    owner: str, key_id: object, secret: object, names: Sequence[str] = ("key_id", "secret")
+) -> tuple[str, str]:
+    """Return the id and the secret of a pair; ``ValueError``, without the secret, if it is none.
+
+    ``names`` are those of the two values, for the error.
+    """
+    problems = [_copied_badly(value) for value in (key_id, secret)]
+    if isinstance(key_id, str) and isinstance(secret, str) and not any(problems):
+        if key_id.startswith("sk_secret_") or secret.startswith("sk_id_"):
+            problems[0] = f"(sk_id_…) and {names[1]} (sk_secret_…) are swapped"
+        else:
+            problems = [_other_kind(key_id, _KEY_ID), _other_kind(secret, _KEY_SECRET)]
+            if not any(problems):
+                return key_id, secret
+    del key_id, secret  # no frame of the traceback shows them
+    name, problem = next((n, p) for n, p in zip(names, problems, strict=True) if p is not None)
+    raise ValueError(
+        f"{owner}: {name} {problem}; {owner} takes the two parts of a secret key, "
+        "sk_id_… and sk_secret_…"
+    )
+
+
+def _copied_badly(value: object) -> str | None:
+    """Say what is wrong with a key as a text, without it; ``None`` if it could be one."""
     if not isinstance(value, str) or not value:
-        raise ValueError(
-            f"{owner}: {name} must be a non-empty string, from the service's dashboard"
-        )
-    if not value.isascii() or not value.isprintable() or " " in value:
-        raise ValueError(
-            f"{owner}: {name} contains a space, a line break or another character that keys do "
-            "not have; was it copied whole, and nothing but it?"
-        )
-    return value
+        kind = "an empty string" if value == "" else type(value).__name__
+        return f"must be a non-empty string, from the service's dashboard, not {kind}"
+    for what, found in (
+        ("a line break", "\r" in value or "\n" in value),
+        ("a quotation mark", bool(_QUOTATION_MARK.search(value))),
+        ("a space", any(char.isspace() for char in value)),
+        ("a character that keys do not have", not value.isascii() or not value.isprintable()),
+    ):
+        if found:
+            return f"contains {what}; was it copied whole, and nothing but it?"
+    return None
 
 
-def check_key_pair(owner: str, key_id: object, secret: object) -> tuple[str, str]:
-    """Return the id and the secret of a pair; ``ValueError``, without the secret, if it is none."""
-    public, private = check_secret(owner, "key_id", key_id), check_secret(owner, "secret", secret)
-    if public.startswith("pk_") or private.startswith("pk_"):
-        raise ValueError(
-            f"{owner} was given a publishable key (pk_live_…); it takes the two parts of a secret "
-            "key, sk_id_… and sk_secret_…"
-        )
-    if public.startswith("sk_secret_") or private.startswith("sk_id_"):
-        raise ValueError(f"{owner}: key_id (sk_id_…) and secret (sk_secret_…) are swapped")
-    return public, private
+def _other_kind(value: object, own: _Kind | None = None) -> str | None:
+    """Say of which other kind a key is, and where it belongs; ``None`` where no form tells."""
+    for kind in _KINDS if isinstance(value, str) else ():
+        if kind.form.fullmatch(str(value)):
+            return None if kind is own else f"is {kind.name}, which belongs to {kind.slot}"
+    return None
 
 
 def scrubbed(value: Any) -> Any:

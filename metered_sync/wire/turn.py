@@ -14,8 +14,10 @@ call                                     request                      answer
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from metered_sync.wire.events import IceServer
 from metered_sync.wire.fields import FieldError, Fields, JsonObject, each
@@ -25,8 +27,10 @@ __all__ = [
     "CREDENTIALS",
     "ICE_SERVERS",
     "CredentialRequest",
+    "GivenIceServers",
     "TurnCredential",
     "TurnCredentialPage",
+    "check_ice_servers",
     "ice_server_list",
     "parse_ice_servers",
     "welcome_ice_servers",
@@ -44,6 +48,13 @@ MAX_ICE_URL = 512
 """Characters of an ICE server's address."""
 MAX_ICE_CREDENTIAL = 1024
 """Characters of an ICE server's user name, or of its credential."""
+_CREDENTIAL = ("username", "credential")
+_ICE_URL = re.compile(
+    r"(stuns?:HOST(:[0-9]{1,5})?|turns?:HOST(:[0-9]{1,5})?(\?transport=(udp|tcp))?)".replace(
+        "HOST", r"(\[[0-9A-Fa-f:.]+\]|[^\s?:/@\[\]]+)"
+    )
+)
+"""The address of an ICE server (RFC 7064, RFC 7065)."""
 
 
 def parse_ice_servers(body: object) -> tuple[IceServer, ...]:
@@ -70,6 +81,80 @@ def _ice_server(entry: Fields) -> IceServer:
 def _is_ice_url(url: object) -> bool:
     schemes = ("stun:", "stuns:", "turn:", "turns:")
     return isinstance(url, str) and len(url) <= MAX_ICE_URL and url.startswith(schemes)
+
+
+class IceServerForm(Protocol):
+    """An object that describes an ICE server: ours, aiortc's ``RTCIceServer``."""
+
+    @property
+    def urls(self) -> Any: ...
+
+
+GivenIceServer = IceServerForm | Mapping[str, Any] | str
+"""An ICE server in any form that a user may write it in."""
+GivenIceServers = GivenIceServer | Iterable[GivenIceServer]
+"""ICE servers as a user may give them: a list, or a single one."""
+
+
+def check_ice_servers(servers: GivenIceServers, name: str = "ice_servers") -> tuple[IceServer, ...]:
+    """Return ICE servers that a user gave, in whichever form they are written elsewhere.
+
+    Args:
+        servers: A list, or a single one, of addresses, mappings as browsers take them,
+            :class:`~metered_sync.IceServer` or aiortc's ``RTCIceServer``.
+        name: The argument's name.
+
+    Raises:
+        TypeError: One is none of those.
+        ValueError: One has no address, or one that is no ICE server's. No credential is shown.
+    """
+    given: Any = servers
+    if isinstance(given, (str, Mapping)) or hasattr(given, "urls"):
+        given = [given]
+    if isinstance(given, bytes) or not isinstance(given, Iterable):
+        raise TypeError(f"{name} must be a list of ICE servers, not {type(given).__name__}")
+    checked: list[IceServer] = []
+    for server in given:
+        found = _given(server, f"{name}[{len(checked)}]")
+        if isinstance(found, Exception):
+            del servers, given, server, checked  # no frame of the traceback shows a credential
+            raise found
+        checked.append(found)
+    return tuple(checked)
+
+
+def _given(server: Any, where: str) -> IceServer | Exception:
+    """Return an ICE server that a user gave, or the error that says what is wrong with it."""
+    urls: Any
+    credentials: list[Any]
+    if isinstance(server, str):
+        urls, credentials = server, [None, None]
+    elif isinstance(server, Mapping):
+        urls, credentials = server.get("urls"), [server.get(name) for name in _CREDENTIAL]
+    elif hasattr(server, "urls"):
+        urls, credentials = server.urls, [getattr(server, name, None) for name in _CREDENTIAL]
+    else:
+        return TypeError(
+            f'{where} must be an address such as "stun:host:3478", an IceServer, a dict as '
+            'browsers take it ({"urls": …, "username": …, "credential": …}) or aiortc\'s '
+            f"RTCIceServer, not {type(server).__name__}"
+        )
+    urls = (urls,) if isinstance(urls, str) else urls
+    if not isinstance(urls, (list, tuple)) or not urls:
+        return ValueError(f'{where}: "urls" must be an address, or a list of at least one')
+    for url in urls:
+        if not isinstance(url, str) or not _ICE_URL.fullmatch(url):
+            scheme = re.match("[A-Za-z]{1,10}:", url) if isinstance(url, str) else None
+            return ValueError(
+                f"{where}: an address must look like stun:host:port, stuns:host:port, "
+                "turn:host:port?transport=udp or turns:host:port?transport=tcp, with user name "
+                "and credential beside it, not in it"
+                + (f"; one begins with {scheme.group()!r}" if scheme else "")
+            )
+    for name, value in zip(_CREDENTIAL, credentials, strict=True):
+        if value is not None and not isinstance(value, str):
+            return TypeError(f"{where}: {name} must be a string, not {type(value).__name__}")
+    return IceServer(tuple(urls), *credentials)
 
 
 def welcome_ice_servers(metadata: JsonObject | None) -> tuple[IceServer, ...] | None:

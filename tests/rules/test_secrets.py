@@ -16,15 +16,21 @@ import pytest
 
 import metered_sync
 from metered_sync import (
+    ControlPlane,
     Event,
     IceServer,
     MeteredError,
+    MeteredPeer,
+    SfuApi,
+    SfuClient,
     SignallingClient,
+    TurnApi,
     mint_token,
 )
 from metered_sync import errors as errors_module
 from metered_sync.local import LocalCloud
 from tests.conftest import wait_until
+from tests.support.seen import frames_of
 
 MARK = "HUSHHUSH"
 """Stands in every secret of these tests, and must stand in no output."""
@@ -116,6 +122,68 @@ def test_bad_arguments_do_not_repeat_secrets() -> None:
         with pytest.raises(ValueError) as caught:
             call()
         assert MARK not in shown(caught.value)
+
+
+PUBLISHABLE, KEY_SECRET = f"pk_live_{MARK}", f"sk_secret_{MARK}"
+SFU_SECRET, TOKEN = f"sfu_secret_{MARK}", f"eyJ{MARK}.{MARK}.{MARK}"
+
+
+@pytest.mark.parametrize(
+    ("make", "slot"),
+    [
+        *(
+            (lambda make=make, key=key, slot=slot: make(**{slot: key}), where)
+            for make in (SignallingClient, MeteredPeer)
+            for slot, key, where in (
+                ("api_key", KEY_SECRET, "ControlPlane"),
+                ("api_key", SFU_SECRET, "SfuClient"),
+                ("api_key", MARK, "pk_live_"),
+                ("api_key", TOKEN, "token_provider"),
+                ("token_provider", KEY_SECRET, "ControlPlane"),
+                ("token_provider", PUBLISHABLE, "api_key"),
+                ("token_provider", SFU_SECRET, "SfuClient"),
+                ("token_provider", MARK, "three parts"),
+            )
+        ),
+        *(
+            (lambda make=make, key=key: make("an-app", key), where)
+            for make in (lambda app, key: SfuClient(app_id=app, secret=key), SfuApi)
+            for key, where in (
+                (KEY_SECRET, "ControlPlane"),
+                (PUBLISHABLE, "api_key"),
+                (TOKEN, "token_provider"),
+                (f"{MARK} ", "a space"),
+            )
+        ),
+        (lambda: SfuClient(app_id=SFU_SECRET, secret=MARK), "secret="),
+        (lambda: SfuApi(KEY_SECRET, MARK), "ControlPlane"),
+        (lambda: ControlPlane("sk_id_x", SFU_SECRET), "SfuClient"),
+        (lambda: ControlPlane(PUBLISHABLE, KEY_SECRET), "api_key"),
+        (lambda: ControlPlane("sk_id_x", TOKEN), "token_provider"),
+        (lambda: mint_token("sk_id_x", SFU_SECRET, peer_id="x"), "SfuClient"),
+        (lambda: mint_token("sk_id_x", f'"{KEY_SECRET}"', peer_id="x"), "a quotation mark"),
+        (lambda: TurnApi("app", api_key=KEY_SECRET), "ControlPlane"),
+        (lambda: TurnApi("app", api_key=PUBLISHABLE), "SignallingClient"),
+        (lambda: TurnApi("app", secret_key=SFU_SECRET), "SfuClient"),
+        (lambda: TurnApi("app", secret_key=f"{MARK}\n"), "a line break"),
+        (lambda: TurnApi("app", api_key=MARK, url="ftp://x"), "origin"),
+        (lambda: ControlPlane("sk_id_x", KEY_SECRET, url="ftp://x"), "origin"),
+        (lambda: SfuApi("app", MARK, "ftp://x"), "origin"),
+        (lambda: SignallingClient(token_provider=TOKEN, url="ftp://x"), "origin"),
+        (
+            lambda: MeteredPeer(
+                api_key="pk_live_x",
+                ice_servers=[{"urls": "turn:", "username": MARK, "credential": MARK}],
+            ),
+            "ice_servers",
+        ),
+        (lambda: SfuClient(app_id="a", secret=MARK, ice_servers=[f"turn:u:{MARK}@h"]), "ice_serv"),
+    ],
+)
+def test_a_secret_in_the_wrong_slot_stays_here(make: Any, slot: str) -> None:
+    with pytest.raises(ValueError, match=slot) as caught:
+        make()
+    assert MARK not in frames_of(caught.value)
 
 
 def test_http_failures(log: io.StringIO) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -14,8 +15,10 @@ from metered_sync.wire.turn import (
     CredentialRequest,
     TurnCredential,
     TurnCredentialPage,
+    check_ice_servers,
     welcome_ice_servers,
 )
+from tests.support.seen import frames_of
 
 CREDENTIAL = {
     "username": "USER",
@@ -121,3 +124,71 @@ def test_ice_servers() -> None:
         assert parse(good, bad) is None
     assert parse(*[good] * 17) is None
     assert "hush" not in repr(parse({"urls": "turn:x", "username": "u", "credential": "hush"}))
+
+
+# --- servers that a user gives --------------------------------------------------------
+
+STUN = IceServer(("stun:h:80",))
+TURN = IceServer(("turn:h:80?transport=udp", "turns:h"), "user", "HUSHHUSH")
+
+
+@dataclass
+class Described:
+    """A server as another library writes it."""
+
+    urls: str | list[str]
+    username: str | None = None
+    credential: str | None = None
+
+
+@pytest.mark.parametrize(
+    ("given", "servers"),
+    [
+        ([], ()),
+        ("stun:h:80", (STUN,)),
+        ({"urls": "stun:h:80"}, (STUN,)),
+        (STUN, (STUN,)),
+        (Described("stun:h:80"), (STUN,)),
+        (["stun:h:80", STUN, {"urls": ["stun:h:80"]}, Described(["stun:h:80"])], (STUN,) * 4),
+        ([IceServer("stun:h:80")], (STUN,)),  # type: ignore[arg-type]
+        ([IceServer(["stun:h:80"])], (STUN,)),  # type: ignore[arg-type]
+        ([TURN.as_dict()], (TURN,)),
+        ([Described(list(TURN.urls), TURN.username, TURN.credential)], (TURN,)),
+        (iter([TURN]), (TURN,)),
+        (("stuns:[2001:db8::1]:5349",), (IceServer(("stuns:[2001:db8::1]:5349",)),)),
+    ],
+)
+def test_servers_are_taken_as_they_are_written_elsewhere(given: Any, servers: Any) -> None:
+    assert check_ice_servers(given) == servers
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (7, "list of ICE servers, not int"),
+        (b"stun:h", "not bytes"),
+        ([None], r"ice_servers\[0\] must be an address .* not NoneType"),
+        (["stun:h", 7], r"ice_servers\[1\] .* not int"),
+        ([{"urls": "turn:h", "username": 7, "credential": "HUSHHUSH"}], "username must be a str"),
+        ([{"urls": "turn:h", "username": "u", "credential": b"HUSHHUSH"}], "credential must be"),
+    ],
+)
+def test_what_is_no_server(given: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words) as caught:
+        check_ice_servers(given)
+    assert "HUSHHUSH" not in frames_of(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {}, {"url": "stun:h"}, {"urls": None}, {"urls": []}, {"urls": [7]}, IceServer(()),
+        "", "h", "stun:", "stun:h:port", "stun:h:80?transport=udp", "http://HUSHHUSH",
+        "turn:u:HUSHHUSH@h:80", "turn:h?transport=HUSHHUSH", "turn://HUSHHUSH", " stun:h",
+        {"urls": ["stun:h", "HUSHHUSH"], "credential": "HUSHHUSH"},
+    ],
+)  # fmt: skip
+def test_what_is_no_address_of_a_server(given: Any) -> None:
+    with pytest.raises(ValueError, match=r"^ice_servers\[0\]: ") as caught:
+        check_ice_servers([given])
+    assert "HUSHHUSH" not in frames_of(caught.value)

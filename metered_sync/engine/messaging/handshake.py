@@ -20,6 +20,8 @@ from metered_sync.engine.messaging.options import SignallingOptions
 from metered_sync.engine.messaging.websocket import CLOSE_ABNORMAL, WebSocket
 from metered_sync.errors import SignallingConnectError
 from metered_sync.wire import frames
+from metered_sync.wire.arguments import unrun_result
+from metered_sync.wire.control import Token
 from metered_sync.wire.events import TokenProviderError
 from metered_sync.wire.limits import (
     CLOSE_NORMAL,
@@ -28,7 +30,7 @@ from metered_sync.wire.limits import (
     MAX_INBOUND_FRAME,
     TERMINAL_CLOSES,
 )
-from metered_sync.wire.secrets import scrub, scrubbed_cause
+from metered_sync.wire.secrets import check_token, scrub, scrubbed_cause
 from metered_sync.wire.timings import Timings
 from metered_sync.wire.urls import is_loopback, signalling_url
 
@@ -36,6 +38,25 @@ __all__ = ["Connector"]
 
 REPORTED_FAILURES = 3
 """After how many failures in a row of the token provider an event tells of them."""
+
+
+class _NoTokenError(Exception):
+    """A token provider has not answered, or with something else."""
+
+
+def _checked(given: object) -> str:
+    """Return the text of the token that a provider has returned, before it goes anywhere."""
+    unrun = unrun_result(given)
+    if unrun is not None:
+        raise _NoTokenError(unrun)
+    text = given.token if isinstance(given, Token) else given
+    if not isinstance(text, str) or not text:
+        raise _NoTokenError(f"it returned {type(text).__name__}, not a non-empty str")
+    try:
+        return check_token(text)
+    except ValueError as error:
+        del given, text  # no frame of the traceback shows them
+        raise _NoTokenError(f"it returned a text that {error}") from None
 
 
 class Connector:
@@ -49,7 +70,7 @@ class Connector:
         self._label = label
         self._timings = timings
         self._provider_failures = 0
-        self._providing: asyncio.Task[str] | None = None
+        self._providing: asyncio.Task[str | Token] | None = None
 
     async def open(self, *, within: float) -> tuple[WebSocket, frames.Welcome]:
         """Connect and wait for the welcome; ``SignallingConnectError`` where that fails.
@@ -97,36 +118,38 @@ class Connector:
         if provider is None:
             return signalling_url(self._options.url, key=self._options.api_key)
         try:
-            token = await self._provided(provider)
-            if not isinstance(token, str) or not token:
-                raise TypeError(f"it returned {type(token).__name__}, not a non-empty str")
+            token = _checked(await self._provided(provider))
         except Exception as error:
             self._provider_failures += 1
             if self._provider_failures >= REPORTED_FAILURES:
                 self._sink.emit(TokenProviderError(self._provider_failures, error))
-            what = "took too long" if isinstance(error, TimeoutError) else scrub(repr(error))
+            ours = isinstance(error, _NoTokenError)
             raise SignallingConnectError(
-                f"{self._label}: the token_provider failed: {what}",
+                f"{self._label}: the token_provider failed: "
+                + scrub(str(error) if ours else repr(error)),
                 close_code=CLOSE_ABNORMAL,
                 close_reason="token_provider failed",
             ) from error
         self._provider_failures = 0
         return signalling_url(self._options.url, token=token)
 
-    async def _provided(self, provider: Callable[[], str]) -> object:
+    async def _provided(self, provider: Callable[[], str | Token]) -> object:
         """Await the provider's token. A call that hangs is not joined by a second one."""
         if self._providing is None:
             self._providing = asyncio.create_task(run_in_worker(provider))
             # Retrieves an error that comes when nobody asks any more.
             self._providing.add_done_callback(lambda task: task.cancelled() or task.exception())
-        task = self._providing
+        task, within = self._providing, self._options.token_provider_timeout
         try:
-            done, _ = await asyncio.wait({task}, timeout=self._options.token_provider_timeout)
+            done, _ = await asyncio.wait({task}, timeout=within)
         except BaseException:
             self.stop()
             raise
         if not done:
-            raise TimeoutError
+            raise _NoTokenError(
+                f"it took too long, longer than token_provider_timeout={within:g} s; raise that, "
+                "or let it answer sooner"
+            )
         self._providing = None
         return task.result()
 

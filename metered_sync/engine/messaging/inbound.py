@@ -52,19 +52,19 @@ class Inbound:
 
     def receive(self, text: bytes | None) -> None:
         """Take a message of the connection: a text, or ``None`` for a binary one."""
-        if text is None:
-            logger.warning("%s: ignored a binary frame", self._label)
-            return
-        request = self._outbox.take(frames.acknowledged(text))
-        if request is not None:
-            request.finish()
-            return
         try:
-            frame = frames.parse_server_frame(text)
+            if text is None:
+                logger.warning("%s: ignored a binary frame", self._label)
+                return
+            request = self._outbox.take(frames.acknowledged(text))
+            if request is None:
+                self._handle(frames.parse_server_frame(text))
+            else:
+                request.finish()
         except frames.FrameError as error:
             logger.warning("%s: ignored a frame: %s", self._label, error)
-        else:
-            self._handle(frame)
+        except Exception:  # lest the transport close the connection
+            logger.exception("%s: a frame of the server could not be handled", self._label)
 
     def _handle(self, frame: frames.ServerFrame | None) -> None:
         if isinstance(frame, Message):

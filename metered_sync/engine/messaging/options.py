@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from metered_sync.wire.arguments import check_number
+from metered_sync.wire.control import Token
 from metered_sync.wire.limits import CLOSE_TOKEN_EXPIRED, TERMINAL_CLOSES
 
 __all__ = ["ReconnectOptions", "SignallingOptions"]
@@ -62,7 +63,7 @@ class SignallingOptions:
     url: str
     """The origin."""
     api_key: str | None = field(default=None, repr=False)
-    token_provider: Callable[[], str] | None = None
+    token_provider: Callable[[], str | Token] | None = None
     renewable: bool = True
     """Whether the provider may return a new token the next time."""
     token_provider_timeout: float = 10.0

@@ -1,4 +1,4 @@
-"""One peer connection to a peer: a generation of a :class:`RemoteConnection`.
+"""Make and take descriptions on one peer connection: a generation of a connection to a peer.
 
 aiortc (1.14 to 1.16) cannot restart ICE, so where a browser would, a new generation takes
 the place of the old one.
@@ -47,11 +47,11 @@ logger = logging.getLogger("metered_sync")
 
 
 class SupersededError(Exception):
-    """The generation was closed meanwhile: what was being done on it is of no use."""
+    """Raised where a generation was closed meanwhile: what was being done on it is of no use."""
 
 
 class Generation:
-    """A peer connection, with what was said about it. Its methods take turns."""
+    """A peer connection, and the descriptions exchanged on it. Its methods take turns."""
 
     def __init__(
         self,
@@ -70,14 +70,10 @@ class Generation:
         """Our offer that has not been answered."""
         self.answered: str | None = None
         """Our latest answer."""
-        self.negotiated = False
-        """Whether offer and answer were exchanged."""
-        self.connected = False
-        """Whether media could flow at some time."""
         self.used = False
         """Whether anything was done with it."""
         self.closed = False
-        """Whether we have closed it."""
+        """Whether this side has closed it."""
         self.unheard = False
         """Whether a description could not be sent, and its owner knows."""
         self.remote: Repaired | None = None
@@ -99,9 +95,9 @@ class Generation:
         return "" if self.remote is None else self.remote.fragment
 
     @property
-    def fresh(self) -> bool:
-        """Whether we have not described ourselves on it."""
-        return self._version == 0
+    def negotiated(self) -> bool:
+        """Whether the other side has described itself."""
+        return self.remote is not None
 
     @property
     def has_candidates(self) -> bool:
@@ -140,23 +136,19 @@ class Generation:
             mids.append(slot.mid)
         return arrange(offer, order, mids)
 
-    def roll_back(self, offer: Repaired) -> bool:
-        """Take our offer back, so that one of the other side can be taken.
-
-        aiortc (1.14 to 1.16) cannot; but all that an offer leaves behind are its description,
-        a state, its new sections and, where it was the first, the ICE role of who offers.
-
-        Returns:
-            Whether that was possible.
-        """
-        if not (self.negotiated or self._sections.are_known_to(offer.original)):
+    def can_roll_back(self, offer: Repaired) -> bool:
+        """Return whether our offer can be taken back, for one of the other side."""
+        if self.offered is None:
             return False
+        fits = self.negotiated or self._sections.are_known_to(offer.original)
+        return fits and aiortc_private.can_take_offer_back()
+
+    def roll_back(self) -> None:
+        """Take our offer back, where that is possible."""
         undecided = () if self.negotiated else ice.transports(self.pc)
-        if not aiortc_private.take_offer_back(self.pc, undecided):
-            return False
+        aiortc_private.take_offer_back(self.pc, undecided)
         self._sections.withdraw(self.pc)
         self.offered = None
-        return True
 
     async def take_offer(self, offer: Repaired) -> str:
         """Take an offer of the other side, and return the text of our answer."""
@@ -168,7 +160,6 @@ class Generation:
             aiortc_private.set_unoffered(self.pc)
             answer = sdp.parse((await self.pc.createAnswer()).sdp)
             self.answered = await self._describe("answer", answer)
-            self.negotiated = True
             self._sections.settle(final=False)
             return self.answered
 
@@ -176,14 +167,30 @@ class Generation:
         """Take the answer to our offer."""
         async with self._taking_turns():
             await self._take("answer", answer)
-            self.offered, self.answered, self.negotiated = None, None, True
+            self.offered = self.answered = None
             self._sections.settle(final=True)
 
     def fits(self, answer: Repaired) -> bool:
         """Return whether an answer may be one to our present offer."""
-        offer = sdp.parse(self.offered or "v=0")
+        if self.offered is None or self._has_taken(answer):
+            return False
+        offer = sdp.parse(self.offered)
         theirs = answer.original.sections
         return [(s.kind, s.mid) for s in offer.sections] == [(s.kind, s.mid) for s in theirs]
+
+    def differs(self, answer: Repaired) -> bool:
+        """Return whether a description says something else of tracks than the one we have."""
+        known = () if self.remote is None else self.remote.original.sections
+        return [(s.mid, s.direction, s.msid, s.rejected) for s in known] != [
+            (s.mid, s.direction, s.msid, s.rejected) for s in answer.original.sections
+        ]
+
+    def has_answered(self, offer: Repaired) -> bool:
+        """Return whether an offer is, to the letter, the one that we have answered last."""
+        return self.answered is not None and self._has_taken(offer)
+
+    def _has_taken(self, description: Repaired) -> bool:
+        return self.remote is not None and self.remote.original == description.original
 
     @contextlib.asynccontextmanager
     async def _taking_turns(self) -> AsyncIterator[None]:

@@ -1,4 +1,4 @@
-"""Keep numbers and sections where the other side knows them.
+"""Keep payload types, extension ids and sections as they were agreed on.
 
 Once negotiated, a header extension's id and a codec's payload type must not change
 their meaning in later offers (RFC 8285, section 5; RFC 9429, section 5.2.2): Chromium
@@ -20,9 +20,9 @@ __all__ = ["Pins", "arrange"]
 
 K = TypeVar("K", bound=Hashable)
 _Meaning = tuple[str, ...]
-_EXTENSIONS = {"http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time": 12}
-"""What is offered unasked: what bandwidth estimation needs, under a number that nobody else
-uses. An offer of the other side's may cross ours, in which the number means something else:
+_OFFERED_EXTENSIONS = {"http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time": 12}
+"""The header extension offered unasked: bandwidth estimation needs it. Nobody else uses its
+number. An offer of the other side's may cross ours, in which the number means something else:
 Chromium (156) is then stuck, and aiortc (1.14 to 1.16) reads its extensions under the numbers
 of its latest offer, agreed on or not, and closes where a length is wrong. Chromium's own offers
 have 1 to 11, 13 and 14, aiortc's 1 to 3."""
@@ -30,14 +30,14 @@ _PAYLOAD_TYPES = range(96, 128)
 
 
 class Pins:
-    """The numbers that the sections of a connection, one bundle, have agreed on."""
+    """The payload types and extension ids agreed on for a connection, which is one bundle."""
 
     def __init__(self) -> None:
-        self._extensions = dict(_EXTENSIONS)
+        self._extensions = dict(_OFFERED_EXTENSIONS)
         self._types: dict[_Meaning, int] = {}
 
     def learn(self, description: Description) -> None:
-        """Take over what a description of the other side says. The latest meaning counts."""
+        """Take over the numbers in a description of the other side. The latest meaning counts."""
         for section in description.sections:
             if not section.rejected:
                 for extension in section.extensions:

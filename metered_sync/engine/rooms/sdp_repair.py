@@ -46,15 +46,15 @@ _PLACEHOLDERS = {
     "audio": Codec(0, "PCMU", 8000),
     "video": Codec(127, "VP8", 90000),
 }
-_USABLE = {
+_USABLE_CODECS = {
     ("audio", "opus", 48000),
     ("audio", "g722", 8000),
     ("audio", "pcmu", 8000),
     ("audio", "pcma", 8000),
     ("video", "vp8", 90000),
 }
-_STATIC = (0, 8, 9)
-_LEVELS = {10, 11, 12, 13, 20, 21, 22, 30, 31, 32, 40, 41, 42, 50, 51, 52}
+_STATIC_PAYLOAD_TYPES = (0, 8, 9)
+_H264_LEVELS = {10, 11, 12, 13, 20, 21, 22, 30, 31, 32, 40, 41, 42, 50, 51, 52}
 _CANDIDATE_TYPES = ("host", "srflx", "relay")
 """The types that aioice (0.10 to 0.13) takes; it drops others without a word."""
 _MDNS = re.compile(r"[A-Za-z0-9-]{1,63}\.local")
@@ -62,11 +62,11 @@ _MDNS = re.compile(r"[A-Za-z0-9-]{1,63}\.local")
 
 @dataclass(frozen=True)
 class Repaired:
-    """A foreign description, fitted."""
+    """A foreign description, and the one that aiortc is given in its place."""
 
     original: Description
     description: Description
-    """The same for aiortc."""
+    """The description that aiortc is given."""
     rejected: frozenset[str]
     """The mids of sections that are not in use, or cannot be."""
 
@@ -77,7 +77,7 @@ class Repaired:
 
     @property
     def tagged(self) -> tuple[str, int]:
-        """Mid and index of the section whose transport, and whose candidates, count."""
+        """The mid and index of the section whose transport and candidates count."""
         mid = self.description.bundle[0]
         return mid, [section.mid for section in self.description.sections].index(mid)
 
@@ -92,7 +92,7 @@ class Sender(NamedTuple):
 
 def is_usable_codec(kind: str, codec: Codec) -> bool:
     """Return whether aiortc can encode and decode a codec, retransmission aside."""
-    if codec.payload_type not in _STATIC and not 96 <= codec.payload_type <= 127:
+    if codec.payload_type not in _STATIC_PAYLOAD_TYPES and not 96 <= codec.payload_type <= 127:
         return False  # (it takes others' payload types over in this range only)
     name = codec.name.lower()
     if (kind, name, codec.clock_rate) == ("video", "h264", 90000):
@@ -102,9 +102,9 @@ def is_usable_codec(kind: str, codec: Codec) -> bool:
         return (
             parameters.get("packetization-mode") == "1"
             and re.fullmatch("42[0-9a-f]0[0-9a-f]{2}", profile) is not None
-            and int(profile[4:], 16) in _LEVELS
+            and int(profile[4:], 16) in _H264_LEVELS
         )
-    return (kind, name, codec.clock_rate) in _USABLE
+    return (kind, name, codec.clock_rate) in _USABLE_CODECS
 
 
 def is_usable_candidate(text: str) -> bool:
@@ -147,7 +147,7 @@ def _is_address(host: str) -> bool:
 
 
 def repair(description: Description) -> Repaired:
-    """Return what aiortc is to be given in place of a description.
+    """Return a description together with one that aiortc can take in its place.
 
     Raises:
         SdpError: Nothing can be done with it.
@@ -225,7 +225,7 @@ def _with_transport(section: Section, tagged: Section) -> Section:
 
 
 def _trim(section: Section, tagged: Section) -> Section:
-    """Leave out the codecs that aiortc does not know, and may stumble on."""
+    """Return a section without the codecs that aiortc does not know, and may stumble on."""
     kept = [c for c in section.codecs if is_usable_codec(section.kind, c)]
     numbers = {str(c.payload_type) for c in kept}
     kept += [

@@ -1,4 +1,4 @@
-"""The media sections of a connection to a peer, and which of our tracks each carries.
+"""Place tracks in the media sections of a connection to a peer, and keep the sections in order.
 
 A connection keeps its sections over all its generations: a browser whose peer connection
 lives on refuses an offer in which their order, their kinds or their number differ.
@@ -28,18 +28,18 @@ from metered_sync.wire.sdp import Description
 
 __all__ = ["Sections", "Slot"]
 
-SENDING = ("sendrecv", "sendonly")
-CROWD = 32
-"""Sections from which on a track with metadata, too, takes any that is free."""
-WITHDRAWN = " "
+WITH_SENDING = ("sendrecv", "sendonly")
+CROWDED_FROM = 32
+"""Number of sections from which on a track with metadata, too, takes any that is free."""
+WITHDRAWN_MID = " "
 """The mid of a section that was withdrawn, until it is offered again: no other section has it."""
-UNUSED_CHANNEL = 65534
+UNUSED_CHANNEL_ID = 65534
 """The id of a channel that is never used: with it a section for data is offered again."""
 
 
 @dataclass(eq=False)
 class Slot:
-    """One section."""
+    """A section's place in the descriptions of a connection, and our track in it."""
 
     kind: str
     """``"audio"``, ``"video"`` or ``"application"``."""
@@ -50,11 +50,11 @@ class Slot:
     """Whether the other side has described it, too."""
     rejected: bool = False
     local: LocalTrack | None = None
-    """What we send in it."""
+    """Our track in it."""
     refused: bool = False
     """Whether the other side does not want to receive here."""
     transceiver: RTCRtpTransceiver | None = None
-    """On the present generation, as the following."""
+    """Of the present generation, as are the following fields."""
     outlet: Outlet | None = None
     heard: bool = False
     """Whether the other side sends here, as it last said."""
@@ -118,7 +118,7 @@ class Slot:
     @property
     def sends(self) -> bool:
         """Whether sending has been agreed on."""
-        return self.transceiver is not None and self.transceiver.currentDirection in SENDING
+        return self.transceiver is not None and self.transceiver.currentDirection in WITH_SENDING
 
 
 class Sections:
@@ -129,7 +129,7 @@ class Sections:
         self.mids: set[str] = set()
         """All mids that the other side knows, those of recycled sections included."""
         self.tracks: tuple[LocalTrack, ...] = ()
-        """What is to be sent, in order."""
+        """The tracks that are to be sent, in order."""
 
     @property
     def rejected(self) -> frozenset[str]:
@@ -141,8 +141,13 @@ class Sections:
         """Whether there is any that is not rejected: without one nothing connects."""
         return any(not slot.rejected for slot in self.slots)
 
+    @property
+    def refused(self) -> bool:
+        """Whether the other side does not want to receive a track of ours where it is sent."""
+        return any(slot.refused for slot in self.slots)
+
     def renew(self) -> None:
-        """Begin a new generation: the sections stay, what belongs to the old one goes."""
+        """Keep the sections for a new generation, and drop the transceivers of the old one."""
         self.release()
         self.slots = [slot for slot in self.slots if slot.agreed]
         for slot in self.slots:
@@ -156,7 +161,7 @@ class Sections:
                 slot.outlet.close()
 
     def set_tracks(self, tracks: Sequence[LocalTrack]) -> None:
-        """Note what is to be sent; what is not any more falls silent at once."""
+        """Take the tracks that are to be sent; others fall silent at once."""
         self.tracks = tuple(tracks)
         for slot in self.slots:
             if slot.local is not None and slot.local not in self.tracks:
@@ -176,6 +181,10 @@ class Sections:
                         slot.outlet.switch(new)
 
     # --- what is left to negotiate ---
+
+    def are_empty(self, pc: RTCPeerConnection) -> bool:
+        """Return whether there is nothing to make an offer of."""
+        return not (self.slots or self.tracks or pc.sctp)
 
     def unsettled(self, pc: RTCPeerConnection) -> bool:
         """Return whether what was negotiated differs from what is wanted."""
@@ -206,7 +215,7 @@ class Sections:
                 aiortc_private.put_codec_first(slot.transceiver, slot.local.codec)
 
     def place_withdrawn(self, offer: Description, rejected: frozenset[str]) -> None:
-        """Have what was withdrawn take sections that only an offer has, before aiortc has it.
+        """Move withdrawn tracks into sections that only an offer has, before aiortc has the offer.
 
         As tracks do that were not offered yet; those with metadata wait for sections of our own.
         """
@@ -228,7 +237,7 @@ class Sections:
         """Attach all tracks, before an offer is made; on a new generation, remake sections."""
         for slot in self.slots:
             one = slot.transceiver
-            if one is not None and one.mid == WITHDRAWN:
+            if one is not None and one.mid == WITHDRAWN_MID:
                 aiortc_private.set_mid(one, None)
         for slot in self.slots:
             if slot.transceiver is None:
@@ -256,7 +265,7 @@ class Sections:
         return [track for track in self.tracks if track not in placed]
 
     def _take(self, local: LocalTrack) -> bool:
-        crowded = len(self.slots) >= CROWD
+        crowded = len(self.slots) >= CROWDED_FROM
         for slot in self.slots:
             if slot.suits(local, crowded=crowded):
                 slot.attach(local)
@@ -267,7 +276,7 @@ class Sections:
     def _remake(slot: Slot, pc: RTCPeerConnection) -> None:
         if slot.kind == "application":
             if pc.sctp is None:
-                pc.createDataChannel("", negotiated=True, id=UNUSED_CHANNEL)
+                pc.createDataChannel("", negotiated=True, id=UNUSED_CHANNEL_ID)
         else:
             kind = slot.kind if slot.kind in ("audio", "video") else "audio"  # (as in a repair)
             slot.transceiver = pc.addTransceiver(kind, direction="recvonly")
@@ -302,7 +311,7 @@ class Sections:
         return agreed == [(one.kind, one.mid) for one in offer.sections[: len(agreed)]]
 
     def withdraw(self, pc: RTCPeerConnection) -> None:
-        """Take back what the other side does not know: the sections that only our offer has.
+        """Withdraw the sections that only our offer has: the other side does not know them.
 
         They are offered again later. aiortc would put them into the other side's offer.
         """
@@ -311,14 +320,14 @@ class Sections:
                 slot.mid = ""
                 transceiver = slot.transceiver
                 if transceiver is not None:
-                    aiortc_private.set_mid(transceiver, WITHDRAWN)
+                    aiortc_private.set_mid(transceiver, WITHDRAWN_MID)
                     aiortc_private.set_section_index(transceiver, None)
                 elif pc.sctp is not None:
                     pc.sctp.mid = None
         self.slots = [slot for slot in self.slots if slot.agreed or slot.transceiver is not None]
 
     def adopt(self, remote: Description, rejected: frozenset[str], pc: RTCPeerConnection) -> None:
-        """Have the sections be those of a description that aiortc has taken."""
+        """Take over the sections of a description that aiortc has taken."""
         by_mid: dict[Any, RTCRtpTransceiver] = {t.mid: t for t in pc.getTransceivers()}
         self.mids.update(section.mid for section in remote.sections)
         # A new generation may have another order, or others altogether.
@@ -343,12 +352,12 @@ class Sections:
         self.slots = [*slots, *withdrawn]
 
     def tell(self) -> None:
-        """Take note that we have described what is attached."""
+        """Note that a description names the tracks that are attached."""
         for slot in self.slots:
             slot.told = slot.announced
 
     def settle(self, *, final: bool) -> None:
-        """Take note of what was negotiated; ``final``: in an answer to all that we want."""
+        """Note which tracks were agreed on; ``final``: in an answer to all that are wanted."""
         for slot in self.slots:
             if slot.local is not None and slot.transceiver is not None:
                 slot.refused = final and not slot.sends

@@ -1,4 +1,4 @@
-"""The signals of one peer, on their way to its connection."""
+"""Keep the signals of one peer, on their way to its connection."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections import deque
 
 from metered_sync.wire.signals import Candidate, EndOfCandidates, SessionDescription
 
-__all__ = ["Inbound", "Inbox"]
+__all__ = ["Inbound", "SignalQueue"]
 
 logger = logging.getLogger("metered_sync")
 Inbound = SessionDescription | Candidate | EndOfCandidates
-SIZE = 1000
+MAX_SIGNALS = 1000
 """Signals that wait at most; more are dropped."""
-EARLY = 100
+MAX_REMEMBERED = 100
 """Candidates kept whose description has not come yet, and descriptions remembered."""
 
 
-class Inbox:
+class SignalQueue:
     """A bounded queue, which knows what belongs to which description.
 
     A description and its candidates have a user name fragment in common. Signals come in
@@ -29,15 +29,15 @@ class Inbox:
     def __init__(self, label: str) -> None:
         self._label = label
         self._waiting: deque[Inbound] = deque()
-        self._early: deque[Candidate | EndOfCandidates] = deque(maxlen=EARLY)
-        self._past: deque[str] = deque(maxlen=EARLY)
+        self._early: deque[Candidate | EndOfCandidates] = deque(maxlen=MAX_REMEMBERED)
+        self._past: deque[str] = deque(maxlen=MAX_REMEMBERED)
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def put(self, signal: Inbound) -> None:
         """Queue a signal."""
-        if len(self._waiting) < SIZE:
+        if len(self._waiting) < MAX_SIGNALS:
             self._waiting.append(signal)
         else:
             logger.warning("%s: too many signals at once: one was dropped", self._label)
@@ -47,16 +47,17 @@ class Inbox:
         return self._waiting.popleft()
 
     def clear(self) -> None:
-        """Forget what waits."""
+        """Drop the signals that wait."""
         self._waiting.clear()
 
-    def has_offer(self) -> bool:
-        """Return whether an offer waits."""
-        return any(isinstance(s, SessionDescription) and s.type == "offer" for s in self._waiting)
-
-    def is_past(self, fragment: str) -> bool:
-        """Return whether the other side has given a description up."""
-        return fragment in self._past
+    def is_outdated(self, signal: SessionDescription, fragment: str) -> bool:
+        """Return whether a description was given up, or a newer offer than it waits."""
+        if fragment in self._past:
+            return True
+        return signal.type == "offer" and any(
+            isinstance(waiting, SessionDescription) and waiting.type == "offer"
+            for waiting in self._waiting
+        )
 
     def belongs(self, signal: Candidate | EndOfCandidates, fragment: str) -> bool:
         """Return whether a signal is about the present description; keep an early one."""
@@ -68,8 +69,12 @@ class Inbox:
             self._early.append(signal)
         return named in (None, fragment)
 
-    def move(self, before: str) -> None:
-        """Take note of a new description; hand out again what came before it."""
+    def move_on(self, before: str) -> None:
+        """Note that a new description is current; queue the candidates that came ahead of it.
+
+        Args:
+            before: The fragment of the one that was current, or nothing.
+        """
         if before:
             self._past.append(before)
         self._waiting.extendleft(reversed(self._early))

@@ -327,6 +327,11 @@ def bundle_all(pc: RTCPeerConnection) -> None:
 # --- peer connections -----------------------------------------------------------------
 
 
+def can_take_offer_back() -> bool:
+    """Return whether :func:`take_offer_back` is possible."""
+    return _can(Capability.ROLLBACK)
+
+
 def take_offer_back(pc: RTCPeerConnection, undecided: Iterable[RTCIceTransport]) -> bool:
     """Take our offer back; say whether that was possible.
 

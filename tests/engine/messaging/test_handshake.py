@@ -9,6 +9,7 @@ import select
 import socket
 import ssl
 import threading
+import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +19,14 @@ import pytest
 import trustme
 from websockets.version import version as websockets_version
 
-from metered_sync import SignallingConnectError
+from metered_sync import SignallingConnectError, Token
 from metered_sync.engine.messaging.handshake import REPORTED_FAILURES, Connector
 from metered_sync.engine.messaging.options import SignallingOptions
 from metered_sync.wire import frames
 from metered_sync.wire.events import Event, TokenProviderError
 from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.support.scripted_service import WELCOME, ScriptedServer
+from tests.support.seen import frames_of
 
 TIMINGS = dataclasses.replace(DEFAULT_TIMINGS, welcome=0.2)
 
@@ -69,6 +71,13 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
         (OSError("no answer from /mint?token=abc"), "/mint?token=…"),
         (None, "NoneType, not a non-empty str"),
         ("", "str, not a non-empty str"),
+        (b"h.p.s", "bytes, not a non-empty str"),
+        ({"token": "h.p.s"}, "dict, not a non-empty str"),
+        ("sk_secret_x", "a text that is the secret of a secret key"),
+        (Token("pk_live_x", 0.0), "a text that is a publishable key"),
+        ("h.p.s\n", "a text that contains a line break"),
+        ("Bearer h.p.s", "pass the token alone"),
+        (TimeoutError("the database"), "TimeoutError('the database')"),
     ],
 )
 def test_a_provider_that_fails_is_told_of_after_some_times(outcome: object, words: str) -> None:
@@ -92,7 +101,7 @@ def test_a_provider_that_fails_is_told_of_after_some_times(outcome: object, word
 
 
 def test_a_provider_that_succeeds_is_forgiven() -> None:
-    outcomes = iter([None, None, "token", None])
+    outcomes = iter([None, None, "h.p.s", None])
 
     async def test() -> None:
         attempts = Attempts(token_provider=lambda: next(outcomes))  # type: ignore[arg-type]
@@ -101,6 +110,41 @@ def test_a_provider_that_succeeds_is_forgiven() -> None:
         assert attempts.events == []
 
     run(test)
+
+
+def test_a_secret_that_a_provider_returns_goes_nowhere() -> None:
+    outcomes: Iterator[Any] = iter(["sk_secret_HUSH", Token("pk_live_HUSH", 0), "HUSH"])
+
+    async def test() -> None:
+        attempts = Attempts(server.url, token_provider=lambda: next(outcomes))
+        for _ in range(3):
+            assert "HUSH" not in frames_of(await attempts.refused())
+        assert server.upgrades == []
+
+    with ScriptedServer() as server:
+        run(test)
+
+
+def test_a_provider_may_return_a_token_of_the_control_plane() -> None:
+    async def test() -> None:
+        await Attempts(server.url, token_provider=lambda: Token("h.p.s", 0)).open()
+        assert server.upgrades == ["/v1?token=h.p.s"]
+
+    with ScriptedServer() as server:
+        run(test)
+
+
+def test_a_provider_that_returns_a_coroutine() -> None:
+    async def provide() -> str:
+        return "h.p.s"
+
+    async def test() -> None:
+        attempts = Attempts(token_provider=lambda: provide())  # type: ignore[arg-type, return-value]
+        assert "it returned a coroutine" in str(await attempts.refused())
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(test)
 
 
 def test_a_provider_that_hangs_is_asked_once() -> None:
@@ -114,7 +158,8 @@ def test_a_provider_that_hangs_is_asked_once() -> None:
     async def test() -> None:
         attempts = Attempts(token_provider=provide, token_provider_timeout=0.05)
         for _ in range(2):
-            assert "took too long" in str(await attempts.refused())
+            error = await attempts.refused()
+            assert "took too long, longer than token_provider_timeout=0.05 s" in str(error)
         assert len(calls) == 1
         attempts.connector.stop()
         release.set()

@@ -115,3 +115,17 @@ def test_what_cannot_be_understood_is_ignored_and_logged(client: Client, log: io
     assert client.events == []
     for words in ("a binary frame", "ignored a frame: ", "of a type that is not known"):
         assert words in log.getvalue()
+
+
+def test_what_goes_wrong_while_a_frame_is_handled_is_logged(log: io.StringIO) -> None:
+    class Fails(Client):
+        def emit(self, event: Event) -> None:
+            raise AttributeError("a mistake in what handles events")
+
+    client = Fails()
+    client.receive(type="direct", **{"from": "ann", "data": 1})
+    client.inbound.receive(b'{"type":"presence","channel":"c","joined":[],"left":[]}')
+    assert "a mistake in what handles events" in log.getvalue()
+    request = client.pending()
+    client.receive(type="ack", requestId="1")
+    assert request.ended.is_set

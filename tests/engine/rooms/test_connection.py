@@ -312,6 +312,64 @@ async def all_play_one(side: Side) -> None:
     await frames(side.present[0])
 
 
+def test_an_answer_to_a_repeated_offer_hides_no_track() -> None:
+    # Its answer is slow, so our offer is repeated; meanwhile it has a track to send.
+    async def test() -> None:
+        async with pair() as both:
+            sound = tone()
+            both.impolite.link.set_tracks([sound])
+            await all_play_one(both.polite)
+            both.filter = lambda _side, signal: FAST.answer * 1.5 if is_a(signal, "answer") else 0.0
+            answers = sum(is_a(signal, "answer") for signal in both.polite.sent)
+            both.impolite.link.set_tracks([sound, picture()])
+            await until(
+                lambda: sum(is_a(s, "answer") for s in both.polite.sent) > answers, what="an answer"
+            )
+            both.polite.link.set_tracks([tone(), picture()])
+            await until(lambda: len(both.polite.present) == 2, what="two tracks")
+            await until(lambda: len(both.impolite.present) == 2, what="two tracks")
+            await asyncio.gather(*map(frames, both.impolite.present))
+            assert [side.link.generations for side in both.sides] == [1, 1]
+
+    run(test())
+
+
+def test_a_track_that_has_come_back_while_answers_are_late() -> None:
+    # The answer to an offer that was repeated is not one to the next.
+    async def test() -> None:
+        async with pair() as both:
+            both.impolite.link.set_tracks([tone()])
+            await all_play_one(both.polite)
+            both.filter = lambda _side, signal: FAST.answer * 1.2 if is_a(signal, "answer") else 0.0
+            both.impolite.link.set_tracks([])
+            await until(lambda: both.polite.gone, what="gone")
+            both.impolite.link.set_tracks([tone()])  # in the same section
+            await until(lambda: both.polite.present, what="another")
+            await frames(both.polite.present[0], timeout=5)
+
+    run(test())
+
+
+def test_all_has_gone_before_signalling_was_back() -> None:
+    async def test() -> None:
+        async with pair() as both:
+            both.filter = lambda _side, _signal: None
+            link = both.impolite.link
+            link.set_tracks([tone()])
+            await until(both.impolite.offers, what="an offer")
+            link.set_tracks([])
+            both.filter = lambda _side, _signal: 0.0
+            link.rebuild(local_id="b")
+            await until(lambda: link.state == "idle", what="idle")
+            await asyncio.sleep(FAST.answer * 2)
+            assert both.impolite.offers() == 1
+            assert [side.errors for side in both.sides] == [[], []]
+            link.set_tracks([tone()])
+            await both.connected()
+
+    run(test())
+
+
 def test_an_impolite_first_offer_that_was_lost() -> None:
     # The other side did not know us yet, and makes an offer of its own: which is ignored.
     async def test() -> None:
@@ -330,7 +388,7 @@ def both_offer(both: Pair) -> None:
     """Have each learn of the other's first offer only after it has made its own."""
     both.filter = lambda _side, signal: 0.3 if is_a(signal, "offer") else 0.0
     for side in both.sides:
-        side.link._agenda.offer_at = 0.0
+        side.link._negotiation._schedule.offer_at = 0.0
 
 
 @pytest.mark.parametrize("metadata", [None, {"n": 1}])
@@ -808,7 +866,7 @@ def test_candidates_are_counted_and_belong_to_a_description() -> None:
         assert remote_candidates(side) == [1, 2, 4, 5]
         for number in range(10, 400):
             side.link.receive(Candidate(candidate(number), "0", 0, fragment))
-        await until(lambda: not side.link._inbox, what="all handled")
+        await until(lambda: not side.link._signals, what="all handled")
         await asyncio.sleep(0.1)
         assert len(remote_candidates(side)) == 200 - 1  # (that of another section counted)
         side.link.receive(EndOfCandidates(fragment))
@@ -847,7 +905,7 @@ def test_a_candidate_that_cannot_be_used_is_told_of() -> None:
             assert isinstance(offer, SessionDescription)
             link.receive(offer)
             link.receive(Candidate(relayed, mid, 0))
-            await until(lambda: not link._inbox, what="all handled")
+            await until(lambda: not link._signals, what="all handled")
             assert both.impolite.refused == [error]
             both.filter = lambda _side, _signal: 0.0
             await until(lambda: len(both.polite.present) == 1, what="its track")
@@ -908,9 +966,9 @@ def test_a_flood_of_signals_is_bounded() -> None:
         side = lone()
         for number in range(5000):
             side.link.receive(Candidate(candidate(number), "0", 0, "later"))
-        assert len(side.link._inbox) <= 1000
-        await until(lambda: not side.link._inbox, what="all handled")
-        assert len(side.link._inbox._early) <= 100
+        assert len(side.link._signals) <= 1000
+        await until(lambda: not side.link._signals, what="all handled")
+        assert len(side.link._signals._early) <= 100
         await side.link.aclose()
 
     run(test())

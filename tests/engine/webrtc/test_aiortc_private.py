@@ -244,6 +244,7 @@ def test_without_anything_media_flow_all_the_same() -> None:
         assert ends.received.received.packets == 0
         assert ends.received.latency == 0
         aiortc_private.keep_agreed(ends.near)()
+        assert not aiortc_private.can_take_offer_back()
         assert not aiortc_private.take_offer_back(ends.near, ())
         await aiortc_private.start_rest(ends.near)
         with pytest.raises(NegotiationFailedError, match="cannot leave direct paths out"):
