@@ -98,7 +98,7 @@ class MemberObjects:
         with self._lock:
             stream = self._streams.get(stream_id)
             if stream is None:
-                stream = self._streams[stream_id] = MediaStream(id=stream_id)
+                stream = self._streams[stream_id] = MediaStream._received(stream_id)
             for track in stream.tracks:
                 if track not in tracks:
                     stream.remove_track(track)
@@ -119,7 +119,7 @@ class MemberObjects:
         One that the other side has opened is kept for as long as it is open: its messages
         wait there from now on, whether and whenever somebody takes it.
         """
-        used = self.channels("connecting", "open", "closing")
-        kept = (get for get in self._channels if get() in used)
+        found = ((get, get()) for get in self._channels)
+        kept = (get for get, one in found if one is not None and one.state != "closed")
         self._channels = (*kept, (lambda: channel) if theirs else weakref.ref(channel))
         return channel

@@ -9,6 +9,7 @@ Everything here runs on the loop thread, except where it says otherwise.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -35,7 +36,10 @@ from metered_sync.wire.states import MeteredPeerState
 
 __all__ = ["Member", "MemberHost", "RoomSink"]
 
+logger = logging.getLogger("metered_sync")
 C = TypeVar("C")
+MAX_CHANNELS = 256
+"""Data channels of a member's that are open at once; more are closed as they come."""
 
 
 class RoomSink(EventSink, Protocol):
@@ -90,6 +94,10 @@ class Member:
         self._host = host
         self._messages = messages
         self._sink = sink
+        self._theirs: list[RTCDataChannel] = []
+        """The data channels that the member has opened, closed ones among them."""
+        self._warned = False
+        """Whether it has been told that the member opens too many."""
         self._changed = asyncio.Event()
         """Set, and replaced, with each change that may decide about a channel that is opened."""
         self.objects = sink.objects_for(self)
@@ -137,7 +145,20 @@ class Member:
         self._sink.metadata(self)
 
     def on_channel(self, raw: RTCDataChannel) -> None:
-        """Tell of a data channel that the member has opened."""
+        """Tell of a data channel that the member has opened; close it where it is one too many."""
+        if len(self._theirs) >= MAX_CHANNELS:
+            self._theirs = [one for one in self._theirs if one.readyState != "closed"]
+        if len(self._theirs) >= MAX_CHANNELS:
+            raw.close()
+            if not self._warned:
+                self._warned = True
+                logger.warning(
+                    "the peer %r has more than %d data channels open: the rest is closed",
+                    self.id,
+                    MAX_CHANNELS,
+                )
+            return
+        self._theirs.append(raw)
         self._sink.channel(self, raw)
 
     def on_reset(self) -> None:
