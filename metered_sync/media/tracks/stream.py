@@ -65,6 +65,13 @@ class MediaStream:
         for one in added:
             self.add_track(one)
 
+    @classmethod
+    def _received(cls, id: str) -> MediaStream:
+        """Make a stream that another one has named: its id is taken as it is."""
+        stream = cls()
+        stream._id = id
+        return stream
+
     def __repr__(self) -> str:
         kinds = ", ".join(track.kind for track in self._tracks) or "no tracks"
         return f"<MediaStream {self._id!r}: {kinds}>"
