@@ -83,6 +83,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from metered_sync.events import StreamRemoved as StreamRemoved
     from metered_sync.events import TokenProviderError as TokenProviderError
     from metered_sync.events import Track as Track
+    from metered_sync.events import TrackEnded as TrackEnded
     from metered_sync.media.notebook.preview import Preview as Preview
     from metered_sync.media.recording.info import RecordingInfo as RecordingInfo
     from metered_sync.media.recording.recorder import Recorder as Recorder
@@ -207,6 +208,7 @@ __all__ = [
     "Token",
     "TokenProviderError",
     "Track",
+    "TrackEnded",
     "TurnApi",
     "TurnCredential",
     "TurnCredentialPage",
@@ -315,6 +317,7 @@ _MODULES = {
     "Token": "metered_sync.wire.control",
     "TokenProviderError": "metered_sync.events",
     "Track": "metered_sync.events",
+    "TrackEnded": "metered_sync.events",
     "TrackInfo": "metered_sync.wire.sfu",
     "TurnApi": "metered_sync.turn",
     "TurnCredential": "metered_sync.wire.turn",

@@ -59,13 +59,18 @@ class MemberObjects:
 
     def track(self, remote: object, incoming: IncomingTrack) -> RemoteTrack:
         """Return the one object for a track."""
+        track = self.known_track(remote, incoming)
+        track.metadata = self._member.metadata_of(incoming)
+        return track
+
+    def known_track(self, remote: object, incoming: IncomingTrack) -> RemoteTrack:
+        """Return the one object for a track, with the metadata that it had."""
         with self._lock:
             track = self._shown(incoming)
             if track is None:
                 track = RemoteTrack(incoming, remote)
                 self._tracks[incoming] = weakref.ref(track)
-        track.metadata = self._member.metadata_of(incoming)
-        return track
+            return track
 
     def _shown(self, incoming: IncomingTrack) -> RemoteTrack | None:
         ref = self._tracks.get(incoming)

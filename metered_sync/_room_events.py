@@ -13,6 +13,7 @@ from aiortc import RTCDataChannel
 from metered_sync._member_objects import MemberObjects
 from metered_sync.data_channel import DataChannel
 from metered_sync.engine.rooms.member import Member
+from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.events import (
     DataChannelOpened,
@@ -22,6 +23,7 @@ from metered_sync.events import (
     StreamAdded,
     StreamRemoved,
     Track,
+    TrackEnded,
 )
 from metered_sync.media.tracks.stream import MediaStream
 from metered_sync.remote_peer import LocalPeer, RemotePeer
@@ -92,6 +94,18 @@ class RoomEvents:
         if track.stream_id in objects.streams_told - left:
             objects.streams_told.discard(track.stream_id)
             objects.hub.emit(StreamRemoved(objects.stream(remote, track.stream_id)))
+
+    def track_ended(self, member: Member, track: IncomingTrack) -> None:
+        objects, remote = self._of(member), self._remote(member)
+        if remote is not None:
+            ended = TrackEnded(objects.known_track(remote, track))
+            track.hub.emit(ended)
+            objects.hub.emit(ended)
+
+    def own_track_ended(self, track: LocalTrack) -> None:
+        peer = self._peer()
+        if peer is not None:
+            peer._sent.forget(track)
 
     def metadata(self, member: Member) -> None:
         self._of(member).update_metadata()

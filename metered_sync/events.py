@@ -80,6 +80,7 @@ __all__ = [
     "StreamRemoved",
     "TokenProviderError",
     "Track",
+    "TrackEnded",
 ]
 
 
@@ -104,6 +105,13 @@ class Track(Event):
     track: RemoteTrack
     streams: tuple[MediaStream, ...]
     metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class TrackEnded(Event):
+    """A received track has ended: no more frames will come."""
+
+    track: RemoteTrack
 
 
 @dataclass(frozen=True)

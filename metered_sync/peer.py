@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from aiortc.mediastreams import MediaStreamTrack
-
 from metered_sync._facade import Client
 from metered_sync._room_events import RoomEvents, remote_peer
+from metered_sync._sent_tracks import SentTracks, check_stream
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.loop import Engine
 from metered_sync.engine.rooms.link import RoomLink
 from metered_sync.engine.rooms.media import ConnectionOptions
 from metered_sync.engine.rooms.mesh import Mesh
-from metered_sync.engine.rooms.our_tracks import metadata_signal
-from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc.encoding import check_encoding
 from metered_sync.errors import (
     MeteredPeerSendError,
     MeteredPeerStateError,
     MeteredTimeoutError,
-    OversizedPayloadError,
     raise_fresh,
 )
 from metered_sync.events import (
@@ -33,8 +28,8 @@ from metered_sync.events import (
     ServerError,
     StateChange,
 )
-from metered_sync.media.sources.base import Source, as_tracks
-from metered_sync.media.tracks.stream import MediaStream, TrackLike
+from metered_sync.media.tracks.given import AnyTrack, TrackLike, one_track
+from metered_sync.media.tracks.stream import MediaStream
 from metered_sync.options import (
     DuringOutage,
     ReconnectOptions,
@@ -44,7 +39,6 @@ from metered_sync.options import (
 from metered_sync.remote_peer import RemotePeer
 from metered_sync.wire import frames, signals
 from metered_sync.wire.control import Token
-from metered_sync.wire.limits import MAX_FRAME
 from metered_sync.wire.names import check_channel, check_peer_id, is_reserved
 from metered_sync.wire.states import MeteredPeerState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
@@ -128,8 +122,7 @@ class MeteredPeer(Client[RoomLink]):
             Deadline(gather_timeout).timeout,
         )
         self._timings = _timings
-        self._tracks: dict[MediaStreamTrack, LocalTrack] = {}
-        self._adding = threading.Lock()  # guards _tracks
+        self._sent = SentTracks()
 
     def __repr__(self) -> str:
         where = f" in {self.channel!r}" if self.channel else ""
@@ -377,12 +370,14 @@ class MeteredPeer(Client[RoomLink]):
         codec: str | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Send a track to everybody in the room, now and later.
+        """Send a track to everybody in the room, now and later, until its source ends.
 
-        Adding the same track again does nothing.
+        Adding the same track again, in the same way, does nothing.
 
         Args:
-            track: Any aiortc track; a source's ``.video`` or ``.audio``.
+            track: A source that has one track (an :class:`AudioSource`), a source's ``.video``
+                or ``.audio``, any aiortc track, or a :class:`RemoteTrack`: that is decoded here
+                and encoded again.
             stream: Groups it with other tracks on the other side.
             metadata: A JSON object that the others see with the track.
             video_bitrate: Bits per second; ``None`` adapts to the network.
@@ -390,23 +385,22 @@ class MeteredPeer(Client[RoomLink]):
             codec: ``"vp8"`` or ``"h264"``; ``None`` leaves it to the negotiation.
 
         Raises:
-            MeteredPeerStateError: It was added in another stream
-                (``code="track_already_attached"``), or the peer is closed.
-            MediaError: A source's ``.video`` or ``.audio`` that it does not have.
+            MeteredPeerStateError: It is sent already, in another stream, with other metadata or
+                other options (``code="track_already_attached"``), or the peer is closed.
+            MediaError: A source's ``.video`` or ``.audio`` that it does not have; a track that
+                has ended.
+            TypeError: Something that is not one track; a source with pictures and sound.
             OversizedPayloadError: The metadata is too large for a message.
         """
-        tracks, is_source = as_tracks(track)
-        if is_source:
-            raise TypeError(
-                "add_track takes one track; for a source use add_stream(MediaStream(…))"
-            )
-        stream_id = stream.id if stream is not None else None
+        one = one_track(track, "add_track()")
+        if stream is not None:
+            check_stream("add_track", stream)
         options = (video_bitrate, max_framerate, codec)
-        self._add([tracks[0]], stream_id, metadata, options, timeout)
+        self._add([one], None if stream is None else stream.id, metadata, options, timeout)
 
     def add_stream(
         self,
-        stream: MediaStream | Source,
+        stream: MediaStream,
         metadata: dict[str, Any] | None = None,
         *,
         video_bitrate: int | None = None,
@@ -415,15 +409,15 @@ class MeteredPeer(Client[RoomLink]):
         timeout: float | None = None,
     ) -> None:
         """Send all tracks of a stream; each bears the metadata. Otherwise as :meth:`add_track`."""
-        tracks, _ = as_tracks(stream)
-        if not tracks:
+        check_stream("add_stream", stream)
+        if not stream.tracks:
             raise ValueError("the stream has no tracks; add some to it first")
         options = (video_bitrate, max_framerate, codec)
-        self._add(tracks, getattr(stream, "id", None), metadata, options, timeout)
+        self._add(stream.tracks, stream.id, metadata, options, timeout)
 
     def _add(
         self,
-        tracks: Sequence[MediaStreamTrack],
+        tracks: Sequence[AnyTrack],
         stream_id: str | None,
         metadata: dict[str, Any] | None,
         options: tuple[int | None, float | None, str | None],
@@ -436,60 +430,38 @@ class MeteredPeer(Client[RoomLink]):
         if metadata is not None and not isinstance(metadata, dict):
             raise TypeError(f"metadata must be a mapping, not {type(metadata).__name__}")
         encodings = check_encoding({track.kind for track in tracks}, *options)
-        new = []
-        with self._adding:
-            for track in tracks:
-                known = self._tracks.get(track)
-                if known is not None:
-                    if stream_id is not None and known.stream_id != stream_id:
-                        raise MeteredPeerStateError(
-                            f"add_track: the {track.kind} track is sent already, in the stream "
-                            f"{known.stream_id!r}; remove it first",
-                            code="track_already_attached",
-                            method="add_track",
-                            current_state=self.state,
-                        )
-                    continue
-                own = None if metadata is None else dict(metadata)
-                encoding = encodings[track.kind]
-                new.append(LocalTrack(track, stream_id=stream_id, metadata=own, encoding=encoding))
-            for local in new:
-                self._check_metadata(local)
-            self._tracks.update((local.source, local) for local in new)
-            if new:
-                self._start().post(link.our_tracks.add, new)
+        self._sent.add(
+            tracks,
+            stream_id,
+            metadata,
+            encodings,
+            state=self.state,
+            post=self._start().post,
+            to=link.our_tracks,
+        )
         self._call(link.settled, deadline=deadline, what="add tracks")
 
-    def _check_metadata(self, track: LocalTrack) -> None:
-        if track.metadata is None:
-            return
-        text = frames.build_send("x" * 128, metadata_signal(track), "x" * 40)
-        if (size := len(text.encode())) > MAX_FRAME:
-            raise OversizedPayloadError(
-                f"the metadata makes a message of {size} bytes, the service accepts {MAX_FRAME}",
-                size=size,
-                cap=MAX_FRAME,
-            )
-
     def remove_track(self, track: TrackLike, *, timeout: float | None = None) -> None:
-        """Stop sending a track. Its source goes on. One that is not sent is left alone."""
-        self._remove([track], timeout)
+        """Stop sending a track. Its source goes on. One that is not sent is left alone.
+
+        A track whose source has ended is removed by itself.
+
+        Raises:
+            TypeError: Something that is not one track.
+        """
+        self._remove([one_track(track, "remove_track()")], timeout)
 
     def remove_stream(self, stream: MediaStream, *, timeout: float | None = None) -> None:
         """Stop sending the tracks that were added as this stream."""
-        with self._adding:
-            tracks = [t for t, local in self._tracks.items() if local.stream_id == stream.id]
-        self._remove(tracks, timeout)
+        check_stream("remove_stream", stream)
+        self._remove(self._sent.of_stream(stream.id), timeout)
 
-    def _remove(self, tracks: Iterable[Any], timeout: float | None) -> None:
+    def _remove(self, tracks: Iterable[AnyTrack], timeout: float | None) -> None:
         deadline = self._deadline(timeout)
         self._start().check("remove tracks")
-        with self._adding:
-            gone = [local for t in tracks if (local := self._tracks.pop(t, None)) is not None]
-            if gone and self._link is not None:
-                self._start().post(self._link.our_tracks.remove, gone)
-        if gone and self._link is not None:
-            self._call(self._link.settled, deadline=deadline, what="remove tracks")
+        link = self._link
+        if link is not None and self._sent.remove(tracks, self._start().post, link.our_tracks):
+            self._call(link.settled, deadline=deadline, what="remove tracks")
 
     def replace_track(
         self,
@@ -501,41 +473,26 @@ class MeteredPeer(Client[RoomLink]):
         """Send another track in the place of one, without a pause for negotiating.
 
         Args:
-            old: A track that is sent.
+            old: A track that is sent, or the source that it was added by.
             new: One of the same kind; ``None`` sends nothing any more, as
                 :meth:`remove_track`.
 
         Raises:
-            MeteredPeerStateError: ``old`` is not sent, or the peer is reconnecting or closed.
-            TypeError: ``new`` is of another kind.
+            MeteredPeerStateError: ``old`` is not sent (any more: its source has ended), or the
+                peer is reconnecting or closed.
+            MediaError: ``new`` has ended.
+            TypeError: ``new`` is of another kind, or one of the two is not one track.
         """
-        if not isinstance(old, MediaStreamTrack):
-            raise TypeError(f"replace_track: old must be a track that is sent, not {old!r}")
+        if old is None:
+            raise TypeError("replace_track: old must be a track that is sent, not None")
+        before = one_track(old, "replace_track()")
+        after = None if new is None else one_track(new, "replace_track()")
         deadline = self._deadline(timeout)
         link = self._link
         if link is None or link.state in ("reconnecting", "leaving", "closed"):
             raise self._wrong_state("replace_track", f"not while the peer is {self.state}")
         self._start().check("replace_track")
-        with self._adding:
-            known = self._tracks.get(old)
-            if known is None:
-                raise self._wrong_state("replace_track", "the old track is not sent")
-            replacement = None
-            if new is not None:
-                (track, *_), _ = as_tracks(new)
-                if track is old:
-                    return
-                if track.kind != old.kind:
-                    raise TypeError(f"replace_track: {old.kind} cannot become {track.kind}")
-                if track in self._tracks:
-                    raise MeteredPeerStateError(
-                        f"replace_track: the new {track.kind} track is sent already; remove it "
-                        "first",
-                        code="track_already_attached",
-                        method="replace_track",
-                        current_state=self.state,
-                    )
-                replacement = self._tracks[track] = known.successor(track)
-            del self._tracks[old]
-            self._start().post(link.our_tracks.replace, known, replacement)
+        self._sent.replace(
+            before, after, state=self.state, post=self._start().post, to=link.our_tracks
+        )
         self._call(link.settled, deadline=deadline, what="replace a track")

@@ -17,15 +17,16 @@ class Publisher(Protocol):
 
 
 class Publication:
-    """A track that this client publishes.
+    """A track that this client publishes, until it is closed or its source ends.
 
     After a recovery (see :class:`~metered_sync.SfuClient`) it shows the ids of the new session,
     and a :class:`~metered_sync.Republished` event has told the old ones.
     """
 
-    def __init__(self, client: Publisher, outgoing: Outgoing) -> None:
+    def __init__(self, client: Publisher, outgoing: Outgoing, track: object = None) -> None:
         self._client = client
         self._outgoing = outgoing
+        self._track = track  # one that arrives keeps its own client alive
         outgoing.handle = weakref.ref(self)  # the engine must not keep the client alive
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ from av import AudioFrame, VideoFrame
 
 from metered_sync._member_objects import MemberObjects
 from metered_sync._observable import Observable
+from metered_sync._sent_tracks import SentTracks
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.event_hub import EventHub
@@ -18,7 +19,7 @@ from metered_sync.engine.rooms.member import Member
 from metered_sync.engine.webrtc.data_channel import ChannelLink
 from metered_sync.errors import ClosedError, MeteredTimeoutError, raise_fresh
 from metered_sync.media.tracks.stream import MediaStream
-from metered_sync.media.tracks.track import RemoteTrack
+from metered_sync.media.tracks.track import RemoteTrack, core_of
 from metered_sync.options import DuringOutage
 from metered_sync.wire.arguments import check_choice
 from metered_sync.wire.data_channels import channel_options, check_label
@@ -35,6 +36,7 @@ class LocalPeer(Protocol):
 
     _hub: EventHub
     _timeout: float
+    _sent: SentTracks
 
     def _deadline(self, timeout: float | None) -> Deadline: ...
 
@@ -56,7 +58,8 @@ class RemotePeer(Observable):
     """Another member of the room.
 
     The object stays the same across reconnects, on either side, and so do its tracks and
-    their readers.
+    their readers. A track that it sends no more ends, unless it sends it again within two
+    seconds; a :class:`~metered_sync.TrackEnded` event tells.
     """
 
     def __init__(self, peer: LocalPeer, member: Member, objects: MemberObjects) -> None:
@@ -299,6 +302,14 @@ class RemotePeer(Observable):
             progress=lambda: (f"the peer is {self.state}", False),
         )
         return channel
+
+    def _close_track(self, track: RemoteTrack, timeout: float | None) -> None:
+        self._peer._call(
+            self._member.close_track,
+            core_of(track).incoming,
+            deadline=self._peer._deadline(timeout),
+            what=f"close {track!r}",
+        )
 
     def stats(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Return figures about the connection and the traffic of each track.

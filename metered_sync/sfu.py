@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, overload
 from urllib.parse import urlsplit
@@ -16,9 +18,10 @@ from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.sfu.link import SfuLink, SfuOptions
 from metered_sync.engine.sfu.tracks import Incoming, Outgoing
 from metered_sync.engine.webrtc.encoding import check_encoding
-from metered_sync.events import IceServer, Republished
-from metered_sync.media.sources.base import Source, as_tracks
-from metered_sync.media.tracks.stream import MediaStream, TrackLike
+from metered_sync.events import IceServer, Republished, TrackEnded
+from metered_sync.media.sources.base import Source, TrackSource
+from metered_sync.media.tracks.given import AnyTrack, TrackLike, sendable, tracks_of
+from metered_sync.media.tracks.stream import MediaStream
 from metered_sync.media.tracks.track import RemoteTrack, core_of
 from metered_sync.publication import Publication
 from metered_sync.sfu_api import check_credentials
@@ -37,13 +40,26 @@ DEFAULT_STUN = (IceServer(("stun:stun.metered.ca:80",)),)
 
 
 class SfuEvents:
-    """The sink of an SFU link: it emits events on the client."""
+    """The sink of an SFU link: it emits events on the client, which it holds weakly."""
 
-    def __init__(self, hub: EventHub) -> None:
+    def __init__(self, client: SfuClient, hub: EventHub) -> None:
+        self._client = weakref.ref(client)
         self.emit, self.end = hub.emit, hub.end
 
     def republished(self, publication: Publication, session_id: str, track_id: str) -> None:
         self.emit(Republished(publication, session_id, track_id))
+
+    def unpublished(self, publication: Publication) -> None:
+        client = self._client()
+        if client is not None:
+            client._publications.discard(publication)
+
+    def track_ended(self, incoming: Incoming) -> None:
+        client = self._client()
+        if client is not None:
+            ended = TrackEnded(client._track(incoming))
+            incoming.hub.emit(ended)
+            self.emit(ended)
 
 
 class SfuClient(Client[SfuLink]):
@@ -61,7 +77,9 @@ class SfuClient(Client[SfuLink]):
     reason. ``recover=False``: it ends with the first loss.
 
     **Sources** stay their users': they go on when a publication or the client is closed, and may
-    be published again, or at the same time by other clients and in rooms.
+    be published again, or at the same time by other clients and in rooms. One that has ended is
+    unpublished by itself. A subscription whose publisher closes the track ends, and a
+    :class:`~metered_sync.TrackEnded` event tells.
 
     The secret belongs to the whole app and lets its holder use every session: keep it
     on servers.
@@ -112,6 +130,7 @@ class SfuClient(Client[SfuLink]):
         self._timings = _timings
         self._publications: set[Publication] = set()
         """Publications, held for the events about them as long as they are published."""
+        self._making = threading.Lock()  # guards making the one object for a received track
 
     def __repr__(self) -> str:
         session = f", session {self.session_id}" if self.session_id else ""
@@ -136,7 +155,7 @@ class SfuClient(Client[SfuLink]):
     def _make_link(self, engine: Engine) -> SfuLink:
         return SfuLink(
             engine,
-            SfuEvents(self._hub),
+            SfuEvents(self, self._hub),
             self._options,
             self._secret,
             self._label,
@@ -180,7 +199,7 @@ class SfuClient(Client[SfuLink]):
     @overload
     def publish(
         self,
-        track: MediaStreamTrack | RemoteTrack | None,
+        track: MediaStreamTrack | RemoteTrack | TrackSource[Any, Any] | None,
         *,
         name: str | None = None,
         video_bitrate: float | None = None,
@@ -209,11 +228,11 @@ class SfuClient(Client[SfuLink]):
         codec: str | None = None,
         timeout: float | None = None,
     ) -> Any:
-        """Publish a track, or several in one round.
+        """Publish a track, or several in one round, until its source ends.
 
         Args:
-            track: A track (``source.video``, or any aiortc track), a source (an object
-                with ``.tracks``, such as :func:`~metered_sync.from_file` returns), or a
+            track: A track (``source.video``, any aiortc track, or a :class:`RemoteTrack`, which
+                is decoded here and encoded again), a source, anything else with ``.tracks``, or a
                 list of these. It may be published already, or be sent to a room: then it is
                 read once, and encoded once where the options below are the same.
             name: A name for subscribers to find it by. Tracks of one call share it;
@@ -225,12 +244,15 @@ class SfuClient(Client[SfuLink]):
                 ``"pcmu"`` or ``"pcma"``. Another one is used where the SFU lacks it.
 
         Returns:
-            A :class:`Publication`; for a source or a list a list of them, even of one.
+            A :class:`Publication`, for a source that has one track by its nature
+            (:class:`AudioSource`, :class:`VideoSource`), too; for one that may have several
+            (:func:`~metered_sync.from_file`) and for a list a list of them, even of one.
 
         Raises:
             SfuError: The SFU refuses. aiortc cannot take an offer back, so the session is
                 made anew (with ``recover=False``: closed).
-            MediaError: The source has no such track.
+            MediaError: The source has no such track, or the track has ended.
+            TypeError: Something that is neither a track nor has any.
             ValueError: An option makes no sense; an unknown codec's error names those
                 that are available.
             MeteredTimeoutError: Not published before the deadline; as for ``SfuError``.
@@ -239,20 +261,28 @@ class SfuClient(Client[SfuLink]):
         if name is not None:
             check_text("name", name)
         many = isinstance(track, (list, tuple))
-        tracks = []
+        tracks: list[AnyTrack] = []
         for one in track if many else [track]:
-            found, is_source = as_tracks(one)
+            found, several = tracks_of(one)
             tracks += found
-            many = many or is_source
+            many = many or several
         encodings = check_encoding(
             {one.kind for one in tracks}, video_bitrate, max_framerate, codec
         )
         link = self._connected("publish")
-        outgoing = [Outgoing(LocalTrack(one, encoding=encodings[one.kind]), name) for one in tracks]
-        publications = [Publication(self, one) for one in outgoing]
+        outgoing = [
+            Outgoing(LocalTrack(sendable(one), encoding=encodings[one.kind]), name)
+            for one in tracks
+        ]
+        publications = [
+            Publication(self, one, track) for one, track in zip(outgoing, tracks, strict=True)
+        ]
         if outgoing:
             self._run(link, link.publish, outgoing, deadline=deadline, what="publish")
         self._publications.update(publications)
+        for publication in publications:
+            if publication._outgoing.closed:  # its source has ended just now
+                self._publications.discard(publication)
         return publications if many else publications[0]
 
     def _unpublish(self, publication: Publication, timeout: float | None) -> None:
@@ -312,8 +342,20 @@ class SfuClient(Client[SfuLink]):
         incoming: list[Incoming] = self._run(
             link, link.subscribe, wanted, deadline=deadline, what="subscribe"
         )
-        tracks = [RemoteTrack(one, self) for one in incoming]
+        tracks = [self._track(one) for one in incoming]
         return tracks if many else tracks[0]
+
+    def _track(self, incoming: Incoming) -> RemoteTrack:
+        """Return the one object for a track."""
+        with self._making:
+            track: RemoteTrack | None = incoming.handle()
+            if track is None:
+                track = RemoteTrack(incoming, self)
+                incoming.handle = weakref.ref(track)  # the engine must not keep the client alive
+            return track
+
+    def _close_track(self, track: RemoteTrack, timeout: float | None) -> None:
+        self.unsubscribe(track, timeout=timeout)
 
     def unsubscribe(self, track: RemoteTrack, *, timeout: float | None = None) -> None:
         """Stop receiving a track; its readers drain and end. Repeatable.

@@ -106,10 +106,10 @@ def test_a_clip_with_sound_goes_through(pair: Any) -> None:
         wait_until(lambda: video.frames_received > 20 and audio.frames_received > 40, 20)
 
 
-def test_a_source_with_one_track_gives_a_list_of_one(pair: Any) -> None:
+def test_a_list_gives_a_list_of_one(pair: Any) -> None:
     sender, receiver = pair
     with ToneSource(frequency=440) as tone:
-        publications = sender.publish(tone)
+        publications = sender.publish([tone])
         assert len(publications) == 1
         (track,) = receiver.subscribe(receiver.tracks(sender.session_id))
         assert track.frames().get(timeout=10) is not None

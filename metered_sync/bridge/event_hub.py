@@ -102,6 +102,7 @@ class EventHub:
         with self._lock:
             self._ended, self._error = True, error
             queues, self._queues = self._queues, ()
+            registrations, self._registrations = self._registrations, ()
             owner, self.owner = self.owner, None
             dispatcher = self._dispatcher
         for ref in queues:
@@ -110,7 +111,7 @@ class EventHub:
                 queue.end(error)
         if dispatcher is not None:
             dispatcher.inbox.end()
-        del owner  # not with the lock held
+        del owner, registrations  # not with the lock held
 
     # --- the users' side ---
 

@@ -18,7 +18,7 @@ try:
 
     from metered_sync.engine.sending.feed import Feed
     from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, SAMPLES_PER_FRAME
-    from metered_sync.media.sources.base import Source
+    from metered_sync.media.sources.base import TrackSource
 except ModuleNotFoundError as error:
     if error.name is None or error.name.split(".")[0] not in ("aioice", "aiortc", "av", "numpy"):
         raise
@@ -44,7 +44,7 @@ MAX_STAMPS = 1024
 """Frames whose time of capture is remembered."""
 
 
-class PatternSource(Source[None, MediaStreamTrack]):
+class PatternSource(TrackSource[None, MediaStreamTrack]):
     """Show pictures that carry their running number, from 0, in their pixels.
 
     The upper half shows the number as black and white blocks, which survive lossy coding
@@ -96,7 +96,7 @@ class PatternSource(Source[None, MediaStreamTrack]):
         return None
 
 
-class ToneSource(Source[MediaStreamTrack, None]):
+class ToneSource(TrackSource[MediaStreamTrack, None]):
     """Play a sine: 48 kHz, stereo, 20 ms a frame."""
 
     def __init__(

@@ -42,8 +42,14 @@ class Timings:
     """How long a room waits for the list of its members before it subscribes once more."""
     limbo: float = 10.0
     """How long a member is kept that has left while its media goes on."""
+    track_return: float = 2.0
+    """How long a track that a member sends no more may come again, before it ends."""
     early: float = 5.0
     """How long messages of a peer are kept that presence has not announced yet."""
+
+    # --- rooms and SFU, client side ---
+    last_frames: float = 0.5
+    """How long a track whose source has ended is sent on: until its last frames have arrived."""
 
     # --- signalling, local cloud ---
     server_ping: float = 30.0
@@ -113,6 +119,8 @@ class Timings:
     """How long a lost session is tried to be made again, from its loss to giving up."""
     search: float = 30.0
     """How long a track whose publisher is gone is looked for by its name."""
+    names: float = 0.5
+    """How long a subscription waits for the names of its tracks, where their ids are known only."""
     request_interval: float = 0.05
     """The shortest time between two requests of a search: the service's are not many."""
     poll: float = 0.1

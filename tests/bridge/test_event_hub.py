@@ -32,6 +32,27 @@ class Owner:
     """The object whose events these are."""
 
 
+def test_an_ended_hub_keeps_no_callback_alive(hub: EventHub) -> None:
+    owner = Owner()
+    seen: list[Event] = []
+
+    def callback(event: Event) -> None:
+        seen.append(event)
+
+    gone = weakref.ref(callback)
+    hub.add(Registration(StateChange, callback, False), owner)
+    hub.emit(change("last"))
+    hub.end()
+    wait_until(lambda: seen)  # what was emitted before is still handed over
+    del callback
+
+    def collected() -> bool:
+        gc.collect()
+        return gone() is None
+
+    wait_until(collected)
+
+
 def test_a_queue_gets_the_classes_that_it_asked_for(hub: EventHub) -> None:
     with hub.queue((StateChange,)) as some, hub.queue(()) as everything:
         hub.emit(change("a"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import os
 import threading
@@ -14,10 +15,19 @@ from typing import Any
 
 import pytest
 
-from metered_sync import Message, MeteredError, SignallingClient
+from metered_sync import (
+    AudioSource,
+    Message,
+    MeteredError,
+    MeteredPeer,
+    SignallingClient,
+    VideoSource,
+)
 from metered_sync.bridge import engines
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.local import LocalCloud
+from metered_sync.testing import ToneSource
+from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.conftest import wait_until
 
 ROUNDS = 200
@@ -144,6 +154,24 @@ def test_subscriptions_and_queues_of_one_client(options: dict[str, Any]) -> None
         assert not link.outbox._pending
         assert not link.outbox._queue
         assert not link.subscriptions._channels
+
+
+def test_tracks_whose_sources_end(options: dict[str, Any]) -> None:
+    timings = dataclasses.replace(DEFAULT_TIMINGS, last_frames=0.0)
+    with MeteredPeer(**options, _timings=timings) as peer, ToneSource() as stays:
+        peer.join("leak/ends")
+        peer.add_track(stays)
+
+        def round_() -> None:
+            sources: list[Any] = [ToneSource(), AudioSource(), VideoSource(64, 64)]
+            for source in sources:
+                peer.add_track(source, metadata={"n": 1})
+            sources[0].stop()
+            sources[1].end()
+            sources[2].track.stop()
+            wait_until(lambda: peer._sent.tracks == [stays.track])
+
+        check(round_, rounds=50, per_round=2000)
 
 
 def test_local_clouds() -> None:

@@ -103,6 +103,7 @@ class Side:
         self.present: list[IncomingTrack] = []
         self.first: list[IncomingTrack] = []
         self.gone: list[IncomingTrack] = []
+        self.ended: list[IncomingTrack] = []
         self.channels: list[RTCDataChannel] = []
         self.resets = 0
         self.on_reset_do: Callable[[], object] = lambda: None
@@ -149,6 +150,9 @@ class Side:
     def on_track_gone(self, track: IncomingTrack) -> None:
         self.present.remove(track)
         self.gone.append(track)
+
+    def on_track_ended(self, track: IncomingTrack) -> None:
+        self.ended.append(track)
 
     def on_metadata(self, announced: TrackMetadata) -> None:
         self.announced.append(announced)

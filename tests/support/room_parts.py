@@ -55,6 +55,10 @@ class IdleMedia:
     async def open_channel(self, label: str, options: Mapping[str, Any]) -> RTCDataChannel:
         raise NotImplementedError
 
+    def end_tracks(self, error: BaseException | None) -> None:
+        for track in self.tracks:
+            track.end(error)
+
     async def stats(self) -> dict[str, Any]:
         return {}
 
@@ -95,7 +99,7 @@ class Journal:
     def on_arrived(self, member: Member) -> None:
         self.happened.append(f"arrived {member.id}")
 
-    def disconnect(self, member: Member, error: BaseException | None) -> None:
+    def disconnect(self, member: Member) -> None:
         self.happened.append(f"disconnect {member.id}")
 
     def take_direct(self, event: Direct) -> None:
@@ -117,6 +121,9 @@ class Journal:
 
     def ice_servers(self) -> tuple[IceServer, ...]:
         return ()
+
+    def on_lost(self, member: Member) -> None:
+        self.roster.remove(member, None)
 
     # --- the sink ---
 
@@ -146,6 +153,12 @@ class Journal:
 
     def track_gone(self, member: Member, track: IncomingTrack) -> None:
         self.happened.append((member.id, None))
+
+    def track_ended(self, member: Member, track: IncomingTrack) -> None:
+        self.happened.append((member.id, track, "ended"))
+
+    def own_track_ended(self, track: LocalTrack) -> None:
+        self.happened.append(track)
 
     def metadata(self, member: Member) -> None:
         self.happened.append(f"metadata of {member.id}")

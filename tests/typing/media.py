@@ -59,7 +59,7 @@ def send(peer: MeteredPeer) -> None:
         from_file("clip.mp4", loop=True) as clip,
     ):
         peer.add_track(screen.video, metadata={"role": "screen"})
-        peer.add_track(voice.audio, MediaStream(id="agent"), {"role": "agent"})
+        peer.add_track(voice, MediaStream(id="agent"), {"role": "agent"})
         peer.add_track(clip.video)  # an error says so if the clip has no pictures
         peer.add_track(from_camera(0).video, video_bitrate=500_000, max_framerate=15)
         peer.add_track(from_microphone().audio, codec="opus")
@@ -198,10 +198,20 @@ def sfu() -> None:
     with SfuClient(app_id="app", secret="secret") as client, from_file("clip.mp4") as clip:
         one: Publication = client.publish(clip.video, name="film", video_bitrate=1e6)
         screen: Publication = client.publish(VideoSource(320, 240).video)
+        voice: Publication = client.publish(AudioSource(), name="voice")
+        bridged: Publication = client.publish(client.subscribe(one))
         many: list[Publication] = client.publish(clip)
         several: list[Publication] = client.publish([clip.video, AudioSource().audio])
         cameras: list[Publication] = client.publish(from_camera())
-        print(one.mid, screen.kind, len(many), several[0].name, cameras[0].track_id)
+        print(
+            one.mid,
+            screen.kind,
+            voice.name,
+            bridged.kind,
+            len(many),
+            several[0].name,
+            cameras[0].track_id,
+        )
         track: RemoteTrack = client.subscribe(one.session_id, one.track_id)
         tracks: list[RemoteTrack] = client.subscribe(client.tracks(one.session_id))
         found: TrackInfo = client.wait_for_track(name="film", kind="video", timeout=5)

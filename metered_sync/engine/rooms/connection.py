@@ -114,7 +114,9 @@ class RemoteConnection:
         self._sent_metadata = SentMetadata()
         self._sections = Sections()
         self._pins = Pins()
-        self._received = ReceivedTracks(owner.on_track, owner.on_track_gone)
+        self._received = ReceivedTracks(
+            owner.on_track, owner.on_track_gone, owner.on_track_ended, timings
+        )
         self._signals = SignalQueue(label)
         self._negotiation = Negotiation(timings, polite=self.polite)
         self._wake = asyncio.Event()
@@ -197,6 +199,10 @@ class RemoteConnection:
             self._signals.clear()
         self._tell_now(Rebuild(self.polite, self._generation.used))
 
+    def end_tracks(self, error: BaseException | None) -> None:
+        """End what the peer sends: it is gone for good, or we are."""
+        self._received.end(error)
+
     async def stats(self) -> dict[str, Any]:
         """Return what was sent and received so far."""
         pc = self.pc
@@ -220,7 +226,7 @@ class RemoteConnection:
         if self.state != "closed":
             self._tell_now(Closing())
             self._sections.release()
-            self._received.end()
+            self._received.close()
             self._dispose(self._generation, quiet=quiet)
             self._wake.set()
         if pending := {self._main, *self._background} - {asyncio.current_task()}:

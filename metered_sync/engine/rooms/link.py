@@ -93,7 +93,7 @@ class RoomLink(Link):
         """Why the room is closed, once it is."""
         self.signalling = SignallingLink(engine, self, signalling, label, timings)
         self.roster = Roster(self, sink, label, timings)
-        self.our_tracks = OurTracks(lambda: [one.media for one in self.roster.members.values()])
+        self.our_tracks = OurTracks(self._all_media, sink.own_track_ended, timings)
         self._messages = DirectMessages(self.signalling, label, self._on_refused)
         self._engine = engine
         self._sink = sink
@@ -298,13 +298,10 @@ class RoomLink(Link):
         elif not self._messages.checked:
             self._engine.spawn(self, self._messages.check_permission)
 
-    def disconnect(self, member: Member, error: BaseException | None) -> None:
+    def disconnect(self, member: Member) -> None:
         """Close the media connection to a member that is gone for good."""
-        if self._engine.error is None:
+        if self._engine.error is None:  # else there is no loop any more to close it on
             self._engine.spawn(self, member.media.aclose)
-        else:  # there is no loop any more to close it on
-            for track in member.media.tracks:
-                track.end(error)
 
     def on_listed(self) -> None:
         """Be joined again, where the connection to the service was lost."""
@@ -345,6 +342,13 @@ class RoomLink(Link):
     def ice_servers(self) -> tuple[IceServer, ...]:
         """Return the STUN and TURN servers that the service names at present."""
         return self.signalling.ice_servers or ()
+
+    def _all_media(self) -> list[MemberMedia]:
+        return [member.media for member in self.roster.members.values()]
+
+    def on_lost(self, member: Member) -> None:
+        """Forget a member that has left, and whose media have now ended, too."""
+        self.roster.remove(member, None)
 
     def _on_refused(self, error: ServerRequestError) -> None:
         for member in self.roster.members.values():

@@ -69,6 +69,9 @@ class MediaOwner(Protocol):
     def on_track_gone(self, track: IncomingTrack) -> None:
         """Take note of a track that the member does not send any more; it may do so again."""
 
+    def on_track_ended(self, track: IncomingTrack) -> None:
+        """Take note of a track that has ended."""
+
     def on_metadata(self, announced: TrackMetadata) -> None:
         """Take note of the metadata of a track, which may not be there yet."""
 
@@ -132,6 +135,15 @@ class MemberMedia(Protocol):
         Args:
             label: Its name.
             options: As aiortc's ``createDataChannel`` has them.
+        """
+
+    def end_tracks(self, error: BaseException | None) -> None:
+        """End the tracks that the member sends: it is gone for good, or we are.
+
+        There may be no loop any more.
+
+        Args:
+            error: What their readers get; ``None``: ``ClosedError``.
         """
 
     async def stats(self) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Keep one other member of a room: its presence, its state, and its media.
 
 A member outlives its connection to the service: one that leaves and comes back within
-``Timings.limbo`` is the same object, whose media may not even have paused.
+``Timings.limbo`` is the same object, whose media may not even have paused. Where they end
+meanwhile, it is gone.
 
 Everything here runs on the loop thread, except where it says otherwise.
 """
@@ -19,6 +20,7 @@ from metered_sync.bridge.link import EventSink
 from metered_sync.engine.rooms.direct_messages import DirectMessages
 from metered_sync.engine.rooms.media import MediaState, MemberMedia
 from metered_sync.engine.rooms.track_metadata import AnnouncedMetadata
+from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc.data_channel import ChannelLink
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.errors import ClosedError, MeteredError, fresh, raise_fresh
@@ -57,8 +59,10 @@ class RoomSink(EventSink, Protocol):
     def peer_ended(self, member: Member, error: BaseException | None) -> None: ...
     def track(self, member: Member, track: IncomingTrack) -> None: ...
     def track_gone(self, member: Member, track: IncomingTrack) -> None: ...
+    def track_ended(self, member: Member, track: IncomingTrack) -> None: ...
     def metadata(self, member: Member) -> None: ...
     def channel(self, member: Member, raw: RTCDataChannel) -> None: ...
+    def own_track_ended(self, track: LocalTrack) -> None: ...
 
 
 class MemberHost(Protocol):
@@ -72,6 +76,9 @@ class MemberHost(Protocol):
 
     def ice_servers(self) -> tuple[IceServer, ...]:
         """Return the STUN and TURN servers that the service names at present."""
+
+    def on_lost(self, member: Member) -> None:
+        """Take note that the media have ended of a member that presence does not list."""
 
 
 class Member:
@@ -128,6 +135,8 @@ class Member:
         if self._host.state == "reconnecting" and state in ("connecting", "connected"):
             return  # they are about to begin anew
         self.set_state(state)
+        if state == "reconnecting" and not self.present and self.state != "closed":
+            self._host.on_lost(self)
 
     def on_track(self, track: IncomingTrack, first: bool) -> None:
         """Tell of a track that the member sends, for the first time or again."""
@@ -138,6 +147,10 @@ class Member:
         """Tell of a track that the member does not send any more."""
         self.announced.track_gone(track)
         self._sink.track_gone(self, track)
+
+    def on_track_ended(self, track: IncomingTrack) -> None:
+        """Tell of a track that has ended."""
+        self._sink.track_ended(self, track)
 
     def on_metadata(self, announced: TrackMetadata) -> None:
         """Note the metadata that the member announces for a track."""
@@ -198,6 +211,17 @@ class Member:
         self.media.rebuild(local_id=local_id)
         if self.state == "reconnecting" and self.media.state == "idle":
             self.set_state("idle")
+
+    def end(self, error: BaseException | None) -> None:
+        """Be gone for good: tracks end, and events."""
+        self.set_state("closed")
+        self.media.end_tracks(error)
+        self._sink.peer_ended(self, error)
+
+    async def close_track(self, track: IncomingTrack) -> None:
+        """Receive a track no more, for good."""
+        track.end()
+        self.on_track_gone(track)
 
     # --- data channels ---
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.wire.signals import TrackMetadata, build_signal
+from metered_sync.wire.timings import Timings
 
 __all__ = ["OurTracks", "SentMetadata", "metadata_signal"]
 
@@ -32,15 +33,34 @@ class TrackReceiver(Protocol):
 class OurTracks:
     """The tracks that are sent to every member of a room, those who come later included."""
 
-    def __init__(self, receivers: Callable[[], Iterable[TrackReceiver]]) -> None:
-        """Prepare; ``receivers`` returns the media of the members that are there now."""
+    def __init__(
+        self,
+        receivers: Callable[[], Iterable[TrackReceiver]],
+        on_ended: Callable[[LocalTrack], None],
+        timings: Timings,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            receivers: Returns the media of the members that are there now.
+            on_ended: Called with a track that was removed because its source has ended.
+            timings: Say how long a track is sent after that.
+        """
         self.tracks: tuple[LocalTrack, ...] = ()
         self._receivers = receivers
+        self._on_ended = on_ended
+        self._last_frames = timings.last_frames
         self._closed = False
 
     def add(self, tracks: Sequence[LocalTrack]) -> None:
-        """Send further tracks."""
-        self._set((*self.tracks, *tracks))
+        """Send further tracks, each until its source has ended."""
+        if self._set((*self.tracks, *tracks)):
+            for track in tracks:
+                track.watch(self._source_ended, self._last_frames)
+
+    def _source_ended(self, track: LocalTrack) -> None:
+        self.remove([track])
+        self._on_ended(track)
 
     def remove(self, tracks: Sequence[LocalTrack]) -> None:
         """Stop sending tracks, and let go of their sources."""
@@ -59,12 +79,17 @@ class OurTracks:
         """Send another track in the place of one, without negotiating anew."""
         if self._closed:
             return
+        if old not in self.tracks:  # its source has ended just now
+            self.add([] if new is None else [new])
+            return
         index = self.tracks.index(old)
         after = self.tracks[index + 1 :]
         self.tracks = (*self.tracks[:index], *(() if new is None else (new,)), *after)
         for receiver in self._receivers():
             receiver.replace_track(old, new)
         old.close()
+        if new is not None:
+            new.watch(self._source_ended, self._last_frames)
 
     def close(self) -> None:
         """Let go of all sources, for good."""

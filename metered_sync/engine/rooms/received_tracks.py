@@ -3,6 +3,9 @@
 aiortc (1.14 to 1.16) says once that a section has a track, and nothing when the other
 side stops sending in it, or begins again. So each remote description is compared with the
 one before, section by section: who sends, and what.
+
+A track that is not sent any more may come again (``Timings.track_return``), with or without a
+new generation, and goes on as the same object. Then it ends.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from aiortc import RTCRtpTransceiver
 
 from metered_sync.engine.rooms.sdp_repair import Repaired, Sender, senders
 from metered_sync.engine.webrtc.incoming import IncomingTrack
+from metered_sync.wire.timings import Timings
 
 __all__ = ["ReceivedTracks"]
 
@@ -40,19 +44,33 @@ class ReceivedTracks:
         self,
         on_track: Callable[[IncomingTrack, bool], None],
         on_gone: Callable[[IncomingTrack], None],
+        on_ended: Callable[[IncomingTrack], None],
+        timings: Timings,
     ) -> None:
+        """Prepare.
+
+        Args:
+            on_track: Called with a track that the peer sends, and whether for the first time.
+            on_gone: Called with a track that it sends no more; it may come again.
+            on_ended: Called with a track that has ended.
+            timings: Say how soon a track must come again.
+        """
         self._on_track = on_track
         self._on_gone = on_gone
+        self._on_ended = on_ended
+        self._track_return = timings.track_return
         self._present: dict[str, _PresentTrack] = {}
         """By mid, on the present generation."""
         self._carried: list[IncomingTrack] = []
         """Present on the last generation, and not found yet on this one."""
-        self._absent: list[IncomingTrack] = []
+        self._absent: dict[IncomingTrack, asyncio.TimerHandle] = {}
+        """Not sent at present, with the moment at which they end."""
 
     @property
     def tracks(self) -> tuple[IncomingTrack, ...]:
-        """The tracks that the peer sends, as far as is known."""
-        return (*(received.incoming for received in self._present.values()), *self._carried)
+        """The tracks that the peer sends, as far as is known, and that have not ended here."""
+        present = (received.incoming for received in self._present.values())
+        return tuple(one for one in (*present, *self._carried) if not one.ended)
 
     def carry(self) -> None:
         """Begin a new generation."""
@@ -82,7 +100,9 @@ class ReceivedTracks:
             else:
                 received.taking.cancel()
                 gone.append(self._present.pop(mid).incoming)
-        candidates = [*self._carried, *gone, *self._absent]
+        # (One that was closed here, and that the peer has removed, does not come again.)
+        before = [*self._carried, *(one for one in (*gone, *self._absent) if not one.ended)]
+        candidates = list(before)
         retransmissions = {
             s.mid: {c.payload_type for c in s.codecs if c.name.lower() == "rtx"}
             for s in remote.original.sections
@@ -96,23 +116,45 @@ class ReceivedTracks:
                 if incoming is None:
                     track_id = sender.track_id or by_mid[mid].receiver.track.id
                     incoming = IncomingTrack(sender.kind, id=track_id, stream_id=sender.stream_id)
+                    incoming.on_end = self._on_ended
                 else:
                     candidates.remove(incoming)
                     incoming.stream_id = sender.stream_id
                 self._attach(mid, incoming, sender, by_mid[mid], retransmissions[mid])
                 if first or incoming in self._absent:
                     arrived.append((incoming, first))
-        lost = [one for one in (*self._carried, *gone) if one in candidates]
+        returned = [one for one in before if one not in candidates]
+        lost = [one for one in (*self._carried, *gone) if one not in returned]
         self._carried = []
-        self._absent = candidates[-MAX_ABSENT:]
-        for incoming in candidates[:-MAX_ABSENT]:
-            incoming.end()
+        self._note_absent(returned, lost)
         for incoming in lost:
             self._on_gone(incoming)
         for incoming, first in arrived:
             self._on_track(incoming, first)
         ended = [by_mid[mid].receiver.track.readyState == "ended" for mid in new]
         return not any(ended)
+
+    def _note_absent(
+        self, returned: Iterable[IncomingTrack], lost: Iterable[IncomingTrack]
+    ) -> None:
+        """Give tracks that are lost their time to come again."""
+        loop = asyncio.get_running_loop()
+        for incoming in returned:
+            timer = self._absent.pop(incoming, None)
+            if timer is not None:
+                timer.cancel()
+        for incoming in lost:
+            if not incoming.ended:
+                self._absent[incoming] = loop.call_later(
+                    self._track_return, self._give_up, incoming
+                )
+        for incoming in tuple(self._absent)[:-MAX_ABSENT]:
+            self._absent[incoming].cancel()
+            self._give_up(incoming)
+
+    def _give_up(self, incoming: IncomingTrack) -> None:
+        self._absent.pop(incoming, None)
+        incoming.end()
 
     def _recognise(
         self, sender: Sender, candidates: list[IncomingTrack], all_: set[Sender]
@@ -147,12 +189,19 @@ class ReceivedTracks:
         )
         self._present[mid] = _PresentTrack(incoming, sender, transceiver, taking)
 
-    def end(self) -> None:
-        """End all tracks, for good."""
+    def end(self, error: BaseException | None = None) -> None:
+        """End all tracks, for good; their readers get ``error``, or ``ClosedError``."""
+        for incoming in (*self.tracks, *self._absent):
+            incoming.end(error)
+
+    def close(self) -> None:
+        """End all tracks, and take no more frames from the connection."""
         for received in self._present.values():
             received.taking.cancel()
-        for incoming in (*self.tracks, *self._absent):
-            incoming.end()
+        for timer in self._absent.values():
+            timer.cancel()
+        self.end()
+        self._absent.clear()
 
 
 def _same(before: Sender, now: Sender | None) -> bool:

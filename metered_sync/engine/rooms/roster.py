@@ -58,8 +58,8 @@ class RosterOwner(Protocol):
     def on_arrived(self, member: Member) -> None:
         """Take note that a member has come, or come back, and is being connected to."""
 
-    def disconnect(self, member: Member, error: BaseException | None) -> None:
-        """End the media of a member that is gone for good."""
+    def disconnect(self, member: Member) -> None:
+        """Close the media of a member that is gone for good."""
 
     def take_direct(self, event: Direct) -> None:
         """Handle a message that came before its sender was known."""
@@ -214,9 +214,8 @@ class Roster:
         if member.present:
             member.present = False
             self._sink.peer_left(member)
-        member.set_state("closed")
-        self._sink.peer_ended(member, error)
-        self._owner.disconnect(member, error)
+        member.end(error)
+        self._owner.disconnect(member)
 
     def clear(self, error: BaseException | None) -> None:
         """Forget all members for good."""

@@ -247,6 +247,8 @@ class FeedQueue:
         self._feed = feed
         self._size = size
         self._waiters: dict[asyncio.Future[None], object] = {}
+        self._listeners: list[Callable[[], object]] = []
+        """Called when the queue is closed, with the lock held: they must return at once."""
         self._takers: list[object] = []
         """Consumers that wait for a frame: served in turn, lest one of them gets all frames."""
         feed.queues[kind] = self
@@ -326,6 +328,25 @@ class FeedQueue:
                 if self._feed._all_closed():
                     self._feed._stop(None)
 
+    # --- any thread ---
+
+    def on_close(self, listener: Callable[[], object]) -> None:
+        """Call a function once the queue is closed, on whichever thread closes it.
+
+        The lock is held then: it must return at once. Where the queue is closed, it is called now.
+        """
+        with self._feed.lock:
+            if self.closed:
+                listener()
+            else:
+                self._listeners.append(listener)
+
+    def off_close(self, listener: Callable[[], object]) -> None:
+        """Call a function no longer."""
+        with self._feed.lock:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
     # --- with the lock held ---
 
     def pass_time(self) -> None:
@@ -355,6 +376,9 @@ class FeedQueue:
         self.items.clear()
         self._wake()
         self._feed.moved.notify_all()
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            listener()
 
     def _wake(self) -> None:
         for waiter, taker in tuple(self._waiters.items()):
@@ -401,6 +425,14 @@ class FedTrack(MediaStreamTrack):
             self.stop()
             raise MediaStreamError(f"the {self.kind} of {feed.label} has ended")
         return frame
+
+    def on_end(self, listener: Callable[[], object]) -> None:
+        """Call a function once the track has ended; see :meth:`FeedQueue.on_close`."""
+        self._queue.on_close(listener)
+
+    def off_end(self, listener: Callable[[], object]) -> None:
+        """Call a function no longer."""
+        self._queue.off_close(listener)
 
     def stop(self) -> None:
         """End the track; with the last one of its source the source stops."""

@@ -14,11 +14,14 @@ Everything here but the making runs on the loop's thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from aiortc.mediastreams import MediaStreamTrack
 
+from metered_sync.engine.sending.feed import FedTrack
 from metered_sync.engine.sending.outlet import Outlet
 from metered_sync.engine.sending.shared_encoder import SharedEncoder
 from metered_sync.engine.sending.source_reader import SourceReader
@@ -64,6 +67,11 @@ class LocalTrack:
         self._outlets: set[Outlet] = set()
         self._reader: SourceReader | None = None
         """Set while this track is in use."""
+        self._on_end: Callable[[LocalTrack], None] | None = None
+        self._linger = 0.0
+        self._ending: asyncio.TimerHandle | None = None
+        self._unwatch: Callable[[], object] | None = None
+        """Stops listening to the source."""
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "ended" if self.ended else "live"
@@ -92,9 +100,54 @@ class LocalTrack:
         new.ids = tuple(dict.fromkeys((*self.ids, *new.ids)))[-REMEMBERED_IDS:]
         return new
 
+    # --- the end of the source ---
+
+    def watch(self, on_end: Callable[[LocalTrack], None], linger: float) -> None:
+        """Call ``on_end``, once, some seconds after the source has ended, unless closed by then.
+
+        Whether somebody reads the source or not. Meanwhile its last frames are sent.
+        """
+        self._on_end, self._linger = on_end, linger
+        loop = asyncio.get_running_loop()
+
+        def ended() -> None:  # on any thread
+            with suppress(RuntimeError):  # the loop has ended, and nothing is sent any more
+                loop.call_soon_threadsafe(self.source_ended)
+
+        source = self.source
+        if isinstance(source, FedTrack):
+            source.on_end(ended)
+            self._unwatch = lambda: source.off_end(ended)
+        else:
+            source.add_listener("ended", ended)
+            self._unwatch = lambda: source.remove_listener("ended", ended)
+            if self.ended:
+                self.source_ended()
+
+    def source_ended(self) -> None:
+        """Take note that the source has ended."""
+        if self._on_end is not None and self._ending is None and not self.closed:
+            loop = asyncio.get_running_loop()
+            self._ending = loop.call_later(self._linger, self._tell_end)
+
+    def _tell_end(self) -> None:
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(self)
+
+    def _forget_source(self) -> None:
+        self._on_end = None
+        if self._ending is not None:
+            self._ending.cancel()
+        unwatch, self._unwatch = self._unwatch, None
+        if unwatch is not None:
+            with suppress(KeyError):  # (an emitter forgets its listeners once it has ended)
+                unwatch()
+
     def close(self) -> None:
         """Let go of the source, for good. Outlets stay alive, and silent."""
         self.closed = True
+        self._forget_source()
         for outlet in tuple(self._outlets):
             outlet.switch(None)
         reader, self._reader = self._reader, None

@@ -20,7 +20,7 @@ import asyncio
 import logging
 import time
 import weakref
-from typing import Any
+from typing import Any, Protocol
 
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame, VideoFrame
@@ -50,6 +50,13 @@ _readers: weakref.WeakValueDictionary[int, SourceReader] = weakref.WeakValueDict
 """The readers in use, by the identity of their source (which a reader keeps alive)."""
 
 
+class Holder(Protocol):
+    """A local track that sends what is read."""
+
+    def source_ended(self) -> None:
+        """Take note that the source has ended."""
+
+
 class SourceReader:
     """The one task that reads a user's track, and the outlets that its frames go to."""
 
@@ -64,7 +71,7 @@ class SourceReader:
         self.ended = False
         """Whether the source has ended."""
         self._loop = asyncio.get_running_loop()
-        self._holders: set[object] = set()
+        self._holders: set[Holder] = set()
         self._renditions: dict[float | None, Rendition] = {}
         """By the frame rate that is not to be exceeded."""
         self._wanted = asyncio.Event()
@@ -79,7 +86,7 @@ class SourceReader:
         return f"<SourceReader of {self.source!r}: {state}, {outlets} outlets>"
 
     @classmethod
-    def hold(cls, source: MediaStreamTrack, holder: object) -> SourceReader:
+    def hold(cls, source: MediaStreamTrack, holder: Holder) -> SourceReader:
         """Return the reader of a track, made where there is none, held until it is released."""
         reader = _readers.get(id(source))
         if reader is None or not reader._holders or reader._loop is not asyncio.get_running_loop():
@@ -87,7 +94,7 @@ class SourceReader:
         reader._holders.add(holder)
         return reader
 
-    def release(self, holder: object) -> None:
+    def release(self, holder: Holder) -> None:
         """Let go of the source for good if nobody else holds this reader."""
         self._holders.discard(holder)
         if not self._holders:
@@ -154,6 +161,8 @@ class SourceReader:
             if self._reading is asyncio.current_task():  # else it was told to stop
                 self.ended = True
                 self._newest = self._reading = None
+                for holder in tuple(self._holders):
+                    holder.source_ended()
 
     async def _read(self, source: MediaStreamTrack) -> None:
         queues = aiortc_private.fills_a_queue(source)

@@ -34,6 +34,7 @@ import anyio
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.link import EventSink, Link
 from metered_sync.bridge.loop import Engine
+from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.sfu.calls import SfuCalls
 from metered_sync.engine.sfu.directory import Directory
 from metered_sync.engine.sfu.session import (
@@ -44,6 +45,7 @@ from metered_sync.engine.sfu.session import (
 )
 from metered_sync.engine.sfu.tracks import Incoming, Outgoing
 from metered_sync.engine.sfu.watch import Watch
+from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.errors import (
     ClosedError,
     MediaError,
@@ -73,6 +75,12 @@ class SfuSink(EventSink, Protocol):
 
     def republished(self, publication: Any, session_id: str, track_id: str) -> None:
         """Tell that a publication has other ids than these now."""
+
+    def unpublished(self, publication: Any) -> None:
+        """Tell that a publication is no more: its source has ended."""
+
+    def track_ended(self, incoming: Incoming) -> None:
+        """Tell that a received track has ended."""
 
 
 class SfuLink(Link):
@@ -320,7 +328,7 @@ class SfuLink(Link):
     async def _publish_again(self, session: Session, deadline: Deadline) -> None:
         for outgoing in self.outgoing:
             if outgoing.local.ended:
-                self._forget(outgoing)
+                self._source_ended(outgoing)
         again = [(o, o.session_id, o.track_id) for o in self.outgoing if not o.closed]
         if again:
             await session.publish([outgoing for outgoing, *_ in again], deadline)
@@ -381,6 +389,9 @@ class SfuLink(Link):
                 one.close()
             raise
         self.outgoing += outgoing
+        for one in outgoing:
+            ended = functools.partial(self._on_source_ended, one)
+            one.local.watch(ended, self.timings.last_frames)
 
     async def unpublish(self, outgoing: Outgoing, deadline: Deadline) -> None:
         """End a published track."""
@@ -388,6 +399,18 @@ class SfuLink(Link):
             self._forget(outgoing)  # whatever happens now, it is not published again
             if self.connected:
                 await self._negotiate(lambda session: session.unpublish(outgoing, deadline))
+
+    def _on_source_ended(self, outgoing: Outgoing, _: LocalTrack) -> None:
+        if self.error is None and not outgoing.closed:
+            self._source_ended(outgoing)
+            self._watch.wake()  # to unpublish it
+
+    def _source_ended(self, outgoing: Outgoing) -> None:
+        """Publish a track no longer: its source has ended."""
+        self._forget(outgoing)
+        publication = outgoing.handle()
+        if publication is not None:
+            self._sink.unpublished(publication)
 
     def _forget(self, outgoing: Outgoing) -> None:
         outgoing.close()
@@ -398,16 +421,47 @@ class SfuLink(Link):
     ) -> list[Incoming]:
         """Receive tracks of other sessions, in one round, in their order."""
         incoming = [Incoming(info) for info in tracks]
+        named = self._begin_to_name([one for one in incoming if not one.info.kind], deadline)
 
         async def subscribe(session: Session) -> None:
             self._follow(incoming)
             await session.subscribe(incoming, deadline)
 
         await self._negotiate(subscribe)
+        for one in incoming:
+            one.on_end = self._tell_end
         self.incoming += incoming
-        if not all(info.kind for info in tracks):
-            self._watch.wake()  # to learn their names, while their publisher is there
+        # (The SFU may hold the answer back until a track's first packet; then the watch is told.)
+        with anyio.move_on_after(min(deadline.left(), self.timings.names)):
+            await named.wait()
         return incoming
+
+    def _begin_to_name(self, nameless: Sequence[Incoming], deadline: Deadline) -> anyio.Event:
+        """Ask for the names of tracks that are subscribed to by their ids alone, meanwhile."""
+        named = anyio.Event()
+
+        async def ask() -> None:
+            try:
+                for session_id in dict.fromkeys(one.info.session_id for one in nameless):
+                    listed = await self.directory.published(session_id, deadline) or ()
+                    by_id = {track.track_id: track for track in listed}
+                    for one in nameless:
+                        if one.info.session_id == session_id and one.info.track_id in by_id:
+                            one.learn(by_id[one.info.track_id])
+            except (SfuError, TimeoutError) as error:  # the watch asks again
+                logger.debug("%s: no names: %s", self.label, error)
+            finally:
+                named.set()
+
+        if nameless:
+            self._in_background(ask)
+        else:
+            named.set()
+        return named
+
+    def _tell_end(self, incoming: IncomingTrack) -> None:
+        assert isinstance(incoming, Incoming)
+        self._sink.track_ended(incoming)
 
     async def unsubscribe(self, incoming: Incoming, deadline: Deadline) -> None:
         """Stop receiving a track."""

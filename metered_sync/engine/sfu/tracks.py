@@ -87,11 +87,19 @@ class Incoming(IncomingTrack):
         """Seconds from that look to the one after it."""
         self.gone_at: float | None = None
         """The moment since which the publisher's session has been gone."""
+        self.handle: Callable[[], Any] = lambda: None
+        """Returns the user's object for the track, while there is one."""
 
     def refer(self, info: TrackInfo) -> None:
         """Subscribe to this track from now on."""
         self.info = info
         self.id, self.stream_id = info.track_id, info.session_id
+        self.name = info.name or self.name
+
+    def learn(self, info: TrackInfo) -> None:
+        """Take over what its publisher's session lists: above all the name."""
+        self.refer(info)
+        self.listed = True
 
     def attach(self, transceiver: RTCRtpTransceiver) -> None:
         """Note the transceiver on which the track arrives from now on."""

@@ -186,8 +186,7 @@ class Watch:
             for one in nameless:
                 if one.info.session_id == session_id:
                     if one.info.track_id in by_id:
-                        one.refer(by_id[one.info.track_id])
-                        one.name, one.listed = one.info.name, True
+                        one.learn(by_id[one.info.track_id])
                     else:
                         self._later(one)
 

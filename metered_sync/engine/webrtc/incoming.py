@@ -6,12 +6,13 @@ import math
 import threading
 import time
 import weakref
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from aiortc import RTCRtpReceiver
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
+from metered_sync.bridge.event_hub import EventHub
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.webrtc import jitter
 from metered_sync.engine.webrtc.media_frames import Frame
@@ -57,6 +58,10 @@ class IncomingTrack:
         self.ended = False
         self.error: BaseException | None = None
         self.received = Received()
+        self.hub = EventHub(f"{kind} track {name or id!r}")
+        """Hands the track's events to those who listen; it ends with the track."""
+        self.on_end: Callable[[IncomingTrack], None] | None = None
+        """Called once, when the track ends, before its hub does: to tell of it."""
         self._readers: tuple[weakref.ref[Reader[Any]], ...] = ()
         self._lock = threading.Lock()
         self._until: float | None = None
@@ -96,6 +101,8 @@ class IncomingTrack:
 
     def wanted(self) -> bool:
         """Say whether frames are to be decoded: somebody reads, or did so a moment ago."""
+        if self.ended:
+            return False
         now = time.monotonic()
         if self._until is None or any(ref() is not None for ref in self._readers):
             self._until = now + UNREAD_DECODING
@@ -137,11 +144,15 @@ class IncomingTrack:
             reader.put(frame)
 
     def end(self, error: BaseException | None = None) -> None:
-        """End all readers: they drain, then get ``error`` or ``ClosedError``."""
+        """End all readers: they drain, then get ``error`` or ``ClosedError``; tell of the end."""
         if not self.ended:
             self.ended, self.error = True, error
             for reader in self.readers:
                 reader.end(error)
+            on_end, self.on_end = self.on_end, None
+            if on_end is not None:
+                on_end(self)
+            self.hub.end(error)
 
     def stats(self) -> dict[str, Any]:
         """Return the counts of packets and frames so far; any thread."""

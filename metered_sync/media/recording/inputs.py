@@ -11,8 +11,6 @@ import contextlib
 import time
 from typing import Any, NamedTuple
 
-from aiortc.mediastreams import MediaStreamTrack
-
 from metered_sync.bridge import engines
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.reader import Reader
@@ -20,12 +18,10 @@ from metered_sync.engine.sending.tee import attach_reader, detach_reader
 from metered_sync.media.recording.clock import TrackClock
 from metered_sync.media.recording.mixing import MixerInput
 from metered_sync.media.recording.muxing import VideoStream
+from metered_sync.media.tracks.given import AnyTrack
 from metered_sync.media.tracks.track import RemoteTrack, core_of
 
-__all__ = ["PLACING_TIME", "AnyTrack", "QueuedFrame", "RecordedTrack"]
-
-AnyTrack = RemoteTrack | MediaStreamTrack
-"""A track that arrives, or a local one."""
+__all__ = ["PLACING_TIME", "QueuedFrame", "RecordedTrack"]
 
 MAX_WAITING_FRAMES = {"audio": 500, "video": 30}
 """Frames of one track that wait for the encoder, at most: 10 s of sound, 1 s of pictures."""

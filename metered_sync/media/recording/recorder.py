@@ -9,8 +9,6 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from aiortc.mediastreams import MediaStreamTrack
-
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.dispatch import Callback, Dispatcher
@@ -24,11 +22,8 @@ from metered_sync.errors import (
 )
 from metered_sync.media.recording.formats import FILE_FORMATS, check_encoders
 from metered_sync.media.recording.info import RecordingInfo
-from metered_sync.media.recording.inputs import AnyTrack
 from metered_sync.media.recording.recording import Recording
-from metered_sync.media.sources.base import as_tracks
-from metered_sync.media.tracks.stream import TrackLike
-from metered_sync.media.tracks.track import RemoteTrack
+from metered_sync.media.tracks.given import AnyTrack, TrackLike, tracks_of
 
 __all__ = ["Recorder"]
 
@@ -244,16 +239,9 @@ def _checked(path: str | os.PathLike[str]) -> str:
 
 
 def _tracks(value: object) -> list[AnyTrack]:
-    if isinstance(value, RemoteTrack):
-        return [value]
     if isinstance(value, (list, tuple)):
         return [track for one in value for track in _tracks(one)]
-    tracks: Any = getattr(value, "tracks", None)
-    if isinstance(tracks, (list, tuple)) and all(
-        isinstance(one, (RemoteTrack, MediaStreamTrack)) for one in tracks
-    ):
-        return list(tracks)
-    return [*as_tracks(value)[0]]
+    return tracks_of(value)[0]
 
 
 def _reporter(

@@ -21,10 +21,11 @@ from metered_sync.errors import ClosedError, MediaError, MeteredTimeoutError
 from metered_sync.media.pyav import READ_ERRORS, media_error, media_errors
 from metered_sync.media.recording.formats import FileFormat
 from metered_sync.media.recording.info import RecordedStream, RecordingInfo
-from metered_sync.media.recording.inputs import PLACING_TIME, AnyTrack, QueuedFrame, RecordedTrack
+from metered_sync.media.recording.inputs import PLACING_TIME, QueuedFrame, RecordedTrack
 from metered_sync.media.recording.mixing import MixerInput
 from metered_sync.media.recording.muxing import AudioStream, Muxer, VideoStream
 from metered_sync.media.recording.output_file import OutputFile
+from metered_sync.media.tracks.given import AnyTrack
 
 __all__ = ["Recording"]
 

@@ -17,6 +17,6 @@ A source reads on a thread of its own and feeds :mod:`metered_sync.engine.sendin
 of its tracks (a room, the SFU, a recording) is not known here.
 """
 
-from metered_sync.media.sources.base import Source, as_tracks
+from metered_sync.media.sources.base import Source, TrackSource
 
-__all__ = ["Source", "as_tracks"]
+__all__ = ["Source", "TrackSource"]

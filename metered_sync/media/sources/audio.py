@@ -16,7 +16,7 @@ from metered_sync.engine.sending.feed import PRODUCER_POLL
 from metered_sync.engine.sending.pushed import BYTES_PER_SAMPLE, BYTES_PER_SECOND, PushedSoundQueue
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE
 from metered_sync.errors import ClosedError, MeteredTimeoutError
-from metered_sync.media.sources.base import Source
+from metered_sync.media.sources.base import TrackSource
 from metered_sync.media.sources.sound_input import SoundConverter
 from metered_sync.wire.arguments import check_number
 
@@ -33,7 +33,7 @@ SILENCE_LEVEL = -127.0
 """The level of silence in dBFS, as RFC 6464 has it."""
 
 
-class AudioSource(Source[MediaStreamTrack, None]):
+class AudioSource(TrackSource[MediaStreamTrack, None]):
     """Play pushed sound on an audio track: speech, music, a microphone.
 
     It plays in real time, from the moment something consumes its track, and is silent

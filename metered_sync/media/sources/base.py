@@ -10,7 +10,7 @@ from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.feed import FedTrack, Feed, FeedQueue
-from metered_sync.errors import MediaError, MeteredTimeoutError, raise_fresh
+from metered_sync.errors import MeteredTimeoutError, raise_fresh
 
 if TYPE_CHECKING:  # a plain ``Source`` is one that may lack either
     from typing_extensions import TypeVar
@@ -23,7 +23,7 @@ else:
     A_co = TypeVar("A_co", covariant=True)
     V_co = TypeVar("V_co", covariant=True)
 
-__all__ = ["A_co", "Source", "V_co", "as_tracks"]
+__all__ = ["A_co", "Source", "TrackSource", "V_co"]
 
 Self = TypeVar("Self", bound="Source[Any, Any]")
 
@@ -85,6 +85,11 @@ class Source(Generic[A_co, V_co]):
         return [track for kind in self._tracks if (track := self._hand_out(kind)) is not None]
 
     @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of its tracks: ``("video", "audio")``, or one of them."""
+        return tuple(self._tracks)
+
+    @property
     def position(self) -> float:
         """The position that is played, in seconds from the source's beginning."""
         return self._feed.position
@@ -136,31 +141,25 @@ class Source(Generic[A_co, V_co]):
         return track
 
 
-def as_tracks(value: object) -> tuple[list[MediaStreamTrack], bool]:
-    """Return the aiortc tracks that a publisher was given, and whether as a source.
+class TrackSource(Source[A_co, V_co]):
+    """A source that has one track by its nature, and stands for that track.
 
-    Args:
-        value: A track, or anything that has ``.tracks``: a source, a stream.
-
-    Returns:
-        The tracks, and ``True`` where ``value`` was a source: publishers then answer with
-        a list, even of one.
-
-    Raises:
-        MediaError: ``None``, as a source's ``.video`` or ``.audio`` is where it lacks it.
-        TypeError: Anything else.
+    It may be given wherever a track is taken.
     """
-    if isinstance(value, MediaStreamTrack):
-        return [value], False
-    tracks: Any = getattr(value, "tracks", None)
-    if isinstance(tracks, (list, tuple)) and all(isinstance(t, MediaStreamTrack) for t in tracks):
-        return list(tracks), True
-    if value is None:
-        raise MediaError(
-            "None is no track: either a source has no pictures or no sound (its .video or .audio "
-            "is None then: pass the source itself, or its .tracks), or no track was ever set"
-        )
-    raise TypeError(
-        "a track or a source is needed (what from_file() returns, its .video or .audio, "
-        f"any aiortc track), not {value!r}"
-    )
+
+    @property
+    def track(self) -> MediaStreamTrack:
+        """The track that the source stands for."""
+        (track,) = self.tracks
+        return track
+
+    @property
+    def kind(self) -> str:
+        """The track's kind: ``"audio"`` or ``"video"``."""
+        (kind,) = self._tracks
+        return kind
+
+    @property
+    def id(self) -> str:
+        """The track's id."""
+        return str(self._tracks[self.kind].id)

@@ -18,7 +18,7 @@ from metered_sync.engine.sending.pushed import STILL_INTERVAL, PushedPictureQueu
 from metered_sync.engine.webrtc.media_frames import private_copy
 from metered_sync.errors import ClosedError, MeteredTimeoutError
 from metered_sync.media.pixels import PixelConverter
-from metered_sync.media.sources.base import Source
+from metered_sync.media.sources.base import TrackSource
 from metered_sync.wire.arguments import check_number, check_whole
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ MAX_SIDE = 16383
 """The greatest width or height, in pixels: VP8 knows no more."""
 
 
-class VideoSource(Source[None, MediaStreamTrack]):
+class VideoSource(TrackSource[None, MediaStreamTrack]):
     """Show written pictures on a video track: rendered, drawn, computed.
 
     Writing paces itself: a loop that writes one picture after another runs at ``fps``. A

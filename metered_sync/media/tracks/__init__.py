@@ -8,6 +8,7 @@ callbacks     call functions with a track's frames
 capture       read a track as OpenCV's ``VideoCapture``
 pcm           cut sound into arrays of samples, all of one length
 iteration     iterate over the frames of any track
+given         find the tracks that a user means, by whatever stands for them
 stream        group tracks under a name
 shared_frames share FFmpeg's objects between threads
 ============= =========================================================================

@@ -117,5 +117,6 @@ class FrameCallbacks:
                 yield callback, frame
 
     def _on_error(self) -> ErrorHandler | None:
+        own = self._core.hub.on_error
         handler: ErrorHandler | None = getattr(self._core.owner, "on_error", None)
-        return handler
+        return handler if own is None else own

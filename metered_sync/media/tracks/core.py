@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 from metered_sync.bridge import guard
 from metered_sync.engine.webrtc.incoming import IncomingTrack
+from metered_sync.engine.webrtc.relay import RelayedTrack
 from metered_sync.media.pixels import PixelConverter
 from metered_sync.media.tracks.shared_frames import FrameCloner
 
@@ -17,7 +21,7 @@ class TrackCore:
     track's other readers.
     """
 
-    def __init__(self, incoming: IncomingTrack, owner: object) -> None:
+    def __init__(self, incoming: IncomingTrack, owner: Any) -> None:
         """Share an incoming track; ``owner`` is the client that must outlive its readers."""
         self.incoming = incoming
         """The engine's side of the track, which spreads its frames over the readers."""
@@ -29,6 +33,20 @@ class TrackCore:
         """Makes arrays of frames, for all readers."""
         self.born = guard.generation()
         """The process that the track was made in."""
+        self.hub = incoming.hub
+        """Hands the track's events to those who listen."""
+        self.hub.label = self.label
+        self._making = threading.Lock()  # guards _relay
+        self._relay: RelayedTrack | None = None
+
+    @property
+    def relay(self) -> RelayedTrack:
+        """The one track of aiortc's that this track is sent on as."""
+        self.check_process()
+        with self._making:
+            if self._relay is None:
+                self._relay = RelayedTrack(self.incoming)
+            return self._relay
 
     @property
     def label(self) -> str:

@@ -85,6 +85,11 @@ class FrameQueue(Reader[F_co]):
         super().close()
         self._core.incoming.remove(self)
 
+    def _end_error(self) -> BaseException:
+        if self._error is None and self._core.incoming.ended:
+            return ClosedError(f"{self._label}: the track has ended")
+        return super()._end_error()
+
     def _own(self, frame: Any) -> F_co:
         own = self._core.cloner.clone(frame) if isinstance(frame, VideoFrame) else frame
         return cast("F_co", own)

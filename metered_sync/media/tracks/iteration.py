@@ -11,8 +11,9 @@ from av import AudioFrame, VideoFrame
 from metered_sync.bridge import engines, guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.errors import ClosedError
-from metered_sync.media.sources.base import Source, as_tracks
+from metered_sync.media.sources.base import Source
 from metered_sync.media.tracks.frame_queue import F_co
+from metered_sync.media.tracks.given import one_track
 from metered_sync.media.tracks.track import RemoteTrack
 
 __all__ = ["iter_frames"]
@@ -40,13 +41,13 @@ def iter_frames(
     """Yield a track's frames until it ends.
 
     A :class:`RemoteTrack` is read as its :meth:`~RemoteTrack.frames` are. A local track
-    (``source.video``, or any aiortc track) is asked for a frame when the loop wants one, so
-    that none is lost. Its frames go to one consumer only, so what is being sent as well is
-    better opened twice; and one that fills a queue of its own, as aiortc's ``MediaPlayer``
-    does, grows while the loop is slow.
+    (a source that has one, ``source.video``, or any aiortc track) is asked for a frame when the
+    loop wants one, so that none is lost. Its frames go to one consumer only, so what is being
+    sent as well is better opened twice; and one that fills a queue of its own, as aiortc's
+    ``MediaPlayer`` does, grows while the loop is slow.
 
     Args:
-        track: The track to read.
+        track: The track to read, or a source that has one track.
         mode: As for :meth:`RemoteTrack.frames`, and for a :class:`RemoteTrack` only.
         maxsize: Likewise.
         timeout: Seconds to wait for each frame; ``None`` waits for it, the end or Ctrl-C.
@@ -58,18 +59,16 @@ def iter_frames(
         MeteredTimeoutError: While iterating: a frame did not come in time. One may go on.
         MeteredError: While iterating: what ended the track's connection.
         MediaError: ``None`` instead of a track, as a source's ``.video`` is where it lacks it.
-        TypeError: Anything else that is not a track.
+        TypeError: Anything else that is not a track, such as a source with pictures and sound.
     """
     Deadline.of(timeout)
-    if isinstance(track, RemoteTrack):
-        frames = track.frames(mode=mode, maxsize=maxsize)
+    one = one_track(track, "iter_frames()")
+    if isinstance(one, RemoteTrack):
+        frames = one.frames(mode=mode, maxsize=maxsize)
         return _FrameIterator(lambda deadline: frames.get(timeout=deadline.left()), timeout)
-    tracks, is_source = as_tracks(track)
-    if is_source:
-        raise TypeError(f"iter_frames() takes one track: pass .video or .audio of {track!r}")
     if mode is not None or maxsize is not None:
         raise ValueError("mode and maxsize go with a RemoteTrack: a local track waits to be asked")
-    return _FrameIterator(_LocalFrames(tracks[0]), timeout)
+    return _FrameIterator(_LocalFrames(one), timeout)
 
 
 class _FrameIterator(Iterator[Any]):

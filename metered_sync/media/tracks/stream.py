@@ -8,20 +8,10 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
-from aiortc.mediastreams import MediaStreamTrack
+from metered_sync.media.tracks.given import AnyTrack, TrackLike, tracks_of
 
-from metered_sync.media.sources.base import Source, as_tracks
-from metered_sync.media.tracks.track import RemoteTrack
+__all__ = ["MediaStream"]
 
-__all__ = ["MediaStream", "TrackLike"]
-
-StreamTrack = MediaStreamTrack | RemoteTrack
-"""A track of a stream: a local one, or one that arrives."""
-TrackLike = StreamTrack | Source | None
-"""What may be given where a track is taken, for type checkers: a source that has one, too.
-
-And the ``None`` that a source has for what it lacks: the error says so.
-"""
 STREAM_ID = re.compile(r"(?!-\Z)[!#-'*+.\-0-9A-Z^-~]{1,256}")
 """The ids that a session description allows (RFC 8830, RFC 8866); ``-`` means no stream."""
 
@@ -59,9 +49,9 @@ class MediaStream:
             )
         self._id = id
         self._lock = threading.Lock()  # guards replacing the tuple
-        self._tracks: tuple[StreamTrack, ...] = ()
+        self._tracks: tuple[AnyTrack, ...] = ()
         plain = isinstance(tracks, Iterable) and not isinstance(tracks, (str, bytes))
-        added: Iterable[Any] = tracks if plain else as_tracks(tracks)[0]  # type: ignore[assignment]
+        added: Any = tracks if plain else tracks_of(tracks)[0]
         for one in added:
             self.add_track(one)
 
@@ -96,7 +86,7 @@ class MediaStream:
             MediaError: ``None``, as a source's ``.video`` or ``.audio`` is where it lacks it.
             TypeError: Neither a track nor a source.
         """
-        added = _tracks(track)
+        added = tracks_of(track)[0]
         with self._lock:
             new = [one for one in dict.fromkeys(added) if one not in self._tracks]
             self._tracks = (*self._tracks, *new)
@@ -106,10 +96,6 @@ class MediaStream:
 
         What is being sent goes on being sent.
         """
-        removed = _tracks(track)
+        removed = tracks_of(track)[0]
         with self._lock:
             self._tracks = tuple(one for one in self._tracks if one not in removed)
-
-
-def _tracks(value: object) -> list[StreamTrack]:
-    return [value] if isinstance(value, RemoteTrack) else [*as_tracks(value)[0]]

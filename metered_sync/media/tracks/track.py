@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
 
 from av import AudioFrame, VideoFrame
 
+from metered_sync._observable import Observable
+from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.webrtc.incoming import IncomingTrack
-from metered_sync.errors import MediaError, MeteredTimeoutError
+from metered_sync.errors import MediaError, MeteredError, MeteredTimeoutError
 from metered_sync.media.pixels import EightBitFormat, check_format
 from metered_sync.media.snapshot import Snapshot
 from metered_sync.media.tracks.callbacks import FrameCallback, FrameCallbacks
@@ -18,6 +20,7 @@ from metered_sync.media.tracks.capture import VideoCapture
 from metered_sync.media.tracks.core import TrackCore
 from metered_sync.media.tracks.frame_queue import F_co, FrameQueue, read_frames
 from metered_sync.media.tracks.pcm import PcmReader
+from metered_sync.wire.events import Event
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,12 +31,19 @@ if TYPE_CHECKING:
 __all__ = ["RemoteTrack", "core_of"]
 
 
-class RemoteTrack(Generic[F_co]):
+class RemoteTrack(Observable, Generic[F_co]):
     """Read a track that somebody else sends.
 
     Any number of readers, on any threads, each see every frame (or the newest one).
     Decoding happens in the background, while somebody reads and for ten seconds after that. Who
     reads later gets the first picture a moment later: with the next key frame, which is asked for.
+
+    It **ends** when its sender has removed it, or replaced it by nothing, when its source has
+    ended, and when the sender has left for good: readers drain, iteration ends, and a
+    :class:`~metered_sync.TrackEnded` event tells. A connection that is rebuilt is a pause.
+
+    It can be sent on, to a room or to the SFU, as it is: ``sfu.publish(track)``,
+    ``peer.add_track(track)``.
     """
 
     def __init__(
@@ -45,6 +55,7 @@ class RemoteTrack(Generic[F_co]):
     ) -> None:
         self.metadata = metadata
         self._core = TrackCore(incoming, owner)
+        self._hub = self._core.hub
         self._lock = threading.Lock()  # guards _newest
         self._newest: FrameQueue[VideoFrame] | None = None
         self._callbacks = FrameCallbacks(self._core, self)
@@ -203,9 +214,9 @@ class RemoteTrack(Generic[F_co]):
         The callbacks of one track run one at a time, on a thread of its own. They may block
         and call anything, and close their own client. Frames that come while they are at it
         are dropped, but for the newest, and counted: use :meth:`pcm` for sound that must be
-        whole. What they raise is logged, goes to the client's (or remote peer's)
-        ``on_error`` as ``on_error(frame, exception)``, and stops nothing. While there are
-        callbacks, the track and its client stay alive.
+        whole. What they raise is logged, goes to the track's ``on_error``, or else to that of
+        its client or remote peer, as ``on_error(frame, exception)``, and stops nothing. While
+        there are callbacks, the track and its client stay alive.
 
         Returns:
             A handle: ``close()`` ends the calls, ``dropped`` counts, and calling it calls
@@ -256,6 +267,42 @@ class RemoteTrack(Generic[F_co]):
         from metered_sync.media.notebook.preview import Preview
 
         return Preview(self._core, fps=fps, width=width, quality=quality)
+
+    def wait_ended(self, *, timeout: float | None = None) -> None:
+        """Wait until the track has ended; see the class for when that is.
+
+        Args:
+            timeout: Seconds to wait; ``None`` waits for the end or Ctrl-C; 0 polls.
+
+        Raises:
+            MeteredTimeoutError: It did not end in time.
+        """
+        deadline = Deadline.of(timeout)
+        guard.check_blocking(self._core.born, self._core.label)
+        with self._hub.queue((Event,)) as events:
+            while not self.ended:
+                try:
+                    events.get(timeout=deadline.left())
+                except MeteredTimeoutError:
+                    raise MeteredTimeoutError(
+                        f"{self._core.label} did not end within {deadline}"
+                    ) from None
+                except MeteredError:
+                    pass  # why the track ended is for those who read it
+
+    def close(self, *, timeout: float | None = None) -> None:
+        """Stop receiving the track, for good: it ends. Repeatable.
+
+        From the SFU it is unsubscribed. A member of a room goes on sending it to this peer, where
+        it is not decoded any more.
+
+        Raises:
+            SfuError: The SFU refuses, as in :meth:`SfuClient.unsubscribe`.
+            MeteredTimeoutError: Not done before the deadline.
+        """
+        self._core.check_process()
+        if not self.ended:
+            self._core.owner._close_track(self, timeout)
 
     def stats(self) -> dict[str, Any]:
         """Return counters of what was received so far.

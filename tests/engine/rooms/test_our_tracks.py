@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
+import pytest
 from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync.engine.rooms.our_tracks import OurTracks, SentMetadata, metadata_signal
 from metered_sync.engine.sending.local_track import LocalTrack
+from metered_sync.testing import ToneSource
 from metered_sync.wire.signals import TrackMetadata, parse_signal
+from metered_sync.wire.timings import DEFAULT_TIMINGS
+from tests.support.local_tracks import Scripted, beep, run
+from tests.support.sfu_clients import until
 
 
 class Video(MediaStreamTrack):
@@ -39,9 +46,29 @@ class Receiver:
         self.replaced.append((old, new))
 
 
-def test_every_member_gets_every_track() -> None:
+TIMINGS = replace(DEFAULT_TIMINGS, last_frames=0.05)
+
+
+def sent_to(
+    *members: Receiver, on_ended: Callable[[LocalTrack], None] = lambda _: None
+) -> OurTracks:
+    return OurTracks(lambda: members, on_ended, TIMINGS)
+
+
+def on_a_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """Make a test of a coroutine function."""
+
+    def test_() -> None:
+        run(test())
+
+    return test_
+
+
+@on_a_loop
+async def test_every_member_gets_every_track() -> None:
     members = [Receiver()]
-    ours, one, two, three = OurTracks(lambda: members), track(), track(), track()
+    ours = OurTracks(lambda: members, lambda _: None, TIMINGS)
+    one, two, three = track(), track(), track()
     ours.add([one])
     members.append(Receiver())
     ours.add([two, three])
@@ -52,9 +79,10 @@ def test_every_member_gets_every_track() -> None:
     assert ours.tracks == (one, three)
 
 
-def test_a_track_takes_the_place_of_another() -> None:
+@on_a_loop
+async def test_a_track_takes_the_place_of_another() -> None:
     member = Receiver()
-    ours, one, two = OurTracks(lambda: [member]), track(), track()
+    ours, one, two = sent_to(member), track(), track()
     ours.add([one, two])
     new = one.successor(Video())
     ours.replace(one, new)
@@ -64,9 +92,10 @@ def test_a_track_takes_the_place_of_another() -> None:
     assert [local.closed for local in (one, two, new)] == [True, False, True]
 
 
-def test_nothing_is_sent_once_the_room_is_closed() -> None:
+@on_a_loop
+async def test_nothing_is_sent_once_the_room_is_closed() -> None:
     member = Receiver()
-    ours, one, two = OurTracks(lambda: [member]), track(), track()
+    ours, one, two = sent_to(member), track(), track()
     ours.add([one])
     ours.close()
     assert one.closed
@@ -74,6 +103,93 @@ def test_nothing_is_sent_once_the_room_is_closed() -> None:
     ours.remove([one])
     ours.replace(one, two)
     assert (member.tracks, ours.tracks, member.replaced) == ([one], (one,), [])
+
+
+@pytest.mark.parametrize("how", ["stop", "end of its frames", "stop of the track"])
+def test_a_track_is_removed_once_its_source_has_ended(how: str) -> None:
+    async def test() -> None:
+        member, ended = Receiver(), list[LocalTrack]()
+        ours, stays = sent_to(member, on_ended=ended.append), track()
+        with ToneSource() as tone:
+            source = Scripted("audio", beep, count=3) if how == "end of its frames" else tone.track
+            local = LocalTrack(source)
+            ours.add([local, stays])
+            assert member.tracks == [local, stays]
+            if how == "end of its frames":
+                local.outlet().asked = True
+                local.update()
+            elif how == "stop":
+                await asyncio.to_thread(tone.stop)
+            else:
+                source.stop()
+            await until(lambda: ended == [local], 5)
+            assert (member.tracks, local.closed, stays.closed) == ([stays], True, False)
+            ours.close()
+
+    run(test())
+
+
+@on_a_loop
+async def test_a_track_of_anybody_is_removed_once_it_was_stopped() -> None:
+    member, ended = Receiver(), list[LocalTrack]()
+    ours, local = sent_to(member, on_ended=ended.append), track()
+    ours.add([local])
+    local.source.stop()
+    await until(lambda: ended == [local], 5)
+    assert member.tracks == []
+
+
+@on_a_loop
+async def test_what_has_ended_before_is_removed_too() -> None:
+    member, ended = Receiver(), list[LocalTrack]()
+    ours, tone, other = sent_to(member, on_ended=ended.append), ToneSource(), track()
+    tone.stop()
+    other.source.stop()
+    fed = LocalTrack(tone.track)
+    ours.add([fed, other])
+    await until(lambda: set(ended) == {fed, other}, 5)
+    assert member.tracks == []
+
+
+@on_a_loop
+async def test_a_track_that_is_replaced_in_time_is_no_end() -> None:
+    member, ended = Receiver(), list[LocalTrack]()
+    ours, tone = sent_to(member, on_ended=ended.append), ToneSource()
+    old = LocalTrack(tone.track)
+    ours.add([old])
+    tone.stop()
+    await asyncio.sleep(0)
+    new = old.successor(ToneSource().track)
+    ours.replace(old, new)
+    await asyncio.sleep(3 * TIMINGS.last_frames)
+    assert (ours.tracks, ended, new.closed) == ((new,), [], False)
+    ours.close()
+
+
+@on_a_loop
+async def test_a_track_that_replaces_one_whose_source_has_ended_is_added() -> None:
+    member, ended = Receiver(), list[LocalTrack]()
+    ours, tone = sent_to(member, on_ended=ended.append), ToneSource()
+    old = LocalTrack(tone.track)
+    ours.add([old])
+    tone.stop()
+    await until(lambda: ended == [old], 5)
+    new = old.successor(ToneSource().track)
+    ours.replace(old, new)
+    assert member.tracks == [new]
+    ours.replace(old, None)
+    assert member.tracks == [new]
+    ours.close()
+
+
+@on_a_loop
+async def test_a_room_that_is_closed_listens_to_no_source() -> None:
+    tone, own = ToneSource(), track()
+    ours, local = sent_to(), LocalTrack(tone.track)
+    ours.add([local, own])
+    ours.close()
+    assert not tone.track._queue._listeners
+    assert not own.source.listeners("ended")
 
 
 def told(sent: SentMetadata, *tracks: LocalTrack) -> list[tuple[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from metered_sync.engine.rooms.roster import MAX_EARLY, MAX_MEMBERS, MORE_REQUESTS
+from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.events import Direct, Presence, PresencePeer, StateChange
 from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.support.connections import until
@@ -156,6 +157,35 @@ async def test_a_member_that_does_not_come_back_is_forgotten() -> None:
     await until(lambda: not room.roster.members)
     assert (ann.state, room.happened[-1]) == ("closed", "disconnect ann")
     assert room.happened.count("left ann") == 1
+
+
+@on_loop
+async def test_a_member_that_has_left_is_forgotten_once_its_media_end() -> None:
+    room = listed("ann", "bob")
+    ann: Any = room.roster.members["ann"]
+    bob: Any = room.roster.members["bob"]
+    track = IncomingTrack("video", id="t")
+    track.on_end = ann.on_track_ended
+    ann.media.tracks = (track,)
+    for member in (ann, bob):
+        member.media.become("connected")
+    room.roster.take(presence(left=("ann",)))
+    room.take_happened()
+    ann.media.become("connecting")  # that is no end
+    assert set(room.roster.members) == {"ann", "bob"}
+    ann.media.become("reconnecting")
+    bob.media.become("reconnecting")  # nor is that: it is present
+    assert set(room.roster.members) == {"bob"}
+    assert (ann.state, ann.limbo, track.ended) == ("closed", None, True)
+    ann.media.become("reconnecting")
+    happened = [what for what in room.take_happened() if "ann" in what]
+    assert happened[-5:] == [
+        ("ann", StateChange("connecting", "reconnecting")),
+        ("ann", StateChange("reconnecting", "closed")),
+        ("ann", track, "ended"),
+        "ended ann",
+        "disconnect ann",
+    ]
 
 
 @on_loop

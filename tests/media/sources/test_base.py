@@ -9,7 +9,7 @@ import weakref
 import pytest
 
 from metered_sync import MediaError, MeteredTimeoutError
-from metered_sync.media.sources.base import Source, as_tracks
+from metered_sync.media.sources.base import Source
 from metered_sync.testing import PatternSource, ToneSource
 from tests.conftest import wait_until
 from tests.support.listening import Listener
@@ -101,15 +101,3 @@ def test_stopping_its_only_track_stops_a_source() -> None:
     with Listener(track) as ear:
         ear.wait_for_end()
         assert ear.frames == []
-
-
-def test_tracks_and_sources_are_told_apart() -> None:
-    with PatternSource() as pattern, ToneSource() as tone:
-        assert as_tracks(tone) == ([tone.audio], True)
-        assert as_tracks(tone.audio) == ([tone.audio], False)
-        for wrong in ("clip.mp4", 5, object(), [tone.audio]):
-            with pytest.raises(TypeError, match="a track or a source is needed"):
-                as_tracks(wrong)
-        for nothing in (tone.video, pattern.audio, None):
-            with pytest.raises(MediaError, match=r"either a source has no pictures.* or no track"):
-                as_tracks(nothing)

@@ -27,7 +27,7 @@ from metered_sync import (
     screen_share,
 )
 from metered_sync.media.sources import devices
-from metered_sync.media.sources.base import as_tracks
+from metered_sync.media.tracks.given import tracks_of
 from tests.conftest import need, run_script, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="captures through X11 and ALSA")
@@ -96,7 +96,7 @@ def test_a_screen_is_shown_as_it_changes(monkeypatch: pytest.MonkeyPatch) -> Non
         with screen_share(screen.name, fps=10) as source:
             assert source.audio is None
             with pytest.raises(MediaError, match="None is no track"):
-                as_tracks(source.audio)
+                tracks_of(source.audio)
             red = take(source, (0, 0, 255))
             assert (red.width, red.height, red.format.name) == (160, 120, "yuv420p")
             screen.paint("#0000ff")

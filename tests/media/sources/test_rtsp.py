@@ -30,7 +30,7 @@ from metered_sync import (
     from_rtsp,
 )
 from metered_sync.media.sources import rtsp
-from metered_sync.media.sources.base import as_tracks
+from metered_sync.media.tracks.given import tracks_of
 from metered_sync.testing import dominant_frequency
 from tests.conftest import wait_until
 from tests.support.rtsp_server import RtspServer, rtsp_server
@@ -141,7 +141,7 @@ def test_one_kind_alone(camera: RtspServer) -> None:
     with from_rtsp(camera.url("video")) as pictures, from_rtsp(camera.url("audio")) as sound:
         assert pictures.audio is None
         with pytest.raises(MediaError, match="None is no track"):
-            as_tracks(pictures.audio)
+            tracks_of(pictures.audio)
         assert sound.video is None
         assert list(check_all(pictures)) == ["video"]
         began = pictures._feed.clock()

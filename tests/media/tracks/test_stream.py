@@ -9,7 +9,7 @@ from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
 
 from metered_sync import MediaError, MediaStream
 from metered_sync.engine.webrtc.incoming import IncomingTrack
-from metered_sync.media.sources.base import as_tracks
+from metered_sync.media.tracks.given import tracks_of
 from metered_sync.media.tracks.track import RemoteTrack
 from metered_sync.testing import PatternSource, ToneSource
 
@@ -28,7 +28,7 @@ def test_tracks_of_any_origin_are_taken() -> None:
     assert MediaStream(source).tracks == source.tracks
     assert MediaStream(own).tracks == [own]
     assert MediaStream([remote]).tracks == [remote]
-    assert as_tracks(MediaStream([source, own])) == ([source.video, own], True)
+    assert tracks_of(MediaStream([source, own])) == ([source.video, own], True)
 
 
 def test_adding_and_removing() -> None:

@@ -20,6 +20,7 @@ from metered_sync import (
     SfuConflictError,
     SfuError,
     SfuNotFoundError,
+    VideoSource,
 )
 from metered_sync.local import LocalCloud
 from metered_sync.testing import ToneSource
@@ -272,9 +273,8 @@ def test_stages_have_names(
     assert caught.value.stage == "DTLS"
     del sfu.spoil["session/new"]
     # First frame: it is negotiated, and nothing comes.
-    with client, ToneSource(frequency=440) as tone:
-        published = client.publish(tone.audio)
-        tone.stop()
+    with client, VideoSource(64, 64) as screen:
+        published = client.publish(screen)
         with pytest.raises(MeteredTimeoutError, match="arrived"):
             client.subscribe(published).frames().get(timeout=0.5)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import itertools
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from aiortc.mediastreams import AudioStreamTrack
 
 from metered_sync import (
     MeteredError,
@@ -24,6 +26,7 @@ from metered_sync import (
     SfuError,
     SfuNotFoundError,
     StateChange,
+    VideoSource,
 )
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource, read_number
@@ -404,14 +407,25 @@ def test_a_session_that_the_sfu_forgot_without_a_word(shared_cloud: LocalCloud) 
     # Its answers say 404; media stops. Told by nothing but that.
     with ScriptedSfu(shared_cloud.http_url) as sfu:
         options = {**shared_cloud.sfu_options(), "url": sfu.url}
-        with SfuClient(**options, _timings=QUICK) as client, ToneSource(frequency=440) as tone:
-            client.publish(tone.audio)
+        with SfuClient(**options, _timings=QUICK) as client, VideoSource(64, 64) as screen:
+            client.publish(screen)  # no picture: only ICE arrives, there is nothing to report on
             first = client.session_id
-            tone.stop()  # nothing arrives any more but ICE: there is nothing to report on
             sfu.answers["tracks"] = (404, {"error": "not_found"})
             wait_until(lambda: client.session_id != first, 30)
             del sfu.answers["tracks"]
             wait_until(lambda: client.state == "connected", 20)
+
+
+class Muted(AudioStreamTrack):
+    """A microphone that is muted after half a second."""
+
+    frames = 0
+
+    async def recv(self) -> Any:
+        self.frames += 1
+        if self.frames > 25:
+            await asyncio.Event().wait()
+        return await super().recv()
 
 
 def test_a_silent_track_is_no_lost_one(cloud: LocalCloud) -> None:
@@ -419,9 +433,8 @@ def test_a_silent_track_is_no_lost_one(cloud: LocalCloud) -> None:
     with (
         SfuClient(**options) as sender,
         SfuClient(**options, _timings=QUICK) as receiver,
-        ToneSource(frequency=440, duration=0.5) as tone,
     ):
-        track = receiver.subscribe(sender.publish(tone.audio, name="short"))
+        track = receiver.subscribe(sender.publish(Muted(), name="short"))
         track.frames().get(timeout=10)
         time.sleep(2.5)  # several looks
         assert not track.ended
