@@ -15,8 +15,8 @@ from tests.conftest import wait_until
 from tests.scenarios.interop.parties import FAST, Driver
 from tests.support.scripted_service import ScriptedServer, mute
 
-KEY = "pk_live_+/=&% é"
-TOKEN = "head+er.pay/load.sig=nature"
+KEY = "pk_live_+/=&%"
+TOKEN = "head-er.pay_load.signature"
 
 
 class Ours:
@@ -207,11 +207,11 @@ def test_the_upgrade(published: Driver, options: dict[str, Any], query: tuple[st
 def test_a_token_for_each_connection(published: Driver) -> None:
     def asked(driver: Driver | None) -> list[str]:
         numbers = iter(range(100))
-        options = {"api_key": None, "token_provider": lambda: f"token-{next(numbers)}"}
+        options = {"api_key": None, "token_provider": lambda: f"to.ken.{next(numbers)}"}
         with ScriptedServer() as server, connected(driver, server, **options):
             for end in ((4002, "expired"), (1001, "restart"), (1008, "")):
                 server.accept().close(*end)
             server.accept()
             return server.upgrades
 
-    assert asked(None) == asked(published) == [f"/v1?token=token-{n}" for n in range(4)]
+    assert asked(None) == asked(published) == [f"/v1?token=to.ken.{n}" for n in range(4)]
