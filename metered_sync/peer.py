@@ -38,7 +38,9 @@ from metered_sync.options import (
 )
 from metered_sync.remote_peer import RemotePeer
 from metered_sync.wire import frames, signals
+from metered_sync.wire.arguments import check_whole
 from metered_sync.wire.control import Token
+from metered_sync.wire.key_frames import MAX_PIXELS
 from metered_sync.wire.names import check_channel, check_peer_id, is_reserved
 from metered_sync.wire.states import MeteredPeerState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
@@ -76,6 +78,8 @@ class MeteredPeer(Client[RoomLink]):
             ``RTCIceServer``.
         relay_only: Use TURN only, and reveal no address of this machine.
         gather_timeout: Seconds to wait for STUN and TURN servers in each negotiation, at most.
+        max_pixels: The area of the pictures that are decoded, width times height: larger ones
+            are dropped, and the log says so once.
 
     Raises:
         ValueError: A bad argument.
@@ -96,6 +100,7 @@ class MeteredPeer(Client[RoomLink]):
         ice_servers: GivenIceServers | None = None,
         relay_only: bool = False,
         gather_timeout: float = 5.0,
+        max_pixels: int = MAX_PIXELS,
         _timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         super().__init__("MeteredPeer", timeout)
@@ -120,6 +125,7 @@ class MeteredPeer(Client[RoomLink]):
             servers,
             bool(relay_only),
             Deadline(gather_timeout).timeout,
+            check_whole("max_pixels", max_pixels, 1, unit="pixels"),
         )
         self._timings = _timings
         self._sent = SentTracks()

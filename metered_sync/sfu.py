@@ -25,7 +25,8 @@ from metered_sync.media.tracks.stream import MediaStream
 from metered_sync.media.tracks.track import RemoteTrack, core_of
 from metered_sync.publication import Publication
 from metered_sync.sfu_api import check_credentials
-from metered_sync.wire.arguments import check_choice, check_text
+from metered_sync.wire.arguments import check_choice, check_text, check_whole
+from metered_sync.wire.key_frames import MAX_PIXELS
 from metered_sync.wire.sfu import SessionInfo, TrackInfo
 from metered_sync.wire.states import SfuClientState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
@@ -97,6 +98,8 @@ class SfuClient(Client[SfuLink]):
         gather_timeout: Seconds to wait for those servers' answers, in each negotiation
             at most; what is known by then goes out.
         recover: Whether a session that is lost is made again.
+        max_pixels: The area of the pictures that are decoded, width times height: larger ones
+            are dropped, and the log says so once.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class SfuClient(Client[SfuLink]):
         ice_servers: GivenIceServers | None = None,
         gather_timeout: float = DEFAULT_TIMINGS.gather,
         recover: bool = True,
+        max_pixels: int = MAX_PIXELS,
         _timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         super().__init__("SfuClient", timeout)
@@ -125,7 +129,15 @@ class SfuClient(Client[SfuLink]):
         if not isinstance(recover, bool):
             raise TypeError(f"recover must be True or False, not {recover!r}")
         gather = Deadline(gather_timeout).timeout
-        self._options = SfuOptions(origin, app, metadata, servers, gather, recover)
+        self._options = SfuOptions(
+            origin,
+            app,
+            metadata,
+            servers,
+            gather,
+            recover,
+            check_whole("max_pixels", max_pixels, 1, unit="pixels"),
+        )
         self._url = origin
         self._timings = _timings
         self._publications: set[Publication] = set()

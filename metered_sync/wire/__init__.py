@@ -19,7 +19,7 @@ states        the values that ``state`` has
 limits        the service's limits and close codes
 timings       every interval of the protocols
 data_channels the options and the messages of data channels
-key_frames    recognise key frames, and where pictures start, in RTP payloads
+key_frames    recognise key frames, where pictures start, and how large they are
 websocket     the frames that carry text messages
 ============= =========================================================================
 

@@ -1,4 +1,4 @@
-"""Recognise the start of a picture, or of a key frame, from the first bytes of an RTP payload.
+"""Recognise where pictures and key frames start in RTP payloads, and the size of a picture.
 
 Sources: RFC 7741 (VP8), RFC 9628 (VP9), RFC 6184 (H.264), RFC 7798 (H.265) and the AV1 RTP
 specification, section 4.4.
@@ -6,9 +6,22 @@ specification, section 4.4.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
-__all__ = ["detector", "starts_picture", "starts_stream"]
+__all__ = ["MAX_PIXELS", "detector", "largest_size", "starts_picture", "starts_stream"]
+
+MAX_PIXELS = 4096 * 2304
+"""The area of a picture that is decoded by default, at most: a decoder takes 1.5 bytes a pixel,
+several times, for whatever a stranger's packet claims."""
+MAX_PARAMETER_SETS = 16
+"""Parameter sets that are read in one picture; one with more is refused."""
+UNREADABLE = (1 << 16, 1 << 16)
+"""The size of a picture whose parameters cannot be read: larger than any that is admitted."""
+
+_H264_SEQUENCE = re.compile(rb"\0\0\x01[\x07\x27\x47\x67\x87\xa7\xc7\xe7]")
+_CHROMA_PROFILES = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}
+"""H.264 profiles whose parameters tell of colours (H.264, section 7.3.2.1.1)."""
 
 
 def detector(codec_name: str) -> Callable[[bytes], bool] | None:
@@ -114,3 +127,104 @@ _DETECTORS = {
 }
 _PICTURE_STARTS = {"vp8": _guarded(_vp8_starts), "h264": _guarded(_h264_starts)}
 _STREAM_STARTS = {**_DETECTORS, "h264": _guarded(_h264_parameters)}
+
+
+# --- sizes ------------------------------------------------------------------------------
+
+
+def largest_size(codec_name: str, picture: bytes) -> tuple[int, int] | None:
+    """Return width and height that a whole picture claims, before it is decoded.
+
+    ``picture`` is the bitstream without its RTP payload headers (H.264: Annex B). Of several
+    sizes the largest counts. `None` where it does not tell, or the codec is not known here.
+    """
+    read = {"vp8": _vp8_size, "h264": _h264_size}.get(codec_name.lower())
+    return None if read is None else read(picture)
+
+
+def _vp8_size(picture: bytes) -> tuple[int, int] | None:
+    # RFC 6386, section 9.1.
+    if len(picture) < 10 or picture[0] & 1:
+        return None
+    width, height = picture[6] | picture[7] << 8, picture[8] | picture[9] << 8
+    return width & 0x3FFF, height & 0x3FFF
+
+
+def _h264_size(picture: bytes) -> tuple[int, int] | None:
+    sizes = []
+    for match in _H264_SEQUENCE.finditer(picture):
+        sizes.append(_sequence_size(picture[match.end() : match.end() + 1024]))
+        if len(sizes) > MAX_PARAMETER_SETS:
+            return UNREADABLE
+    return max(sizes, key=lambda size: size[0] * size[1], default=None)
+
+
+def _sequence_size(data: bytes) -> tuple[int, int]:
+    """Return the size in a sequence parameter set of H.264, cropping aside."""
+    try:
+        return _read_sequence(_Bits(data.replace(b"\0\0\x03", b"\0\0")))
+    except ValueError:
+        return UNREADABLE
+
+
+def _read_sequence(bits: _Bits) -> tuple[int, int]:
+    profile = bits.take(8)
+    bits.take(16)  # constraints, level
+    bits.golomb()  # its id
+    if profile in _CHROMA_PROFILES:
+        chroma = bits.golomb()
+        if chroma == 3:
+            bits.take(1)
+        bits.golomb()  # bit depths
+        bits.golomb()
+        bits.take(1)
+        if bits.take(1):
+            for index in range(8 if chroma != 3 else 12):
+                if bits.take(1):
+                    _skip_scaling_list(bits, 16 if index < 6 else 64)
+    bits.golomb()  # frame numbers
+    order = bits.golomb()
+    if order == 0:
+        bits.golomb()
+    elif order == 1:
+        bits.take(1)
+        bits.golomb()
+        bits.golomb()
+        for _ in range(min(bits.golomb(), 256)):
+            bits.golomb()
+    bits.golomb()  # reference frames
+    bits.take(1)
+    width, height = bits.golomb() + 1, bits.golomb() + 1
+    return width * 16, height * 16 * (2 - bits.take(1))
+
+
+def _skip_scaling_list(bits: _Bits, count: int) -> None:
+    last = following = 8
+    for _ in range(count):
+        if following:
+            code = bits.golomb()
+            delta = (code + 1) // 2 if code & 1 else -(code // 2)
+            following = (last + delta) % 256
+        last = following or last
+
+
+class _Bits:
+    """Reads numbers from the bits of a parameter set; ``ValueError`` where they end."""
+
+    def __init__(self, data: bytes) -> None:
+        self._value = int.from_bytes(data, "big")
+        self._left = len(data) * 8
+
+    def take(self, count: int) -> int:
+        self._left -= count
+        if self._left < 0:
+            raise ValueError("the parameters are cut off")
+        return self._value >> self._left & (1 << count) - 1
+
+    def golomb(self) -> int:
+        zeros = 0
+        while not self.take(1):
+            zeros += 1
+            if zeros > 32:
+                raise ValueError("a number has more than 32 bits")
+        return (1 << zeros) - 1 + self.take(zeros)

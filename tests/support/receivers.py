@@ -16,6 +16,7 @@ from aiortc.rtp import RtpPacket
 
 from metered_sync.engine.webrtc import jitter
 from metered_sync.testing.sources import PatternPainter, read_number
+from metered_sync.wire.key_frames import MAX_PIXELS
 
 VP8 = RTCRtpCodecParameters("video/VP8", 90000, payloadType=97)
 H264 = RTCRtpCodecParameters("video/H264", 90000, payloadType=99)
@@ -45,12 +46,16 @@ class FrameConsumer:
     def __init__(self) -> None:
         self.wants = True
         self.left_out = 0
+        self.max_pixels = MAX_PIXELS
 
     def wanted(self) -> bool:
         return self.wants
 
     def leave_out(self) -> None:
         self.left_out += 1
+
+    def admits(self, width: int, height: int) -> bool:
+        return width * height <= self.max_pixels
 
 
 class Receiver:

@@ -115,7 +115,7 @@ class RemoteConnection:
         self._sections = Sections()
         self._pins = Pins()
         self._received = ReceivedTracks(
-            owner.on_track, owner.on_track_gone, owner.on_track_ended, timings
+            owner.on_track, owner.on_track_gone, owner.on_track_ended, timings, options.max_pixels
         )
         self._signals = SignalQueue(label)
         self._negotiation = Negotiation(timings, polite=self.polite)

@@ -27,6 +27,7 @@ from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.errors import MeteredError
 from metered_sync.wire.events import IceServer
+from metered_sync.wire.key_frames import MAX_PIXELS
 from metered_sync.wire.signals import TrackMetadata
 from metered_sync.wire.states import PeerConnectionState as MediaState
 
@@ -43,6 +44,8 @@ class ConnectionOptions:
     """Whether to use TURN only, and reveal no address of this machine."""
     gather_timeout: float = 5.0
     """Seconds to wait for those servers in each negotiation, at most."""
+    max_pixels: int = MAX_PIXELS
+    """The area of the pictures that are decoded, at most."""
 
 
 class MediaOwner(Protocol):

@@ -46,6 +46,7 @@ class ReceivedTracks:
         on_gone: Callable[[IncomingTrack], None],
         on_ended: Callable[[IncomingTrack], None],
         timings: Timings,
+        max_pixels: int,
     ) -> None:
         """Prepare.
 
@@ -54,11 +55,13 @@ class ReceivedTracks:
             on_gone: Called with a track that it sends no more; it may come again.
             on_ended: Called with a track that has ended.
             timings: Say how soon a track must come again.
+            max_pixels: The area of the pictures that are decoded, at most.
         """
         self._on_track = on_track
         self._on_gone = on_gone
         self._on_ended = on_ended
         self._track_return = timings.track_return
+        self._max_pixels = max_pixels
         self._present: dict[str, _PresentTrack] = {}
         """By mid, on the present generation."""
         self._carried: list[IncomingTrack] = []
@@ -115,7 +118,12 @@ class ReceivedTracks:
                 first = incoming is None
                 if incoming is None:
                     track_id = sender.track_id or by_mid[mid].receiver.track.id
-                    incoming = IncomingTrack(sender.kind, id=track_id, stream_id=sender.stream_id)
+                    incoming = IncomingTrack(
+                        sender.kind,
+                        id=track_id,
+                        stream_id=sender.stream_id,
+                        max_pixels=self._max_pixels,
+                    )
                     incoming.on_end = self._on_ended
                 else:
                     candidates.remove(incoming)

@@ -420,7 +420,7 @@ class SfuLink(Link):
         self, tracks: Sequence[wire.TrackInfo], deadline: Deadline
     ) -> list[Incoming]:
         """Receive tracks of other sessions, in one round, in their order."""
-        incoming = [Incoming(info) for info in tracks]
+        incoming = [Incoming(info, self._options.max_pixels) for info in tracks]
         named = self._begin_to_name([one for one in incoming if not one.info.kind], deadline)
 
         async def subscribe(session: Session) -> None:

@@ -63,6 +63,8 @@ class SfuOptions:
     ice_servers: tuple[IceServer, ...]
     gather_timeout: float
     recover: bool
+    max_pixels: int
+    """The area of the pictures that are decoded, at most."""
 
 
 @dataclass

@@ -12,6 +12,7 @@ from aiortc import RTCRtpTransceiver
 from metered_sync.engine.sending.local_track import LocalTrack, Outlet
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.engine.webrtc.stats import Sent
+from metered_sync.wire.key_frames import MAX_PIXELS
 from metered_sync.wire.sfu import TrackInfo
 
 __all__ = ["Incoming", "Outgoing"]
@@ -68,8 +69,14 @@ class Outgoing:
 class Incoming(IncomingTrack):
     """A track that is subscribed to, on this session or on one after it."""
 
-    def __init__(self, info: TrackInfo) -> None:
-        super().__init__(info.kind, id=info.track_id, name=info.name, stream_id=info.session_id)
+    def __init__(self, info: TrackInfo, max_pixels: int = MAX_PIXELS) -> None:
+        super().__init__(
+            info.kind,
+            id=info.track_id,
+            name=info.name,
+            stream_id=info.session_id,
+            max_pixels=max_pixels,
+        )
         self.info = info
         self.transceiver: RTCRtpTransceiver | None = None
         """The transceiver on which the track arrives, or did."""

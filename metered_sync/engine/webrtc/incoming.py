@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -17,9 +18,11 @@ from metered_sync.bridge.reader import Reader
 from metered_sync.engine.webrtc import jitter
 from metered_sync.engine.webrtc.media_frames import Frame
 from metered_sync.engine.webrtc.stats import Received
+from metered_sync.wire.key_frames import MAX_PIXELS
 
 __all__ = ["IncomingTrack"]
 
+logger = logging.getLogger("metered_sync")
 UNREAD_DECODING = 10.0
 """Seconds for which a track is decoded with nobody reading it, so that somebody who reads now
 and then, or begins to, gets a picture at once."""
@@ -39,7 +42,13 @@ class IncomingTrack:
     """
 
     def __init__(
-        self, kind: str, *, id: str, name: str | None = None, stream_id: str | None = None
+        self,
+        kind: str,
+        *,
+        id: str,
+        name: str | None = None,
+        stream_id: str | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.kind = kind
         self.id = id
@@ -49,6 +58,8 @@ class IncomingTrack:
         """Frames that came so far, decoded or not."""
         self.decoded = 0
         """Frames decoded so far."""
+        self.oversized = 0
+        """Key frames that were refused for their size."""
         self.restarts = 0
         """How often the connection under it was rebuilt."""
         self.last = -math.inf
@@ -62,6 +73,7 @@ class IncomingTrack:
         """Hands the track's events to those who listen; it ends with the track."""
         self.on_end: Callable[[IncomingTrack], None] | None = None
         """Called once, when the track ends, before its hub does: to tell of it."""
+        self._max_pixels = max_pixels
         self._readers: tuple[weakref.ref[Reader[Any]], ...] = ()
         self._lock = threading.Lock()
         self._until: float | None = None
@@ -112,6 +124,23 @@ class IncomingTrack:
         """Count a frame that came and is not decoded."""
         self.last = time.monotonic()
         self.frames += 1
+
+    def admits(self, width: int, height: int) -> bool:
+        """Say whether a picture of this size is to be decoded; count one that is not."""
+        if width * height <= self._max_pixels:
+            return True
+        if not self.oversized:
+            logger.warning(
+                "%s track %r: its pictures of %d x %d pixels are not decoded: they have more "
+                "than max_pixels, %d",
+                self.kind,
+                self.id,
+                width,
+                height,
+                self._max_pixels,
+            )
+        self.oversized += 1
+        return False
 
     async def run(self, track: MediaStreamTrack) -> None:
         """Take frames until no more come. The caller knows why, and goes on from there."""

@@ -26,7 +26,7 @@ from aiortc import RTCRtpReceiver
 
 from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.engine.webrtc.aiortc_private import PacketPath, payload
-from metered_sync.wire.key_frames import detector, starts_picture, starts_stream
+from metered_sync.wire.key_frames import detector, largest_size, starts_picture, starts_stream
 
 __all__ = ["FrameConsumer", "take_over"]
 
@@ -50,6 +50,10 @@ KEY_FRAME_REQUEST_INTERVAL = 0.5
 """Seconds after which a key frame is asked for again."""
 KEY_FRAME_TIMEOUT = 3.0
 """Seconds to wait for a key frame; then whatever comes is decoded."""
+MAX_PICTURE_PACKETS = 8192
+"""Packets of one picture; of more, it is dropped, and a key frame asked for."""
+MAX_PICTURE_BYTES = 4 << 20
+"""Bytes of one picture, likewise; a key frame of 4096 x 2304 pixels has some 1 MiB."""
 
 
 class FrameConsumer(Protocol):
@@ -60,6 +64,9 @@ class FrameConsumer(Protocol):
 
     def leave_out(self) -> None:
         """Count a frame that came and is not decoded."""
+
+    def admits(self, width: int, height: int) -> bool:
+        """Say whether a picture of this size is to be decoded; count one that is not."""
 
 
 def take_over(receiver: RTCRtpReceiver, consumer: FrameConsumer) -> None:
@@ -199,6 +206,12 @@ class _VideoIntake(_Intake):
         super().__init__(path, consumer)
         self._parts: list[Any] = []
         """The packets of the next picture, as far as they have come."""
+        self._size = 0
+        """The bytes of these packets."""
+        self._endless: int | None = None
+        """The timestamp of a picture that was too long, while its packets come."""
+        self._refused = False
+        """Whether the latest key frame was refused: nothing that refers to it can be decoded."""
         self._first: list[Any] | None = None
         """The first packets of a stream that has only just begun."""
         self._ended: int | None = None
@@ -224,6 +237,7 @@ class _VideoIntake(_Intake):
         self._ended = None
         self._first = None if middle else []
         self._flowing = self._left = False
+        self._endless = None
         self._starving = now if middle else None
 
     def _leave_out(self, packet: Any) -> None:
@@ -253,9 +267,17 @@ class _VideoIntake(_Intake):
         if not self._parts:
             if not payload(packet):  # nothing but padding
                 return
+            if packet.timestamp == self._endless:
+                return
             if packet.timestamp == self._ended and not self._starts(packet):
                 self._trusted = False
+            self._size, self._endless = 0, None
         self._parts.append(packet)
+        self._size += len(payload(packet))
+        if len(self._parts) > MAX_PICTURE_PACKETS or self._size > MAX_PICTURE_BYTES:
+            self._endless = packet.timestamp
+            self._refuse(now)
+            return
         if packet.marker and self._trusted:
             self._ended = packet.timestamp
             self._release(now)
@@ -267,13 +289,25 @@ class _VideoIntake(_Intake):
                 self._flowing = True
             elif self._starving is None:
                 self._starving = now
-            else:
+            elif not self._refused:
                 self._flowing = now - self._starving > KEY_FRAME_TIMEOUT
-        if self._flowing:
-            self._begun, self._first, self._starving = True, None, None
-            self._path.hand_over(parts)
-        else:
+        if not self._flowing:
             self.consumer.leave_out()
+            return
+        size = largest_size(self._codec(parts[0]), b"".join(map(payload, parts)))
+        if size is not None and not self.consumer.admits(*size):
+            self._refuse(now)
+            return
+        self._begun, self._first, self._starving, self._refused = True, None, None, False
+        self._path.hand_over(parts)
+
+    def _refuse(self, now: float) -> None:
+        """Drop a picture that would cost too much, and what refers to it: ask for a key frame."""
+        self._parts.clear()
+        self._first = None
+        self._flowing, self._refused = False, True
+        self._starving = self._starving or now
+        self.consumer.leave_out()
 
     def _resume_at(self, now: float) -> int | None:
         assert self._stuck is not None
