@@ -242,6 +242,8 @@ class FeedQueue:
         self.wanted = False
         """Whether the track was given out: producers leave out tracks that nobody can consume."""
         self.closed = False
+        self.ending = False
+        """Whether the track ends when all frames have been handed out."""
         self.stamps: deque[tuple[float, float]] | None = None
         """Position and ``time.monotonic()`` of the latest frames handed out, where noted."""
         self._feed = feed
@@ -333,13 +335,14 @@ class FeedQueue:
     def on_close(self, listener: Callable[[], object]) -> None:
         """Call a function once the queue is closed, on whichever thread closes it.
 
-        The lock is held then: it must return at once. Where the queue is closed, it is called now.
+        It is called before, too, when it is known that the queue ends with what it holds; and
+        now, where that is so already. The lock is held then: it must return at once.
         """
         with self._feed.lock:
-            if self.closed:
-                listener()
-            else:
+            if not self.closed:
                 self._listeners.append(listener)
+            if self.closed or self.ending:
+                listener()
 
     def off_close(self, listener: Callable[[], object]) -> None:
         """Call a function no longer."""
@@ -433,6 +436,11 @@ class FedTrack(MediaStreamTrack):
     def off_end(self, listener: Callable[[], object]) -> None:
         """Call a function no longer."""
         self._queue.off_close(listener)
+
+    def pass_time(self) -> None:
+        """Drop what was not taken in time: a track that ends with it has ended then."""
+        with self._queue._feed.lock:
+            self._queue.pass_time()
 
     def stop(self) -> None:
         """End the track; with the last one of its source the source stops."""

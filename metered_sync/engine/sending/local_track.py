@@ -30,6 +30,8 @@ from metered_sync.engine.webrtc.encoding import Encoding
 __all__ = ["LocalTrack", "Outlet"]
 
 DEFAULT_ENCODING = Encoding()
+ENDING_POLL = 0.25
+"""Seconds between two looks at a source that is about to end."""
 REMEMBERED_IDS = 32
 """Ids remembered of tracks in a row, each replaced by the next."""
 
@@ -125,10 +127,20 @@ class LocalTrack:
                 self.source_ended()
 
     def source_ended(self) -> None:
-        """Take note that the source has ended."""
+        """Take note that the source has ended, or will once its last frames have been taken."""
         if self._on_end is not None and self._ending is None and not self.closed:
             loop = asyncio.get_running_loop()
-            self._ending = loop.call_later(self._linger, self._tell_end)
+            if self.ended:
+                self._ending = loop.call_later(self._linger, self._tell_end)
+            else:
+                self._ending = loop.call_later(ENDING_POLL, self._look)
+
+    def _look(self) -> None:
+        """See whether the source has ended by now: perhaps nobody takes its last frames."""
+        self._ending = None
+        if isinstance(self.source, FedTrack):
+            self.source.pass_time()
+        self.source_ended()
 
     def _tell_end(self) -> None:
         on_end, self._on_end = self._on_end, None

@@ -48,16 +48,13 @@ STILL_INTERVAL = 0.25
 class _PushedQueue(FeedQueue):
     """A queue that can be told to end with its last frame."""
 
-    def __init__(self, feed: Feed, kind: str, size: int) -> None:
-        super().__init__(feed, kind, size)
-        self.ending = False
-        """Whether the track ends when all frames have been handed out."""
-
     def end(self) -> None:
         """End the track once all frames have been handed out."""
         self.ending = True
         self._feed.moved.notify_all()
         self._end_if_empty()
+        for listener in tuple(self._listeners):
+            listener()
 
     def _is_empty(self) -> bool:
         raise NotImplementedError

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from aiortc.mediastreams import MediaStreamTrack
 
+from metered_sync import AudioSource
 from metered_sync.engine.rooms.our_tracks import OurTracks, SentMetadata, metadata_signal
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.testing import ToneSource
 from metered_sync.wire.signals import TrackMetadata, parse_signal
 from metered_sync.wire.timings import DEFAULT_TIMINGS
-from tests.support.local_tracks import Scripted, beep, run
+from tests.support.local_tracks import Scripted, beep, run, take
 from tests.support.sfu_clients import until
 
 
@@ -137,6 +138,21 @@ async def test_a_track_of_anybody_is_removed_once_it_was_stopped() -> None:
     local.source.stop()
     await until(lambda: ended == [local], 5)
     assert member.tracks == []
+
+
+@on_a_loop
+async def test_what_nobody_hears_any_more_ends_all_the_same() -> None:
+    ended = list[LocalTrack]()
+    ours, voice = sent_to(on_ended=ended.append), AudioSource()
+    local = LocalTrack(voice.track)
+    ours.add([local])
+    outlet = local.outlet()
+    await take(outlet, 3)
+    outlet.close()  # the last listener has left, and then somebody says goodbye
+    await asyncio.to_thread(voice.push, bytes(8000))
+    voice.end()
+    assert not local.ended
+    await until(lambda: ended == [local], 10)
 
 
 @on_a_loop

@@ -270,6 +270,7 @@ def test_streams_come_later_and_go(enter: Callable[[str], Room], us: str) -> Non
         with there.events(StreamRemoved) as removed:
             room.tab.run("peer.removeStream(sent.get('drawing'))")
             assert removed.get(timeout=PATIENCE).stream.id == drawing
+        sound.wait_ended(timeout=PATIENCE)
         assert {stream.id for stream in there.streams} == {theirs}
         room.watches("one")
         watch(there.track("video", stream_id=theirs))

@@ -282,6 +282,7 @@ def test_streams_come_and_go_later(
             again = events.get(timeout=PATIENCE)
             assert isinstance(again, Track)
             assert again.metadata == {"role": "again"}
+        more.wait_ended(timeout=PATIENCE)
         # (No pictures: the published client's sender still waits for the removed track's.)
         ours.remove_stream(second)
         sees(there.track("video", stream_id="one"), 180)

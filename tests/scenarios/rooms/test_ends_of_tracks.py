@@ -38,6 +38,8 @@ from tests.support.media_files import write
 from tests.support.outage import outage
 from tests.test_peer import pattern, peer
 
+QUICK = dataclasses.replace(DEFAULT_TIMINGS, track_return=0.8)
+
 
 class Readers:
     """All ways to read a track, each on a thread of its own, until it ends."""
@@ -97,11 +99,11 @@ class Readers:
 def test_all_readers_end_however_a_track_is_ended(
     shared_cloud: LocalCloud, room: str, tmp_path: Path
 ) -> None:
-    film = from_file(write(tmp_path / "film.mkv", seconds=2.5, audio=None))
-    played, stopped, removed = PatternSource(96, 64, 10, duration=2.5), ToneSource(), ToneSource()
+    film = from_file(write(tmp_path / "film.mkv", seconds=1.5, audio=None))
+    played, stopped, removed = PatternSource(96, 64, 10, duration=1.5), ToneSource(), ToneSource()
     loop = from_file(write(tmp_path / "loop.mkv", seconds=0.5, audio=None), loop=True)
     ended, voice, replaced = VideoSource(96, 64), AudioSource(), pattern()
-    with peer(shared_cloud, "ann") as ann, peer(shared_cloud, "bob") as bob:
+    with peer(shared_cloud, "ann") as ann, peer(shared_cloud, "bob", _timings=QUICK) as bob:
         sources: list[Any] = [film, played, stopped, removed, ended, voice, replaced, loop]
         for number, source in enumerate(sources):
             ann.add_track(source, MediaStream(id=str(number)))
@@ -147,7 +149,7 @@ def test_a_track_that_comes_again_in_time_goes_on(shared_cloud: LocalCloud, room
         pattern() as one,
         pattern(320, 240) as two,
         peer(shared_cloud, "ann") as ann,
-        peer(shared_cloud, "bob") as bob,
+        peer(shared_cloud, "bob", _timings=QUICK) as bob,
     ):
         ann.add_track(one, MediaStream(id="camera"))
         ann.join(room)
@@ -168,7 +170,7 @@ def test_a_track_that_comes_again_in_time_goes_on(shared_cloud: LocalCloud, room
             while frames.get(timeout=20).width != 320:
                 pass
             with pytest.raises(MeteredTimeoutError):
-                track.wait_ended(timeout=DEFAULT_TIMINGS.track_return + 0.3)
+                track.wait_ended(timeout=QUICK.track_return + 0.3)
             assert len(events) == 0
             ann.remove_track(two)
             track.wait_ended(timeout=20)
