@@ -7,16 +7,17 @@ call any method of the library, close their own client, and register or remove c
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar, overload
 
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.dispatch import ErrorHandler
 from metered_sync.bridge.event_hub import EventHub, EventQueue, Registration, check_event_type
 from metered_sync.bridge.reader import Overflow
 from metered_sync.errors import MeteredTimeoutError
+from metered_sync.wire.arguments import check_function, unrun_result
 from metered_sync.wire.events import Event
 
-__all__ = ["Observable"]
+__all__ = ["EMITTED", "Observable"]
 
 E = TypeVar("E", bound=Event)
 E2 = TypeVar("E2", bound=Event)
@@ -27,6 +28,64 @@ E_contra = TypeVar("E_contra", contravariant=True)
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+
+_CONNECTION = (
+    "Connected",
+    "Disconnected",
+    "GoingAway",
+    "Outage",
+    "ServerError",
+    "StateChange",
+    "TokenProviderError",
+)
+EMITTED = {
+    "SignallingClient": (*_CONNECTION, "Message", "Direct", "Presence"),
+    "MeteredPeer": (*_CONNECTION, "Joined", "Left", "PeerJoined", "PeerLeft", "Data", "FatalError"),
+    "RemotePeer": (
+        "StateChange",
+        "Track",
+        "TrackEnded",
+        "StreamAdded",
+        "StreamRemoved",
+        "DataChannelOpened",
+        "ConnectionReset",
+        "NegotiationError",
+        "IceCandidateError",
+    ),
+    "RemoteTrack": ("TrackEnded",),
+    "DataChannel": ("DCOpen", "DCMessage", "DCClose", "DCError"),
+    "SfuClient": ("StateChange", "Outage", "Republished", "TrackEnded"),
+}
+"""The classes of events that each kind of object emits."""
+_WAYS = {
+    "SignallingClient": "make a SignallingClient, and listen on that",
+    "MeteredPeer": "join a room with a MeteredPeer, and listen on that",
+    "RemotePeer": "take a member from wait_for_peer(), or .peer of a PeerJoined event, and listen "
+    "on that",
+    "RemoteTrack": "take the track from remote.track(…) or sfu.subscribe(…), and listen on that",
+    "DataChannel": "take a channel from remote.create_data_channel(…), or .channel of a "
+    "DataChannelOpened event, and listen on that",
+    "SfuClient": "connect with an SfuClient, and listen on that",
+}
+"""The way to an object of each kind."""
+_INSTEAD = {
+    ("MeteredPeer", "Message"): "here, listen to Data",
+    ("MeteredPeer", "Direct"): "here, listen to Data",
+    ("MeteredPeer", "Presence"): "here, listen to PeerJoined and PeerLeft",
+    ("SignallingClient", "Data"): "here, listen to Message and Direct",
+    ("SignallingClient", "PeerJoined"): "here, listen to Presence",
+    ("SignallingClient", "PeerLeft"): "here, listen to Presence",
+    ("RemotePeer", "Data"): "its messages are Data events of the MeteredPeer, by sender_peer_id",
+    ("RemotePeer", "Connected"): "here, listen to StateChange",
+    ("RemotePeer", "Disconnected"): "here, listen to StateChange",
+    ("RemotePeer", "Outage"): "here, listen to StateChange",
+    ("DataChannel", "Message"): "here, listen to DCMessage",
+    ("DataChannel", "Data"): "here, listen to DCMessage",
+    ("DataChannel", "StateChange"): "here, listen to DCOpen and DCClose",
+    ("SfuClient", "Connected"): "here, listen to StateChange",
+    ("SfuClient", "Disconnected"): "here, listen to StateChange",
+}
+"""The events that tell of the same on another kind of object."""
 
 
 class EventCallback(Protocol[E_contra, P, R_co]):
@@ -51,6 +110,8 @@ class Observable:
     """Offer an object's events: by callback, by queue, by waiting for one."""
 
     _hub: EventHub
+    _emitter: ClassVar[str]
+    """Its kind in :data:`EMITTED`, for those derived from it, too."""
 
     @property
     def on_error(self) -> ErrorHandler | None:
@@ -62,6 +123,8 @@ class Observable:
 
     @on_error.setter
     def on_error(self, handler: ErrorHandler | None) -> None:
+        if handler is not None:
+            check_function("on_error", handler)
         self._hub.on_error = handler
 
     @overload
@@ -77,7 +140,12 @@ class Observable:
 
         Args:
             event_type: A class from :mod:`metered_sync.events`; ``Event`` means all.
-            fn: The callable. Left out, ``on`` is a decorator.
+            fn: A plain function. Left out, ``on`` is a decorator.
+
+        Raises:
+            TypeError: A class of events that this object never emits; or something whose call
+                runs nothing, such as an ``async def``.
+            ClosedError: There will be no more events.
         """
         return self._register(event_type, fn, once=False)
 
@@ -90,7 +158,7 @@ class Observable:
         return self._register(event_type, fn, once=True)
 
     def _register(self, event_type: type[Event], fn: Any, once: bool) -> Any:
-        check_event_type(event_type)
+        check_emitted(self._emitter, event_type)
 
         def register(function: Any) -> Any:
             self._hub.add(Registration(event_type, function, once), self)
@@ -103,7 +171,7 @@ class Observable:
 
     def off(self, event_type: type[E], fn: Callable[[E], object] | None = None) -> None:
         """Remove a callback, or all callbacks of a class. It will not be called again."""
-        check_event_type(event_type)
+        check_emitted(self._emitter, event_type)
         self._hub.remove(event_type, fn)
 
     @overload
@@ -159,6 +227,8 @@ class Observable:
             maxsize: How many events may wait; then message-like ones are dropped.
             overflow: ``"drop_oldest"`` or ``"drop_newest"``.
         """
+        for type_ in types:
+            check_emitted(self._emitter, type_)
         return self._hub.queue(types, maxsize, overflow)
 
     def wait_for(
@@ -185,6 +255,9 @@ class Observable:
                 ended for good.
         """
         deadline = Deadline.of(timeout)
+        check_emitted(self._emitter, event_type)
+        if where is not None:
+            check_function("where", where)
         with self._hub.queue((event_type,)) as queue:
             while True:
                 try:
@@ -193,5 +266,37 @@ class Observable:
                     raise MeteredTimeoutError(
                         f"{self._hub.label}: no {event_type.__name__} within {deadline}"
                     ) from None
-                if isinstance(event, event_type) and (where is None or where(event)):
+                if isinstance(event, event_type) and (where is None or _holds(where, event)):
                     return event
+
+
+def _holds(where: Callable[[E], object], event: E) -> bool:
+    """Return whether a user's condition holds for an event."""
+    result = where(event)
+    unrun = unrun_result(result)
+    if unrun is not None:
+        raise TypeError(f"where: {unrun}")
+    return bool(result)
+
+
+def check_emitted(emitter: str, event_type: Any) -> None:
+    """Raise ``TypeError`` unless objects of a kind emit events of a class.
+
+    Args:
+        emitter: The kind of the object that somebody wants to listen on.
+        event_type: The class; ``Event`` stands for all.
+    """
+    check_event_type(event_type)
+    name = event_type.__name__
+    ours = event_type.__module__ in ("metered_sync.events", "metered_sync.wire.events")
+    if ours and (name in EMITTED[emitter] or event_type is Event):
+        return
+    owners = [owner for owner, names in EMITTED.items() if ours and name in names]
+    if not owners:
+        raise TypeError(f"nothing emits {name} events: see metered_sync.events for those there are")
+    advice = [_INSTEAD[emitter, name]] if (emitter, name) in _INSTEAD else []
+    advice += [_WAYS[owner] for owner in owners if len(owners) <= 3]
+    raise TypeError(
+        f"a {emitter} never emits {name}, which is an event of {', '.join(owners)}"
+        + (f": {'; or '.join(advice)}" if advice else "")
+    )

@@ -89,6 +89,8 @@ class SignallingClient(Client[SignallingLink]):
         TypeError: A provider that is no plain function: an ``async def``, for instance.
     """
 
+    _emitter = "SignallingClient"
+
     def __init__(
         self,
         *,

@@ -63,6 +63,8 @@ class DataChannel(Observable):
         timeout: Seconds that :meth:`send` and :meth:`close` may take, unless they say otherwise.
     """
 
+    _emitter = "DataChannel"
+
     def __new__(cls, channel: Any, **options: Any) -> DataChannel:
         return channel if isinstance(channel, DataChannel) else super().__new__(cls)
 

@@ -99,7 +99,7 @@ def _provider(who: str, provider: object) -> Callable[[], str | Token] | None:
         return lambda: token
     if not callable(provider):
         raise TypeError(
-            f"{who}: token_provider must be a function that returns a token, or a token, not "
+            f"{who}: token_provider must be a callable that returns a token, or a token, not "
             f"{type(provider).__name__}"
         )
     function, context = check_function("token_provider", provider), contextvars.copy_context()

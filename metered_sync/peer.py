@@ -85,6 +85,8 @@ class MeteredPeer(Client[RoomLink]):
         ValueError: A bad argument.
     """
 
+    _emitter = "MeteredPeer"
+
     def __init__(
         self,
         *,

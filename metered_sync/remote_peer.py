@@ -62,6 +62,8 @@ class RemotePeer(Observable):
     seconds; a :class:`~metered_sync.TrackEnded` event tells.
     """
 
+    _emitter = "RemotePeer"
+
     def __init__(self, peer: LocalPeer, member: Member, objects: MemberObjects) -> None:
         self._peer = peer  # must not be collected while somebody uses this
         self._member = member

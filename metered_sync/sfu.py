@@ -102,6 +102,8 @@ class SfuClient(Client[SfuLink]):
             are dropped, and the log says so once.
     """
 
+    _emitter = "SfuClient"
+
     def __init__(
         self,
         *,

@@ -84,7 +84,7 @@ def test_a_failure_is_on_its_delivery_and_raised_by_flush_unless_fetched(
 
 def test_a_wait_that_times_out_only_stops_waiting() -> None:
     with ScriptedServer(mute) as server:
-        alice = SignallingClient(api_key="k", url=server.url, timeout=1.0)
+        alice = SignallingClient(api_key="pk_k", url=server.url, timeout=1.0)
         alice.connect(timeout=10)
         delivery = alice.publish_nowait("x", 1)
         with pytest.raises(MeteredTimeoutError, match="still waited for"):
@@ -103,7 +103,7 @@ def test_a_wait_that_times_out_only_stops_waiting() -> None:
 
 def test_a_late_acknowledgement_hurts_nobody() -> None:
     with ScriptedServer(mute) as server:
-        alice = SignallingClient(api_key="k", url=server.url, timeout=0.2)
+        alice = SignallingClient(api_key="pk_k", url=server.url, timeout=0.2)
         alice.connect(timeout=10)
         delivery = alice.publish_nowait("x", 1)
         connection = server.accept()
@@ -201,7 +201,7 @@ def test_the_outbox_is_bounded_in_bytes(unlimited: LocalCloud) -> None:
 def test_an_outage_fails_what_had_left() -> None:
     with (
         ScriptedServer(mute) as server,
-        SignallingClient(api_key="k", url=server.url, reconnect=FAST) as alice,
+        SignallingClient(api_key="pk_k", url=server.url, reconnect=FAST) as alice,
     ):
         delivery = alice.publish_nowait("x", 1)
         connection = server.accept()
@@ -217,7 +217,7 @@ def test_an_outage_fails_what_had_left() -> None:
 
 def test_closing_fails_what_is_on_its_way() -> None:
     with ScriptedServer(mute) as server:
-        alice = SignallingClient(api_key="k", url=server.url)
+        alice = SignallingClient(api_key="pk_k", url=server.url)
         alice.connect()
         delivery = alice.publish_nowait("x", 1)
         alice.close()
@@ -299,7 +299,7 @@ def test_a_script_that_only_flushes(shared_cloud: LocalCloud) -> None:
 
 def test_one_that_leaves_before_a_waiting_call_expires_as_well() -> None:
     with ScriptedServer(mute) as server:
-        alice = SignallingClient(api_key="k", url=server.url, timeout=0.3)
+        alice = SignallingClient(api_key="pk_k", url=server.url, timeout=0.3)
         alice.connect(timeout=10)
         link: Any = alice._link
         held, release = threading.Event(), threading.Event()
@@ -357,7 +357,10 @@ def test_flush_does_not_tell_of_what_was_cancelled(cloud: LocalCloud) -> None:
 
 
 def test_what_has_left_cannot_be_cancelled_and_arrives_all_the_same() -> None:
-    with ScriptedServer(mute) as server, SignallingClient(api_key="k", url=server.url) as alice:
+    with (
+        ScriptedServer(mute) as server,
+        SignallingClient(api_key="pk_k", url=server.url) as alice,
+    ):
         delivery, lost = alice.publish_nowait("x", 1), alice.publish_nowait("x", 2)
         connection = server.accept()
         frame = connection.expect("publish")

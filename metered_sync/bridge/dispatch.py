@@ -23,6 +23,7 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.process import at_exit
 from metered_sync.bridge.reader import Reader
 from metered_sync.errors import MeteredError
+from metered_sync.wire.arguments import check_function, unrun_result
 
 __all__ = ["Callback", "Dispatcher", "ErrorHandler", "run_callback"]
 
@@ -44,9 +45,8 @@ class Callback:
     What that code sees (request ids, a notebook cell's output) the function sees too.
     """
 
-    def __init__(self, function: Callable[[Any], object]) -> None:
-        if not callable(function):
-            raise TypeError(f"{function!r} is not callable")
+    def __init__(self, function: Callable[[Any], object], name: str = "a callback") -> None:
+        check_function(name, function)
         self.function = function
         self.active = True
         """Whether it may still be called."""
@@ -58,7 +58,9 @@ def run_callback(
 ) -> None:
     """Call a user's function; log what it raises, and hand that to ``on_error``."""
     try:
-        callback.context.run(callback.function, argument)
+        problem = unrun_result(callback.context.run(callback.function, argument))
+        if problem is not None:
+            raise TypeError(problem)
     except SystemExit:
         pass  # ends the callback, as it would end a thread
     except BaseException as error:
@@ -66,7 +68,9 @@ def run_callback(
         logger.exception("%s raised an exception", what)
         if on_error is not None:
             try:
-                on_error(argument, error)
+                problem = unrun_result(on_error(argument, error))
+                if problem is not None:
+                    raise TypeError(problem)
             except BaseException:
                 logger.exception("on_error, told of %s, raised an exception", what)
 

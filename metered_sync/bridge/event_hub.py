@@ -225,4 +225,7 @@ def _is_open(queue: EventQueue | None) -> bool:
 def check_event_type(type_: object) -> None:
     """Raise unless this is a class of events."""
     if not (isinstance(type_, type) and issubclass(type_, Event)):
-        raise TypeError(f"{type_!r} is not a class of events (see metered_sync.events)")
+        raise TypeError(
+            f"{type_!r} is not a class of events, such as metered_sync.Message: see "
+            "metered_sync.events"
+        )

@@ -6,6 +6,7 @@ import functools
 import inspect
 import math
 import numbers
+import reprlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -103,7 +104,7 @@ def check_function(name: str, function: object) -> Callable[..., Any]:
             bound method or an object's ``__call__``.
     """
     if not callable(function):
-        raise TypeError(f"{name} must be a function, not {_brief(function)}")
+        raise TypeError(f"{name} must be callable: {reprlib.repr(function)} is not callable")
     inner: Any = function
     while isinstance(inner, functools.partial):
         inner = inner.func

@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metered_sync.wire.arguments import check_choice, check_number, check_text, check_whole
+from metered_sync.wire.arguments import (
+    check_choice,
+    check_function,
+    check_number,
+    check_text,
+    check_whole,
+    unrun_result,
+)
 
 
 def test_texts() -> None:
@@ -90,3 +97,25 @@ def test_choices() -> None:
     with pytest.raises(ValueError) as caught:
         check_choice("kind", "text", ("audio", "video", None))
     assert str(caught.value) == 'kind must be "audio", "video" or None, not \'text\''
+
+
+def test_functions() -> None:
+    assert check_function("fn", print) is print
+    for value, words in ((3, "fn must be callable: 3 is not callable"), (None, "None is not")):
+        with pytest.raises(TypeError, match=words):
+            check_function("fn", value)
+
+    async def later() -> None: ...
+
+    def lazy() -> Any:
+        yield 1
+
+    with pytest.raises(TypeError, match=r"fn: .*later is an async function, .*run_coroutine_thr"):
+        check_function("fn", later)
+    with pytest.raises(TypeError, match=r"fn: .*lazy is a generator function, which nothing"):
+        check_function("fn", lazy)
+    for result in (None, 1, [1], range(3), iter([1])):
+        assert unrun_result(result) is None
+    running = lazy()
+    assert "a generator" in str(unrun_result(running))
+    assert list(running) == []  # closed

@@ -24,6 +24,7 @@ from metered_sync.media.recording.formats import FILE_FORMATS, check_encoders
 from metered_sync.media.recording.info import RecordingInfo
 from metered_sync.media.recording.recording import Recording
 from metered_sync.media.tracks.given import AnyTrack, TrackLike, tracks_of
+from metered_sync.wire.arguments import check_function
 
 __all__ = ["Recorder"]
 
@@ -93,8 +94,8 @@ class Recorder:
         self._lock = threading.Lock()  # guards _tracks, and starting and stopping
         self._stopped = False
         self._finalizer: Any = None
-        if on_progress is not None and not callable(on_progress):
-            raise TypeError(f"on_progress must be callable, not {on_progress!r}")
+        if on_progress is not None:
+            check_function("on_progress", on_progress)
         self._on_progress = on_progress
         for one in tracks:
             self.add(one)

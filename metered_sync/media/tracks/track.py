@@ -46,6 +46,8 @@ class RemoteTrack(Observable, Generic[F_co]):
     ``peer.add_track(track)``.
     """
 
+    _emitter = "RemoteTrack"
+
     def __init__(
         self,
         incoming: IncomingTrack,

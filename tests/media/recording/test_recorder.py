@@ -423,6 +423,11 @@ def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             Recorder(tmp_path / "a.mp4", 5)
         with pytest.raises(TypeError, match="on_progress must be callable"):
             Recorder(tmp_path / "a.mp4", on_progress=5)  # type: ignore[arg-type]
+
+        async def report(info: RecordingInfo) -> None: ...
+
+        with pytest.raises(TypeError, match=r"on_progress: .*report is an async function"):
+            Recorder(tmp_path / "a.mp4", on_progress=report)
         with pytest.raises(MediaError, match="None is no track: either a source"):
             Recorder(tmp_path / "a.mp4", pattern.audio)
         (tmp_path / "loop.mp4").symlink_to("loop.mp4")

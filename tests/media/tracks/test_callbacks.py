@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import gc
 import io
 import threading
@@ -168,6 +169,32 @@ def test_they_end_with_the_track() -> None:
             far.track.on_frame(print)
     with pytest.raises(TypeError, match="not callable"):
         Far().track.on_frame(3)  # type: ignore[arg-type]
+
+
+async def asynchronous(frame: Any) -> None:
+    pass
+
+
+def generator(frame: Any) -> Any:
+    yield frame
+
+
+@pytest.mark.parametrize("function", [asynchronous, generator, functools.partial(asynchronous)])
+def test_functions_that_would_not_run_are_refused(function: Any) -> None:
+    far = Far()
+    with pytest.raises(TypeError, match="which nothing here runs: pass a plain function"):
+        far.track.on_frame(function)
+    assert not threads()
+    assert not far.incoming.readers
+
+
+def test_a_callback_that_returns_a_coroutine_is_told_of() -> None:
+    owner = Owner()
+    far = Far(owner=owner)
+    with far.track.on_frame(lambda frame: asynchronous(frame)):
+        far.send(picture(0))
+        wait_until(lambda: owner.errors)
+    assert "it returned a coroutine" in str(owner.errors[0][1])
 
 
 def test_while_there_are_callbacks_the_track_and_its_owner_live() -> None:
