@@ -67,6 +67,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from metered_sync.events import GoingAway as GoingAway
     from metered_sync.events import IceCandidateError as IceCandidateError
     from metered_sync.events import IceServer as IceServer
+    from metered_sync.events import IceServerConfig as IceServerConfig
     from metered_sync.events import Joined as Joined
     from metered_sync.events import Left as Left
     from metered_sync.events import Message as Message
@@ -118,6 +119,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from metered_sync.wire.control import Plan as Plan
     from metered_sync.wire.control import Token as Token
     from metered_sync.wire.control import Usage as Usage
+    from metered_sync.wire.limits import ErrorCode as ErrorCode
+    from metered_sync.wire.limits import WsCloseCode as WsCloseCode
     from metered_sync.wire.sfu import SessionInfo as SessionInfo
     from metered_sync.wire.sfu import TrackInfo as TrackInfo
     from metered_sync.wire.states import DataChannelState as DataChannelState
@@ -152,6 +155,7 @@ __all__ = [
     "During",
     "DuringOutage",
     "EngineError",
+    "ErrorCode",
     "Event",
     "EventQueue",
     "FatalError",
@@ -159,6 +163,7 @@ __all__ = [
     "GoingAway",
     "IceCandidateError",
     "IceServer",
+    "IceServerConfig",
     "Joined",
     "Left",
     "MediaError",
@@ -215,6 +220,7 @@ __all__ = [
     "TurnError",
     "Usage",
     "WrongThreadError",
+    "WsCloseCode",
     "__version__",
     "mint_token",
 ]
@@ -245,6 +251,7 @@ _MODULES = {
     "During": "metered_sync.options",
     "DuringOutage": "metered_sync.options",
     "EngineError": "metered_sync.errors",
+    "ErrorCode": "metered_sync.wire.limits",
     "Event": "metered_sync.events",
     "EventQueue": "metered_sync.bridge.event_hub",
     "FatalError": "metered_sync.events",
@@ -255,6 +262,7 @@ _MODULES = {
     "GoingAway": "metered_sync.events",
     "IceCandidateError": "metered_sync.events",
     "IceServer": "metered_sync.events",
+    "IceServerConfig": "metered_sync.events",
     "Joined": "metered_sync.events",
     "Left": "metered_sync.events",
     "MediaError": "metered_sync.errors",
@@ -327,6 +335,7 @@ _MODULES = {
     "VideoCapture": "metered_sync.media.tracks.capture",
     "VideoSource": "metered_sync.media.sources.video",
     "WrongThreadError": "metered_sync.errors",
+    "WsCloseCode": "metered_sync.wire.limits",
     "from_camera": "metered_sync.media.sources.devices",
     "from_file": "metered_sync.media.sources.files",
     "from_microphone": "metered_sync.media.sources.devices",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -86,6 +87,13 @@ class SentTracks:
         """Return the tracks that are sent in a stream."""
         with self._lock:
             return [track for track, local in self._sent.items() if local.stream_id == stream_id]
+
+    def metadata(self, tracks: Iterable[AnyTrack]) -> dict[str, Any] | None:
+        """Return a copy of the metadata of the first of these tracks that is sent."""
+        with self._lock:
+            known = [self._sent[track] for track in tracks if track in self._sent]
+        metadata = known[0].metadata if known else None
+        return None if metadata is None else copy.deepcopy(dict(metadata))
 
     def remove(self, tracks: Iterable[AnyTrack], post: Post, to: OurTracks) -> bool:
         """Send tracks no longer; say whether any of them was sent."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from aiortc import RTCDataChannel
 
@@ -19,6 +19,8 @@ from metered_sync.wire.events import DCMessage
 from metered_sync.wire.states import DataChannelState
 
 __all__ = ["DataChannel", "channel_options", "check_label"]
+
+Self = TypeVar("Self", bound="DataChannel")
 
 
 class _ChannelEvents(EventHub):
@@ -112,6 +114,11 @@ class DataChannel(Observable):
     def state(self) -> DataChannelState:
         """``"connecting"``, ``"open"``, ``"closing"`` or ``"closed"``."""
         return self._link.state
+
+    @property
+    def ready_state(self) -> DataChannelState:
+        """The :attr:`state`, under its name in aiortc and in the async client."""
+        return self.state
 
     @property
     def buffered_amount(self) -> int:
@@ -237,7 +244,7 @@ class DataChannel(Observable):
     def _progress(self) -> tuple[str, bool]:
         return f"{self._link.undelivered} bytes were not delivered", False
 
-    def __enter__(self) -> DataChannel:
+    def __enter__(self: Self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

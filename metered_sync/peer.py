@@ -449,6 +449,21 @@ class MeteredPeer(Client[RoomLink]):
         )
         self._call(link.settled, deadline=deadline, what="add tracks")
 
+    def get_track_metadata(self, track: TrackLike) -> dict[str, Any] | None:
+        """Return a copy of the metadata that is sent with a track; ``None`` where there is none.
+
+        ``None`` also for a track that is not sent.
+        """
+        return self._sent.metadata([one_track(track, "get_track_metadata()")])
+
+    def get_stream_metadata(self, stream: MediaStream) -> dict[str, Any] | None:
+        """Return a copy of the metadata that is sent with a stream's tracks: that of the first.
+
+        ``None`` where there is none, or none of its tracks is sent.
+        """
+        check_stream("get_stream_metadata", stream)
+        return self._sent.metadata(self._sent.of_stream(stream.id))
+
     def remove_track(self, track: TrackLike, *, timeout: float | None = None) -> None:
         """Stop sending a track. Its source goes on. One that is not sent is left alone.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from typing import Protocol
+from typing import Literal, Protocol, TypeVar, cast
 
 from metered_sync.engine.sfu.tracks import Outgoing
 
 __all__ = ["Publication"]
+
+Self = TypeVar("Self", bound="Publication")
 
 
 class Publisher(Protocol):
@@ -18,6 +20,8 @@ class Publisher(Protocol):
 
 class Publication:
     """A track that this client publishes, until it is closed or its source ends.
+
+    ``with`` stops publishing at its end, as :meth:`close` does.
 
     After a recovery (see :class:`~metered_sync.SfuClient`) it shows the ids of the new session,
     and a :class:`~metered_sync.Republished` event has told the old ones.
@@ -53,9 +57,15 @@ class Publication:
         return self._outgoing.name
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Literal["audio", "video"]:
         """``"audio"`` or ``"video"``."""
-        return self._outgoing.local.kind
+        return cast(Literal["audio", "video"], self._outgoing.local.kind)
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
     def close(self, *, timeout: float | None = None) -> None:
         """Stop publishing the track. Its source goes on until its user stops it. Repeatable."""

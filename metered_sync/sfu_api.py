@@ -61,6 +61,13 @@ class SfuApi(RestClient):
     does all of it. Only one negotiation of a session may be under way at a time: that is
     the caller's to see to. Methods may be called from any thread, and in forked children.
 
+    **With asyncio**, call them by :func:`asyncio.to_thread`::
+
+        made = await asyncio.to_thread(api.create_session, pc.localDescription)
+
+    A call made on the loop's thread itself stops that loop, which has to send the first packets
+    (ICE, DTLS) of the connection meanwhile: the SFU gives up waiting for them.
+
     A *description* is a ``{"type": …, "sdp": …}`` mapping, or anything with those
     attributes, such as aiortc's. Lists of tracks hold mappings with the service's field
     names; unknown fields are sent as they are.

@@ -310,6 +310,22 @@ def test_connect_tells_what_the_welcome_said(shared_cloud: LocalCloud) -> None:
         it.connect()  # again: nothing to do
 
 
+def test_the_welcome_s_metadata_comes_with_the_event_but_no_credential(
+    shared_cloud: LocalCloud,
+) -> None:
+    turn = {"urls": "turn:x", "username": "user", "credential": "hush"}
+    for metadata, told in (
+        ({"plan": "gold", "iceServers": [turn]}, {"plan": "gold"}),
+        ({"plan": {"name": "gold"}}, {"plan": {"name": "gold"}}),
+    ):
+        options = shared_cloud.token_options("sensor-8", metadata=metadata)
+        client = SignallingClient(**options)
+        with client.events(Connected) as connected, client:
+            event = connected.get(timeout=5)
+        assert event.metadata == told
+        assert "hush" not in repr(event)
+
+
 @pytest.mark.parametrize(
     ("options", "code"),
     [

@@ -59,7 +59,9 @@ def test_text_and_bytes_go_both_ways(pair: Pair) -> None:
         received = [other.get(timeout=20) for _ in range(len(messages) + 2)]
         assert received == [*messages, b"ba", b"mv"]
     assert near.buffered_amount == 0
+    assert near.ready_state == far.ready_state == "open"
     near.close()
+    assert near.ready_state == near.state == "closed"
 
 
 def test_get_and_iteration_follow_the_readers_contract(pair: Pair) -> None:

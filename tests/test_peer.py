@@ -276,6 +276,31 @@ def test_streams_have_ids_and_metadata(shared_cloud: LocalCloud, room: str) -> N
         assert again.read(timeout=20).shape == (120, 160, 3)
 
 
+def test_the_metadata_that_is_sent(shared_cloud: LocalCloud) -> None:
+    with (
+        pattern() as one,
+        pattern() as two,
+        ToneSource(440) as tone,
+        peer(shared_cloud, "ann") as ann,
+    ):
+        camera = MediaStream([one.video, tone.audio], id="camera")
+        given = {"role": "camera", "tags": ["a"]}
+        ann.add_stream(camera, metadata=given)
+        ann.add_track(two.video)
+        for track in camera.tracks:
+            assert ann.get_track_metadata(track) == {"role": "camera", "tags": ["a"]}
+        assert ann.get_track_metadata(two.video) is None
+        assert ann.get_stream_metadata(camera) == given
+        assert ann.get_stream_metadata(MediaStream(id="other")) is None
+        ann.get_track_metadata(one.video)["tags"].append("b")
+        assert ann.get_stream_metadata(camera) == given
+        ann.remove_track(one.video)
+        assert ann.get_track_metadata(one.video) is None
+        assert ann.get_stream_metadata(camera) == given
+        with pytest.raises(TypeError):
+            ann.get_track_metadata("camera")
+
+
 def test_replacing_a_track_keeps_frames_flowing(shared_cloud: LocalCloud, room: str) -> None:
     with (
         pattern() as one,

@@ -142,7 +142,8 @@ def test_a_closed_publication_is_gone_and_others_go_on(pair: Any) -> None:
         first, second = sender.publish(one.video), sender.publish(two.video, name="second")
         track = receiver.subscribe(second)
         track.read(timeout=10)
-        first.close()
+        with first as same:
+            assert same is first
         first.close()
         assert [t.name for t in receiver.tracks(sender.session_id)] == ["second"]
         with pytest.raises(SfuNotFoundError):

@@ -16,7 +16,7 @@ tokens        signed claims
 secrets       check keys and secrets by their form; cut them out of what is shown
 urls          origins, and the address that a connection is made to
 states        the values that ``state`` has
-limits        the service's limits and close codes
+limits        the service's limits, and the codes of refusals and closes
 timings       every interval of the protocols
 data_channels the options and the messages of data channels
 key_frames    recognise key frames, where pictures start, and how large they are

@@ -28,6 +28,7 @@ __all__ = [
     "GoingAway",
     "IceCandidateError",
     "IceServer",
+    "IceServerConfig",
     "Joined",
     "Left",
     "Message",
@@ -64,6 +65,10 @@ class IceServer:
         fields = {"username": self.username, "credential": self.credential}
         urls = self.urls[0] if len(self.urls) == 1 else list(self.urls)
         return {"urls": urls, **{name: text for name, text in fields.items() if text is not None}}
+
+
+IceServerConfig = IceServer
+"""The name of :class:`IceServer` in the async client."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,8 @@ class Connected(Event):
     max_message_size: int
     """The largest frame the server accepts, in bytes."""
     ice_servers: tuple[IceServer, ...] | None = None
+    metadata: dict[str, Any] | None = None
+    """The ``metadata`` of the key or token, without the ICE servers in it."""
 
 
 @dataclass(frozen=True)

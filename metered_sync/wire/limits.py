@@ -1,10 +1,13 @@
-"""List the service's limits and its close codes.
+"""List the service's limits, its codes of refusals, and its close codes.
 
-Sources: docs/protocol/signalling.md#limits-and-quotas and
-docs/protocol/signalling.md#close-codes.
+Sources: docs/protocol/signalling.md#limits-and-quotas,
+docs/protocol/signalling.md#error-codes and docs/protocol/signalling.md#close-codes.
 """
 
 from __future__ import annotations
+
+from enum import IntEnum
+from typing import Literal
 
 __all__ = [
     "ACTIONS",
@@ -20,6 +23,7 @@ __all__ = [
     "CLOSE_TOKEN_EXPIRED",
     "CLOSE_TOO_BIG",
     "DEFAULT_TOKEN_TTL",
+    "ErrorCode",
     "FREE_CONNECTIONS",
     "FREE_MESSAGES",
     "MAX_ATTEMPTS",
@@ -38,6 +42,7 @@ __all__ = [
     "MESSAGE_RATE",
     "RESERVED_PREFIXES",
     "TERMINAL_CLOSES",
+    "WsCloseCode",
 ]
 
 # Sizes, in bytes of UTF-8.
@@ -93,3 +98,45 @@ TERMINAL_CLOSES = {
     CLOSE_ADMIN_DISCONNECT: "an administrator disconnected this peer",
 }
 """Close codes after which a client must not reconnect by itself, with what to tell its user."""
+
+ErrorCode = Literal[
+    "malformed_message",
+    "unknown_type",
+    "invalid_channel",
+    "invalid_peer_id",
+    "channel_not_authorized",
+    "channel_reserved",
+    "channel_limit_exceeded",
+    "peer_not_found",
+    "missing_data",
+    "action_not_permitted",
+    "over_message_quota",
+    "backend_error",
+    "internal_error",
+]
+"""The codes of refused requests that are known: a newer service may have others.
+
+So ``ServerRequestError.code`` and ``ServerError.code`` are strings.
+"""
+
+
+class WsCloseCode(IntEnum):
+    """The codes with which the service, or the client, closes a connection."""
+
+    NORMAL = CLOSE_NORMAL
+    """The client was closed."""
+    GOING_AWAY = CLOSE_GOING_AWAY
+    """The server restarts."""
+    POLICY_VIOLATION = 1008
+    MESSAGE_TOO_BIG = CLOSE_TOO_BIG
+    CLIENT_INACTIVITY = CLOSE_INACTIVITY
+    """The client has heard nothing for ``inactivity_timeout``, and connects again."""
+    INVALID_TOKEN = CLOSE_INVALID_TOKEN
+    TOKEN_EXPIRED = CLOSE_TOKEN_EXPIRED
+    CHANNEL_NOT_AUTHORIZED = CLOSE_CHANNEL_NOT_AUTHORIZED
+    OVER_CONCURRENT_LIMIT = CLOSE_OVER_LIMIT
+    """The plan's connections are used up."""
+    OVER_MESSAGE_RATE = CLOSE_MESSAGE_RATE
+    ACCOUNT_SUSPENDED = CLOSE_SUSPENDED
+    ADMIN_DISCONNECT = CLOSE_ADMIN_DISCONNECT
+    """An administrator, or :meth:`ControlPlane.disconnect`, has disconnected the peer."""

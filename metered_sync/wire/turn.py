@@ -165,6 +165,13 @@ def welcome_ice_servers(metadata: JsonObject | None) -> tuple[IceServer, ...] | 
         return None
 
 
+def welcome_metadata(metadata: JsonObject | None) -> JsonObject | None:
+    """Return a welcome's metadata without its ICE servers, whose credentials are secrets."""
+    if metadata is None:
+        return None
+    return {name: value for name, value in metadata.items() if name != "iceServers"}
+
+
 def ice_server_list(servers: Iterable[IceServer]) -> list[JsonObject]:
     """Return a list of servers for JSON."""
     return [server.as_dict() for server in servers]

@@ -46,7 +46,7 @@ from metered_sync.wire.limits import CLOSE_INACTIVITY, CLOSE_NORMAL, CLOSE_OVER_
 from metered_sync.wire.secrets import scrub
 from metered_sync.wire.states import SignallingClientState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
-from metered_sync.wire.turn import welcome_ice_servers
+from metered_sync.wire.turn import welcome_ice_servers, welcome_metadata
 
 __all__ = ["SignallingLink"]
 
@@ -295,6 +295,7 @@ class SignallingLink(Link):
                 is_reconnect,
                 welcome.max_message_size,
                 self.ice_servers,
+                welcome_metadata(welcome.metadata),
             )
         )
 

@@ -76,6 +76,18 @@ class MediaStream:
         """The tracks, in the order in which they were added; a list of one's own."""
         return list(self._tracks)
 
+    def get_tracks(self) -> list[Any]:
+        """Return the tracks, as :attr:`tracks` has them: the browsers' name for it."""
+        return self.tracks
+
+    def get_audio_tracks(self) -> list[Any]:
+        """Return the tracks with sound."""
+        return [track for track in self._tracks if track.kind == "audio"]
+
+    def get_video_tracks(self) -> list[Any]:
+        """Return the tracks with pictures."""
+        return [track for track in self._tracks if track.kind == "video"]
+
     def add_track(self, track: TrackLike) -> None:
         """Add a track, or the tracks of a source; one that it has already is left as it is.
 

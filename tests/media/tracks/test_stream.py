@@ -46,6 +46,19 @@ def test_adding_and_removing() -> None:
     assert repr(MediaStream(id="empty")) == "<MediaStream 'empty': no tracks>"
 
 
+def test_tracks_by_kind() -> None:
+    video, audio, screen = VideoStreamTrack(), AudioStreamTrack(), VideoStreamTrack()
+    remote = RemoteTrack(IncomingTrack("audio", id="far"), None)
+    stream = MediaStream([video, audio, screen, remote])
+    assert stream.get_tracks() == stream.tracks == [video, audio, screen, remote]
+    assert stream.get_audio_tracks() == [audio, remote]
+    assert stream.get_video_tracks() == [video, screen]
+    stream.get_tracks().clear()
+    stream.get_video_tracks().clear()
+    assert len(stream.tracks) == 4
+    assert MediaStream().get_tracks() == MediaStream().get_audio_tracks() == []
+
+
 def test_ids() -> None:
     assert MediaStream(id="screen-2.{a}").id == "screen-2.{a}"
     assert MediaStream().id != MediaStream().id

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import functools
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,7 +38,7 @@ def described(description: dict[str, str]) -> RTCSessionDescription:
 async def publish_and_subscribe(api: SfuApi, pattern: PatternSource) -> int | None:
     """Use all seven calls with aiortc as it is; return the number in a received picture."""
     gather_on.set("127.0.0.1")
-    call = functools.partial(asyncio.get_running_loop().run_in_executor, None)
+    call = asyncio.to_thread  # as the documentation says: the loop must go on
     pc = RTCPeerConnection(RTCConfiguration([]))
     try:
         # Connect, with an idle section.
@@ -151,8 +150,7 @@ def test_arguments_are_checked_before_anything_is_sent() -> None:
 
 
 def test_unknown_fields_go_through() -> None:
-    with ScriptedSfu() as sfu:
-        calls = SfuApi("app", "secret", sfu.url)
+    with ScriptedSfu() as sfu, SfuApi("app", "secret", sfu.url) as calls:
         sfu.answers["track/subscribe"] = (200, {"sessionDescription": None, "new": 1})
         track = {"remoteSessionId": "s", "remoteTrackId": "t", "layer": "high"}
         assert calls.subscribe_tracks("s", [track])["new"] == 1
