@@ -6,14 +6,19 @@ else in :mod:`metered_sync.media`.
 
 from __future__ import annotations
 
+import errno
+import functools
+import os
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import av
 import av.error
 from av import VideoFrame
 from av.filter import Graph
+from av.format import ContainerFormat
 from av.video.reformatter import VideoReformatter
 
 from metered_sync.errors import MediaError
@@ -53,11 +58,46 @@ _ANY_TEXT: dict[str, Any] = (
 )
 
 
-def open_file(path: str) -> Any:
-    """Open a media file of this machine for reading."""
+OPENING_FORMATS = frozenset(
+    {
+        *("avisynth", "concat", "dash", "dvdvideo", "hls", "imf", "lavfi", "libcdio"),
+        *("rtsp", "sdp", "vapoursynth", "vobsub"),
+    }
+)
+"""Formats, by FFmpeg's names, of files that name others: reading one opens whatever it names."""
+PICTURE_PATTERN = re.compile(r"%[0-9]*d")
+"""A name that stands for a row of pictures, for FFmpeg."""
+
+
+@functools.cache
+def _plain_formats() -> str:
+    """Return the formats that read one file only, as FFmpeg's option has them."""
+    names = []
+    for name in av.formats_available:
+        with suppress(ValueError):  # one that can be written only
+            names.append(ContainerFormat(name, "r").name)
+    return ",".join(name for name in sorted(names) if name not in OPENING_FORMATS)
+
+
+def open_file(path: str, *, trusted: bool = False) -> Any:
+    """Open a media file of this machine for reading.
+
+    ``trusted`` permits files that name others, whatever they are called: playlists, lists of
+    pieces, rows of pictures. Else FFmpeg refuses them as an invalid argument.
+    """
+    if trusted:
+        return _opened(path)
+    container = _opened(path, {"format_whitelist": _plain_formats(), "pattern_type": "none"})
+    if container.format.name == "image2" and PICTURE_PATTERN.search(os.path.basename(path)):
+        container.close()
+        raise av.error.ArgumentError(errno.EINVAL, "its name is a pattern of pictures", path)
+    return container
+
+
+def _opened(path: str, options: dict[str, str] | None = None) -> Any:
     # With the protocol spelt out no path can be mistaken for another one.
     try:
-        return av.open("file:" + path, **_ANY_TEXT)
+        return av.open("file:" + path, options=options, **_ANY_TEXT)
     except av.error.EOFError:
         # FFmpeg 8.1 (PyAV 19) takes some sound in WAV files, a tone of 1 kHz, for another format.
         with open(path, "rb") as file:

@@ -7,6 +7,7 @@ merged by time: so little is decoded ahead, whatever the file's order.
 
 from __future__ import annotations
 
+import errno
 import heapq
 from collections import deque
 from collections.abc import Collection, Iterator
@@ -44,15 +45,15 @@ def streams_of(container: Any) -> dict[str, Any]:
     return found
 
 
-def probe(path: str) -> tuple[list[str], float | None]:
+def probe(path: str, *, trusted: bool = False) -> tuple[list[str], float | None]:
     """Return the kinds of a file's streams, and its duration in seconds where it says.
 
     Raises:
         MediaError: It cannot be read or decoded, or has neither sound nor pictures.
     """
     with (
-        media_errors(f"{path!r} cannot be opened as media", errors=OPEN_ERRORS),
-        open_file(path) as container,
+        media_errors(f"{path!r} cannot be opened as media", _remedy, errors=OPEN_ERRORS),
+        open_file(path, trusted=trusted) as container,
     ):
         kinds = list(streams_of(container))
         duration = container.duration
@@ -60,11 +61,24 @@ def probe(path: str) -> tuple[list[str], float | None]:
     if not kinds:
         what = f" (only {', '.join(others)} that cannot be played)" if others else ""
         raise MediaError(f"{path!r} has neither audio nor video{what}")
-    with media_errors(f"{path!r} cannot be decoded"), Reading(path, kinds, 0.0) as reading:
+    with (
+        media_errors(f"{path!r} cannot be decoded"),
+        Reading(path, kinds, 0.0, trusted=trusted) as reading,
+    ):
         decodable = next(iter(reading), None) is not None
     if not decodable:
         raise MediaError(f"{path!r} cannot be decoded: there is not one frame in it")
     return kinds, None if duration is None else duration / 1e6
+
+
+def _remedy(error: BaseException) -> str:
+    """Return what to do about a file that names others, which FFmpeg was told not to open."""
+    if getattr(error, "errno", None) != errno.EINVAL:
+        return ""
+    return (
+        "a playlist, a list of files or a row of pictures opens whatever files it names: pass "
+        "trusted=True where you trust it"
+    )
 
 
 class Reading:
@@ -74,8 +88,10 @@ class Reading:
     stereo, 48 kHz, 960 samples a frame. Use with ``with``.
     """
 
-    def __init__(self, path: str, kinds: Collection[str], position: float) -> None:
-        self._container = open_file(path)
+    def __init__(
+        self, path: str, kinds: Collection[str], position: float, *, trusted: bool = False
+    ) -> None:
+        self._container = open_file(path, trusted=trusted)
         try:
             found = streams_of(self._container)
             self._streams = {kind: found[kind] for kind in kinds if kind in found}

@@ -30,7 +30,9 @@ PROTOCOL = re.compile(r"[A-Za-z0-9+.-]{2,}:|subfile,")
 """The beginning of a path that FFmpeg takes for a protocol; one letter is a Windows drive."""
 
 
-def from_file(path: str | os.PathLike[str], *, loop: bool = False) -> FileSource:
+def from_file(
+    path: str | os.PathLike[str], *, loop: bool = False, trusted: bool = False
+) -> FileSource:
     """Open a media file for playing.
 
     Anything that FFmpeg decodes. It is played in real time from the moment something
@@ -39,24 +41,29 @@ def from_file(path: str | os.PathLike[str], *, loop: bool = False) -> FileSource
     Args:
         path: A file on this machine.
         loop: Whether to start again at the end, for ever; timestamps go on rising.
+        trusted: Whether to play files that name other files, which are then opened, too:
+            playlists (``.m3u8``), lists of pieces (ffconcat), rows of pictures
+            (``picture%d.png``). FFmpeg tells them by what is in them, not by their names.
 
     Raises:
         MediaNotFoundError: There is no such file.
         MediaError: It cannot be read or decoded, or has neither sound nor pictures.
         ValueError: A URL or another protocol of FFmpeg instead of a path.
     """
-    return FileSource(path, loop=loop)
+    return FileSource(path, loop=loop, trusted=trusted)
 
 
 class FileSource(Source):
     """Play a media file. Made by :func:`from_file`."""
 
-    def __init__(self, path: str | os.PathLike[str], *, loop: bool = False) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, loop: bool = False, trusted: bool = False
+    ) -> None:
         """Open the file; see :func:`from_file`."""
         name = _checked(path)
-        kinds, duration = probe(name)
+        kinds, duration = probe(name, trusted=trusted)
         label = f"from_file({os.path.basename(name)!r})"
-        playback = _Playback(name, label, loop)
+        playback = _Playback(name, label, loop, trusted)
         super().__init__(label, {kind: DECODED_AHEAD[kind] for kind in kinds}, playback.run)
         self._duration = duration
 
@@ -105,10 +112,11 @@ def _checked(path: str | os.PathLike[str]) -> str:
 class _Playback:
     """Play a file into a feed, without knowing the source."""
 
-    def __init__(self, path: str, label: str, loop: bool) -> None:
+    def __init__(self, path: str, label: str, loop: bool, trusted: bool) -> None:
         self._path = path
         self._label = label
         self._loop = loop
+        self._trusted = trusted
         self._offset: float | None = None  # from the file's time to the feed's clock
         self._newest = 0.0  # the file's time, of what was put latest
         self._audio_end: int | None = None  # of what was put, in samples
@@ -143,7 +151,7 @@ class _Playback:
         self._newest = start
         with (
             media_errors(f"{self._label} cannot be played any further"),
-            Reading(self._path, kinds, start) as reading,
+            Reading(self._path, kinds, start, trusted=self._trusted) as reading,
         ):
             for time, kind, frame in reading:
                 if not self._put(feed, kind, frame, max(time, start)):
