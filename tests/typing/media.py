@@ -34,6 +34,7 @@ from metered_sync import (
     SfuClientState,
     Snapshot,
     Track,
+    TrackEnded,
     TrackInfo,
     VideoSource,
     from_camera,
@@ -69,6 +70,14 @@ def send(peer: MeteredPeer) -> None:
         peer.add_stream(MediaStream(from_rtsp("rtsp://camera/1")))
         peer.replace_track(screen.video, pattern.video)
         peer.remove_track(voice.audio)
+
+        peer.add_track(voice, MediaStream(id="agent-voice"))  # a source with one track is one
+        peer.replace_track(voice, ToneSource())
+        peer.remove_track(screen)
+        peer.add_stream(MediaStream([screen, voice], id="both"))
+        for frame in iter_frames(pattern):
+            print(frame.pts)
+        print(peer.get_track_metadata(voice), peer.get_stream_metadata(MediaStream(id="both")))
 
         screen.write(np.zeros((480, 640, 3), np.uint8))
         voice.push(np.zeros(320, np.int16), timeout=1)
@@ -203,6 +212,10 @@ def sfu() -> None:
         many: list[Publication] = client.publish(clip)
         several: list[Publication] = client.publish([clip.video, AudioSource().audio])
         cameras: list[Publication] = client.publish(from_camera())
+        voice: Publication = client.publish(AudioSource(), name="voice")
+        test: Publication = client.publish(PatternSource())
+        with client.publish(ToneSource()) as tone:
+            print(tone.name, voice.mid, test.mid)
         print(
             one.mid,
             screen.kind,
@@ -220,7 +233,11 @@ def sfu() -> None:
         for frame in client.subscribe(found).frames():
             assert isinstance(frame, av.VideoFrame)
             print(frame.to_ndarray(format="bgr24").shape)
+        bridged: Publication = client.publish(track)
+        track.on(TrackEnded, lambda event: print(event.track.id))
+        track.wait_ended(timeout=1)
         client.unsubscribe(track)
+        bridged.close()
         again = client.wait_for(Republished).publication
         again.close()
         state: SfuClientState = client.state
@@ -231,7 +248,7 @@ def record(track: RemoteTrack, sound: MediaStreamTrack | None) -> float:
     def progress(info: RecordingInfo) -> None:
         print(info.duration)
 
-    with Recorder("call.mp4", track, on_progress=progress) as recorder:
+    with Recorder("call.mp4", track, AudioSource(), on_progress=progress) as recorder:
         if sound is not None:
             recorder.add(sound)
     return recorder.stop().duration
