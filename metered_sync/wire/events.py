@@ -11,7 +11,10 @@ Those that carry an object of the face (a member, a track, a publication) are in
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "Connected",
@@ -50,6 +53,15 @@ class IceServer:
     """One or more ``stun:``, ``stuns:``, ``turn:`` or ``turns:`` addresses; a string is one."""
     username: str | None = None
     credential: str | None = None
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            urls: str | Sequence[str],
+            username: str | None = None,
+            credential: str | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         urls: Any = self.urls

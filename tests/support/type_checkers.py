@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -30,6 +31,16 @@ def differences(reported: dict[tuple[str, int], str]) -> list[str]:
     unmarked = [f"{name}:{line}: {reported[name, line]}" for name, line in {*reported} - marked]
     silent = [f"{name}:{line}: not reported" for name, line in marked - {*reported}]
     return sorted(unmarked) + sorted(silent)
+
+
+def pyright_report(output: str) -> dict[tuple[str, int], str]:
+    """Return the first error that pyright reports, as JSON, of each line."""
+    found: dict[tuple[str, int], str] = {}
+    for one in json.loads(output)["generalDiagnostics"]:
+        line = one["range"]["start"]["line"] + 1
+        if one["severity"] == "error":
+            found.setdefault((Path(one["file"]).name, line), one["message"])
+    return found
 
 
 def mypy_report(output: str) -> dict[tuple[str, int], str]:

@@ -212,10 +212,9 @@ def sfu() -> None:
         many: list[Publication] = client.publish(clip)
         several: list[Publication] = client.publish([clip.video, AudioSource().audio])
         cameras: list[Publication] = client.publish(from_camera())
-        voice: Publication = client.publish(AudioSource(), name="voice")
         test: Publication = client.publish(PatternSource())
         with client.publish(ToneSource()) as tone:
-            print(tone.name, voice.mid, test.mid)
+            print(tone.name, test.mid)
         print(
             one.mid,
             screen.kind,
@@ -233,7 +232,6 @@ def sfu() -> None:
         for frame in client.subscribe(found).frames():
             assert isinstance(frame, av.VideoFrame)
             print(frame.to_ndarray(format="bgr24").shape)
-        bridged: Publication = client.publish(track)
         track.on(TrackEnded, lambda event: print(event.track.id))
         track.wait_ended(timeout=1)
         client.unsubscribe(track)

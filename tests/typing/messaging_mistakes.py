@@ -49,12 +49,15 @@ shown("presence")  # wrong
 name: str = shown(Presence("room", (), ()))  # wrong
 
 
+def take_direct(event: Direct) -> None: ...
+
+
 class Bot:
     def answer(self, event: Message) -> None:
         print(event.text)  # wrong
 
 
-client.on(Message, for_another_event)  # wrong
+client.on(Message, take_direct)  # wrong
 client.on(Direct, Bot().answer)  # wrong
 client.off(Direct, Bot().answer)  # wrong
 client.on(Message, lambda event: print(event.body))  # wrong

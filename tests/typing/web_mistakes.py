@@ -17,7 +17,7 @@ print(ControlPlane("sk_id_key", "sk_secret_key", 5))  # wrong
 control = ControlPlane("sk_id_key", "sk_secret_key")
 token: str = control.mint_token(peer_id="ann")  # wrong
 control.mint_token("ann")  # wrong
-control.mint_token(peer_id="ann", channels="rooms/*")  # wrong
+control.mint_token(peer_id="ann", channels=7)  # wrong
 control.mint_token(peer_id="ann", ttl="1h")  # wrong
 mint_token("sk_id_key", "sk_secret_key")  # wrong
 mint_token("sk_id_key", "sk_secret_key", peer_id="ann").token  # wrong
