@@ -55,10 +55,11 @@ class Client(Facade, Observable, Generic[L]):
 
     def close(self, *, timeout: float | None = None) -> None:
         """Close the connection and wake every waiting call. Repeatable, from any thread."""
+        deadline = self._deadline(timeout)
         guard.check_process(self._born, self._label)
         with self._life:
             self._closed = True
         if self._link is not None:
-            self._close(self._link, timeout)
+            self._close(self._link, deadline)
         else:
             self._hub.end()

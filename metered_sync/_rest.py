@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
 
 from metered_sync.bridge import engines
-from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.deadline import Deadline, check_timeout
 from metered_sync.engine.rest import Rest
 from metered_sync.errors import ClosedError
 
@@ -31,7 +31,7 @@ class RestClient:
 
     def __init__(self, label: str, timeout: float) -> None:
         self._label = label
-        self._timeout = Deadline(timeout).timeout
+        self._timeout = check_timeout("timeout", timeout)
         self._closed = False
 
     def __reduce__(self) -> NoReturn:

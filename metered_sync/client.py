@@ -143,6 +143,9 @@ class SignallingClient(Client[SignallingLink]):
         deadline = self._deadline(timeout)
         self._call(self._link_to_open().connect, deadline=deadline, what="connect")
 
+    def _enter(self) -> None:
+        self.connect()
+
     def _make_link(self, engine: Engine) -> SignallingLink:
         return SignallingLink(engine, self._hub, self._options, self._label, self._timings)
 
@@ -329,7 +332,9 @@ class SignallingClient(Client[SignallingLink]):
 
     # --- who is there ---
 
-    def roster(self, channel: str, *, timeout: float = 0.0) -> dict[str, dict[str, Any] | None]:
+    def roster(
+        self, channel: str, *, timeout: float | None = 0.0
+    ) -> dict[str, dict[str, Any] | None]:
         """Return who else is in a channel: peer id to metadata, ``None`` where it has none.
 
         Kept current from presence events; after a reconnect it is the old one until the
@@ -339,7 +344,8 @@ class SignallingClient(Client[SignallingLink]):
         Args:
             channel: A channel that is subscribed to.
             timeout: Seconds to wait for the first list of members, which follows a
-                subscription's acknowledgement; 0 returns what is known.
+                subscription's acknowledgement; 0 returns what is known, ``None`` waits as long
+                as the client's default.
 
         Raises:
             KeyError: The channel is not subscribed to.
@@ -350,7 +356,7 @@ class SignallingClient(Client[SignallingLink]):
         link = self._connected(what)
         channels = link.subscriptions
         try:
-            if timeout:
+            if deadline.timeout:
                 self._start().check(what)
                 if not channels.listed(channel).wait(deadline):
                     raise MeteredTimeoutError(

@@ -9,7 +9,7 @@ from aiortc import RTCDataChannel
 
 from metered_sync._observable import Observable
 from metered_sync.bridge import guard
-from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.deadline import Deadline, check_timeout
 from metered_sync.bridge.event_hub import EventHub, Registration
 from metered_sync.bridge.facade import close_when_collected
 from metered_sync.engine.webrtc.data_channel import MAX_BUFFERED, ChannelLink
@@ -90,7 +90,7 @@ class DataChannel(Observable):
                 f"DataChannel wraps an aiortc RTCDataChannel, not {type(channel).__name__}"
             )
         self._label = link.label
-        self._timeout = Deadline(timeout).timeout
+        self._timeout = check_timeout("timeout", timeout)
         self._born = guard.generation()
         self._owner = _owner  # must not be collected while its channel is in use
         self._engine = link.engine

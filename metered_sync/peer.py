@@ -11,7 +11,7 @@ from metered_sync._facade import Client
 from metered_sync._room_events import RoomEvents, remote_peer
 from metered_sync._sent_tracks import SentTracks, check_stream
 from metered_sync.bridge import guard
-from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.deadline import Deadline, check_timeout
 from metered_sync.bridge.loop import Engine
 from metered_sync.engine.rooms.link import RoomLink
 from metered_sync.engine.rooms.media import ConnectionOptions
@@ -126,7 +126,7 @@ class MeteredPeer(Client[RoomLink]):
         self._options = ConnectionOptions(
             servers,
             bool(relay_only),
-            Deadline(gather_timeout).timeout,
+            check_timeout("gather_timeout", gather_timeout),
             check_whole("max_pixels", max_pixels, 1, unit="pixels"),
         )
         self._timings = _timings
@@ -144,9 +144,8 @@ class MeteredPeer(Client[RoomLink]):
 
     # --- joining and leaving ---
 
-    def __enter__(self) -> MeteredPeer:
+    def _enter(self) -> None:
         self._link_to_open()
-        return self
 
     def join(
         self,
@@ -189,6 +188,7 @@ class MeteredPeer(Client[RoomLink]):
             bool(include_sender_metadata),
             deadline=deadline,
             what=f"join {channel!r}",
+            progress=link.progress,
         )
 
     @contextmanager
@@ -212,10 +212,11 @@ class MeteredPeer(Client[RoomLink]):
         Args:
             reason: What the ``Left`` event says; ``"closed"`` unless given.
         """
+        deadline = self._deadline(timeout)
         guard.check_process(self._born, self._label)
         if self._link is not None and reason is not None and self._link.error is None:
             self._start().post(self._link.leaving, reason)
-        super().close(timeout=timeout)
+        super().close(timeout=deadline.left())
 
     # --- what is known ---
 

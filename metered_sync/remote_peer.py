@@ -301,7 +301,8 @@ class RemotePeer(Observable):
             bool(wait),
             deadline=self._peer._deadline(timeout),
             what=f"data channel {label!r} to {self.id!r}",
-            progress=lambda: (f"the peer is {self.state}", False),
+            # (Once they are connected, the message that opens it has left.)
+            progress=lambda: (f"the peer is {self.state}", self.state == "connected"),
         )
         return channel
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync._facade import Client
-from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.deadline import Deadline, check_timeout
 from metered_sync.bridge.event_hub import EventHub
 from metered_sync.bridge.loop import Engine
 from metered_sync.engine.sending.local_track import LocalTrack
@@ -130,7 +130,7 @@ class SfuClient(Client[SfuLink]):
             raise TypeError(f"metadata must be a string, not {type(metadata).__name__}")
         if not isinstance(recover, bool):
             raise TypeError(f"recover must be True or False, not {recover!r}")
-        gather = Deadline(gather_timeout).timeout
+        gather = check_timeout("gather_timeout", gather_timeout)
         self._options = SfuOptions(
             origin,
             app,
@@ -165,6 +165,9 @@ class SfuClient(Client[SfuLink]):
         deadline = self._deadline(timeout)
         link = self._link_to_open()
         self._run(link, link.connect, deadline=deadline, what="connect")
+
+    def _enter(self) -> None:
+        self.connect()
 
     def _make_link(self, engine: Engine) -> SfuLink:
         return SfuLink(
@@ -383,6 +386,7 @@ class SfuClient(Client[SfuLink]):
         if not isinstance(track, RemoteTrack) or core_of(track).owner is not self:
             raise ValueError(f"{track!r} is not a track that this SfuClient subscribed to")
         link = self._connected("unsubscribe")
+        link.check()
         if not track.ended:
             self._run(
                 link,

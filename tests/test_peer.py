@@ -150,6 +150,13 @@ def test_joining_twice_or_badly_is_told(shared_cloud: LocalCloud, room: str) -> 
         peer(shared_cloud, "ann", auto_resubscribe=False)
 
 
+def test_a_peer_joins_and_does_not_connect(shared_cloud: LocalCloud) -> None:
+    assert not hasattr(MeteredPeer, "connect")
+    assert "connect" not in dir(MeteredPeer)
+    with peer(shared_cloud, "ann") as ann:
+        assert not hasattr(ann, "connect")
+
+
 def test_joined_is_a_block(shared_cloud: LocalCloud, room: str) -> None:
     ann = peer(shared_cloud, "ann")
     with ann.joined(room) as same:

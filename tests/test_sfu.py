@@ -445,3 +445,21 @@ def test_track_infos_are_values() -> None:
     info = TrackInfo("s", "t", "name", "video", "1")
     assert info == TrackInfo("s", "t", "name", "video", "1")
     assert len({info, info}) == 1
+
+
+def test_unsubscribing_after_the_end_is_told(shared_cloud: LocalCloud) -> None:
+    with SfuClient(**shared_cloud.sfu_options()) as sfu, PatternSource(160, 120) as pattern:
+        track = sfu.subscribe(sfu.publish(pattern))
+        sfu.unsubscribe(track)
+        sfu.unsubscribe(track)  # repeatable
+    with pytest.raises(ClosedError):
+        sfu.unsubscribe(track)
+
+
+def test_a_wrong_app_id_is_told_as_a_wrong_secret_is(shared_cloud: LocalCloud) -> None:
+    for wrong in ({"app_id": "app_of_nobody"}, {"secret": "sfu_secret_of_nobody"}):
+        client = SfuClient(**{**shared_cloud.sfu_options(), **wrong})
+        with pytest.raises(SfuAuthError, match="check the app id and the secret") as caught:
+            client.connect()
+        assert caught.value.status == 401
+        client.close()

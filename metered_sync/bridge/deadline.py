@@ -12,10 +12,27 @@ import sys
 import time
 from threading import TIMEOUT_MAX, Lock
 
-__all__ = ["WAIT_SLICE", "Deadline", "Latch", "wait"]
+__all__ = ["WAIT_SLICE", "Deadline", "Latch", "check_timeout", "wait"]
 
 WAIT_SLICE = 0.1 if sys.platform == "win32" else TIMEOUT_MAX
 """Seconds of the longest uninterrupted wait: Windows sees Ctrl-C only between two waits."""
+
+
+def check_timeout(name: str, seconds: object, wanted: str = "a number of seconds") -> float:
+    """Return an argument that must be seconds to wait; ``math.inf`` means for ever.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is negative, NaN or a ``bool``.
+    """
+    if isinstance(seconds, bool):
+        raise ValueError(f"{name} must be {wanted}, not a bool")
+    if not isinstance(seconds, (int, float)):
+        end = " (to wait without end: math.inf)" if seconds is None else ""
+        raise TypeError(f"{name} must be {wanted}, not {type(seconds).__name__}{end}")
+    if math.isnan(seconds) or seconds < 0:
+        raise ValueError(f"{name} must not be negative or NaN, but is {seconds}")
+    return float(seconds)
 
 
 class Deadline:
@@ -25,16 +42,8 @@ class Deadline:
 
     def __init__(self, timeout: float) -> None:
         """Start the clock: ``timeout`` is in seconds, ``math.inf`` means never."""
-        if isinstance(timeout, bool):
-            raise ValueError("timeout must be a number of seconds, not a bool")
-        if not isinstance(timeout, (int, float)):
-            raise TypeError(
-                f"timeout must be a number of seconds or None, not {type(timeout).__name__}"
-            )
-        if math.isnan(timeout) or timeout < 0:
-            raise ValueError(f"timeout must not be negative or NaN, but is {timeout}")
-        self.timeout = float(timeout)
-        self._at = time.monotonic() + timeout
+        self.timeout = check_timeout("timeout", timeout, "a number of seconds or None")
+        self._at = time.monotonic() + self.timeout
 
     @classmethod
     def of(cls, timeout: float | None, default: float = math.inf) -> Deadline:

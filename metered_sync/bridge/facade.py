@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from metered_sync.bridge import engines, guard
-from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.deadline import Deadline, check_timeout
 from metered_sync.bridge.link import Link
 from metered_sync.bridge.loop import Engine
 
@@ -29,7 +29,7 @@ class Facade:
 
     def __init__(self, label: str, timeout: float) -> None:
         self._label = label
-        self._timeout = Deadline(timeout).timeout
+        self._timeout = check_timeout("timeout", timeout)
         self._born = guard.generation()
         self._engine: Engine | None = None
         self._finalizer: Any = None
@@ -64,15 +64,15 @@ class Facade:
         what = f"{self._label}: {what}"
         return self._start().call(function, *args, deadline=deadline, what=what, progress=progress)
 
-    def _close(self, link: Link, timeout: float | None) -> None:
+    def _close(self, link: Link, deadline: Deadline) -> None:
         """Close the link and wait for that. Calls on a closed object return at once."""
-        deadline = self._deadline(timeout)
         if self._engine is not None and self._engine.error is None:
             self._call(link.aclose, deadline=deadline, what="close")
         if self._finalizer is not None:  # not before: a close that timed out has closed nothing
             self._finalizer.detach()
 
-    def connect(self, *, timeout: float | None = None) -> None:
+    def _enter(self) -> None:
+        """Do what entering a ``with`` block does."""
         raise NotImplementedError
 
     def close(self, *, timeout: float | None = None) -> None:
@@ -80,7 +80,7 @@ class Facade:
 
     def __enter__(self: Self) -> Self:
         try:
-            self.connect()
+            self._enter()
         except BaseException:
             self.close()  # the block's end, which would do it, is never reached
             raise

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from metered_sync.bridge import guard
-from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.facade import Facade
 from metered_sync.bridge.loop import Engine
 from metered_sync.errors import ClosedError
@@ -179,19 +178,25 @@ class LocalCloud(Facade):
 
     start = connect
 
+    def _enter(self) -> None:
+        self.connect()
+
     def close(self, *, timeout: float | None = None) -> None:
         """Tell the clients, close all connections and free the ports. Repeatable."""
+        deadline = self._deadline(timeout)
         guard.check_process(self._born, self._label)
         with self._life:
             self._closed = True
         engine = self._engine
         if self._servers is not None and engine is not None:
-            self._close(self._servers, timeout)
-            engine.join(self._deadline(timeout))
+            self._close(self._servers, deadline)
+            engine.join(deadline)
 
-    def _do(self, function: Callable[[Servers], Awaitable[T]], what: str) -> T:
-        servers = self._serving_servers(what)
-        return self._call(function, servers, deadline=Deadline(self._timeout), what=what)
+    def _do(
+        self, what: str, timeout: float | None, function: Callable[[Servers], Awaitable[T]]
+    ) -> T:
+        deadline = self._deadline(timeout)
+        return self._call(function, self._serving_servers(what), deadline=deadline, what=what)
 
     def _serving_servers(self, what: str) -> Servers:
         if self._closed:

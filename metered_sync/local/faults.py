@@ -15,43 +15,56 @@ class Faults:
     """Faults to inject into a local cloud. Each call returns once the fault is in effect.
 
     Arguments that make no sense are ``ValueError``; a cloud that does not serve raises
-    :class:`~metered_sync.ClosedError`.
+    :class:`~metered_sync.ClosedError`. Each call takes ``timeout=``, in seconds; ``None`` is the
+    cloud's default.
 
     Args:
-        run: Runs a coroutine function with the cloud's servers on their loop, and waits for it;
-            takes it, and what to call it in errors.
+        run: Takes a fault's name, for errors, the seconds it may take, and a coroutine function;
+            runs that with the cloud's servers on their loop, and waits for it.
     """
 
-    def __init__(self, run: Callable[[Callable[[Servers], Awaitable[None]], str], None]) -> None:
+    def __init__(
+        self, run: Callable[[str, float | None, Callable[[Servers], Awaitable[None]]], None]
+    ) -> None:
         self._await = run
 
-    def drop_connections(self, peer_id: str | None = None) -> None:
+    def drop_connections(self, peer_id: str | None = None, *, timeout: float | None = None) -> None:
         """Reset the TCP connection of every messaging client, or of one peer's.
 
         They see close code 1006.
         """
-        self._run(lambda servers: servers.signalling.drop_connections(peer_id), "drop_connections")
 
-    def refuse_connections(self, seconds: float) -> None:
+        def drop(servers: Servers) -> None:
+            servers.signalling.drop_connections(peer_id)
+
+        self._run("drop_connections", timeout, drop)
+
+    def refuse_connections(self, seconds: float, *, timeout: float | None = None) -> None:
         """Reset whoever tries to make a messaging connection, for so long; 0 ends it.
 
         Connections that stand are left alone.
         """
         check_number("seconds", seconds)
-        self._run(
-            lambda servers: servers.signalling.refuse_connections(seconds), "refuse_connections"
-        )
 
-    def going_away(self, retry_after_ms: int = 1000) -> None:
+        def refuse(servers: Servers) -> None:
+            servers.signalling.refuse_connections(seconds)
+
+        self._run("refuse_connections", timeout, refuse)
+
+    def going_away(self, retry_after_ms: int = 1000, *, timeout: float | None = None) -> None:
         """Announce the server's end to all messaging clients, then close them (1001).
 
         The announcement asks them to come back after ``retry_after_ms`` milliseconds. The
         server stays, so that they can. Returns when all are closed.
         """
         check_whole("retry_after_ms", retry_after_ms)
-        self._await(lambda servers: servers.signalling.go_away(retry_after_ms), "going_away")
 
-    def close(self, code: int, peer_id: str | None = None) -> None:
+        async def go_away(servers: Servers) -> None:
+            await servers.signalling.go_away(retry_after_ms)
+
+        self._await("going_away", timeout, go_away)
+
+    def close(self, code: int, peer_id: str | None = None, *, timeout: float | None = None) -> None:
         """Close the connection of every messaging client, or of one peer's, with a close code.
 
         Returns when they are closed. The code is one that a server may send: 1000 to 1003,
@@ -60,26 +73,38 @@ class Faults:
         known = isinstance(code, int) and not isinstance(code, bool)
         if not known or not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
             raise ValueError(f"code must be a close code that can be sent, not {code!r}")
-        self._await(lambda servers: servers.signalling.close_connections(code, peer_id), "close")
 
-    def hold_acks(self, seconds: float) -> None:
+        async def close(servers: Servers) -> None:
+            await servers.signalling.close_connections(code, peer_id)
+
+        self._await("close", timeout, close)
+
+    def hold_acks(self, seconds: float, *, timeout: float | None = None) -> None:
         """Hold back all acknowledgements for so long from now; then they go out, in order.
 
         Requests are carried out, and messages arrive, all the same. Presence of a channel
         waits for the acknowledgement of its subscription. 0 ends it.
         """
         check_number("seconds", seconds)
-        self._run(lambda servers: servers.signalling.scheduler.hold(seconds), "hold_acks")
 
-    def delay(self, seconds: float) -> None:
+        def hold(servers: Servers) -> None:
+            servers.signalling.scheduler.hold(seconds)
+
+        self._run("hold_acks", timeout, hold)
+
+    def delay(self, seconds: float, *, timeout: float | None = None) -> None:
         """Delay each frame to messaging clients by so long, from now on; 0 ends it.
 
         Their order stays as it is.
         """
         check_number("seconds", seconds)
-        self._run(lambda servers: servers.signalling.scheduler.delay(seconds), "delay")
 
-    def kill_sfu_session(self, session_id: str) -> None:
+        def delay(servers: Servers) -> None:
+            servers.signalling.scheduler.delay(seconds)
+
+        self._run("delay", timeout, delay)
+
+    def kill_sfu_session(self, session_id: str, *, timeout: float | None = None) -> None:
         """End an SFU session at once, as if the SFU had forgotten it."""
 
         def kill(servers: Servers) -> None:
@@ -88,15 +113,19 @@ class Faults:
             except LookupError:
                 raise SfuNotFoundError(f"there is no SFU session {session_id!r} to end") from None
 
-        self._run(kill, "kill_sfu_session")
+        self._run("kill_sfu_session", timeout, kill)
 
-    def lose_media(self, fraction: float) -> None:
+    def lose_media(self, fraction: float, *, timeout: float | None = None) -> None:
         """Lose that fraction (0 to 1) of media packets from now on; 0 ends it."""
         check_number("fraction", fraction, most=1)
-        self._run(lambda servers: servers.sfu.lose_media(fraction), "lose_media")
 
-    def _run(self, function: Callable[[Servers], object], what: str) -> None:
+        def lose(servers: Servers) -> None:
+            servers.sfu.lose_media(fraction)
+
+        self._run("lose_media", timeout, lose)
+
+    def _run(self, what: str, timeout: float | None, function: Callable[[Servers], object]) -> None:
         async def run(servers: Servers) -> None:
             function(servers)
 
-        self._await(run, what)
+        self._await(what, timeout, run)

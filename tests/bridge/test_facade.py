@@ -54,8 +54,11 @@ class Blocking(Facade):
         deadline = self._deadline(timeout)
         assert self._call(self.link.open, deadline=deadline, what="connect") == "open"
 
+    def _enter(self) -> None:
+        self.connect()
+
     def close(self, *, timeout: float | None = None) -> None:
-        self._close(self.link, timeout)
+        self._close(self.link, self._deadline(timeout))
 
 
 @pytest.fixture
@@ -144,7 +147,7 @@ def test_what_a_subclass_must_say() -> None:
     anyio.run(main)
     with pytest.raises(NotImplementedError):
         Link().abort(EngineError("the end"))
-    for call in (Facade("Bare", 1).connect, Facade("Bare", 1).close):
+    for call in (Facade("Bare", 1)._enter, Facade("Bare", 1).close):
         with pytest.raises(NotImplementedError):
             call()
 

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from metered_sync import ClosedError, MeteredError, SfuClient, SignallingClient, TurnApi
+from metered_sync import (
+    ClosedError,
+    MeteredError,
+    MeteredTimeoutError,
+    SfuClient,
+    SignallingClient,
+    TurnApi,
+)
 from metered_sync.local import LocalCloud
 from metered_sync.testing import ToneSource
 
@@ -130,3 +137,15 @@ def test_closing_while_media_flows() -> None:
         with pytest.raises(MeteredError):
             while True:
                 frames.get(timeout=60)
+
+
+def test_a_timeout_that_cannot_be_closes_nothing() -> None:
+    with LocalCloud() as cloud, SignallingClient(**cloud.client_options()) as client:
+        for bad in (-1, float("nan")):
+            with pytest.raises(ValueError, match="timeout"):
+                cloud.close(timeout=bad)
+        assert cloud.port
+        client.publish("x", 1)
+        cloud.faults.delay(0, timeout=5)
+        with pytest.raises(MeteredTimeoutError, match="delay"):
+            cloud.faults.delay(0, timeout=0)

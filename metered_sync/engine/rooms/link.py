@@ -102,6 +102,8 @@ class RoomLink(Link):
         # The signalling link keeps subscriptions as long as somebody reads them.
         self._reader: Reader[Message] = Reader("a room's messages", maxsize=1)
         self._reason = "closed"
+        self._joining: Request | None = None
+        """The subscription that joins the room."""
 
     @property
     def peer_id(self) -> str | None:
@@ -118,6 +120,7 @@ class RoomLink(Link):
             self._engine.links.add(self)
             self._set_state("joining")
             self.channel, self._include_metadata = channel, include_sender_metadata
+            self._joining = None
             try:
                 await self.signalling.connect()
                 self.roster.expect_list(back=False)
@@ -156,7 +159,16 @@ class RoomLink(Link):
             channel, self._reader, self._include_metadata, again=True, on_end=on_end
         )
         if request is not None:
+            if on_end is not None:
+                self._joining = request
             await self.signalling.acknowledgement(request)
+
+    def progress(self) -> tuple[str, bool]:
+        """Say how far joining has come, and whether its request has left; from any thread."""
+        request = self._joining
+        if request is None:
+            return "connecting", False
+        return "waiting for the acknowledgement" if request.sent else "subscribing", request.sent
 
     def _forget_channel(self) -> None:
         if self.channel is not None:

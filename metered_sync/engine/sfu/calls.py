@@ -56,14 +56,23 @@ class SfuCalls:
         """Make a call and return its parsed answer.
 
         Raises:
+            SfuAuthError: 401 and 403, and 404 of a call that names no session.
             SfuError: As :meth:`~metered_sync.engine.rest.Rest.call`; its class tells 401, 403,
                 404 and 409 from the rest.
         """
-        return await self._rest.call(
-            endpoint.method,
-            endpoint.path(self._app_id, session_id),
-            parse,
-            deadline=deadline,
-            body=body,
-            safe=endpoint.safe,
-        )
+        try:
+            return await self._rest.call(
+                endpoint.method,
+                endpoint.path(self._app_id, session_id),
+                parse,
+                deadline=deadline,
+                body=body,
+                safe=endpoint.safe,
+            )
+        except SfuNotFoundError as error:
+            if session_id:
+                raise
+            # Nothing but the app can be unknown.
+            unknown = SfuAuthError(f"{error}; {_WRONG_SECRET}, and that the url is right")
+            unknown.__dict__.update(error.__dict__)
+            raise unknown from error.__cause__

@@ -100,7 +100,7 @@ class Api:
     def _authorize(self, request: web.Request) -> None:
         app_id = request.match_info.get("app_id")
         if app_id is not None and app_id != self._app_id:
-            raise Refusal(404, "not_found", "no such SFU app")
+            raise Refusal(401, "unauthorized", "no such SFU app")
         given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
         if not hmac.compare_digest(given, self._authorization):
             raise Refusal(401, "unauthorized", "the app's secret is wrong or missing")

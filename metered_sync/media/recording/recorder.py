@@ -92,6 +92,8 @@ class Recorder:
         self._recording = Recording(self._label, name, self._format)
         self._tracks: dict[AnyTrack, None] = {}
         self._lock = threading.Lock()  # guards _tracks, and starting and stopping
+        self._tried = False
+        """Whether somebody has tried to start it."""
         self._stopped = False
         self._finalizer: Any = None
         if on_progress is not None:
@@ -167,6 +169,7 @@ class Recorder:
                 raise ClosedError(f"{self._label} has stopped: make a new one")
             if recording.running:
                 return
+            self._tried = True
             recording.open()
             if self._on_progress is not None:
                 recording.on_progress = _reporter(self._label, self._on_progress)
@@ -188,16 +191,22 @@ class Recorder:
             timeout: Seconds to wait for that, 15 unless given; it goes on afterwards.
 
         Raises:
-            MediaError: Nothing was recorded; or writing failed, at this time or before: then
-                what was written until then can be played, and :attr:`info` tells how much.
+            MediaError: Nothing was recorded, or it was never started; or writing failed, at this
+                time or before: then what was written until then can be played, and :attr:`info`
+                tells how much.
             MeteredTimeoutError: The file was not finished in time.
         """
         deadline = Deadline.of(timeout, CALL_TIMEOUT)
         recording = self._recording
         guard.check_blocking(recording.born, self._label)
         with self._lock:
+            if not self._tried:
+                raise MediaError(
+                    f"{self._label}: nothing was recorded, because it was never started: use "
+                    "`with`, or call start() first"
+                )
             self._stopped = True
-            if self._finalizer is None:  # it has never been started
+            if self._finalizer is None:  # start() has said why
                 return recording.info
         recording.stop()
         if not recording.done.wait(deadline):

@@ -325,7 +325,8 @@ def test_nothing_at_all(tmp_path: Path) -> None:
     ):
         pass
     unused = Recorder(tmp_path / "c.mp4", silent)
-    assert unused.stop().frames == 0
+    with pytest.raises(MediaError, match="never started"):
+        unused.stop()
     assert not (tmp_path / "c.mp4").exists()
 
 
@@ -542,3 +543,15 @@ time.sleep(60)
         finally:
             process.kill()
     check_playable(tmp_path, ["a.mp4", "a.mkv", "a.webm", "a.wav", "a.ogg"], 1.0)
+
+
+def test_stopping_what_was_never_started_is_a_mistake(tmp_path: Path) -> None:
+    with PatternSource(160, 120) as pattern:
+        recorder = Recorder(tmp_path / "a.mp4", pattern)
+        for _ in range(2):
+            with pytest.raises(MediaError, match=r"nothing was recorded, .* call start\(\) first"):
+                recorder.stop()
+        assert recorder.state == "ready"
+        with recorder:
+            wait_until(lambda: recorder.info.frames > 3)
+        assert recorder.stop().frames > 3

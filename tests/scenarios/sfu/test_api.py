@@ -107,12 +107,13 @@ def test_errors_say_what_and_where(shared_cloud: LocalCloud) -> None:
     good = api(shared_cloud)
     for calls, kind in (
         (SfuApi(shared_cloud.sfu_app_id, "wrong", shared_cloud.http_url), SfuAuthError),
-        (SfuApi("wrong", shared_cloud.sfu_secret, shared_cloud.http_url), SfuNotFoundError),
+        (SfuApi("wrong", shared_cloud.sfu_secret, shared_cloud.http_url), SfuAuthError),
     ):
         with pytest.raises(kind) as caught:
             calls.sessions()
         assert caught.value.endpoint.startswith("GET /api/sfu/")
-        assert caught.value.status in (401, 404)
+        assert caught.value.status == 401
+        assert "check the app id and the secret" in str(caught.value)
         assert shared_cloud.sfu_secret not in f"{caught.value!r} {vars(caught.value)} {calls!r}"
     with pytest.raises(SfuNotFoundError) as caught:
         good.tracks("a/b?c")
