@@ -8,9 +8,11 @@ install.
 from __future__ import annotations
 
 import importlib
+import sys
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from metered_sync._version import __version__
+from metered_sync._version import __version__ as __version__
 
 if TYPE_CHECKING:  # the same names, for type checkers and editors
     from metered_sync.bridge.event_hub import EventQueue as EventQueue
@@ -130,100 +132,6 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from metered_sync.wire.states import SignallingClientState as SignallingClientState
     from metered_sync.wire.turn import TurnCredential as TurnCredential
     from metered_sync.wire.turn import TurnCredentialPage as TurnCredentialPage
-
-# ``import *`` must work without the extras, so names that need them are not listed.
-__all__ = [
-    "AckTimeoutError",
-    "CancelledError",
-    "ClosedError",
-    "Connected",
-    "ConnectionReset",
-    "ControlPlane",
-    "ControlPlaneError",
-    "DCClose",
-    "DCError",
-    "DCMessage",
-    "DCOpen",
-    "Data",
-    "DataChannelOpened",
-    "DataChannelOverflowError",
-    "DataChannelState",
-    "Delivery",
-    "Direct",
-    "Disconnected",
-    "DisconnectedError",
-    "During",
-    "DuringOutage",
-    "EngineError",
-    "ErrorCode",
-    "Event",
-    "EventQueue",
-    "FatalError",
-    "ForkedError",
-    "GoingAway",
-    "IceCandidateError",
-    "IceServer",
-    "IceServerConfig",
-    "Joined",
-    "Left",
-    "MediaError",
-    "MediaNotFoundError",
-    "Message",
-    "MeteredError",
-    "MeteredPeerOversizedError",
-    "MeteredPeerReplaceTrackError",
-    "MeteredPeerSendError",
-    "MeteredPeerState",
-    "MeteredPeerStateError",
-    "MeteredRealtimeError",
-    "MeteredTimeoutError",
-    "NegotiationError",
-    "NegotiationFailedError",
-    "NotConnectedError",
-    "Outage",
-    "Overflow",
-    "OversizedPayloadError",
-    "PeerConnectionState",
-    "PeerJoined",
-    "PeerLeft",
-    "Plan",
-    "Presence",
-    "PresencePeer",
-    "ReconcileTimeoutError",
-    "ReconnectOptions",
-    "ReplaceTrackFailure",
-    "Republished",
-    "RestError",
-    "ServerError",
-    "ServerRequestError",
-    "SfuApi",
-    "SfuAuthError",
-    "SfuClientState",
-    "SfuConflictError",
-    "SfuError",
-    "SfuNotFoundError",
-    "SignallingClient",
-    "SignallingClientState",
-    "SignallingConnectError",
-    "SignallingError",
-    "StateChange",
-    "StreamAdded",
-    "StreamRemoved",
-    "Subscription",
-    "Token",
-    "TokenProviderError",
-    "Track",
-    "TrackEnded",
-    "TurnApi",
-    "TurnCredential",
-    "TurnCredentialPage",
-    "TurnError",
-    "Usage",
-    "WrongThreadError",
-    "WsCloseCode",
-    "__version__",
-    "mint_token",
-]
 
 _MODULES = {
     "AckTimeoutError": "metered_sync.errors",
@@ -346,9 +254,17 @@ _MODULES = {
 }
 """Where each public name lives."""
 _WEBRTC = ("aioice", "aiortc", "av", "numpy")
+"""The packages of the extra ``webrtc``."""
+_NEEDS_WEBRTC = tuple(
+    f"metered_sync.{name}."
+    for name in ("data_channel", "media", "peer", "publication", "remote_peer", "sfu")
+)
+"""The beginnings of modules that cannot be imported without it."""
 
 
 def _load(name: str) -> Any:
+    if name == "__all__":
+        return _exported()
     module = _MODULES.get(name)
     if module is None:
         raise AttributeError(f"module 'metered_sync' has no attribute {name!r}")
@@ -357,7 +273,9 @@ def _load(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] not in _WEBRTC:
             raise
-        raise ImportError(
+        # No class can be both: CPython refuses ImportError and AttributeError as bases of one.
+        kind = ImportError if _is_named(sys._getframe(1)) else AttributeError
+        raise kind(
             f"{name} needs WebRTC ({error.name} is missing): "
             "run  pip install 'metered_sync[webrtc]'"
         ) from error
@@ -365,8 +283,41 @@ def _load(name: str) -> Any:
     return value
 
 
+def _is_named(frame: FrameType) -> bool:
+    """Say whether code names what it wants, in an import or after a dot.
+
+    Otherwise ``hasattr``, ``getattr`` or a tool such as ``help`` asks whether it is there.
+    """
+    import opcode
+
+    code = frame.f_code
+    importing = code.co_filename == "<frozen importlib._bootstrap>"
+    current = opcode.opname[code.co_code[frame.f_lasti]]
+    return importing or current in ("IMPORT_FROM", "LOAD_ATTR", "LOAD_METHOD")
+
+
+def _exported() -> list[str]:
+    """Return the names that ``import *`` gives: with WebRTC where that is installed."""
+    webrtc = all(_is_installed(package) for package in _WEBRTC)
+    names = (
+        name
+        for name, module in _MODULES.items()
+        if webrtc or not f"{module}.".startswith(_NEEDS_WEBRTC)
+    )
+    return sorted((*names, "__version__"))
+
+
+def _is_installed(package: str) -> bool:
+    import importlib.util
+
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # a finder says so itself
+        return False
+
+
 def __dir__() -> list[str]:
-    return sorted({*__all__, *_MODULES})
+    return sorted((*_MODULES, "__all__", "__version__"))
 
 
 if not TYPE_CHECKING:  # a type checker would take every name for one that exists

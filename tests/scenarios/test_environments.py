@@ -68,6 +68,50 @@ except ImportError as error:
     assert "pip install 'metered_sync[webrtc]'" in done.stdout
 
 
+@pytest.mark.parametrize("hidden", [("aiortc",), ("numpy",)])
+def test_without_webrtc_its_names_are_not_there_for_those_who_ask(hidden: tuple[str, ...]) -> None:
+    source = f"""
+{HIDE.format(hidden=hidden)}
+import inspect, metered_sync, pydoc
+for name in ("MeteredPeer", "SfuClient", "Recorder", "VideoSource", "from_file"):
+    assert not hasattr(metered_sync, name), name
+    assert getattr(metered_sync, name, None) is None, name
+    assert name in dir(metered_sync)
+    for ask in (getattr, lambda module, name: exec(f"module.{{name}}", dict(module=module)),
+                lambda module, name: exec(f"module.{{name}}()", dict(module=module)),
+                lambda module, name: exec(f"from metered_sync import {{name}}")):
+        try:
+            ask(metered_sync, name)
+        except (AttributeError if ask is getattr else ImportError) as error:
+            assert "pip install 'metered_sync[webrtc]'" in str(error), error
+        else:
+            raise AssertionError(name)
+for name in ("SignallingClient", "SfuApi", "Track", "mint_token"):
+    assert hasattr(metered_sync, name)
+members = dict(inspect.getmembers(metered_sync))
+assert "SignallingClient" in members and "MeteredPeer" not in members
+assert "class SignallingClient" in pydoc.plain(pydoc.render_doc(metered_sync))
+names = dict()
+exec("from metered_sync import *", names)
+assert "SignallingClient" in names and "MeteredPeer" not in names
+print("ok")
+"""
+    done = run_script(source)
+    assert (done.stdout, done.stderr) == ("ok\n", "")
+
+
+def test_with_webrtc_a_star_brings_its_names() -> None:
+    source = """
+import sys, metered_sync
+loaded = [name for name in ("aiortc", "av", "numpy") if name in sys.modules]
+from metered_sync import *
+missing = [name for name in dir(metered_sync) if name not in globals() and name != "__all__"]
+print(loaded, missing, MeteredPeer.__name__, from_file.__name__)
+"""
+    done = run_script(source)
+    assert (done.stdout, done.stderr) == ("[] [] MeteredPeer from_file\n", "")
+
+
 @pytest.mark.parametrize("module", ["metered_sync.local", "metered_sync.testing.sources"])
 def test_without_their_extra_modules_say_what_to_install(module: str) -> None:
     source = f"""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import configparser
 import itertools
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,3 +117,30 @@ def test_there_are_notebooks() -> None:
 def test_each_has_a_line_in_the_readme() -> None:
     text = (ROOT / "notebooks" / "README.md").read_text()
     assert re.findall(r"^\| \[(.*?)\]\(\1\.ipynb\) \|", text, re.MULTILINE) == STORIES
+
+
+PACKAGES = {"IPython": "ipykernel", "PIL": "pillow", "doorbell": ""}
+"""The packages of modules with another name; none for a module that its notebook writes."""
+
+
+@each
+def test_a_notebook_says_what_it_needs_besides_the_extra_all(path: Path) -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    extra = setup["options.extras_require"]["all"] + setup["options"]["install_requires"]
+    had = {re.split(r"[^\w-]", line, maxsplit=1)[0] for line in extra.split("\n")} | {
+        "",
+        "ipykernel",
+    }
+    first = nbformat.read(path, as_version=4).cells[0].source
+    code = "\n".join(cell.source for cell in code_cells(path))
+    modules = re.findall(r"^ *(?:import|from) (\w+)", code, re.MULTILINE)
+    programs = re.findall(r"\[\"(espeak-ng|ffmpeg|ffplay)\"", code)
+    others = {
+        module for module in modules if module not in {*sys.stdlib_module_names, "metered_sync"}
+    }
+    needed = {PACKAGES.get(module, module) for module in others} - had
+    assert all(f"`pip install {package}`" in first for package in needed), needed
+    assert all(f"`apt install {program}`" in first for program in programs), programs
+    if path.stem == "04-voice-agent":
+        assert (needed, set(programs)) == ({"pocketsphinx"}, {"espeak-ng"})
