@@ -11,6 +11,7 @@ reader     the one bounded queue from the loop to blocking callers
 workers    blocking functions for the engine, on daemon threads of our own
 deadline   deadlines, and the one way in which this library waits
 guard      checks before a blocking call: the right process, the right thread
+cells      functions that a notebook's cell registers again
 process    what happens after a fork, and at the exit
 ========== =============================================================================
 

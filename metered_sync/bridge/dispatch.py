@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 from metered_sync.bridge import guard
+from metered_sync.bridge.cells import CellFunction
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.process import at_exit
 from metered_sync.bridge.reader import Reader
@@ -51,6 +52,18 @@ class Callback:
         self.active = True
         """Whether it may still be called."""
         self.context = contextvars.copy_context()
+        self.origin = CellFunction(function)
+        """The notebook's cell that has registered it, if one has."""
+
+    def note_replaced(self, older: Callback, label: str) -> None:
+        """Say so where this may have replaced a function of another cell."""
+        if not self.origin.is_sure_of(older.origin):
+            logger.warning(
+                "%s: %s replaces the function of this name that was registered before, as when a "
+                "cell runs again; give one of them another name to have both called",
+                label,
+                self.origin.name[1],
+            )
 
 
 def run_callback(

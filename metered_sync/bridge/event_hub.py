@@ -55,6 +55,11 @@ class Registration(Callback):
         self.type = type_
         self.once = once
 
+    def repeats(self, older: Registration) -> bool:
+        """Whether a notebook's cell that runs again has registered an older one again."""
+        same = (older.type, older.once) == (self.type, self.once)
+        return same and self.origin.replaces(older.origin)
+
 
 class _Calls(Reader[tuple[Any, tuple[Callback, ...]]]):
     """Queue events, each with the callbacks that were registered when it came."""
@@ -125,15 +130,24 @@ class EventHub:
         return any(r.type is type_ and not r.once for r in self._registrations)
 
     def add(self, registration: Registration, owner: object) -> None:
-        """Register a callback; start the dispatcher with the first."""
+        """Register a callback; start the dispatcher with the first.
+
+        It takes the place of one that the same cell of a notebook has registered before.
+        """
         guard.check_process(self._born, self.label)
         with self._lock:
             raise_fresh(self._error)
             if self._ended:
                 raise ClosedError(f"{self.label} is closed: it will emit no more events")
             self._start()
-            self._registrations += (registration,)
+            before = self._registrations
+            again = [r for r in before if registration.repeats(r)]
+            self._registrations = (*(r for r in before if r not in again), registration)
             self.owner = owner
+        for older in again:
+            older.active = False
+            registration.note_replaced(older, self.label)
+        del before  # not with the lock held: what is freed may be a user's
 
     def _start(self) -> None:
         """Start the dispatcher, if it has not been; the lock is held."""

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["CellOutput", "Rendering", "WidgetOutput", "notebook", "running_cell"]
+__all__ = ["CellOutput", "Rendering", "WidgetOutput", "notebook"]
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 """The MIME type under which a notebook shows a widget."""
@@ -40,13 +40,6 @@ def notebook() -> Any:
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return None if getattr(shell, "kernel", None) is None else shell
-
-
-def running_cell(shell: Any) -> str | None:
-    """Return the id of the running cell, where the front end tells it."""
-    request: Any = getattr(shell.kernel, "get_parent", dict)()
-    cell_id: str | None = (request.get("metadata") or {}).get("cellId")
-    return cell_id
 
 
 class CellOutput:

@@ -26,8 +26,9 @@ from contextlib import suppress
 from typing import Any
 
 from metered_sync.bridge import guard
+from metered_sync.bridge.cells import cell_id
 from metered_sync.errors import MediaError, MeteredError, MeteredTimeoutError
-from metered_sync.media.notebook.output import CellOutput, WidgetOutput, notebook, running_cell
+from metered_sync.media.notebook.output import CellOutput, WidgetOutput, notebook
 from metered_sync.media.notebook.views import LevelView, PictureView, View
 from metered_sync.media.tracks.core import TrackCore
 from metered_sync.media.tracks.frame_queue import FrameQueue, read_frames
@@ -90,7 +91,7 @@ class Preview:
         self._state = view.render_empty()
         self._shell = shell
         self._cell = shell.execution_count
-        self._cell_id = running_cell(shell)
+        self._cell_id = cell_id(shell)
         self._output: CellOutput | WidgetOutput
         try:
             self._output = WidgetOutput(shell, self._state, self._on_answer)
@@ -221,7 +222,7 @@ class Preview:
             self._changed.notify_all()
 
     def _before_a_cell(self, info: Any) -> None:
-        if self._cell_id is not None and running_cell(self._shell) == self._cell_id:
+        if self._cell_id is not None and cell_id(self._shell) == self._cell_id:
             self._finish()
         self._note_a_cell(ended=False)
 

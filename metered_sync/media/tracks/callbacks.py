@@ -89,8 +89,15 @@ class FrameCallbacks:
             if self._frames is None:
                 self._frames = self._start()
             callback.attach(self._frames)
-            self._callbacks += (callback,)
-            return callback
+            again = [c for c in self._callbacks if callback.origin.replaces(c.origin)]
+            for older in again:  # a cell of a notebook has run again
+                older.deactivate()
+            before = self._callbacks
+            self._callbacks = (*(c for c in before if c.active), callback)
+        for older in again:
+            callback.note_replaced(older, self._core.label)
+        del before  # not with the lock held: what is freed may be a user's
+        return callback
 
     def _start(self) -> FrameQueue:
         """Start a dispatcher, and return the queue that it reads; the lock is held."""

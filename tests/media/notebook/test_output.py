@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
-from metered_sync.media.notebook.output import CellOutput, Rendering, notebook, running_cell
+from metered_sync.media.notebook.output import CellOutput, Rendering, notebook
 
 JPEG = Rendering("image/jpeg", b"\xff\xd8", "a picture")
 HTML = Rendering("text/html", b"<b>loud</b>", "-3 dBFS")
@@ -43,13 +42,3 @@ def test_an_output_is_replaced_under_its_id() -> None:
 
 def test_outside_of_a_notebook_there_is_no_shell() -> None:
     assert notebook() is None
-
-
-def test_the_running_cell_is_known_where_the_front_end_tells_it() -> None:
-    def shell(parent: Any) -> Any:
-        return SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda: parent))
-
-    assert running_cell(shell({"metadata": {"cellId": "c1"}})) == "c1"
-    assert running_cell(shell({"metadata": {}})) is None
-    assert running_cell(shell({})) is None
-    assert running_cell(SimpleNamespace(kernel=object())) is None
