@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+import metered_sync
 from tests.conftest import ROOT
 from tests.scenarios.interop.conftest import python_command
 
@@ -46,6 +47,15 @@ def test_before_and_after_say_the_same(number: int, served_cloud: dict[str, str]
     published, *_ = python_command()
     said = run(published, SETUP + before, served_cloud)
     assert said == run(sys.executable, after, served_cloud) != ""
+
+
+@pytest.mark.slow
+def test_every_public_name_is_there_or_on_the_page(served_cloud: dict[str, str]) -> None:
+    published, *_ = python_command()
+    names = run(published, "import metered_realtime as m; print(*m.__all__)", served_cloud).split()
+    assert len(names) > 50
+    missing = {name for name in names if not hasattr(metered_sync, name)}
+    assert missing == {name for name in missing if f"`{name}" in PAGE.read_text()}
 
 
 def test_there_are_two_programs() -> None:
