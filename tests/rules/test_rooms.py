@@ -24,6 +24,7 @@ from metered_sync import (
     MeteredTimeoutError,
     PeerJoined,
     PeerLeft,
+    TrackEnded,
     WrongThreadError,
 )
 from metered_sync.local import LocalCloud
@@ -80,7 +81,7 @@ def test_every_wait_has_an_end(options: dict[str, Any]) -> None:
             lambda: one.wait_for_peer("nobody", timeout=0.2),
             lambda: there.track("video", timeout=0.2),
             lambda: there.wait_connected(timeout=0.2),
-            lambda: there.wait_for(PeerLeft, timeout=0.2),
+            lambda: there.wait_for(TrackEnded, timeout=0.2),
             lambda: there.create_data_channel("x", timeout=0),
         ):
             started = time.monotonic()
