@@ -14,7 +14,7 @@ from typing import Any
 from aiortc import RTCDataChannel
 
 from metered_sync.engine.rooms.connection import RemoteConnection
-from metered_sync.engine.rooms.media import ConnectionOptions, MediaState
+from metered_sync.engine.rooms.media import ConnectionOptions
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.engine.webrtc.peer_connection import gather_on
@@ -22,6 +22,7 @@ from metered_sync.errors import MeteredError
 from metered_sync.events import IceServer
 from metered_sync.testing import PatternSource, ToneSource
 from metered_sync.wire.signals import Signal, TrackMetadata, parse_signal
+from metered_sync.wire.states import PeerConnectionState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 
 FAST = replace(
@@ -99,7 +100,7 @@ class Side:
         gather_timeout: float = 5.0,
         relay_only: bool = False,
     ) -> None:
-        self.states: list[MediaState] = []
+        self.states: list[PeerConnectionState] = []
         self.present: list[IncomingTrack] = []
         self.first: list[IncomingTrack] = []
         self.gone: list[IncomingTrack] = []
@@ -138,7 +139,7 @@ class Side:
     def ice_servers(self) -> tuple[IceServer, ...]:
         return self.servers
 
-    def on_state(self, state: MediaState) -> None:
+    def on_state(self, state: PeerConnectionState) -> None:
         self.states.append(state)
 
     def on_track(self, track: IncomingTrack, first: bool) -> None:

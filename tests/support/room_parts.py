@@ -11,13 +11,13 @@ from metered_sync.bridge.loop import Engine
 from metered_sync.engine.messaging.link import SignallingLink
 from metered_sync.engine.messaging.options import SignallingOptions
 from metered_sync.engine.rooms.direct_messages import DirectMessages
-from metered_sync.engine.rooms.media import MediaOwner, MediaState, MemberMedia
+from metered_sync.engine.rooms.media import MediaOwner, MemberMedia
 from metered_sync.engine.rooms.member import Member
 from metered_sync.engine.rooms.roster import Roster
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.events import Direct, Event, IceServer, PresencePeer
-from metered_sync.wire.states import MeteredPeerState
+from metered_sync.wire.states import MeteredPeerState, PeerConnectionState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 
 
@@ -26,7 +26,7 @@ class IdleMedia:
 
     def __init__(self, owner: MediaOwner) -> None:
         self.owner = owner
-        self.state: MediaState = "idle"
+        self.state: PeerConnectionState = "idle"
         self.generations = 1
         self.tracks: tuple[IncomingTrack, ...] = ()
         self.pc: RTCPeerConnection | None = None
@@ -35,7 +35,7 @@ class IdleMedia:
         """The ids under which it was begun anew."""
         self.closed = False
 
-    def become(self, state: MediaState) -> None:
+    def become(self, state: PeerConnectionState) -> None:
         """Change the state, as a connection does."""
         self.state = state
         self.owner.on_state(state)

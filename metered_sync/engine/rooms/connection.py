@@ -20,7 +20,7 @@ from aiortc import RTCDataChannel, RTCPeerConnection
 
 from metered_sync.engine.logs import logging_errors
 from metered_sync.engine.rooms.generation import Generation, SupersededError
-from metered_sync.engine.rooms.media import ConnectionOptions, MediaOwner, MediaState
+from metered_sync.engine.rooms.media import ConnectionOptions, MediaOwner
 from metered_sync.engine.rooms.negotiation import Negotiation
 from metered_sync.engine.rooms.negotiation_events import (
     Action,
@@ -72,6 +72,7 @@ from metered_sync.wire.signals import (
     build_signal,
     parse_signal,
 )
+from metered_sync.wire.states import PeerConnectionState
 from metered_sync.wire.timings import Timings
 
 __all__ = ["RemoteConnection"]
@@ -104,7 +105,7 @@ class RemoteConnection:
         options: ConnectionOptions,
     ) -> None:
         """Prepare; nothing is negotiated until there is something to negotiate about."""
-        self.state: MediaState = "idle"
+        self.state: PeerConnectionState = "idle"
         self._owner = owner
         self._local_id = local_id
         self._remote_id = remote_id

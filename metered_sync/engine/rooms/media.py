@@ -29,9 +29,9 @@ from metered_sync.errors import MeteredError
 from metered_sync.wire.events import IceServer
 from metered_sync.wire.key_frames import MAX_PIXELS
 from metered_sync.wire.signals import TrackMetadata
-from metered_sync.wire.states import PeerConnectionState as MediaState
+from metered_sync.wire.states import PeerConnectionState
 
-__all__ = ["ConnectionOptions", "MediaFactory", "MediaOwner", "MediaState", "MemberMedia"]
+__all__ = ["ConnectionOptions", "MediaFactory", "MediaOwner", "MemberMedia"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class MediaOwner(Protocol):
     def ice_servers(self) -> tuple[IceServer, ...]:
         """Return the STUN and TURN servers that the service names at present."""
 
-    def on_state(self, state: MediaState) -> None:
+    def on_state(self, state: PeerConnectionState) -> None:
         """Take note of a new state."""
 
     def on_track(self, track: IncomingTrack, first: bool) -> None:
@@ -98,7 +98,7 @@ class MemberMedia(Protocol):
     """The media that are exchanged with one member."""
 
     @property
-    def state(self) -> MediaState:
+    def state(self) -> PeerConnectionState:
         """How far media have come. From any thread."""
 
     @property

@@ -18,7 +18,7 @@ from aiortc import RTCDataChannel
 
 from metered_sync.bridge.link import EventSink
 from metered_sync.engine.rooms.direct_messages import DirectMessages
-from metered_sync.engine.rooms.media import MediaState, MemberMedia
+from metered_sync.engine.rooms.media import MemberMedia
 from metered_sync.engine.rooms.track_metadata import AnnouncedMetadata
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc.data_channel import ChannelLink
@@ -34,7 +34,7 @@ from metered_sync.wire.events import (
     StateChange,
 )
 from metered_sync.wire.signals import TrackMetadata
-from metered_sync.wire.states import MeteredPeerState
+from metered_sync.wire.states import MeteredPeerState, PeerConnectionState
 
 __all__ = ["Member", "MemberHost", "RoomSink"]
 
@@ -89,7 +89,7 @@ class Member:
     ) -> None:
         self.id = peer.peer_id
         self.metadata = peer.metadata
-        self.state: MediaState = "idle"
+        self.state: PeerConnectionState = "idle"
         self.present = True
         """Whether presence lists it."""
         self.error: MeteredError | None = None
@@ -128,7 +128,7 @@ class Member:
         """Return the STUN and TURN servers that the service names at present."""
         return self._host.ice_servers()
 
-    def on_state(self, state: MediaState) -> None:
+    def on_state(self, state: PeerConnectionState) -> None:
         """Take over the state of the media."""
         if state == "connected":
             self.error = None  # the other side has succeeded where we gave up
@@ -198,7 +198,7 @@ class Member:
 
     # --- for the room ---
 
-    def set_state(self, state: MediaState) -> None:
+    def set_state(self, state: PeerConnectionState) -> None:
         """Change the state, and tell of it; a member that is closed stays so."""
         if state != self.state and self.state != "closed":
             was, self.state = self.state, state

@@ -102,7 +102,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from metered_sync.engine.rooms.media import MediaState
 from metered_sync.engine.rooms.negotiation_events import (
     Action,
     ActionFailed,
@@ -133,6 +132,7 @@ from metered_sync.engine.rooms.negotiation_events import (
     UpdateTracks,
 )
 from metered_sync.engine.rooms.schedule import NEVER, Schedule
+from metered_sync.wire.states import PeerConnectionState
 from metered_sync.wire.timings import Timings
 
 __all__ = ["MAX_DOUBTS", "TABLE", "Negotiation", "Phase"]
@@ -200,7 +200,7 @@ class Negotiation:
 
     def __init__(self, timings: Timings, *, polite: bool) -> None:
         """Begin with a generation that nothing is known of."""
-        self.state: MediaState = "idle"
+        self.state: PeerConnectionState = "idle"
         """The connection's state, as its owner sees it."""
         self.polite = polite
         """Whether this side gives way."""
@@ -525,7 +525,7 @@ class Negotiation:
         if self.state == "idle":
             yield from self._change_state("connecting")
 
-    def _change_state(self, state: MediaState) -> Actions:
+    def _change_state(self, state: PeerConnectionState) -> Actions:
         if state != self.state:
             self.state = state
             yield ChangeState(state)

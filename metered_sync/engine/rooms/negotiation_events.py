@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from metered_sync.engine.rooms.media import MediaState
+from metered_sync.wire.states import PeerConnectionState
 
 __all__ = [
     "Action",
@@ -231,7 +231,7 @@ class UpdateTracks:
 class ChangeState:
     """Tell the owner of another state."""
 
-    state: MediaState
+    state: PeerConnectionState
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
@@ -106,7 +106,7 @@ class Recorder:
         return f"<{self._label}: {self.state}, {self.info.duration:.1f} s>"
 
     @property
-    def state(self) -> str:
+    def state(self) -> Literal["ready", "recording", "stopped", "failed"]:
         """``"ready"``, ``"recording"``, ``"stopped"``, or ``"failed"``: see :meth:`stop`."""
         if self._recording.error is not None:
             return "failed"
