@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from metered_sync._facade import Client
 from metered_sync._room_events import RoomEvents, remote_peer
@@ -47,6 +47,8 @@ from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 from metered_sync.wire.turn import GivenIceServers, check_ice_servers
 
 __all__ = ["MeteredPeer"]
+
+Self = TypeVar("Self", bound="MeteredPeer")
 
 logger = logging.getLogger("metered_sync")
 
@@ -193,12 +195,12 @@ class MeteredPeer(Client[RoomLink]):
 
     @contextmanager
     def joined(
-        self,
+        self: Self,
         channel: str,
         *,
         include_sender_metadata: bool = False,
         timeout: float | None = None,
-    ) -> Iterator[MeteredPeer]:
+    ) -> Iterator[Self]:
         """Join for the length of a ``with`` block, and close at its end."""
         try:
             self.join(channel, include_sender_metadata=include_sender_metadata, timeout=timeout)

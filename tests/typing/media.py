@@ -192,6 +192,19 @@ def room(cloud: LocalCloud) -> None:
             talk(channel)
 
 
+class Agent(MeteredPeer):
+    """A peer with a method of its own."""
+
+    def greet(self) -> None:
+        self.send("hello")
+
+
+def work() -> None:
+    with Agent(api_key="pk_live_key") as agent, agent.joined("room") as same:
+        agent.greet()
+        same.greet()
+
+
 def talk(channel: DataChannel) -> None:
     channel.send("hello")
     channel.send(b"bytes", timeout=1)
