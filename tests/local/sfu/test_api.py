@@ -19,8 +19,8 @@ def test_who_may_call():
                 assert response.status == 401
             headers = {"Authorization": f"Bearer {SECRET}"}
             async with server.http.get(f"{base}/other/sessions", headers=headers) as response:
-                assert response.status == 404
-                assert (await response.json())["error"] == "not_found"
+                assert response.status == 401
+                assert (await response.json())["error"] == "unauthorized"
             async with server.http.get(f"{base}/{APP}/nothing", headers=headers) as response:
                 assert response.status == 404
                 assert (await response.json())["error"] == "not_found"
