@@ -42,7 +42,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 import anyio
@@ -221,7 +221,7 @@ class Engine:
         call = _Crossing(function, args)
         self._calls.add(call)
         try:
-            self._post(functools.partial(self._tasks.start_soon, call.run))
+            self._post(functools.partial(self._start, call.run, call.fail))
             if self.error is not None:
                 call.fail(fresh(self.error))
             if not call.ended.wait(deadline):
@@ -269,7 +269,19 @@ class Engine:
                 failure.__cause__ = error
                 link.abort(failure)
 
-        self._tasks.start_soon(run)
+        self._start(run, link.abort)
+
+    def _start(
+        self, run: Callable[[], Coroutine[Any, Any, None]], refuse: Callable[[EngineError], None]
+    ) -> None:
+        """Start a task, or refuse it where the loop is about to end; on the loop."""
+        try:
+            raise_fresh(self.error)
+            self._tasks.start_soon(run)
+        except EngineError as error:
+            refuse(error)
+        except RuntimeError:  # the tasks have ended, by an error that _die() will tell
+            refuse(EngineError(f"the event loop of {self.name!r} is ending"))
 
     def abandon(self, link: Link) -> None:
         """Close a link whose owner is gone."""

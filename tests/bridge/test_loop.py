@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import sys
 import threading
@@ -254,6 +255,23 @@ def test_what_is_posted_after_the_end_is_dropped(engine: Engine) -> None:
     engine.post(print, "never")
     with pytest.raises(EngineError, match="has been stopped"):
         call(engine, anyio.sleep, 0)
+
+
+def test_what_comes_while_the_loop_ends_is_told_so(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = _Open()
+
+    def spawn_each_turn() -> None:
+        engine.spawn(link, functools.partial(anyio.sleep, 0))
+        engine._loop.call_soon(spawn_each_turn)
+
+    engine.post(spawn_each_turn)
+    engine.post(engine.stop)
+    engine.join(Deadline(5))
+    assert isinstance(link.error, EngineError)
+    assert "has been stopped" in str(link.error)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("there", [True, False])
