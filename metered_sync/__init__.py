@@ -253,6 +253,14 @@ _MODULES = {
     "screen_share": "metered_sync.media.sources.devices",
 }
 """Where each public name lives."""
+_ELSEWHERE = {
+    "LocalCloud": "metered_sync.local",
+    "PatternSource": "metered_sync.testing",
+    "ToneSource": "metered_sync.testing",
+    "dominant_frequency": "metered_sync.testing",
+    "read_number": "metered_sync.testing",
+}
+"""Public names that are sought here, and live elsewhere."""
 _WEBRTC = ("aioice", "aiortc", "av", "numpy")
 """The packages of the extra ``webrtc``."""
 _NEEDS_WEBRTC = tuple(
@@ -267,7 +275,12 @@ def _load(name: str) -> Any:
         return _exported()
     module = _MODULES.get(name)
     if module is None:
-        raise AttributeError(f"module 'metered_sync' has no attribute {name!r}")
+        elsewhere = _ELSEWHERE.get(name)
+        hint = f": use  from {elsewhere} import {name}" if elsewhere else ""
+        words = f"module 'metered_sync' has no attribute {name!r}{hint}"
+        if elsewhere and _is_import(sys._getframe(1)):
+            raise ImportError(words, name="metered_sync")
+        raise AttributeError(words, name=name, obj=sys.modules[__name__])
     try:
         value = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
@@ -288,12 +301,20 @@ def _is_named(frame: FrameType) -> bool:
 
     Otherwise ``hasattr``, ``getattr`` or a tool such as ``help`` asks whether it is there.
     """
+    return _is_import(frame) or _instruction(frame) in ("LOAD_ATTR", "LOAD_METHOD")
+
+
+def _is_import(frame: FrameType) -> bool:
+    """Say whether an import statement looks for a name."""
+    by_importlib = frame.f_code.co_filename == "<frozen importlib._bootstrap>"
+    return by_importlib or _instruction(frame) == "IMPORT_FROM"
+
+
+def _instruction(frame: FrameType) -> str:
+    """Return the instruction that a frame of a traceback is at."""
     import opcode
 
-    code = frame.f_code
-    importing = code.co_filename == "<frozen importlib._bootstrap>"
-    current = opcode.opname[code.co_code[frame.f_lasti]]
-    return importing or current in ("IMPORT_FROM", "LOAD_ATTR", "LOAD_METHOD")
+    return opcode.opname[frame.f_code.co_code[frame.f_lasti]]
 
 
 def _exported() -> list[str]:

@@ -48,7 +48,7 @@ class Client(Facade, Observable, Generic[L]):
         if self._link is not None:
             return self._link
         if self._closed:
-            raise ClosedError(f"{what}: {self._label} is closed")
+            raise ClosedError(f"{what}: {self._label} is closed; make a new one")
         raise NotConnectedError(
             f"{what}: {self._label} is not connected; use `with`, or call connect() first"
         )

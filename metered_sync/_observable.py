@@ -12,6 +12,7 @@ from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar, overload
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.dispatch import ErrorHandler
 from metered_sync.bridge.event_hub import EventHub, EventQueue, Registration, check_event_type
+from metered_sync.bridge.guard import NotCopied
 from metered_sync.bridge.reader import Overflow
 from metered_sync.errors import MeteredTimeoutError
 from metered_sync.wire.arguments import check_function, unrun_result
@@ -106,7 +107,7 @@ class CallbackDecorator(Protocol[E_co]):
     def __call__(self, fn: EventCallback[E_co, P, R], /) -> Callable[P, R]: ...
 
 
-class Observable:
+class Observable(NotCopied):
     """Offer an object's events: by callback, by queue, by waiting for one."""
 
     _hub: EventHub

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from metered_sync.bridge import engines
 from metered_sync.bridge.deadline import Deadline, check_timeout
+from metered_sync.bridge.guard import NotCopied
 from metered_sync.engine.rest import Rest
 from metered_sync.errors import ClosedError
 
@@ -16,7 +17,7 @@ T = TypeVar("T")
 Self = TypeVar("Self", bound="RestClient")
 
 
-class RestClient:
+class RestClient(NotCopied):
     """Calls that stand alone: between them, nothing is open but idle connections.
 
     Unlike a :class:`~metered_sync.bridge.facade.Facade` it owns nothing on the engine. Each call
@@ -33,9 +34,6 @@ class RestClient:
         self._label = label
         self._timeout = check_timeout("timeout", timeout)
         self._closed = False
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(f"{self._label} holds a secret and is not pickled; make a new one there")
 
     def close(self) -> None:
         """Close idle connections. Calls under way go on to their end. Repeatable."""

@@ -21,7 +21,7 @@ from metered_sync.options import (
 from metered_sync.wire import frames
 from metered_sync.wire.control import Token
 from metered_sync.wire.events import IceServer, Message
-from metered_sync.wire.names import check_channel, check_peer_id
+from metered_sync.wire.names import check_channel, check_one_channel, check_peer_id
 from metered_sync.wire.states import SignallingClientState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 
@@ -262,7 +262,7 @@ class SignallingClient(Client[SignallingLink]):
             TypeError, ValueError: The data is not JSON.
         """
         deadline = self._deadline(timeout)
-        what = f"publish to {check_channel(channel)!r}"
+        what = f"publish to {check_one_channel(channel, 'publish')!r}"
         outage = check_during_outage(during_outage)
         link = self._ready(what)
         request_id = link.outbox.new_id()
@@ -301,7 +301,7 @@ class SignallingClient(Client[SignallingLink]):
             queue.Full: 4,096 messages or 16 MiB wait to be sent; call :meth:`flush`.
             NotConnectedError, OversizedPayloadError, TypeError, ValueError: As :meth:`publish`.
         """
-        what = f"publish to {check_channel(channel)!r}"
+        what = f"publish to {check_one_channel(channel, 'publish')!r}"
         link = self._ready(what, blocking=False)
         request_id = link.outbox.new_id()
         text = frames.build_publish(channel, data, request_id)

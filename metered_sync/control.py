@@ -15,7 +15,7 @@ from metered_sync.wire import control as wire
 from metered_sync.wire.control import Plan, Token, Usage
 from metered_sync.wire.json_codec import encode
 from metered_sync.wire.limits import MAX_REST_BODY, MAX_TOKEN_TTL
-from metered_sync.wire.names import check_channel, check_peer_id, utf8_size
+from metered_sync.wire.names import check_channel, check_one_channel, check_peer_id, utf8_size
 from metered_sync.wire.secrets import check_key_pair
 from metered_sync.wire.urls import check_origin
 
@@ -195,7 +195,7 @@ class ControlPlane(RestClient):
             TypeError, ValueError: The data is not JSON, or another bad argument.
         """
         request = wire.MessageRequest(data, sender, metadata).check()
-        what = f"publish to {check_channel(channel)!r}"
+        what = f"publish to {check_one_channel(channel, 'publish')!r}"
         self._ask(
             self._rest,
             "POST",

@@ -181,17 +181,18 @@ class DataChannel(Observable):
 
     # --- receiving ---
 
-    def get(self, timeout: float | None = None) -> str | bytes:
+    def get(self, timeout: float | None = None, *, block: None = None) -> str | bytes:
         """Wait for the next message and return it.
 
         Args:
             timeout: Seconds to wait; ``None`` waits for data, close or Ctrl-C; 0 polls.
+            block: There is no such argument; the error says what to do instead.
 
         Raises:
             MeteredTimeoutError: Nothing came in time.
             ClosedError: Closed, here or by the other side, and all that came has been read.
         """
-        return self._link.inbox.get(timeout)
+        return self._link.inbox.get(timeout, block=block)
 
     def get_nowait(self) -> str | bytes:
         """Return the next message if there is one.

@@ -41,7 +41,7 @@ from metered_sync.wire import frames, signals
 from metered_sync.wire.arguments import check_whole
 from metered_sync.wire.control import Token
 from metered_sync.wire.key_frames import MAX_PIXELS
-from metered_sync.wire.names import check_channel, check_peer_id, is_reserved
+from metered_sync.wire.names import check_one_channel, check_peer_id, is_reserved
 from metered_sync.wire.states import MeteredPeerState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 from metered_sync.wire.turn import GivenIceServers, check_ice_servers
@@ -179,7 +179,7 @@ class MeteredPeer(Client[RoomLink]):
                 f"join: the channel {channel[:60]!r} has a prefix that the service reserves",
                 code="reserved_channel",
             )
-        check_channel(channel)
+        check_one_channel(channel, "join")
         link = self._link_to_open()
         link.check()
         if link.state not in ("idle", "joining"):

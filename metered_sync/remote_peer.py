@@ -21,7 +21,7 @@ from metered_sync.errors import ClosedError, MeteredTimeoutError, raise_fresh
 from metered_sync.media.tracks.stream import MediaStream
 from metered_sync.media.tracks.track import RemoteTrack, core_of
 from metered_sync.options import DuringOutage
-from metered_sync.wire.arguments import check_choice
+from metered_sync.wire.arguments import check_choice, check_function
 from metered_sync.wire.data_channels import channel_options, check_label
 from metered_sync.wire.events import Event
 from metered_sync.wire.states import PeerConnectionState
@@ -29,6 +29,8 @@ from metered_sync.wire.states import PeerConnectionState
 __all__ = ["LocalPeer", "RemotePeer"]
 
 T = TypeVar("T")
+MAX_LISTED = 5
+"""Tracks that an error lists."""
 
 
 class LocalPeer(Protocol):
@@ -190,8 +192,8 @@ class RemotePeer(Observable):
         check_choice("kind", kind, ("audio", "video", None))
         if metadata is not None and not isinstance(metadata, Mapping):
             raise TypeError(f"metadata must be a mapping, not {type(metadata).__name__}")
-        if where is not None and not callable(where):
-            raise TypeError(f"where must be callable, not {where!r}")
+        if where is not None:
+            check_function("where", where)
         wanted = dict(metadata or {})
 
         def fits(track: RemoteTrack) -> bool:
@@ -206,7 +208,7 @@ class RemotePeer(Observable):
         def find() -> RemoteTrack | None:
             return next((track for track in self.tracks if fits(track)), None)
 
-        return self._wait(find, f"{kind or 'any'} track of {self.id!r}", timeout)
+        return self._wait(find, f"{kind or 'any'} track of {self.id!r}", timeout, self._sends)
 
     def wait_connected(self, *, timeout: float | None = None) -> None:
         """Wait until the media connection is up.
@@ -220,7 +222,23 @@ class RemotePeer(Observable):
             timeout,
         )
 
-    def _wait(self, find: Callable[[], T | None], what: str, timeout: float | None) -> T:
+    def _sends(self) -> str:
+        """Say which tracks it sends."""
+        tracks = self.tracks
+        listed = [
+            track.kind + (f" in stream {track.stream_id!r}" if track.stream_id else "")
+            for track in tracks[:MAX_LISTED]
+        ]
+        more = f" and {len(tracks) - MAX_LISTED} more" if len(tracks) > MAX_LISTED else ""
+        return f", and sends {', '.join(listed) or 'no track'}{more}"
+
+    def _wait(
+        self,
+        find: Callable[[], T | None],
+        what: str,
+        timeout: float | None,
+        details: Callable[[], str] = str,
+    ) -> T:
         deadline = Deadline.of(timeout)
         guard.check_blocking(self._born, what)
         with self._hub.queue((Event,)) as events:
@@ -236,7 +254,7 @@ class RemotePeer(Observable):
                     events.get(timeout=deadline.left())
                 except MeteredTimeoutError:
                     raise MeteredTimeoutError(
-                        f"{what}: none within {deadline}; the peer is {self.state}"
+                        f"{what}: none within {deadline}; the peer is {self.state}{details()}"
                     ) from None
                 except ClosedError:
                     raise self._member.gone(what) from None

@@ -18,6 +18,7 @@ from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.sfu.link import SfuLink, SfuOptions
 from metered_sync.engine.sfu.tracks import Incoming, Outgoing
 from metered_sync.engine.webrtc.encoding import check_encoding
+from metered_sync.errors import MeteredTimeoutError
 from metered_sync.events import IceServer, Republished, TrackEnded
 from metered_sync.media.sources.base import Source, TrackSource
 from metered_sync.media.tracks.given import AnyTrack, TrackLike, sendable, tracks_of
@@ -36,6 +37,8 @@ from metered_sync.wire.urls import is_loopback
 __all__ = ["SfuClient"]
 
 T = TypeVar("T")
+MAX_LISTED = 5
+"""Tracks that an error lists."""
 DEFAULT_STUN = (IceServer(("stun:stun.metered.ca:80",)),)
 """The default STUN server. The SFU is reached directly: no TURN is needed towards it."""
 
@@ -447,16 +450,35 @@ class SfuClient(Client[SfuLink]):
         link = self._connected("wait_for_track")
         wanted = {"session_id": session_id, "name": name, "kind": kind}
         given = ", ".join(f"{key}={value!r}" for key, value in wanted.items() if value)
-        found: TrackInfo = self._call(
-            link.run,
-            link.wait_for_track,
-            session_id,
-            name,
-            kind,
-            deadline,
-            deadline=deadline,
-            what=f"wait_for_track({given})",
-        )
+        what = f"wait_for_track({given})"
+        others: list[TrackInfo] = []
+
+        def seen(tracks: Sequence[TrackInfo]) -> None:
+            others[:] = tracks
+
+        try:
+            found: TrackInfo = self._call(
+                link.run,
+                link.wait_for_track,
+                session_id,
+                name,
+                kind,
+                seen,
+                deadline,
+                deadline=deadline,
+                what=what,
+            )
+        except MeteredTimeoutError as error:
+            there = ", ".join(
+                f"{one.kind or 'a track'} {one.name or one.track_id!r} of session {one.session_id}"
+                for one in others[:MAX_LISTED]
+            )
+            more = f" and {len(others) - MAX_LISTED} more" if len(others) > MAX_LISTED else ""
+            raise MeteredTimeoutError(
+                f"{self._label}: {what}: no such track within {deadline}; published are "
+                f"{there or 'no others'}{more}",
+                sent=error.sent,
+            ) from None
         return found
 
     def stats(self, *, timeout: float | None = None) -> dict[str, Any]:

@@ -268,6 +268,11 @@ def _expect(kind: type, body: object) -> object:
 
 
 def _description(value: Any) -> dict[str, Any]:
+    if isinstance(value, (str, bytes)):
+        raise TypeError(
+            f"a description is needed, not its text alone ({type(value).__name__}): "
+            '{"type": "offer" or "answer", "sdp": …}, or an object with these attributes'
+        )
     get: Callable[[str], Any] = (
         value.get if isinstance(value, Mapping) else functools.partial(_attribute, value)
     )

@@ -74,7 +74,8 @@ def check_ttl(ttl: float, low: float = 0.0, high: float = math.inf) -> float:
 def as_texts(name: str, values: Iterable[str] | None) -> tuple[str, ...] | None:
     """Return a list of strings as a tuple; one string would be taken for its letters."""
     if isinstance(values, (str, bytes)) or not isinstance(values, (Iterable, type(None))):
-        raise TypeError(f"{name} must be a list of strings, not {type(values).__name__}")
+        remedy = f": write [{values!r}]" if isinstance(values, str) else ""
+        raise TypeError(f"{name} must be a list of strings, not {type(values).__name__}{remedy}")
     return None if values is None else tuple(values)
 
 

@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -245,16 +246,69 @@ def test_permissions_and_patterns_are_told_by_code(shared_cloud: LocalCloud) -> 
     claims = {"channels": ["mine/*"], "permissions": ["publish"]}
     with peer(shared_cloud, "limited", **claims) as limited:
         limited.publish("mine/a", 1)
-        for call, code in (
-            (lambda: limited.publish("yours/a", 1), "channel_not_authorized"),
-            (lambda: limited.publish("mine/a/b", 1), "channel_not_authorized"),
-            (lambda: limited.subscribe("mine/a"), "action_not_permitted"),
-            (lambda: limited.send("x", 1), "action_not_permitted"),
+        for call, code, words in (
+            (lambda: limited.publish("yours/a", 1), "channel_not_authorized", "do not cover"),
+            (lambda: limited.publish("mine/a/b", 1), "channel_not_authorized", "do not cover"),
+            (lambda: limited.subscribe("mine/a"), "action_not_permitted", "Subscribe permission"),
+            (lambda: limited.send("x", 1), "action_not_permitted", "Send permission"),
         ):
-            with pytest.raises(ServerRequestError) as caught:
+            with pytest.raises(ServerRequestError, match=words) as caught:
                 call()
             assert caught.value.code == code
+            assert ("Send" in str(caught.value)) == (words == "Send permission")
         assert limited.state == "connected"
+    with peer(shared_cloud, "silent", permissions=["subscribe", "send"]) as silent:
+        with pytest.raises(ServerRequestError, match="needs the Publish permission"):
+            silent.publish("mine/a", 1)
+        with pytest.raises(ServerRequestError, match="needs the Publish permission"):
+            silent.publish_nowait("mine/a", 1).result(timeout=10)
+    deaf = shared_cloud.token_options("deaf", permissions=["send"])
+    with (
+        MeteredPeer(**deaf) as room,
+        pytest.raises(ServerRequestError, match="needs the Subscribe permission"),
+    ):
+        room.join("mine/a")
+
+
+def test_only_subscriptions_take_patterns(shared_cloud: LocalCloud) -> None:
+    with (
+        client(shared_cloud) as alice,
+        shared_cloud.control_plane() as control,
+        MeteredPeer(**shared_cloud.client_options()) as room,
+    ):
+        for call in (
+            lambda: alice.publish("room/*", 1),
+            lambda: alice.publish_nowait("**", 1),
+            lambda: control.publish("room/*", 1),
+            lambda: room.join("room/*"),
+        ):
+            with pytest.raises(ValueError, match=r"is a pattern of channels; only subscribe\(\)"):
+                call()
+        alice.subscribe("room/*")
+        assert alice.roster("room/*") == {}
+        alice.unsubscribe("room/*")
+
+
+def test_after_the_end_every_call_says_to_make_a_new_one(shared_cloud: LocalCloud) -> None:
+    alice, idle = client(shared_cloud), client(shared_cloud)
+    alice.connect()
+    alice.close()
+    idle.close()
+    calls: list[Callable[[SignallingClient], object]] = [
+        lambda it: it.publish("c", 1),
+        lambda it: it.publish_nowait("c", 1),
+        lambda it: it.send("p", 1),
+        lambda it: it.send_nowait("p", 1),
+        lambda it: it.subscribe("c"),
+        lambda it: it.unsubscribe("c"),
+        lambda it: it.roster("c"),
+        lambda it: it.flush(),
+        lambda it: it.connect(),
+    ]
+    for one in (alice, idle):
+        for call in calls:
+            with pytest.raises(ClosedError, match="is closed; make a new one"):
+                call(one)
 
 
 def test_a_timeout_of_zero_polls(shared_cloud: LocalCloud) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import io
+import pickle
 import queue
 import threading
 import warnings
@@ -312,3 +314,10 @@ def test_what_a_callback_returns_unrun_is_told(objects: dict[str, Any], log: io.
     wait_until(lambda: "on_error, told of a callback" in log.getvalue())
     client.off(Direct)
     client.on_error = None
+
+
+def test_none_of_them_is_pickled_or_copied(objects: dict[str, Any]) -> None:
+    for name, one in objects.items():
+        for call in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match=f"a {name} belongs to its process"):
+                call(one)

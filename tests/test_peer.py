@@ -602,3 +602,20 @@ def _some(track: Any, count: int) -> Iterator[Any]:
     frames = track.frames()
     for _ in range(count):
         yield frames.get(timeout=20)
+
+
+def test_a_wait_for_a_track_in_vain_says_what_is_there(shared_cloud: LocalCloud, room: str) -> None:
+    with (
+        peer(shared_cloud, "ann") as ann,
+        peer(shared_cloud, "bob") as bob,
+        ToneSource() as tone,
+    ):
+        ann.join(room)
+        bob.join(room)
+        there = bob.wait_for_peer(timeout=5)
+        with pytest.raises(MeteredTimeoutError, match=r"the peer is idle, and sends no track$"):
+            there.track("video", timeout=0.1)
+        ann.add_track(tone, MediaStream(id="desk"))
+        there.track("audio", timeout=20)
+        with pytest.raises(MeteredTimeoutError, match=r"and sends audio in stream 'desk'$"):
+            there.track("video", timeout=0.1)

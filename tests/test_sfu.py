@@ -463,3 +463,12 @@ def test_a_wrong_app_id_is_told_as_a_wrong_secret_is(shared_cloud: LocalCloud) -
             client.connect()
         assert caught.value.status == 401
         client.close()
+
+
+def test_an_array_is_no_track_and_is_not_printed_whole(pair: Any) -> None:
+    sender, _ = pair
+    array = np.zeros((480, 640, 3), np.uint8)
+    for call in (lambda: sender.publish(array), lambda: sender.publish([array])):
+        with pytest.raises(TypeError, match="a track or a source is needed") as caught:
+            call()
+        assert len(str(caught.value)) < 400

@@ -24,7 +24,7 @@ T = TypeVar("T")
 Self = TypeVar("Self", bound="Facade")
 
 
-class Facade:
+class Facade(guard.NotCopied):
     """Open, call and close a link of the engine, for a blocking object."""
 
     def __init__(self, label: str, timeout: float) -> None:

@@ -16,17 +16,29 @@ import asyncio
 import sys
 import threading
 import warnings
+from typing import NoReturn
 
 from metered_sync.bridge.process import after_fork
 from metered_sync.errors import ForkedError, WrongThreadError
 
-__all__ = ["check_blocking", "check_process", "engine_threads", "generation"]
+__all__ = ["NotCopied", "check_blocking", "check_process", "engine_threads", "generation"]
 
 _generation = 0
 _warned = False
 
 engine_threads: set[int] = set()
 """Identifiers of threads that run one of our event loops."""
+
+
+class NotCopied:
+    """Refuse to be pickled and copied, as what is tied to connections and threads must."""
+
+    def __reduce__(self) -> NoReturn:
+        name = type(self).__name__
+        raise TypeError(
+            f"a {name} belongs to its process and its connection, and cannot be pickled or "
+            "copied: pass on what it was made with, and make a new one there"
+        )
 
 
 def generation() -> int:

@@ -26,14 +26,24 @@ from metered_sync.bridge.deadline import WAIT_SLICE, Deadline
 from metered_sync.errors import ClosedError, MeteredTimeoutError, fresh
 from metered_sync.wire.arguments import check_choice, check_whole
 
-__all__ = ["Overflow", "Reader"]
+__all__ = ["Overflow", "Reader", "check_no_block"]
 
 T_co = TypeVar("T_co", covariant=True)
 Self = TypeVar("Self", bound="Reader[Any]")
 Overflow = Literal["drop_oldest", "drop_newest"]
 
 
-class Reader(Generic[T_co]):
+def check_no_block(timeout: object, block: object) -> None:
+    """Say what to do instead of what ``queue.Queue.get`` takes: ``block``, alone or first."""
+    if block is None and timeout is not True and timeout is not False:
+        return
+    remedy = "get() waits, get(timeout=5) at most so long, and get_nowait() not at all"
+    if block is not None:
+        raise TypeError(f"get() has no argument 'block': {remedy}")
+    raise ValueError(f"get(): timeout must be a number of seconds or None, not a bool: {remedy}")
+
+
+class Reader(guard.NotCopied, Generic[T_co]):
     """Read from a bounded queue, by ``get()`` or by iterating.
 
     Safe to use from many threads at once; each item goes to one of them.
@@ -69,11 +79,12 @@ class Reader(Generic[T_co]):
     def __len__(self) -> int:
         return len(self._items)
 
-    def get(self, timeout: float | None = None) -> T_co:
+    def get(self, timeout: float | None = None, *, block: None = None) -> T_co:
         """Wait for the next item and return it.
 
         Args:
             timeout: Seconds to wait; ``None`` waits for data, close or Ctrl-C; 0 polls.
+            block: There is no such argument; the error says what to do instead.
 
         Raises:
             MeteredTimeoutError: Nothing came in time.
@@ -81,6 +92,7 @@ class Reader(Generic[T_co]):
             MeteredError: The source ended with this error (for instance
                 :class:`~metered_sync.DisconnectedError`), and everything queued has been read.
         """
+        check_no_block(timeout, block)
         deadline = Deadline.of(timeout)
         guard.check_blocking(self._born, self._label)
         while True:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from metered_sync.bridge import guard
 from metered_sync.bridge.facade import Facade
 from metered_sync.bridge.loop import Engine
-from metered_sync.errors import ClosedError
+from metered_sync.errors import ClosedError, NotConnectedError
 from metered_sync.local.faults import Faults
 from metered_sync.local.keys import KeyRing, PublishableKey, SecretKey
 from metered_sync.local.meter import UsageMeter
@@ -17,7 +17,7 @@ from metered_sync.local.servers import Servers
 from metered_sync.local.sfu import Sfu
 from metered_sync.local.signalling import SignallingServer
 from metered_sync.local.turn import DEFAULT_ICE_SERVERS, TurnService, check_announced
-from metered_sync.tokens import mint_token
+from metered_sync.tokens import as_texts, mint_token
 from metered_sync.wire.arguments import check_whole
 from metered_sync.wire.limits import ACTIONS, FREE_CONNECTIONS, FREE_MESSAGES
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
@@ -85,9 +85,9 @@ class LocalCloud(Facade):
         check_whole("max_messages", max_messages)
         if turn_secret is not None and not (isinstance(turn_secret, str) and turn_secret):
             raise ValueError("turn_secret must be a non-empty string")
-        granted = frozenset(permissions)
-        if not granted <= set(ACTIONS):
-            raise ValueError(f"permissions must be out of {', '.join(ACTIONS)}; got {granted}")
+        granted = frozenset(as_texts("permissions", permissions) or ())
+        if unknown := sorted(granted - set(ACTIONS), key=str):
+            raise ValueError(f"permissions must be out of {', '.join(ACTIONS)}, not {unknown}")
         self.publishable_key = f"pk_live_{secrets.token_hex(16)}"
         """A publishable key, for clients."""
         self.key_id = f"sk_id_{secrets.token_hex(8)}"
@@ -200,9 +200,11 @@ class LocalCloud(Facade):
 
     def _serving_servers(self, what: str) -> Servers:
         if self._closed:
-            raise ClosedError(f"{what}: LocalCloud is closed")
+            raise ClosedError(f"{what}: LocalCloud is closed; make a new one")
         if self._servers is None:
-            raise ClosedError(f"{what}: LocalCloud does not serve yet; use `with`, or call start()")
+            raise NotConnectedError(
+                f"{what}: LocalCloud has not been started yet; use `with`, or call start()"
+            )
         return self._servers
 
     # --- where and how to connect ---

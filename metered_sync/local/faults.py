@@ -14,9 +14,9 @@ __all__ = ["Faults"]
 class Faults:
     """Faults to inject into a local cloud. Each call returns once the fault is in effect.
 
-    Arguments that make no sense are ``ValueError``; a cloud that does not serve raises
-    :class:`~metered_sync.ClosedError`. Each call takes ``timeout=``, in seconds; ``None`` is the
-    cloud's default.
+    Arguments that make no sense are ``ValueError``; a cloud that is not started raises
+    :class:`~metered_sync.NotConnectedError`, one that is closed ``ClosedError``. Each call takes
+    ``timeout=``, in seconds; ``None`` is the cloud's default.
 
     Args:
         run: Takes a fault's name, for errors, the seconds it may take, and a coroutine function;

@@ -6,8 +6,7 @@ import functools
 import inspect
 import math
 import numbers
-import reprlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
 __all__ = [
@@ -16,16 +15,25 @@ __all__ = [
     "check_number",
     "check_text",
     "check_whole",
+    "shown",
     "unrun_result",
 ]
 
 T = TypeVar("T")
+MAX_SHOWN = 500
+"""Characters of a value that an error shows."""
+
+
+def shown(value: object) -> str:
+    """Return a value as an error shows it: an array would fill the screen."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 20]}… ({type(value).__name__})"
 
 
 def check_text(name: str, value: object) -> str:
     """Return an argument that must be a non-empty string."""
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{name} must be a non-empty string, not {value!r}")
+        raise ValueError(f"{name} must be a non-empty string, not {shown(value)}")
     return value
 
 
@@ -48,7 +56,7 @@ def check_whole(
             wanted = f"positive {wanted}"
         else:
             wanted += f" from {least} up" if most is None else f" from {least} to {most}"
-        raise ValueError(f"{name} must be a {wanted}, not {value!r}")
+        raise ValueError(f"{name} must be a {wanted}, not {shown(value)}")
     return int(value)  # type: ignore[call-overload, no-any-return]
 
 
@@ -82,16 +90,16 @@ def check_number(
             wanted += f" above {least:g}" + ("" if most == math.inf else f" and at most {most:g}")
         else:
             wanted += f" from {least:g} " + ("up" if most == math.inf else f"to {most:g}")
-        raise ValueError(f"{name} must be a {wanted}, not {value!r}")
+        raise ValueError(f"{name} must be a {wanted}, not {shown(value)}")
     return value
 
 
 def check_choice(name: str, value: T, choices: Sequence[T]) -> T:
     """Return an argument that must be one of a few values."""
-    if value not in choices:
-        shown = [f'"{choice}"' if isinstance(choice, str) else repr(choice) for choice in choices]
-        listed = f"{', '.join(shown[:-1])} or {shown[-1]}"
-        raise ValueError(f"{name} must be {listed}, not {value!r}")
+    if not (isinstance(value, Hashable) and value in choices):
+        texts = [f'"{choice}"' if isinstance(choice, str) else repr(choice) for choice in choices]
+        listed = f"{', '.join(texts[:-1])} or {texts[-1]}"
+        raise ValueError(f"{name} must be {listed}, not {shown(value)}")
     return value
 
 
@@ -104,7 +112,7 @@ def check_function(name: str, function: object) -> Callable[..., Any]:
             bound method or an object's ``__call__``.
     """
     if not callable(function):
-        raise TypeError(f"{name} must be callable: {reprlib.repr(function)} is not callable")
+        raise TypeError(f"{name} must be callable: {shown(function)} is not callable")
     inner: Any = function
     while isinstance(inner, functools.partial):
         inner = inner.func

@@ -61,4 +61,9 @@ def measure(data: object) -> int:
         return len(data) if data.isascii() else len(data.encode())
     if isinstance(data, bytes):
         return len(data)
-    raise TypeError(f"a data channel sends str or bytes, not {type(data).__name__}")
+    remedy = ""
+    if hasattr(data, "tobytes"):
+        remedy = ": send .tobytes()"
+    elif isinstance(data, (dict, list, tuple, int, float, bool, type(None))):
+        remedy = ": send json.dumps(…)"
+    raise TypeError(f"a data channel sends str or bytes, not {type(data).__name__}{remedy}")

@@ -6,9 +6,13 @@ libraries see differently is left to the standard one.
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
 import enum
 import json
+import math
 import uuid
+from collections.abc import Iterator, Set
 from typing import Any
 
 try:
@@ -40,6 +44,8 @@ _LIKE_JSON = (
     | orjson.OPT_PASSTHROUGH_DATETIME
     | orjson.OPT_PASSTHROUGH_SUBCLASS
 )
+MAX_SEARCHED = 100_000
+"""Values that are looked at to find the one that cannot be sent."""
 _DIGIT_MASK = bytes(0x30 if chr(byte).isdecimal() and byte < 0x80 else 0x20 for byte in range(256))
 _LONG_NUMBER = b"0" * 19
 """A whole number that may not fit into 64 bits: ``orjson`` would make it a float."""
@@ -60,11 +66,57 @@ def _plain_encode(value: Any) -> str:
         raise ValueError("the data contains a lone surrogate, which UTF-8 cannot carry") from error
     except RecursionError:
         raise ValueError("the data is nested too deeply to be sent as JSON") from None
-    except TypeError as error:
-        raise TypeError(f"the data cannot be sent as JSON: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"the data cannot be sent as JSON: {error}") from error
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        words = f"the data cannot be sent as JSON: {error}{_culprit(value)}"
+        raise kind(words) from error
     return text
+
+
+def _culprit(value: Any) -> str:
+    """Say where in the data the value is that JSON has no form for, and what to do about it."""
+    left = MAX_SEARCHED
+    todo = [("data", value)]
+    while todo and left > 0:
+        left -= 1
+        path, inner = todo.pop()
+        if isinstance(inner, float):
+            if not math.isfinite(inner):
+                return f" (at {path}: JSON has no NaN and no infinity; send None, or a text)"
+        elif isinstance(inner, dict):
+            for key in inner:
+                if not isinstance(key, (str, int, float, bool, type(None))):
+                    return f" (a key of {path} is a {type(key).__name__}: make it a text)"
+            todo += [(f"{path}[{_shown(key)}]", each) for key, each in reversed(inner.items())]
+        elif isinstance(inner, (list, tuple)):
+            some = list(enumerate(inner[:left]))
+            todo += [(f"{path}[{at}]", each) for at, each in reversed(some)]
+        elif not isinstance(inner, (str, int, type(None))):
+            try:
+                _json_form(inner)
+            except TypeError:
+                return f" (at {path}: {_remedy(inner)})"
+    return ""
+
+
+def _shown(key: object) -> str:
+    text = repr(key)
+    return text if len(text) <= 40 else f"{text[:37]}…"
+
+
+def _remedy(value: Any) -> str:
+    """Say how a value that JSON has no form for can be sent."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return "base64.b64encode(…).decode() makes text of it, and a data channel takes bytes"
+    if isinstance(value, (datetime.date, datetime.time)):
+        return "send .isoformat(), or .timestamp()"
+    if hasattr(value, "tolist"):  # numpy's arrays and numbers, pandas' series
+        return "send .tolist(); large arrays as bytes on a data channel"
+    if dataclasses.is_dataclass(value):
+        return "send dataclasses.asdict(…)"
+    if isinstance(value, (Set, Iterator)):
+        return "send list(…)"
+    return "send text, numbers, True, False, None, lists and dicts of these; str(…) makes a text"
 
 
 def _plain_decode(text: str | bytes) -> Any:

@@ -15,6 +15,7 @@ from metered_sync.wire.limits import MAX_CHANNEL, MAX_PEER_ID, RESERVED_PREFIXES
 __all__ = [
     "channel_problem",
     "check_channel",
+    "check_one_channel",
     "check_peer_id",
     "covers",
     "covers_any",
@@ -87,6 +88,16 @@ def check_channel(channel: object) -> str:
         problem = "has a prefix that the service reserves for itself"
     kind = ValueError if isinstance(channel, str) else TypeError
     raise kind(f"the channel name {_shown(channel)} {problem}")
+
+
+def check_one_channel(channel: object, what: str) -> str:
+    """Return ``channel`` if it can be published to, or joined: a pattern is for subscriptions."""
+    name = check_channel(channel)
+    if is_pattern(name):
+        raise ValueError(
+            f"{what}: {_shown(name)} is a pattern of channels; only subscribe() takes those"
+        )
+    return name
 
 
 def check_peer_id(peer_id: object) -> str:

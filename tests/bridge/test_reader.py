@@ -227,3 +227,13 @@ def test_waiting_takes_nothing_and_sees_the_end() -> None:
     assert woken.get(timeout=5) == 0
     thread.join(5)
     assert not thread.is_alive()
+
+
+def test_the_arguments_of_a_queue_are_told_what_to_do_instead() -> None:
+    reader: Any = Reader("inbox")
+    for use in (lambda: reader.get(block=True), lambda: reader.get(block=False, timeout=1)):
+        with pytest.raises(TypeError, match=r"no argument 'block': .* get_nowait\(\) not at all"):
+            use()
+    for value in (True, False):
+        with pytest.raises(ValueError, match=r"timeout must be .* bool: .*get_nowait\(\)"):
+            reader.get(value)

@@ -12,6 +12,7 @@ from metered_sync import (
     ClosedError,
     MeteredError,
     MeteredTimeoutError,
+    NotConnectedError,
     SfuClient,
     SignallingClient,
     TurnApi,
@@ -42,8 +43,10 @@ def test_permissions_of_the_publishable_key() -> None:
         client.publish("x", 1)
         with pytest.raises(MeteredError, match="Send"):
             client.send("x", 1)
-    with pytest.raises(ValueError, match="permissions"):
+    with pytest.raises(ValueError, match=r"not \['fly'\]"):
         LocalCloud(permissions=["fly"])
+    with pytest.raises(TypeError, match=r"permissions must be a list .* str: write \['publish'\]"):
+        LocalCloud(permissions="publish")
 
 
 @pytest.mark.parametrize(
@@ -65,8 +68,10 @@ def test_a_bad_claim_is_told_before_connecting() -> None:
 
 def test_it_says_when_it_does_not_serve() -> None:
     cloud = LocalCloud()
-    with pytest.raises(ClosedError, match="start"):
+    with pytest.raises(NotConnectedError, match=r"has not been started yet; .* start\(\)"):
         cloud.client_options()
+    with pytest.raises(NotConnectedError, match="delay: LocalCloud has not been started"):
+        cloud.faults.delay(1)
     assert "not serving" in repr(cloud)
     cloud.start()
     cloud.start()
@@ -75,7 +80,7 @@ def test_it_says_when_it_does_not_serve() -> None:
     cloud.close()
     with pytest.raises(ClosedError):
         cloud.start()
-    with pytest.raises(ClosedError):
+    with pytest.raises(ClosedError, match="make a new one"):
         cloud.faults.drop_connections()
     with socket.create_server(("127.0.0.1", port)):
         pass  # the port is free again

@@ -10,17 +10,20 @@ import socket
 import threading
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import metered_sync
 from metered_sync import (
+    AudioSource,
     ControlPlane,
     Event,
     IceServer,
     MeteredError,
     MeteredPeer,
+    Recorder,
     SfuApi,
     SfuClient,
     SignallingClient,
@@ -30,6 +33,7 @@ from metered_sync import (
 from metered_sync import errors as errors_module
 from metered_sync.local import LocalCloud
 from tests.conftest import wait_until
+from tests.support.far_end import Far
 from tests.support.seen import frames_of
 
 MARK = "HUSHHUSH"
@@ -241,11 +245,33 @@ def test_every_error_can_be_pickled_copied_and_shown() -> None:
         assert MeteredError in kind.__mro__
 
 
-def test_clients_cannot_be_pickled_by_accident() -> None:
-    client = SignallingClient(api_key=f"pk_live_{MARK}")
-    with pytest.raises(TypeError) as caught:
-        pickle.dumps(client)
-    assert MARK not in shown(caught.value)
+def test_what_belongs_to_a_process_is_not_pickled_or_copied(
+    shared_cloud: LocalCloud, tmp_path: Path
+) -> None:
+    with SignallingClient(**shared_cloud.client_options()) as client, AudioSource() as sound:
+        for one in (
+            SignallingClient(api_key=f"pk_live_{MARK}"),
+            MeteredPeer(api_key=f"pk_live_{MARK}"),
+            SfuClient(app_id="app", secret=MARK),
+            SfuApi("app", MARK),
+            ControlPlane("sk_id_x", f"sk_secret_{MARK}"),
+            TurnApi("app", api_key=MARK),
+            LocalCloud(turn_secret=MARK),
+            Recorder(tmp_path / "a.wav"),
+            Far().track,
+            Far().track.frames(),
+            client.subscribe("x"),
+            client.events(),
+            client.publish_nowait("x", 1),
+            sound,
+        ):
+            for call in (pickle.dumps, copy.copy, copy.deepcopy):
+                with pytest.raises(
+                    TypeError, match=r"cannot be pickled or copied: .* new"
+                ) as caught:
+                    call(one)
+                assert type(one).__name__ in str(caught.value)
+                assert MARK not in shown(caught.value)
 
 
 def test_credentials_in_events_are_not_shown() -> None:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import metered_sync
 from tests.conftest import ROOT, need, run_script
 
 HIDE = """
@@ -139,3 +140,17 @@ print("ok")
 """
     done = run_script(source, served_cloud["url"], served_cloud["publishable_key"])
     assert (done.stdout, done.stderr) == ("ok\n", "")
+
+
+def test_names_that_live_in_another_module_say_where() -> None:
+    for name, module in (("LocalCloud", "local"), ("PatternSource", "testing")):
+        with pytest.raises(ImportError, match=f"from metered_sync.{module} import {name}"):
+            exec(f"from metered_sync import {name}")
+        with pytest.raises(AttributeError, match=f"from metered_sync.{module} import {name}"):
+            getattr(metered_sync, name)
+        assert not hasattr(metered_sync, name)
+    with pytest.raises(ImportError, match="cannot import name 'SignalingClient'"):
+        exec("from metered_sync import SignalingClient")
+    done = run_script("import metered_sync; metered_sync.SignalingClient")
+    assert "no attribute 'SignalingClient'" in done.stderr
+    assert "Did you mean: 'SignallingClient'" in done.stderr

@@ -119,3 +119,16 @@ def test_functions() -> None:
     running = lazy()
     assert "a generator" in str(unrun_result(running))
     assert list(running) == []  # closed
+
+
+def test_an_array_is_not_shown_whole() -> None:
+    array = np.zeros((1000, 1000))
+    for check in (
+        lambda: check_text("name", array),
+        lambda: check_whole("name", array),
+        lambda: check_number("name", array),
+        lambda: check_choice("name", array, ("a", None)),
+    ):
+        with pytest.raises(ValueError, match="name must be ") as caught:
+            check()
+        assert len(str(caught.value)) < 600

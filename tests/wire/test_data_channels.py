@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from metered_sync.wire.data_channels import channel_options, check_label, measure
@@ -50,3 +51,19 @@ def test_a_size_is_in_bytes() -> None:
     for wrong in (7, None, ["a"], {"a": 1}):
         with pytest.raises(TypeError, match="str or bytes"):
             measure(wrong)
+
+
+@pytest.mark.parametrize(
+    ("data", "remedy"),
+    [
+        ({"a": 1}, "not dict: send json.dumps(…)"),
+        ([1], "not list: send json.dumps(…)"),
+        (None, "not NoneType: send json.dumps(…)"),
+        (np.zeros(2), "not ndarray: send .tobytes()"),
+        (object(), "not object"),
+    ],
+)
+def test_what_cannot_be_a_message_is_told_how_it_can(data: Any, remedy: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        measure(data)
+    assert str(caught.value) == f"a data channel sends str or bytes, {remedy}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import enum
 import math
 import uuid
 from typing import Any
 
+import numpy as np
 import pytest
 
 from metered_sync.wire import json_codec
@@ -82,3 +84,43 @@ def test_what_is_nested_too_deeply_is_refused() -> None:
         json_codec.encode(deep)
     with pytest.raises((ValueError, RecursionError)):
         json_codec.decode("[" * 100_000 + "]" * 100_000)
+
+
+@dataclasses.dataclass
+class Point:
+    x: int = 1
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "words"),
+    [
+        (np.zeros(3), TypeError, "at data: send .tolist()"),
+        ({"x": [1, np.float32(0.5)]}, TypeError, "at data['x'][1]: send .tolist()"),
+        ({"a": {"b": b"x"}}, TypeError, "at data['a']['b']: base64.b64encode(…).decode()"),
+        ([bytearray(b"x")], TypeError, "at data[0]: base64"),
+        ({"at": datetime.datetime(2024, 1, 1)}, TypeError, "at data['at']: send .isoformat()"),
+        ([datetime.date(2024, 1, 1)], TypeError, "at data[0]: send .isoformat()"),
+        ([1, {2, 3}], TypeError, "at data[1]: send list(…)"),
+        ((n for n in ()), TypeError, "at data: send list(…)"),
+        ([Point()], TypeError, "at data[0]: send dataclasses.asdict(…)"),
+        ([object()], TypeError, "at data[0]: send text, numbers"),
+        ({(1, 2): 3}, TypeError, "a key of data is a tuple: make it a text"),
+        ({"a": [1.0, math.nan]}, ValueError, "at data['a'][1]: JSON has no NaN"),
+        ((0, (0, -math.inf)), ValueError, "at data[1][1]: JSON has no NaN and no infinity"),
+    ],
+)
+def test_what_is_no_json_is_named_with_its_place_and_a_remedy(
+    value: Any, kind: type[Exception], words: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        json_codec.encode(value)
+    assert str(caught.value).startswith("the data cannot be sent as JSON: ")
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 250
+
+
+def test_the_search_for_what_is_no_json_is_bounded() -> None:
+    many: list[Any] = [0] * 300_000
+    with pytest.raises(TypeError) as caught:
+        json_codec.encode([*many, object()])
+    assert "at data" not in str(caught.value)

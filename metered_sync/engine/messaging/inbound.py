@@ -6,6 +6,7 @@ import logging
 
 from metered_sync.bridge.link import EventSink
 from metered_sync.engine.messaging.outbox import Outbox
+from metered_sync.engine.messaging.request import Request
 from metered_sync.engine.messaging.subscriptions import Subscriptions
 from metered_sync.errors import ServerRequestError
 from metered_sync.wire import frames
@@ -18,14 +19,25 @@ __all__ = ["Inbound"]
 logger = logging.getLogger("metered_sync")
 
 REFUSAL_REMEDIES = {
-    "action_not_permitted": "the key or token lacks that permission (publishable keys lack Send "
-    "unless it is switched on in the dashboard)",
     "channel_not_authorized": "the key's or token's patterns do not cover the channel",
     "channel_limit_exceeded": "unsubscribe from another channel first",
     "peer_not_found": "no such peer is connected now",
     "over_message_quota": "the plan's messages are used up",
 }
 """Remedies for a request that the server refuses, by its code."""
+PERMISSIONS = {"publ": "publish", "subs": "subscribe", "send": "send"}
+"""The permission that a request needs, by the beginning of its type."""
+
+
+def _remedy(code: str, request: Request) -> str | None:
+    """Say what can be done about a refusal."""
+    needed = PERMISSIONS.get(request.action)
+    if code != "action_not_permitted" or needed is None:
+        return REFUSAL_REMEDIES.get(code)
+    remedy = f"it needs the {needed.title()} permission: grant that to the key, or in the token"
+    if needed == "send":
+        remedy += " (publishable keys lack it unless it is switched on in the dashboard)"
+    return remedy
 
 
 class Inbound:
@@ -93,7 +105,7 @@ class Inbound:
         request = self._outbox.take(frame.request_id) if frame.request_id else None
         if request is not None:
             detail = f": {scrub(frame.message)}" if frame.message else ""
-            remedy = REFUSAL_REMEDIES.get(frame.code)
+            remedy = _remedy(frame.code, request)
             request.finish(
                 ServerRequestError(
                     f"{request.what}: the server refused it ({frame.code}){detail}"

@@ -129,7 +129,9 @@ class Outbox:
                 or self._bytes + len(request.frame) > MAX_QUEUED_BYTES
             ):
                 raise queue.Full(
-                    f"{request.what}: {len(self._queue)} frames wait to be sent; "
+                    f"{request.what}: {len(self._queue)} frames wait to be sent, "
+                    f"{self._bytes / (1 << 20):.1f} MiB in all; at most {MAX_QUEUED} may, and "
+                    f"{MAX_QUEUED_BYTES >> 20} MiB: "
                     "call flush(), or publish() which waits"
                 )
             self._pending[request.id] = request

@@ -23,6 +23,7 @@ class Request:
     """A frame on its way out, and the wait for its acknowledgement."""
 
     __slots__ = (
+        "action",
         "ended",
         "error",
         "expires_at",
@@ -52,6 +53,8 @@ class Request:
         """Its id in the frame; empty where no acknowledgement is expected."""
         self.size = len(payload)
         self.frame = masked_text_frame(payload)
+        self.action = text[9:13]  # '{"type":"publish",…'
+        """The beginning of the frame's type, for what goes wrong with it."""
         self.what = what
         """The action it stands for, in the words of error messages."""
         self.outage = outage

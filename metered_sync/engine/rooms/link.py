@@ -179,7 +179,7 @@ class RoomLink(Link):
     async def aclose(self) -> None:
         """Leave: end the media connections, then the one to the service."""
         if self.error is None:
-            self._end(ClosedError(f"{self.label} is closed"), self._reason)
+            self._end(ClosedError(f"{self.label} is closed; make a new one"), self._reason)
         try:
             await self.signalling.aclose()
         finally:

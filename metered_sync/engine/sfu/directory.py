@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 import anyio
 
@@ -80,18 +80,26 @@ class Directory:
         *,
         session_id: str | None = None,
         last: Iterable[str] = (),
+        seen: Callable[[Sequence[wire.TrackInfo]], None] = lambda others: None,
     ) -> wire.TrackInfo:
-        """Wait for the first track that matches, in one session or in all."""
+        """Wait for the first track that matches, in one session or in all.
+
+        ``seen`` is told each time of the tracks that do not.
+        """
         pause = self._timings.poll
         while True:
+            others = []
             if session_id is None:
                 async for track in self.search(deadline, last):
                     if matches(track):
                         return track
+                    others.append(track)
             else:
                 await self._pace()
                 for track in await self.tracks(session_id, self._bound(deadline)):
                     if matches(track):
                         return track
+                    others.append(track)
+            seen(others)
             await anyio.sleep(pause)
             pause = min(pause * 1.5, self._timings.poll_max)

@@ -147,7 +147,7 @@ class SfuLink(Link):
                 return await operation(*args)
             finally:
                 self._scopes.discard(scope)
-        raise fresh(self.error or ClosedError(f"{self.label} is closed"))
+        raise fresh(self.error or ClosedError(f"{self.label} is closed; make a new one"))
 
     # --- life ---
 
@@ -195,7 +195,7 @@ class SfuLink(Link):
 
     async def aclose(self) -> None:
         """Close the session. The SFU notices by the DTLS close."""
-        self._finish(ClosedError(f"{self.label} is closed"))
+        self._finish(ClosedError(f"{self.label} is closed; make a new one"))
         if self.session is not None:
             await self.session.close()
 
@@ -481,7 +481,12 @@ class SfuLink(Link):
         return await self.directory.tracks(session_id, deadline)
 
     async def wait_for_track(
-        self, session_id: str | None, name: str | None, kind: str | None, deadline: Deadline
+        self,
+        session_id: str | None,
+        name: str | None,
+        kind: str | None,
+        seen: Callable[[Sequence[wire.TrackInfo]], None],
+        deadline: Deadline,
     ) -> wire.TrackInfo:
         """Wait until a track with this session, name and kind is published."""
 
@@ -493,7 +498,9 @@ class SfuLink(Link):
         while True:
             own = [self.session_id] if self.session_id else []
             try:
-                return await self.directory.wait(matches, deadline, session_id=session_id, last=own)
+                return await self.directory.wait(
+                    matches, deadline, session_id=session_id, last=own, seen=seen
+                )
             except SfuError:
                 if self.state != "reconnecting":
                     raise

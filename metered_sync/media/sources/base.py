@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.guard import NotCopied
 from metered_sync.engine.sending.feed import FedTrack, Feed, FeedQueue
 from metered_sync.errors import MeteredTimeoutError, raise_fresh
 
@@ -28,7 +29,7 @@ __all__ = ["A_co", "Source", "TrackSource", "V_co"]
 Self = TypeVar("Self", bound="Source[Any, Any]")
 
 
-class Source(Generic[A_co, V_co]):
+class Source(NotCopied, Generic[A_co, V_co]):
     """Play media into tracks that are passed on, all on one clock.
 
     Playing starts when a track is first consumed (that is, once something that was
@@ -88,6 +89,14 @@ class Source(Generic[A_co, V_co]):
     def kinds(self) -> tuple[str, ...]:
         """The kinds of its tracks: ``("video", "audio")``, or one of them."""
         return tuple(self._tracks)
+
+    if not TYPE_CHECKING:  # a type checker would take it for what there is
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError(
+                f"a {type(self).__name__} is not iterated over itself: use "
+                "iter_frames(source.video) or iter_frames(source.audio)"
+            )
 
     @property
     def position(self) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,6 +61,7 @@ class SoundConverter:
             raise TypeError(
                 "bytes, an array of int16 or float, or an av.AudioFrame can be played, not "
                 f"{type(sound).__name__}"
+                + (": numpy.array(…, numpy.int16) makes one" if isinstance(sound, Sequence) else "")
             ) from None
 
     def convert(self, sound: SoundInput) -> Iterator[memoryview]:

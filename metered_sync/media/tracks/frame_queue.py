@@ -47,18 +47,19 @@ class FrameQueue(Reader[F_co]):
         """Seconds since the newest frame arrived here; ``inf`` before the first."""
         return time.monotonic() - self._arrived
 
-    def get(self, timeout: float | None = None) -> F_co:
+    def get(self, timeout: float | None = None, *, block: None = None) -> F_co:
         """Wait for the next frame and return it.
 
         Args:
             timeout: Seconds to wait; ``None`` waits for a frame, the end or Ctrl-C; 0 polls.
+            block: There is no such argument; the error says what to do instead.
 
         Raises:
             MeteredTimeoutError: Nothing came in time.
             ClosedError: Closed or ended, and everything queued has been read.
             MeteredError: What ended the track's connection, and everything queued has been read.
         """
-        return self._own(super().get(timeout))
+        return self._own(super().get(timeout, block=block))
 
     def get_nowait(self) -> F_co:
         """Return the next frame if there is one.

@@ -13,6 +13,7 @@ from av import AudioFrame
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline, wait
+from metered_sync.bridge.reader import check_no_block
 from metered_sync.errors import ClosedError, MeteredError, MeteredTimeoutError
 from metered_sync.media.resampling import Resampler, check_rate
 from metered_sync.media.tracks.frame_queue import FrameQueue
@@ -27,6 +28,8 @@ Self = TypeVar("Self", bound="PcmReader")
 
 CHANNEL_COUNTS = {"mono": 1, "stereo": 2}
 """The layouts that sound can be had in, and their channels."""
+MAX_CHUNK = 10
+"""Seconds of the longest chunk: as much as is kept, and who asks for more means samples."""
 MIN_GAP = 0.002
 """Seconds of the source's time that must be missing to be filled with silence."""
 MIN_PAUSE = 1.0
@@ -61,17 +64,19 @@ class PcmReader(Iterator["NDArray[np.int16]"]):
         """Frames of the track (20 ms each, as a rule) that were dropped, being too many."""
         return self._frames.dropped
 
-    def get(self, timeout: float | None = None) -> NDArray[np.int16]:
+    def get(self, timeout: float | None = None, *, block: None = None) -> NDArray[np.int16]:
         """Wait for the next chunk and return it.
 
         Args:
             timeout: Seconds to wait; ``None`` waits for sound, the end or Ctrl-C; 0 polls.
+            block: There is no such argument; the error says what to do instead.
 
         Raises:
             MeteredTimeoutError: Not a whole chunk in time; what there is of it is kept.
             ClosedError: Closed or ended, and everything queued has been read.
             MeteredError: What ended the track's connection, and everything queued has been read.
         """
+        check_no_block(timeout, block)
         deadline = Deadline.of(timeout)
         guard.check_blocking(self._born, self._label)
         late = MeteredTimeoutError(f"{self._label}: no whole chunk within {deadline}")
@@ -133,6 +138,11 @@ def chunk_samples(rate: int, layout: object, chunk: object) -> int:
         raise TypeError(f"chunk must be a number of seconds, not {chunk!r}")
     if not 0 < chunk < math.inf or round(chunk * rate) < 1:
         raise ValueError(f"chunk must be seconds enough for one sample at least, not {chunk!r}")
+    if chunk > MAX_CHUNK:
+        raise ValueError(
+            f"chunk is in seconds, at most {MAX_CHUNK}, and not {chunk!r}: for {chunk:g} samples "
+            f"pass chunk={chunk:g} / {rate}"
+        )
     return round(chunk * rate)
 
 

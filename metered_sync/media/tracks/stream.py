@@ -8,7 +8,9 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
+from metered_sync.media.sources.base import Source
 from metered_sync.media.tracks.given import AnyTrack, TrackLike, tracks_of
+from metered_sync.media.tracks.track import RemoteTrack
 
 __all__ = ["MediaStream"]
 
@@ -50,7 +52,8 @@ class MediaStream:
         self._id = id
         self._lock = threading.Lock()  # guards replacing the tuple
         self._tracks: tuple[AnyTrack, ...] = ()
-        plain = isinstance(tracks, Iterable) and not isinstance(tracks, (str, bytes))
+        one_thing = isinstance(tracks, (str, bytes, RemoteTrack, Source))
+        plain = isinstance(tracks, Iterable) and not one_thing
         added: Any = tracks if plain else tracks_of(tracks)[0]
         for one in added:
             self.add_track(one)

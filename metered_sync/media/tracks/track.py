@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, cast, overload
 
 from av import AudioFrame, VideoFrame
 
@@ -29,6 +29,16 @@ if TYPE_CHECKING:
     from metered_sync.media.notebook.preview import Preview
 
 __all__ = ["RemoteTrack", "core_of"]
+
+
+FOREIGN_NAMES = {
+    "recv": "nothing is awaited here; use track.frames().get(), track.read() or track.pcm()",
+    "stop": "use track.close()",
+    "readyState": "use track.ended",
+    "get": "use track.frames().get(), track.read() or track.pcm()",
+    "to_ndarray": "use track.read(), or .to_ndarray() of a frame of track.frames()",
+}
+"""Names of other libraries' tracks, with what to use here."""
 
 
 class RemoteTrack(Observable, Generic[F_co]):
@@ -66,6 +76,19 @@ class RemoteTrack(Observable, Generic[F_co]):
         name = f" {self.name!r}" if self.name else ""
         state = "ended" if self.ended else "live"
         return f"<RemoteTrack {self.kind}{name}: {state}, {self.frames_received} frames>"
+
+    if not TYPE_CHECKING:  # a type checker would take them for what there is
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError(
+                "a RemoteTrack is not iterated over itself: use track.frames(), track.pcm() or "
+                "iter_frames(track)"
+            )
+
+        def __getattr__(self, name: str) -> NoReturn:
+            hint = f": {FOREIGN_NAMES[name]}" if name in FOREIGN_NAMES else ""
+            words = f"{type(self).__name__!r} object has no attribute {name!r}{hint}"
+            raise AttributeError(words, name=name, obj=self)
 
     @property
     def id(self) -> str:
@@ -146,6 +169,10 @@ class RemoteTrack(Observable, Generic[F_co]):
             ValueError: A format that cannot be had; the error names those that can.
         """
         self._check_video("read() returns pictures", "use pcm() or frames()")
+        if isinstance(timeout, str):
+            raise TypeError(
+                f"read() takes its timeout first, and the format by name: read(format={timeout!r})"
+            )
         check_format(format)
         deadline = Deadline.of(timeout)
         self._core.check_process()

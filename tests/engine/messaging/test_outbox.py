@@ -360,3 +360,13 @@ def test_ids_are_all_different() -> None:
     outboxes_ = [Outbox(None, [].append) for _ in range(2)]
     ids = [outbox.new_id() for outbox in outboxes_ for _ in range(100)]
     assert len(set(ids)) == 200
+
+
+def test_a_full_outbox_says_of_what() -> None:
+    outbox = Outbox(None, [].append)
+    outbox.max_size = 16 << 20
+    outbox.put(Request("1", "x" * (15 << 20), "a test", timeout=60.0))
+    with pytest.raises(
+        queue.Full, match=r"1 frames wait .* 15\.0 MiB .* 4096 .* 16 MiB: call flush"
+    ):
+        outbox.put(Request("2", "x" * (2 << 20), "a test", timeout=60.0))

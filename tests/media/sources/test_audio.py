@@ -92,6 +92,9 @@ def test_what_cannot_be_played_is_refused_and_it_goes_on() -> None:
     for wrong in ("text", np.zeros(5, np.int32), np.full(5, np.nan)):
         with pytest.raises((TypeError, ValueError)):
             source.push(wrong)
+    for wrong in ([0, 1, 2], (0.5, 0.25)):
+        with pytest.raises(TypeError, match=r"not (list|tuple): numpy\.array\(…, numpy\.int16\)"):
+            source.push(wrong)  # type: ignore[arg-type]
     source.push(tone(440, 0.1))
     assert source.buffered_seconds > 0.09
 

@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from metered_sync import MediaError, MeteredTimeoutError
+from metered_sync import MediaError, MediaStream, MeteredTimeoutError
 from metered_sync.media.sources.base import Source
 from metered_sync.testing import PatternSource, ToneSource
 from tests.conftest import wait_until
@@ -101,3 +101,11 @@ def test_stopping_its_only_track_stops_a_source() -> None:
     with Listener(track) as ear:
         ear.wait_for_end()
         assert ear.frames == []
+
+
+def test_a_source_is_not_iterated_over_itself() -> None:
+    with PatternSource() as pattern, ToneSource() as tone:
+        for source in (pattern, tone):
+            with pytest.raises(TypeError, match=r"use iter_frames\(source.video\)"):
+                iter(source)  # type: ignore[call-overload]
+            assert len(MediaStream(source).tracks) == 1

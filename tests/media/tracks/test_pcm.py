@@ -227,6 +227,10 @@ def test_arguments_are_checked() -> None:
     ):
         with pytest.raises(ValueError, match=what):
             track.pcm(**options)
+    for chunk, samples in ((320, "320"), (10.1, "10.1"), (160000, "160000")):
+        with pytest.raises(ValueError, match=f"chunk is in seconds.*pass chunk={samples} / 16000"):
+            track.pcm(chunk=chunk)
+    assert track.pcm(chunk=10)
     for chunk in ("1", None, True):
         with pytest.raises(TypeError, match="chunk"):
             track.pcm(chunk=chunk)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
 
-from metered_sync import ClosedError, MediaError, MeteredTimeoutError
+from metered_sync import ClosedError, MediaError, MediaStream, MeteredTimeoutError
 from tests.support.far_end import Far, picture, shown
 
 
@@ -92,3 +93,19 @@ def test_threads_that_share_read_get_each_picture_once() -> None:
         thread.join(10)
         assert not thread.is_alive()
     assert len(seen) == len(set(seen)) == 50
+
+
+def test_mistakes_with_other_libraries_tracks_are_told_what_to_do() -> None:
+    track: Any = Far().track
+    with pytest.raises(TypeError, match=r"format by name: read\(format='rgb24'\)"):
+        track.read("rgb24")
+    for iterate in (iter, list, tuple):
+        with pytest.raises(TypeError, match=r"use track.frames\(\), track.pcm\(\)"):
+            iterate(track)
+    for name, words in (("recv", "track.frames"), ("stop", "close"), ("readyState", "ended")):
+        assert not hasattr(track, name)
+        with pytest.raises(AttributeError, match=words):
+            getattr(track, name)
+    with pytest.raises(AttributeError, match=r"no attribute 'nonsense'$"):
+        track.nonsense  # noqa: B018
+    assert list(MediaStream(track).tracks) == [track]

@@ -128,6 +128,15 @@ def test_arguments_are_checked_before_anything_is_sent() -> None:
     calls = SfuApi("app", "secret", "http://127.0.0.1:9")
     offer = {"type": "offer", "sdp": "v=0"}
     answer = SimpleNamespace(type="answer", sdp="v=0")
+    for text in ("v=0\r\n", b"v=0"):
+        for call in (
+            lambda text=text: calls.create_session(text),
+            lambda text=text: calls.publish_tracks("s", [{"trackId": "t", "mid": "0"}], text),
+            lambda text=text: calls.renegotiate("s", text),
+            lambda text=text: calls.close_tracks("s", ["t"], text),
+        ):
+            with pytest.raises(TypeError, match=r"a description .* not its text alone"):
+                call()
     bad: list[Any] = [
         lambda: calls.create_session(answer),
         lambda: calls.create_session({"type": "offer"}),

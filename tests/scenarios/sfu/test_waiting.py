@@ -130,6 +130,24 @@ def test_waits_become_rarer(shared_cloud: LocalCloud) -> None:
         assert 4 <= sfu.calls("sessions") <= 10
 
 
+def test_a_wait_in_vain_says_what_is_there(cloud: LocalCloud) -> None:
+    with (
+        SfuClient(**cloud.sfu_options()) as publisher,
+        SfuClient(**cloud.sfu_options()) as viewer,
+        ToneSource() as tone,
+    ):
+        with pytest.raises(MeteredTimeoutError, match=r"published are no others$"):
+            viewer.wait_for_track(name="camera", timeout=0.5)
+        publisher.publish(tone, name="microphone")
+        words = f"published are audio 'microphone' of session {publisher.session_id}$"
+        for wanted in ({"name": "camera"}, {"kind": "video"}):
+            with pytest.raises(MeteredTimeoutError, match=words) as caught:
+                viewer.wait_for_track(**wanted, timeout=1)  # type: ignore[arg-type]
+            assert f"{list(wanted)[0]}='" in str(caught.value)  # noqa: RUF015
+        with pytest.raises(MeteredTimeoutError, match=words):
+            viewer.wait_for_track(publisher.session_id, kind="video", timeout=0.5)
+
+
 def test_what_ends_a_wait(cloud: LocalCloud) -> None:
     client = SfuClient(**cloud.sfu_options())
     with pytest.raises(NotConnectedError):
