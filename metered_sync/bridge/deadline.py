@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from threading import TIMEOUT_MAX, Lock
+
+from metered_sync.bridge.clock import monotonic
 
 __all__ = ["WAIT_SLICE", "Deadline", "Latch", "check_timeout", "wait"]
 
@@ -43,7 +44,7 @@ class Deadline:
     def __init__(self, timeout: float) -> None:
         """Start the clock: ``timeout`` is in seconds, ``math.inf`` means never."""
         self.timeout = check_timeout("timeout", timeout, "a number of seconds or None")
-        self._at = time.monotonic() + self.timeout
+        self._at = monotonic() + self.timeout
 
     @classmethod
     def of(cls, timeout: float | None, default: float = math.inf) -> Deadline:
@@ -52,7 +53,7 @@ class Deadline:
 
     def left(self) -> float:
         """Return the seconds that are left, at least 0."""
-        return max(0.0, self._at - time.monotonic())
+        return max(0.0, self._at - monotonic())
 
     def __repr__(self) -> str:
         return f"Deadline({self.left():.3f} of {self.timeout} s left)"

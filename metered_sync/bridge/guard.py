@@ -18,7 +18,7 @@ import threading
 import warnings
 from typing import NoReturn
 
-from metered_sync.bridge.process import after_fork
+from metered_sync.bridge.process import after_fork, has_green_threads
 from metered_sync.errors import ForkedError, WrongThreadError
 
 __all__ = ["NotCopied", "check_blocking", "check_process", "engine_threads", "generation"]
@@ -63,7 +63,7 @@ def check_blocking(born: int, what: object) -> None:
             f"{what}: a blocking call on the event-loop thread would wait for itself; "
             "make it from a callback or from a thread of your own"
         )
-    if not _warned:
+    if not _warned and not has_green_threads():  # (they see our loop as their own)
         _warn_on_foreign_loop(what)
 
 

@@ -39,7 +39,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
@@ -50,10 +49,11 @@ import anyio.abc
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline, Latch
+from metered_sync.bridge.event_loop import new_event_loop
 from metered_sync.bridge.link import Link
 from metered_sync.errors import EngineError, MeteredTimeoutError, fresh, raise_fresh
 
-__all__ = ["Engine", "running", "uvloop_wanted"]
+__all__ = ["Engine", "running"]
 
 T = TypeVar("T")
 logger = logging.getLogger("metered_sync")
@@ -167,7 +167,7 @@ class Engine:
         guard.engine_threads.add(threading.get_ident())
         cause: BaseException | None = None
         try:
-            anyio.run(self._serve, backend_options={"use_uvloop": uvloop_wanted()})
+            anyio.run(self._serve, backend_options={"loop_factory": new_event_loop})
         except BaseException as error:
             cause = error
         finally:
@@ -299,14 +299,3 @@ class Engine:
         async with anyio.create_task_group() as group:
             for link in tuple(self.links):
                 group.start_soon(close, link)
-
-
-def uvloop_wanted() -> bool:
-    """Say whether loops are uvloop's: it is installed and not opted out of."""
-    if os.environ.get("METERED_SYNC_LOOP") == "asyncio":
-        return False
-    try:
-        import uvloop  # noqa: F401
-    except ImportError:
-        return False
-    return True

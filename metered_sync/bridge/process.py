@@ -17,18 +17,20 @@ of :data:`ExitStage` has a part of them, and an earlier one leaves the later one
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import concurrent.futures.thread
 import logging
 import os
 import threading
-import time
+import types
 from collections.abc import Callable
 from typing import Literal
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 
-__all__ = ["ExitStage", "after_fork", "at_exit"]
+__all__ = ["ExitStage", "after_fork", "at_exit", "has_green_threads"]
 
 logger = logging.getLogger("metered_sync")
 
@@ -62,6 +64,11 @@ def at_exit(stage: ExitStage, function: Callable[[Deadline], None]) -> None:
     _at_exit[stage].append(function)
 
 
+def has_green_threads() -> bool:
+    """Say whether gevent or eventlet has put switches within one thread in the place of threads."""
+    return not isinstance(_thread.start_new_thread, types.BuiltinFunctionType)
+
+
 def _in_child() -> None:
     global _exit_spent
     _exit_spent = 0.0
@@ -71,17 +78,17 @@ def _in_child() -> None:
 
 def _exit() -> None:
     global _exit_spent
-    started = time.monotonic()
+    started = monotonic()
     limit = max(EXIT_LIMIT - _exit_spent, EXIT_FLOOR)
     interrupt: BaseException | None = None
     for stage, functions in _at_exit.items():
         for function in tuple(functions):
-            left = started + limit * STAGE_ENDS[stage] - time.monotonic()
+            left = started + limit * STAGE_ENDS[stage] - monotonic()
             try:
                 _guarded(function, Deadline(0 if interrupt else max(left, 0)))
             except BaseException as error:  # Ctrl-C: the others are told, and nobody waits
                 interrupt = error
-    _exit_spent += time.monotonic() - started
+    _exit_spent += monotonic() - started
     if interrupt is not None:
         raise interrupt
 

@@ -21,7 +21,6 @@ import json as json_module
 import logging
 import math
 import ssl
-import time
 import weakref
 from collections import deque
 from collections.abc import Iterator
@@ -37,6 +36,7 @@ import requests.auth
 import urllib3.exceptions
 
 from metered_sync.bridge import guard
+from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.workers import run_in_worker
 from metered_sync.engine.logs import scrub_loggers
@@ -157,13 +157,13 @@ class Http:
             session = requests.Session()
             session.trust_env = self._trust_env
         else:
-            if time.monotonic() - used > MAX_IDLE_TIME:
+            if monotonic() - used > MAX_IDLE_TIME:
                 session.close()  # its connection; the next request makes another
                 _close(self._idle)  # which were idle for longer
         return session
 
     def _give_back(self, session: requests.Session) -> None:
-        self._idle.append((time.monotonic(), session))
+        self._idle.append((monotonic(), session))
         _close(self._idle, keep=0 if self._closed else MAX_IDLE_SESSIONS)
 
     async def fetch(
@@ -209,7 +209,7 @@ class Http:
 
     def _send(self, method: str, path: str, data: bytes | None, deadline: Deadline) -> Answer:
         left = deadline.left() + ABANDONED_GRACE
-        give_up = time.monotonic() + left
+        give_up = monotonic() + left
         session = self._take()
         try:
             with session.request(
@@ -231,7 +231,7 @@ class Http:
                     pieces = iter(read1, b"")
                 for piece in pieces:
                     raw += piece
-                    if len(raw) > MAX_ANSWER or time.monotonic() > give_up:
+                    if len(raw) > MAX_ANSWER or monotonic() > give_up:
                         raise HttpError("the answer is too long, or too slow")
                 text = raw.decode("utf-8", "replace")
                 body = _body(text if response.ok else self._auth.hide(text))

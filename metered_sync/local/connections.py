@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import socket as sockets
 import struct
-import time
 from collections import deque
 
 from aiohttp import web
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.local.keys import Identity
 from metered_sync.wire.events import PresencePeer
 from metered_sync.wire.limits import MESSAGE_BURST, MESSAGE_RATE
@@ -64,7 +64,7 @@ class Socket:
         self._frames: list[bytes] = []
         self._unchecked = 0
         self._tokens = float(MESSAGE_BURST)
-        self._tokens_at = time.monotonic()
+        self._tokens_at = monotonic()
 
     def may(self, action: str) -> bool:
         """Return whether the connection has a permission."""
@@ -76,7 +76,7 @@ class Socket:
 
     def within_rate(self) -> bool:
         """Count a frame against the token bucket; return whether it had room."""
-        now = time.monotonic()
+        now = monotonic()
         refill = (now - self._tokens_at) * MESSAGE_RATE
         self._tokens = min(float(MESSAGE_BURST), self._tokens + refill) - 1
         self._tokens_at = now

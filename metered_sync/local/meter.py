@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.wire.control import Plan, Usage
 from metered_sync.wire.limits import MAX_ATTEMPTS
 from metered_sync.wire.timings import Timings
@@ -54,7 +55,7 @@ class UsageMeter:
         """Return whether an address may try to connect once more; if so, count the attempt."""
         if not self._limits:
             return True
-        now = time.monotonic()
+        now = monotonic()
         times = self._attempts.setdefault(address, deque(maxlen=MAX_ATTEMPTS))
         if len(times) == MAX_ATTEMPTS and now - times[0] < self._window:
             return False

@@ -15,6 +15,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.local.broker import Broker
 from metered_sync.local.connections import SendScheduler, Socket, text_frame
 from metered_sync.local.keys import Identity, KeyRing, TurnedAway
@@ -135,7 +136,7 @@ class SignallingServer:
         """Authenticate, upgrade, serve. What cannot be parsed is refused before the upgrade."""
         if request.headers.get("Upgrade", "").lower() != "websocket":
             raise Refusal(426, "upgrade_required", "this address speaks WebSocket")
-        if time.monotonic() < self._refuse_until:
+        if monotonic() < self._refuse_until:
             if request.transport is not None:
                 request.transport.abort()
             return web.Response(status=503)  # to nobody
@@ -339,7 +340,7 @@ class SignallingServer:
 
     def refuse_connections(self, seconds: float) -> None:
         """Admit nobody for so long from now."""
-        self._refuse_until = time.monotonic() + seconds
+        self._refuse_until = monotonic() + seconds
 
     async def go_away(self, retry_after_ms: int, reason: str = "going away") -> None:
         """Announce to every client that its connection will be closed, and close it (1001)."""

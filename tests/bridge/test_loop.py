@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
-import sys
 import threading
 import time
 import traceback
-import types
 from typing import Any
 
 import anyio
@@ -272,14 +270,3 @@ def test_what_comes_while_the_loop_ends_is_told_so(
     assert isinstance(link.error, EngineError)
     assert "has been stopped" in str(link.error)
     assert not caplog.records
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_uvloop_is_used_where_it_is_and_not_opted_out_of(
-    monkeypatch: pytest.MonkeyPatch, there: bool
-) -> None:
-    monkeypatch.setitem(sys.modules, "uvloop", types.ModuleType("uvloop") if there else None)
-    monkeypatch.delenv("METERED_SYNC_LOOP", raising=False)
-    assert loop.uvloop_wanted() is there
-    monkeypatch.setenv("METERED_SYNC_LOOP", "asyncio")
-    assert not loop.uvloop_wanted()

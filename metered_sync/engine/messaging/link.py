@@ -17,11 +17,11 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
 from collections.abc import Callable
 
 import anyio
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.link import EventSink, Link
 from metered_sync.bridge.loop import Engine
@@ -214,7 +214,7 @@ class SignallingLink(Link):
     async def _recover(self, code: int, reason: str) -> None:
         """Reconnect after a loss, or close the link for good."""
         if self._lost_at is None:
-            self._lost_at = time.monotonic()
+            self._lost_at = monotonic()
         backoff = self._options.reconnect
         end = self._options.why_final(code)
         if end is not None or backoff is None:
@@ -327,14 +327,14 @@ class SignallingLink(Link):
         await replay.run()
         if self._lost_at is not None:
             lost_at, self._lost_at = self._lost_at, None
-            self._sink.emit(Outage(time.monotonic() - lost_at))
+            self._sink.emit(Outage(monotonic() - lost_at))
 
     async def _watch(self, connection: WebSocket) -> None:
         """Ping while nothing arrives; close a connection that stays silent."""
         limit = self._options.inactivity_timeout
         interval = max(self._timings.ping_floor, limit * self._timings.ping_fraction)
         while True:
-            silence = time.monotonic() - connection.last_text
+            silence = monotonic() - connection.last_text
             if silence >= limit:
                 logger.info("%s: nothing arrived for %.0f s", self.label, silence)
                 await self._close(connection, CLOSE_INACTIVITY, "inactivity")

@@ -12,10 +12,10 @@ import itertools
 import queue
 import secrets
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.messaging.request import Request
 from metered_sync.engine.messaging.websocket import WebSocket
 from metered_sync.errors import (
@@ -47,13 +47,13 @@ class TokenBucket:
 
     def fill(self) -> None:
         """Start anew: the server's bucket is one per connection."""
-        self._tokens, self._at = self._burst, time.monotonic()
+        self._tokens, self._at = self._burst, monotonic()
 
     def take(self, wanted: int) -> int:
         """Return how many frames may be sent now, at most ``wanted``, and count them."""
         if not self._rate:
             return wanted
-        now = time.monotonic()
+        now = monotonic()
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
         allowed = int(min(wanted, self._tokens))  # in this order: a burst may be infinite
@@ -216,7 +216,7 @@ class Outbox:
                 request.sent = True
                 self._bytes -= len(request.frame)
                 if request.timeout is not None:
-                    request.expires_at = time.monotonic() + request.timeout
+                    request.expires_at = monotonic() + request.timeout
                     self._expiring.append(request)
             while self._expiring and self._expiring[0].ended.is_set:
                 self._expiring.popleft()
@@ -224,7 +224,7 @@ class Outbox:
 
     def _expire(self) -> None:
         """Fail requests whose own timeout has passed, and come back for the next."""
-        now, self._expiry = time.monotonic(), None
+        now, self._expiry = monotonic(), None
         # (Their timeouts are nearly always equal; where not, an early one comes a bit late.)
         while self._expiring:
             request = self._expiring[0]

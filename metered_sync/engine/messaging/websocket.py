@@ -17,7 +17,6 @@ sends one JSON text a frame never gets there before the close.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
@@ -26,6 +25,7 @@ from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.wire.limits import MAX_INBOUND_FRAME
 from metered_sync.wire.websocket import WHOLE_TEXT
 
@@ -61,7 +61,7 @@ class WebSocket(asyncio.Protocol):
         """Whether the transport's buffer is full."""
         self.on_room: Callable[[], None] | None = None
         """Called when the transport takes more again, after :attr:`full` was true."""
-        self.last_text = time.monotonic()
+        self.last_text = monotonic()
         """The monotonic time at which text came last: the sign of a live connection."""
         self._loop = asyncio.get_running_loop()
         self._close_timeout = close_timeout
@@ -181,7 +181,7 @@ class WebSocket(asyncio.Protocol):
         if self._rest:
             data = self._rest + data
         at, end = 0, len(data)
-        now = time.monotonic()
+        now = monotonic()
         while end - at >= 2:
             first, size, start = data[at], data[at + 1], at + 2
             if first == WHOLE_TEXT and size < 128:
@@ -242,7 +242,7 @@ class WebSocket(asyncio.Protocol):
         if frame.fin and self._binary:
             self._receiver(None)
         elif frame.fin:
-            self.last_text = time.monotonic()
+            self.last_text = monotonic()
             self._receiver(b"".join(self._pieces))
 
     # --- outgoing ---

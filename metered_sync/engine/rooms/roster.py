@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.rooms.member import Member, RoomSink
 from metered_sync.errors import MeteredError
 from metered_sync.wire.events import Direct, Presence, PresencePeer
@@ -230,11 +230,11 @@ class Roster:
         if len(self._early) >= MAX_EARLY:
             self._early.popleft()
             logger.debug("%s: too many messages of unknown peers", self._label)
-        self._early.append((time.monotonic(), event))
+        self._early.append((monotonic(), event))
 
     def _take_early(self, peer_id: str) -> list[Direct]:
         """Return what a peer has sent before it was known; drop what is too old."""
-        since = time.monotonic() - self._timings.early
+        since = monotonic() - self._timings.early
         early, self._early = self._early, deque()
         found = []
         for at, event in early:

@@ -13,13 +13,13 @@ with the receiver that it has made for that (RFC 9429, section 5.10).
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aiortc import RTCPeerConnection, RTCRtpTransceiver
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.sending.local_track import LocalTrack, Outlet
 from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.engine.webrtc.encoding import pin_bitrate, prefer_codec
@@ -74,7 +74,7 @@ class Slot:
         transceiver = self.transceiver
         assert transceiver is not None
         if self.outlet is None:
-            self.outlet, self.counted = local.outlet(), (time.monotonic(), 0)
+            self.outlet, self.counted = local.outlet(), (monotonic(), 0)
         else:  # (a sender that waits for a track's next frame would never notice another one)
             self.outlet.switch(local)
         # Read when a description is made, like the stream's id, for which there is no parameter.
@@ -104,7 +104,7 @@ class Slot:
         """Return what was sent here so far on this generation; the bit rate since the last call."""
         sender = None if self.transceiver is None else self.transceiver.sender
         counts = await Sent().sample(sender, 0 if self.outlet is None else self.outlet.frames)
-        now, (since, before) = time.monotonic(), self.counted
+        now, (since, before) = monotonic(), self.counted
         if now - since >= SAMPLE_INTERVAL:
             self.bitrate = max(counts["bytes_sent"] - before, 0) * 8 / (now - since)
             self.counted = now, counts["bytes_sent"]

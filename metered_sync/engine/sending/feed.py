@@ -31,7 +31,6 @@ import asyncio
 import logging
 import math
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -41,6 +40,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame, VideoFrame
 
 from metered_sync.bridge import guard, process
+from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import WAIT_SLICE, Deadline
 from metered_sync.errors import MediaError
 
@@ -110,12 +110,12 @@ class Feed:
 
     def clock(self) -> float:
         """Return the seconds since the first frame was put; 0 before."""
-        return 0.0 if math.isnan(self._origin) else time.monotonic() - self._origin
+        return 0.0 if math.isnan(self._origin) else monotonic() - self._origin
 
     def begin(self, due: float = 0.0) -> None:
         """Start the clock at ``due``, unless the clock runs. The lock is held."""
         if math.isnan(self._origin):
-            self._origin = time.monotonic() - due
+            self._origin = monotonic() - due
 
     # --- any thread ---
 
@@ -370,7 +370,7 @@ class FeedQueue:
         else:
             self.handed += 1
             if self.stamps is not None:
-                self.stamps.append((item.position, time.monotonic()))
+                self.stamps.append((item.position, monotonic()))
         self._feed.moved.notify_all()
         return item.frame
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from fractions import Fraction
 from typing import Any, Protocol
@@ -13,6 +12,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import VideoFrame
 from av.video.reformatter import VideoReformatter
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.sending.shared_encoder import (
     CODECS,
     Encoded,
@@ -249,7 +249,7 @@ class Outlet(MediaStreamTrack):
 
     def _continued(self, pts: int) -> int:
         """Return a frame's timestamp, moved to follow the frame before it."""
-        now = time.monotonic()
+        now = monotonic()
         if self._offset is None:
             self._offset = 0
             if self._floor is not None:

@@ -14,7 +14,6 @@ import asyncio
 import functools
 import logging
 import math
-import time
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple, Protocol
@@ -25,6 +24,7 @@ from aiortc.codecs.vpx import Vp8Encoder
 from av import VideoFrame
 from av.video.reformatter import VideoReformatter
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.webrtc.encoding import PINNED
 from metered_sync.engine.webrtc.media_frames import VIDEO_RATE, private_copy
 from metered_sync.wire.key_frames import detector
@@ -131,7 +131,7 @@ class SharedEncoder:
 
     def key_frame(self) -> None:
         """Make a key frame soon, for a receiver that has lost something."""
-        due = max(time.monotonic(), self._last_key + MIN_KEY_FRAME_INTERVAL)
+        due = max(monotonic(), self._last_key + MIN_KEY_FRAME_INTERVAL)
         self._key_at = min(self._key_at, due)
         self._show_again()
 
@@ -152,7 +152,7 @@ class SharedEncoder:
             self._waiting = None
             return
         (pts, frame), self._waiting = self._waiting, None
-        now = time.monotonic()
+        now = monotonic()
         key = now >= self._key_at
         if key:
             self._key_at, self._last_key = math.inf, now

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 import weakref
 from typing import Any, Protocol
 
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame, VideoFrame
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.sending.outlet import Outlet
 from metered_sync.engine.sending.rendition import Rendition
 from metered_sync.engine.sending.shared_encoder import SharedEncoder
@@ -166,14 +166,14 @@ class SourceReader:
 
     async def _read(self, source: MediaStreamTrack) -> None:
         queues = aiortc_private.fills_a_queue(source)
-        skip_until = time.monotonic() + SKIP_AFTER_PAUSE if queues else 0.0
+        skip_until = monotonic() + SKIP_AFTER_PAUSE if queues else 0.0
         while True:
             if not queues and not self._wanted.is_set():
                 await self._wanted.wait()
-                skip_until = time.monotonic() + SKIP_AFTER_PAUSE
-            asked = time.monotonic()
+                skip_until = monotonic() + SKIP_AFTER_PAUSE
+            asked = monotonic()
             frame = await source.recv()
-            now = time.monotonic()
+            now = monotonic()
             lay_ready = now - asked < READY_WITHIN
             if lay_ready:
                 await asyncio.sleep(READY_PAUSE)

@@ -13,13 +13,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 import weakref
 from collections import deque
 from typing import Any
 
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.sending.timeline import CLOCK_LEAD, CLOCK_SLACK, READY_PAUSE, READY_WITHIN
 from metered_sync.errors import MediaError
@@ -92,11 +92,11 @@ class _Tee:
     async def _read(self) -> None:
         origin: float | None = None
         while True:
-            asked = time.monotonic()
+            asked = monotonic()
             frame: Any = await self._recv()
             for reader in self.readers:
                 reader.put(frame)
-            now = time.monotonic()
+            now = monotonic()
             if self._asking or now - self._asked < SENDER_ACTIVE:
                 self._others.append(frame)
                 self._changed.set()
@@ -122,7 +122,7 @@ class _Tee:
                 return self._others.popleft()
         finally:
             self._asking -= 1
-            self._asked = time.monotonic()
+            self._asked = monotonic()
         return await self._recv()
 
     def _end(self, error: MediaError | None) -> None:

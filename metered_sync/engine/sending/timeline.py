@@ -9,11 +9,11 @@ which is smooth, as long as that keeps near the real one.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 from av import AudioFrame, AudioResampler, VideoFrame
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.webrtc.media_frames import (
     AUDIO_RATE,
     SAMPLES_PER_FRAME,
@@ -40,12 +40,12 @@ READY_WITHIN = 0.002
 READY_PAUSE = 0.001
 """Seconds to sleep after a frame that lay ready: some sources never wait."""
 
-_started = time.monotonic()
+_started = monotonic()
 
 
 def ticks(rate: int) -> int:
     """Return the present moment on the clock, in ticks at ``rate`` a second."""
-    return round((time.monotonic() - _started) * rate)
+    return round((monotonic() - _started) * rate)
 
 
 class VideoTimeline:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 import anyio
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sfu.calls import SfuCalls
 from metered_sync.errors import SfuNotFoundError
@@ -28,7 +28,7 @@ class Directory:
         self._next = 0.0
 
     async def _pace(self) -> None:
-        now = time.monotonic()
+        now = monotonic()
         wait, self._next = self._next - now, max(self._next, now) + self._timings.request_interval
         if wait > 0:
             await anyio.sleep(wait)

@@ -25,12 +25,12 @@ from __future__ import annotations
 import functools
 import logging
 import random
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import anyio
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.link import EventSink, Link
 from metered_sync.bridge.loop import Engine
@@ -274,7 +274,7 @@ class SfuLink(Link):
 
     async def _recover(self, old: Session, reason: str) -> None:
         """Make a lost session again, or close the link for good."""
-        lost_at = time.monotonic()
+        lost_at = monotonic()
         await anyio.sleep(self.timings.lost)
         for outgoing in self.outgoing:
             await outgoing.keep_counts()
@@ -289,7 +289,7 @@ class SfuLink(Link):
                 break
             except Exception as error:  # aiortc's own, too, where an SFU sends what it dislikes
                 logger.info("%s: no new session yet: %s", self.label, scrub(str(error)))
-                spent = time.monotonic() - lost_at
+                spent = monotonic() - lost_at
                 if isinstance(error, SfuAuthError) or spent + delay > self.timings.recover_budget:
                     failure = SfuError(
                         f"{self.label}: session {old.id} was lost ({reason}), and none could be "
@@ -304,7 +304,7 @@ class SfuLink(Link):
             delay = min(delay * 2, self.timings.recover_delay_max)
         self.recoveries += 1
         self._use(session)
-        self._sink.emit(Outage(time.monotonic() - lost_at))
+        self._sink.emit(Outage(monotonic() - lost_at))
 
     async def _next_session(self) -> Session:
         """Make a session with the publications and subscriptions of the lost one."""

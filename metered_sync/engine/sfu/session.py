@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import anyio
 from aiortc import RTCPeerConnection, RTCRtpTransceiver, RTCSessionDescription
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.outlet import Outlet
 from metered_sync.engine.sfu.calls import SfuCalls
@@ -120,7 +120,7 @@ class Session:
         """Whether our description and the SFU's may differ, so that there is no way back."""
         self._mids: set[str] = set()
         """Media sections in which a track arrives."""
-        self._heard = (0, time.monotonic())
+        self._heard = (0, monotonic())
 
     # --- life ---
 
@@ -165,7 +165,7 @@ class Session:
 
     async def heard(self) -> float:
         """Return the seconds since media, or reports on it, last came: ICE does not count."""
-        received, now = self._heard[0], time.monotonic()
+        received, now = self._heard[0], monotonic()
         for transceiver in self.pc.getTransceivers()[:1]:  # they share one transport
             for entry in (await transceiver.sender.getStats()).values():
                 if entry.type == "transport":

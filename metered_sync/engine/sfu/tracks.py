@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiortc import RTCRtpTransceiver
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.sending.local_track import LocalTrack, Outlet
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.engine.webrtc.stats import Sent
@@ -114,7 +114,7 @@ class Incoming(IncomingTrack):
             self.restarts += 1
         self.kind, self.mid = transceiver.kind, str(transceiver.mid)
         self.transceiver, self.live = transceiver, True
-        self.attached_at = time.monotonic()
+        self.attached_at = monotonic()
         self.gone_at, self.pause, self.look_at = None, 0.0, 0.0
 
     def silence(self, now: float) -> float:

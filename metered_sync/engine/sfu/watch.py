@@ -22,12 +22,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Iterable
 from typing import NoReturn, Protocol
 
 import anyio
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sfu.directory import Directory
 from metered_sync.engine.sfu.session import Session, SessionLostError
@@ -108,7 +108,7 @@ class Watch:
 
     def _pause(self) -> float:
         """Return the seconds to wait: few while a track is being looked for."""
-        now = time.monotonic()
+        now = monotonic()
         searches = [one.look_at - now for one in self._link.incoming if one.gone_at is not None]
         return max(min([self._timings.watch, *searches]), self._timings.request_interval)
 
@@ -128,7 +128,7 @@ class Watch:
     async def _look_after(self, session: Session, deadline: Deadline) -> None:
         await self._look_at_own(session, deadline)
         await self._learn_names(deadline)
-        now = time.monotonic()
+        now = monotonic()
         due = [
             one
             for one in self._link.incoming
@@ -152,9 +152,9 @@ class Watch:
         quiet = await session.heard()
         if quiet < self._timings.quiet:
             self._own_pause = 0.0
-        elif (link.outgoing or link.incoming) and time.monotonic() >= self._own_look_at:
+        elif (link.outgoing or link.incoming) and monotonic() >= self._own_look_at:
             self._own_pause = self._longer(self._own_pause)
-            self._own_look_at = time.monotonic() + self._own_pause
+            self._own_look_at = monotonic() + self._own_pause
             reason = await self._why_gone(session, quiet, deadline)
             if reason is not None:
                 self._lose(session, reason)
@@ -174,7 +174,7 @@ class Watch:
 
     async def _learn_names(self, deadline: Deadline) -> None:
         """Ask for the names of tracks that were subscribed to by their ids alone."""
-        now = time.monotonic()
+        now = monotonic()
         nameless = [
             one
             for one in self._link.incoming
@@ -213,7 +213,7 @@ class Watch:
         ids = {track.track_id for track in listed or ()}
         for one in tracks:
             if listed is None:
-                one.gone_at = one.gone_at or time.monotonic()
+                one.gone_at = one.gone_at or monotonic()
                 one.live = False
             elif one.info.track_id in ids:
                 one.listed = True
@@ -222,7 +222,7 @@ class Watch:
                 self._later(one)
             elif one.listed or one.frames or not one.live:
                 one.end()
-            elif one.silence(time.monotonic()) > self._timings.search:
+            elif one.silence(monotonic()) > self._timings.search:
                 self._end(one, "or never sent anything")
             else:  # a track is listed with its first packet
                 self._later(one)
@@ -250,7 +250,7 @@ class Watch:
                 self._end(one, f"and {len(candidates)} tracks are published under its name now")
             elif not one.info.name:
                 self._end(one, "and it had no name to find it by again")
-            elif time.monotonic() - one.gone_at > self._timings.search:
+            elif monotonic() - one.gone_at > self._timings.search:
                 self._end(one, f"and nobody published it again in {self._timings.search:g} s")
             else:
                 self._later(one, self._timings.poll, self._timings.poll_max)
@@ -266,7 +266,7 @@ class Watch:
 
     def _later(self, one: Incoming, least: float = 0.0, most: float = 0.0) -> None:
         one.pause = self._longer(one.pause, least, most)
-        one.look_at = time.monotonic() + one.pause
+        one.look_at = monotonic() + one.pause
 
     def _longer(self, pause: float, least: float = 0.0, most: float = 0.0) -> float:
         pause = max(pause * 1.5, least or self._timings.quiet)

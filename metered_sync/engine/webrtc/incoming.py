@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
 import weakref
 from collections.abc import Callable, Collection
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from aiortc import RTCRtpReceiver
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.event_hub import EventHub
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.webrtc import jitter
@@ -115,14 +115,14 @@ class IncomingTrack:
         """Say whether frames are to be decoded: somebody reads, or did so a moment ago."""
         if self.ended:
             return False
-        now = time.monotonic()
+        now = monotonic()
         if self._until is None or any(ref() is not None for ref in self._readers):
             self._until = now + UNREAD_DECODING
         return now < self._until
 
     def leave_out(self) -> None:
         """Count a frame that came and is not decoded."""
-        self.last = time.monotonic()
+        self.last = monotonic()
         self.frames += 1
 
     def admits(self, width: int, height: int) -> bool:
@@ -155,7 +155,7 @@ class IncomingTrack:
 
     def _spread(self, frame: Frame) -> None:
         # On its own, lest a name in run() holds a reader until the next frame comes.
-        now = time.monotonic()
+        now = monotonic()
         if frame.pts is not None and frame.time_base:
             arrived = self.received.arrived(frame.pts)
             if arrived is not None:

@@ -19,11 +19,11 @@ in another way, its own jitter buffers stay.
 
 from __future__ import annotations
 
-import time
 from typing import Any, Protocol
 
 from aiortc import RTCRtpReceiver
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.engine.webrtc.aiortc_private import PacketPath, payload
 from metered_sync.wire.key_frames import detector, largest_size, starts_picture, starts_stream
@@ -110,7 +110,7 @@ class _Intake:
         Returns:
             Whether to ask for a key frame; and no frame, where aiortc's returns one.
         """
-        now = time.monotonic()
+        now = monotonic()
         if not self.consumer.wanted():
             self._leave_out(packet)
             return False, None
@@ -356,7 +356,7 @@ class _Nacks:
 
     def add(self, packet: Any) -> bool:
         """Note a packet; say whether to ask for missing ones."""
-        now = time.monotonic()
+        now = monotonic()
         missed = self._generator.add(packet)
         if not missed and (not self._generator.missing or now - self._asked < NACK_INTERVAL):
             return False

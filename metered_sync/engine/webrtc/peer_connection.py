@@ -13,6 +13,7 @@ from aiortc.rtcconfiguration import RTCBundlePolicy
 
 from metered_sync.engine.logs import scrub_loggers
 from metered_sync.engine.webrtc import aiortc_private, ice
+from metered_sync.engine.webrtc.steady_clock import use_steady_clock
 from metered_sync.errors import NegotiationFailedError
 from metered_sync.wire.events import IceServer
 
@@ -45,6 +46,7 @@ def _choose_addresses(find: Callable[[], list[str]], use_ipv4: bool) -> list[str
 
 
 aiortc_private.change_host_addresses(_choose_addresses)
+use_steady_clock()
 
 
 def peer_connection(ice_servers: Iterable[IceServer]) -> RTCPeerConnection:

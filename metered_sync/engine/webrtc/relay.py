@@ -7,12 +7,12 @@ asks for them; a relay that nobody reads costs no decoding.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from typing import Any
 
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.engine.webrtc.media_frames import Frame
@@ -81,12 +81,12 @@ class _RelayReader(Reader[Any]):
                     await self._changed.wait()
         finally:
             self._asking -= 1
-            self._asked = time.monotonic()
+            self._asked = monotonic()
         return self._waiting.popleft() if self._waiting else None
 
     def put(self, item: Frame) -> None:
         """Hold a frame, and drop the oldest; or let go of a track that nobody reads on."""
-        if not self._asking and time.monotonic() - self._asked > UNREAD_RELAY:
+        if not self._asking and monotonic() - self._asked > UNREAD_RELAY:
             self._attached = False
             self._waiting.clear()
             self._incoming.remove(self)

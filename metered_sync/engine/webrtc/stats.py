@@ -8,13 +8,13 @@ here, on their way into the receiver. What it tells about senders is right.
 from __future__ import annotations
 
 import functools
-import time
 from collections import deque
 from collections.abc import Collection
 from typing import Any
 
 from aiortc import RTCRtpReceiver, RTCRtpSender
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.webrtc import aiortc_private
 
 __all__ = ["BitrateMeter", "Received", "Sent"]
@@ -33,11 +33,11 @@ class BitrateMeter:
 
     def __init__(self) -> None:
         self.total = 0
-        self._samples: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+        self._samples: deque[tuple[float, int]] = deque([(monotonic(), 0)])
 
     def add(self, size: int) -> None:
         """Count some more bytes."""
-        now = time.monotonic()
+        now = monotonic()
         self.total += size
         if now - self._samples[-1][0] >= SAMPLE_INTERVAL:
             self._samples.append((now, self.total))
@@ -46,7 +46,7 @@ class BitrateMeter:
 
     def rate(self) -> float:
         """Return the bits per second of the last two seconds; 0 where nothing came."""
-        now = time.monotonic()
+        now = monotonic()
         since, before = next(
             (
                 (t, n)
@@ -90,7 +90,7 @@ class Received:
         if packet.payload_type in retransmissions:
             return
         if packet.timestamp not in self._arrivals:
-            self._arrivals[packet.timestamp] = time.monotonic()
+            self._arrivals[packet.timestamp] = monotonic()
             if len(self._arrivals) > MAX_ARRIVALS:
                 del self._arrivals[next(iter(self._arrivals))]
         sequence = packet.sequence_number

@@ -21,12 +21,12 @@ import logging
 import math
 import queue
 import threading
-import time
 from contextlib import suppress
 from typing import Any
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.cells import cell_id
+from metered_sync.bridge.clock import monotonic
 from metered_sync.errors import MediaError, MeteredError, MeteredTimeoutError
 from metered_sync.media.notebook.output import CellOutput, WidgetOutput, notebook
 from metered_sync.media.notebook.views import LevelView, PictureView, View
@@ -87,7 +87,7 @@ class Preview:
         self._settled = 0  # how many of them the front end has answered, or need not
         self._answers = False  # whether it has ever answered
         self._hearing = False  # whether an answer would be heard now
-        self._last = -math.inf  # when something was shown (time.monotonic())
+        self._last = -math.inf  # when something was shown (monotonic())
         self._state = view.render_empty()
         self._shell = shell
         self._cell = shell.execution_count
@@ -146,7 +146,7 @@ class Preview:
                     self._state = state
                     self._count += 1
                     self._output.show(self._state, self._count)
-                    self._last = time.monotonic()
+                    self._last = monotonic()
         except MeteredError:  # the track has ended: who reads it is told why
             pass
         except Exception:
@@ -158,7 +158,7 @@ class Preview:
         """Wait until another state may be shown; return ``False`` once stopped."""
         with self._changed:
             while not self._stopped:
-                left = self._last + self._gap() - time.monotonic()
+                left = self._last + self._gap() - monotonic()
                 if left <= 0:
                     if self._hearing and not self._answers and self._in_flight >= MAX_IN_FLIGHT:
                         self._output = self._output.close(self._state)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 from html import escape
 from typing import Any, Protocol
 
 import numpy as np
 from av import AudioFrame
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.media.notebook.output import Rendering
 from metered_sync.media.snapshot import jpeg
 
@@ -67,14 +67,14 @@ class LevelView:
 
     def __init__(self) -> None:
         self._peak = -math.inf
-        self._since = -math.inf  # when the peak was (time.monotonic())
+        self._since = -math.inf  # when the peak was (monotonic())
 
     def render_empty(self) -> Rendering:
         return self._state(-math.inf)
 
     def render(self, frames: list[AudioFrame]) -> Rendering:
         level, peak = loudness(frames)
-        now = time.monotonic()
+        now = monotonic()
         if peak >= self._peak or now - self._since > PEAK_HOLD:
             self._peak, self._since = peak, now
         return self._state(level)

@@ -8,10 +8,10 @@ its :class:`RecordedTrack`, which finds their place in time.
 from __future__ import annotations
 
 import contextlib
-import time
 from typing import Any, NamedTuple
 
 from metered_sync.bridge import engines
+from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.sending.tee import attach_reader, detach_reader
@@ -82,7 +82,7 @@ class TrackReader(Reader[Any]):
         if self._given - self.taken >= self._limit:
             self._dropped += 1
             return
-        arrived = time.monotonic()
+        arrived = monotonic()
         epoch = 0
         if isinstance(self._track, RemoteTrack):
             arrived -= core_of(self._track).incoming.latency

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
 import weakref
 from collections.abc import Callable
 
 from metered_sync.bridge import guard, process
+from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline, Latch
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, SAMPLES_PER_FRAME
@@ -67,7 +67,7 @@ class Recording:
         self._sound: AudioStream | None = None
         self._zero: float | None = None
         self._first: float | None = None
-        self._reported = time.monotonic()
+        self._reported = monotonic()
         self._thread = threading.Thread(target=self._run, name=f"metered-sync-{label}", daemon=True)
 
     # --- any thread ---
@@ -145,10 +145,10 @@ class Recording:
             else:
                 item.track.reader.taken += item.frame is not None
                 if self._first is None and item.frame is not None:
-                    self._first = time.monotonic()
+                    self._first = monotonic()
                 item.track.take(item, self._zero)
                 del item
-            now = time.monotonic()
+            now = monotonic()
             if self._zero is None:
                 self._begin_if_ready(now)
             if self._zero is not None:

@@ -10,7 +10,6 @@ back for as long.
 from __future__ import annotations
 
 import math
-import time
 from fractions import Fraction
 from typing import Any
 
@@ -18,6 +17,7 @@ import av.error
 from av import AudioFrame, AudioResampler, VideoFrame
 from av.video.reformatter import VideoReformatter
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.sending.feed import Feed, FeedQueue
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, SAMPLES_PER_FRAME, sound_kind
 from metered_sync.media.sources.demuxing import as_yuv, decoded, streams_of
@@ -57,11 +57,11 @@ def read(container: Any, feed: Feed, playout: Playout, silence: float = math.inf
     streams = [s for kind, s in streams_of(container).items() if kind in feed.queues]
     if not streams:
         raise StreamLostError(f"there is no {' and no '.join(feed.queues)} any more")
-    heard = time.monotonic()
+    heard = monotonic()
     while True:
         try:
             for packet in container.demux(*streams):
-                heard = time.monotonic()
+                heard = monotonic()
                 playout.put(packet)
                 if feed.interrupted and feed.take_seek() is None:
                     return False
@@ -73,7 +73,7 @@ def read(container: Any, feed: Feed, playout: Playout, silence: float = math.inf
                 feed.moved.wait(0.005)
         if feed.interrupted and feed.take_seek() is None:
             return False
-        if time.monotonic() - heard > silence:
+        if monotonic() - heard > silence:
             raise StreamLostError(f"nothing has come for {silence:g} s")
 
 

@@ -6,13 +6,13 @@ import errno
 import logging
 import random
 import re
-import time
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import av
 import av.error
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.feed import PRODUCER_POLL, Feed
 from metered_sync.errors import MediaError, MeteredTimeoutError
@@ -154,7 +154,7 @@ class _RtspConnection:
         playout = Playout(feed)
         container, self.container = self.container, None
         while container is not None:
-            began = time.monotonic()
+            began = monotonic()
             try:
                 with container:
                     if not read(container, feed, playout, MAX_SILENCE):
@@ -169,12 +169,12 @@ class _RtspConnection:
                 return
             logger.warning("%s: lost, connecting again: %s", self.label, why)
             self.connected = False
-            lost = time.monotonic()
+            lost = monotonic()
             if lost > began + STEADY_AFTER:
                 self._pause = FIRST_PAUSE
             container = self._again(feed)
             if container is not None:
-                logger.info("%s: back after %.1f s", self.label, time.monotonic() - lost)
+                logger.info("%s: back after %.1f s", self.label, monotonic() - lost)
                 self.restarts += 1
                 self.connected = True
                 playout.begin()

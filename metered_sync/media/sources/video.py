@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from aiortc.mediastreams import MediaStreamTrack
 from av import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import WAIT_SLICE, Deadline
 from metered_sync.engine.sending.feed import TIMER_RESOLUTION
 from metered_sync.engine.sending.pushed import STILL_INTERVAL, PushedPictureQueue
@@ -104,7 +104,7 @@ class VideoSource(TrackSource[None, MediaStreamTrack]):
             ClosedError: The source has been ended or stopped.
             TypeError, ValueError: Something that is not such a picture.
         """
-        captured = time.monotonic()
+        captured = monotonic()
         deadline = Deadline.of(timeout)
         self._feed.check_blocking()
         frame = self._frame(picture, format)
@@ -117,13 +117,13 @@ class VideoSource(TrackSource[None, MediaStreamTrack]):
                 how = "ended" if self._queue.ending else "stopped"
                 raise ClosedError(f"{self._label} has been {how}: make another one to write to")
             feed.begin()
-            now = time.monotonic()
+            now = monotonic()
             self._queue.show(frame, feed.clock() - (now - captured))
             # One that is late keeps its pace, by waiting less; one that is slow waits for nothing.
             behind = self._next < captured - self._interval
             self._next = (captured if behind else self._next) + self._interval
             due = self._next
-            while not feed.stopped and (wait := due - time.monotonic()) > TIMER_RESOLUTION:
+            while not feed.stopped and (wait := due - monotonic()) > TIMER_RESOLUTION:
                 left = deadline.left()
                 if left == 0:
                     raise MeteredTimeoutError(

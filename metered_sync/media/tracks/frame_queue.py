@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from av import AudioFrame, VideoFrame
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.reader import Reader
 from metered_sync.errors import ClosedError
 from metered_sync.media.tracks.core import TrackCore
@@ -45,7 +45,7 @@ class FrameQueue(Reader[F_co]):
     @property
     def age(self) -> float:
         """Seconds since the newest frame arrived here; ``inf`` before the first."""
-        return time.monotonic() - self._arrived
+        return monotonic() - self._arrived
 
     def get(self, timeout: float | None = None, *, block: None = None) -> F_co:
         """Wait for the next frame and return it.
@@ -78,7 +78,7 @@ class FrameQueue(Reader[F_co]):
 
     def put(self, item: Any) -> None:
         """Queue a frame."""
-        self._arrived = time.monotonic()
+        self._arrived = monotonic()
         super().put(item)
 
     def close(self) -> None:
