@@ -13,7 +13,7 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.dispatch import ErrorHandler
 from metered_sync.bridge.event_hub import EventHub, EventQueue, Registration, check_event_type
 from metered_sync.bridge.guard import NotCopied
-from metered_sync.bridge.reader import Overflow
+from metered_sync.bridge.reader import MAX_BYTES, Overflow
 from metered_sync.errors import MeteredTimeoutError
 from metered_sync.wire.arguments import check_function, unrun_result
 from metered_sync.wire.events import Event
@@ -176,10 +176,22 @@ class Observable(NotCopied):
         self._hub.remove(event_type, fn)
 
     @overload
-    def events(self, *, maxsize: int = 4096, overflow: Overflow = "drop_oldest") -> EventQueue: ...
+    def events(
+        self,
+        *,
+        maxsize: int = 4096,
+        max_bytes: int = MAX_BYTES,
+        overflow: Overflow = "drop_oldest",
+    ) -> EventQueue: ...
     @overload
     def events(
-        self, type_: type[E], /, *, maxsize: int = 4096, overflow: Overflow = "drop_oldest"
+        self,
+        type_: type[E],
+        /,
+        *,
+        maxsize: int = 4096,
+        max_bytes: int = MAX_BYTES,
+        overflow: Overflow = "drop_oldest",
     ) -> EventQueue[E]: ...
     @overload
     def events(
@@ -189,6 +201,7 @@ class Observable(NotCopied):
         /,
         *,
         maxsize: int = 4096,
+        max_bytes: int = MAX_BYTES,
         overflow: Overflow = "drop_oldest",
     ) -> EventQueue[E | E2]: ...
     @overload
@@ -200,6 +213,7 @@ class Observable(NotCopied):
         /,
         *,
         maxsize: int = 4096,
+        max_bytes: int = MAX_BYTES,
         overflow: Overflow = "drop_oldest",
     ) -> EventQueue[E | E2 | E3]: ...
     @overload
@@ -212,25 +226,36 @@ class Observable(NotCopied):
         /,
         *,
         maxsize: int = 4096,
+        max_bytes: int = MAX_BYTES,
         overflow: Overflow = "drop_oldest",
     ) -> EventQueue[E | E2 | E3 | E4]: ...
     @overload
     def events(
-        self, *types: type[Event], maxsize: int = 4096, overflow: Overflow = "drop_oldest"
+        self,
+        *types: type[Event],
+        maxsize: int = 4096,
+        max_bytes: int = MAX_BYTES,
+        overflow: Overflow = "drop_oldest",
     ) -> EventQueue: ...
     def events(
-        self, *types: type[Any], maxsize: int = 4096, overflow: Overflow = "drop_oldest"
+        self,
+        *types: type[Any],
+        maxsize: int = 4096,
+        max_bytes: int = MAX_BYTES,
+        overflow: Overflow = "drop_oldest",
     ) -> Any:
         """Return a queue of the events of these classes (none named: all), from now on.
 
         Args:
             types: Classes from :mod:`metered_sync.events`.
-            maxsize: How many events may wait; then message-like ones are dropped.
+            maxsize: How many events may wait; then message-like ones are dropped. Of the others
+                ten times as many may wait; then the newest of each kind and member are kept.
+            max_bytes: How many bytes the messages that wait may have together.
             overflow: ``"drop_oldest"`` or ``"drop_newest"``.
         """
         for type_ in types:
             check_emitted(self._emitter, type_)
-        return self._hub.queue(types, maxsize, overflow)
+        return self._hub.queue(types, maxsize=maxsize, max_bytes=max_bytes, overflow=overflow)
 
     def wait_for(
         self,

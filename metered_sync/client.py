@@ -7,7 +7,7 @@ from typing import Any
 
 from metered_sync._facade import Client
 from metered_sync.bridge.loop import Engine
-from metered_sync.bridge.reader import Overflow, Reader
+from metered_sync.bridge.reader import MAX_BYTES, Overflow, Reader
 from metered_sync.delivery import Deliveries, Delivery
 from metered_sync.engine.messaging.link import SignallingLink
 from metered_sync.engine.messaging.request import Request
@@ -31,9 +31,10 @@ __all__ = ["SignallingClient", "Subscription"]
 class Subscription(Reader[Message]):
     """The messages of one channel, in order, for one reader.
 
-    Iterate over it or call :meth:`get`. ``maxsize`` messages may wait; then one is dropped,
-    by the subscription's ``overflow`` policy, and counted in ``dropped``. A subscription that
-    is forgotten without being closed leaves its channel subscribed, for callbacks.
+    Iterate over it or call :meth:`get`. ``maxsize`` messages may wait, of ``max_bytes`` in all;
+    then one is dropped, by the subscription's ``overflow`` policy, and counted in ``dropped``.
+    A subscription that is forgotten without being closed leaves its channel subscribed, for
+    callbacks.
     """
 
     def __init__(
@@ -41,14 +42,15 @@ class Subscription(Reader[Message]):
         channel: str,
         client: SignallingClient,
         link: SignallingLink,
-        *,
-        maxsize: int,
-        overflow: Overflow,
+        **options: Any,
     ) -> None:
-        super().__init__(f"subscription to {channel!r}", maxsize=maxsize, overflow=overflow)
+        super().__init__(f"subscription to {channel!r}", **options)
         self.channel = channel
         self._client = client  # must not be collected while somebody reads
         self._link = link
+
+    def _size(self, item: Message) -> int:
+        return item.frame_size
 
     def close(self) -> None:
         """Stop receiving; closing a channel's last reader unsubscribes from it.
@@ -186,6 +188,7 @@ class SignallingClient(Client[SignallingLink]):
         *,
         include_sender_metadata: bool = False,
         maxsize: int = 4096,
+        max_bytes: int = MAX_BYTES,
         overflow: Overflow = "drop_oldest",
         timeout: float | None = None,
     ) -> Subscription:
@@ -198,6 +201,8 @@ class SignallingClient(Client[SignallingLink]):
             include_sender_metadata: Fill ``sender_metadata`` of messages. On for all readers
                 of the channel if one asks for it.
             maxsize: How many messages may wait to be read.
+            max_bytes: How many bytes their frames may have together. (In memory a message
+                takes up to 23 times as much.)
             overflow: What a full reader drops: ``"drop_oldest"`` or ``"drop_newest"``.
 
         Raises:
@@ -208,7 +213,8 @@ class SignallingClient(Client[SignallingLink]):
         deadline = self._deadline(timeout)
         what = f"subscribe to {check_channel(channel)!r}"
         link = self._ready(what)
-        reader = Subscription(channel, self, link, maxsize=maxsize, overflow=overflow)
+        options = {"maxsize": maxsize, "max_bytes": max_bytes, "overflow": overflow}
+        reader = Subscription(channel, self, link, **options)
         try:
             request = link.subscriptions.subscribe(channel, reader, include_sender_metadata)
             if request is not None:

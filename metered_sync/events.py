@@ -6,7 +6,8 @@ Registering for :class:`Event` means all of them.
 
 :class:`Message`, :class:`Direct`, :class:`Presence`, :class:`Data` and :class:`DCMessage` are
 *message-like*: a full queue may drop them, and counts what it dropped. All others are
-*lifecycle* events and are never dropped.
+*lifecycle* events: ten times as many may wait as the queue holds; beyond that it keeps the
+newest of each kind and member.
 """
 
 from __future__ import annotations
@@ -92,12 +93,20 @@ class PeerJoined(Event):
 
     peer: RemotePeer
 
+    @property
+    def subject(self) -> tuple[str, ...]:
+        return "presence", self.peer.id
+
 
 @dataclass(frozen=True)
 class PeerLeft(Event):
     """A member has left the room, or its connection to the service is gone."""
 
     peer: RemotePeer
+
+    @property
+    def subject(self) -> tuple[str, ...]:
+        return "presence", self.peer.id
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ event_loop the loop that it runs: the real clock, names looked up on threads of 
 engines    the engine of this process
 link       the engine's side of an object that stays open between calls
 facade     the blocking side of it: opening, calling, closing, being collected
+event_reader the queue of events
 event_hub  an object's events, for the queues and callbacks that want them
 dispatch   the threads that run users' functions
 reader     the one bounded queue from the loop to blocking callers

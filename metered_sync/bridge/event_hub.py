@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.dispatch import Callback, Dispatcher, ErrorHandler, run_callback
-from metered_sync.bridge.reader import Overflow, Reader
+from metered_sync.bridge.event_reader import EventReader
+from metered_sync.bridge.reader import MAX_BYTES, Overflow
 from metered_sync.errors import ClosedError, raise_fresh
 from metered_sync.wire.events import Event
 
@@ -30,21 +31,29 @@ else:
 __all__ = ["EventHub", "EventQueue", "Registration", "check_event_type"]
 
 
-class EventQueue(Reader[E_co]):
+class EventQueue(EventReader[E_co]):
     """Read events of chosen classes, in a loop of your own.
 
     A full queue drops message-like events by its ``overflow`` policy and counts
-    them in ``dropped``; lifecycle events are never dropped.
+    them in ``dropped``. Lifecycle events stay, up to ten times its size; beyond that, the newest
+    of each kind and member do.
     """
 
     def __init__(
-        self, label: str, types: tuple[type[E_co], ...], *, maxsize: int, overflow: Overflow
+        self,
+        label: str,
+        types: tuple[type[E_co], ...],
+        *,
+        maxsize: int = 4096,
+        max_bytes: int = MAX_BYTES,
+        overflow: Overflow = "drop_oldest",
     ) -> None:
-        super().__init__(label, maxsize=maxsize, overflow=overflow)
+        super().__init__(label, maxsize=maxsize, max_bytes=max_bytes, overflow=overflow)
         self.types = types
 
-    def _droppable(self, item: E_co) -> bool:  # type: ignore[misc]
-        return item.droppable
+    def _event(self, item: Any) -> Event:
+        event: Event = item
+        return event
 
 
 class Registration(Callback):
@@ -61,11 +70,11 @@ class Registration(Callback):
         return same and self.origin.replaces(older.origin)
 
 
-class _Calls(Reader[tuple[Any, tuple[Callback, ...]]]):
+class _Calls(EventReader[tuple[Any, tuple[Callback, ...]]]):
     """Queue events, each with the callbacks that were registered when it came."""
 
-    def _droppable(self, item: tuple[Any, tuple[Callback, ...]]) -> bool:
-        return isinstance(item[0], Event) and item[0].droppable
+    def _event(self, item: Any) -> Event | None:
+        return item[0] if isinstance(item[0], Event) else None
 
 
 class EventHub:
@@ -189,21 +198,16 @@ class EventHub:
     def queue(
         self,
         types: tuple[type[E_co], ...],
-        maxsize: int = 4096,
-        overflow: Overflow = "drop_oldest",
+        **options: Any,
     ) -> EventQueue[E_co]:
-        """Return a new queue of events from now on."""
+        """Return a new queue of events from now on, with the options of :class:`EventQueue`."""
         guard.check_process(self._born, self.label)
         for type_ in types:
             check_event_type(type_)
         names = ", ".join(type_.__name__ for type_ in types) or "all"
         wanted: tuple[type[Any], ...] = types or (Event,)
-        queue: EventQueue[E_co] = EventQueue(
-            f"events of {self.label} ({names})",
-            wanted,
-            maxsize=maxsize,
-            overflow=overflow,
-        )
+        label = f"events of {self.label} ({names})"
+        queue: EventQueue[E_co] = EventQueue(label, wanted, **options)
         with self._lock:
             if self._ended:
                 queue.end(self._error)

@@ -2,8 +2,8 @@
 
 Subscriptions, event queues and frame queues are this class with another name.
 The engine's side (:meth:`Reader.put`, :meth:`Reader.end`) never blocks: a full
-reader drops by its policy and counts. The caller's side blocks with a deadline,
-and is woken when somebody closes the reader or when its source ends.
+reader, in number or in bytes, drops by its policy and counts. The caller's side blocks
+with a deadline, and is woken when somebody closes the reader or when its source ends.
 
 Putting takes no lock unless the reader is full, and wakes somebody only if somebody
 sleeps: once per burst. A caller that finds nothing announces itself in ``_sleepers``, looks
@@ -26,11 +26,15 @@ from metered_sync.bridge.deadline import WAIT_SLICE, Deadline
 from metered_sync.errors import ClosedError, MeteredTimeoutError, fresh
 from metered_sync.wire.arguments import check_choice, check_whole
 
-__all__ = ["Overflow", "Reader", "check_no_block"]
+__all__ = ["MAX_BYTES", "Overflow", "Reader", "check_no_block"]
 
 T_co = TypeVar("T_co", covariant=True)
 Self = TypeVar("Self", bound="Reader[Any]")
 Overflow = Literal["drop_oldest", "drop_newest"]
+
+MAX_BYTES = 16 << 20
+"""Bytes that a reader of messages holds by default. (What JSON text becomes takes up to 23 times
+its length: two bytes of it can be a list.)"""
 
 
 def check_no_block(timeout: object, block: object) -> None:
@@ -50,15 +54,23 @@ class Reader(guard.NotCopied, Generic[T_co]):
     """
 
     def __init__(
-        self, label: str, *, maxsize: int = 4096, overflow: Overflow = "drop_oldest"
+        self,
+        label: str,
+        *,
+        maxsize: int = 4096,
+        max_bytes: int = MAX_BYTES,
+        overflow: Overflow = "drop_oldest",
     ) -> None:
         check_choice("overflow", overflow, ("drop_oldest", "drop_newest"))
         self._label = label
         self._maxsize = check_whole("maxsize", maxsize, 1)
+        self._max_bytes = check_whole("max_bytes", max_bytes, 1)
         self._overflow = overflow
         self._items: deque[T_co] = deque()
         self._lock = threading.Lock()
         self._sleepers: deque[Any] = deque()  # locks, held by those who sleep on them
+        self._came = 0  # bytes: of the one thread that puts what has a size
+        self._went = 0  # bytes: taken or dropped
         self._dropped = 0
         self._kept = 0  # how many of the oldest items are known not to be droppable
         self._ended = False
@@ -188,13 +200,19 @@ class Reader(guard.NotCopied, Generic[T_co]):
     # (A reader of messages is a reader of events to its users, who put nothing into it.)
 
     def put(self, item: T_co) -> None:  # type: ignore[misc]
-        """Queue an item; a full reader drops one and counts it."""
+        """Queue an item; a full reader drops what it must, and counts it."""
         if self._ended:
             return
-        if len(self._items) >= self._maxsize:
+        size = self._size(item)
+        if self._is_full(size):
             with self._lock:
-                if len(self._items) >= self._maxsize and not self._make_room(item):
-                    return
+                while self._is_full(size):
+                    left = len(self._items)
+                    if not self._make_room(item):
+                        return
+                    if len(self._items) == left:  # nothing there may be dropped
+                        break
+        self._came += size
         self._items.append(item)
         if self._sleepers:
             self._wake()
@@ -215,8 +233,20 @@ class Reader(guard.NotCopied, Generic[T_co]):
     def _droppable(self, item: T_co) -> bool:  # type: ignore[misc]
         return True
 
+    def _size(self, item: T_co) -> int:  # type: ignore[misc]
+        """Return how much an item counts of what may wait in bytes."""
+        return 0
+
+    def _is_full(self, size: int) -> bool:
+        """Whether an item of this size is too much; one is not, however large."""
+        if len(self._items) >= self._maxsize:
+            return True
+        waiting = self._came - self._went
+        return waiting > 0 and size > 0 and waiting + size > self._max_bytes
+
     def _take(self) -> T_co:
         item = self._items.popleft()
+        self._went += self._size(item)
         if self._kept:
             self._kept -= 1
         return item
@@ -228,8 +258,10 @@ class Reader(guard.NotCopied, Generic[T_co]):
             return False
         # (By index: another thread may put an item at the end meanwhile.)
         while self._kept < len(self._items):
-            if self._droppable(self._items[self._kept]):
+            old = self._items[self._kept]
+            if self._droppable(old):
                 del self._items[self._kept]
+                self._went += self._size(old)
                 self._dropped += 1
                 return True
             self._kept += 1

@@ -5,13 +5,14 @@ Those that carry an object of the face (a member, a track, a publication) are in
 
 :class:`Message`, :class:`Direct`, :class:`Presence`, :class:`Data` and :class:`DCMessage` are
 *message-like*: a full queue may drop them, and counts what it dropped. All others are
-*lifecycle* events and are never dropped.
+*lifecycle* events: ten times as many may wait as the queue holds; beyond that it keeps the
+newest of each kind and member.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,8 @@ __all__ = [
     "StateChange",
     "TokenProviderError",
 ]
+
+E = TypeVar("E", bound="Event")
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,18 @@ class Event:
 
     droppable: ClassVar[bool] = False
     """Whether a full queue may drop events of this class."""
+    frame_size: ClassVar[int] = 0
+    """Bytes of the frame, or message, that brought the event; 0 for those that none brought."""
+
+    @property
+    def subject(self) -> tuple[str, ...]:
+        """The key of what the event tells of: a newer one of the same key makes it obsolete."""
+        return (type(self).__name__,)
+
+    def sized(self: E, size: int) -> E:
+        """Note the bytes of the frame that brought the event; return the event."""
+        object.__setattr__(self, "frame_size", size)
+        return self
 
 
 @dataclass(frozen=True)

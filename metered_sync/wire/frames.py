@@ -164,11 +164,13 @@ def parse_server_frame(text: str | bytes) -> ServerFrame | None:
         values["data"] = fields["data"]
         metadata = fields.get("fromMetadata")
         values["sender_metadata"] = metadata if isinstance(metadata, dict) else None
+        values["frame_size"] = len(text)
         return message
     try:
-        return _read(kind, Fields(fields))
+        frame = _read(kind, Fields(fields))
     except FieldError as error:
         raise FrameError(f"{kind}: {error}") from None
+    return frame.sized(len(text)) if isinstance(frame, Direct | Presence) else frame
 
 
 def _read(kind: str, fields: Fields) -> ServerFrame | None:

@@ -7,6 +7,7 @@ short way through a parser can tell another story. The draws are the same in eac
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
@@ -313,7 +314,9 @@ def sorted_repr(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(sorted_repr(v) for v in value) + "]"
     if hasattr(value, "__dataclass_fields__"):
-        return type(value).__name__ + sorted_repr(vars(value))
+        names = [field.name for field in dataclasses.fields(value)]
+        fields = {name: getattr(value, name) for name in names}
+        return type(value).__name__ + sorted_repr(fields)
     return repr(value)
 
 

@@ -4,6 +4,7 @@
 link               the room: joining one channel, following its life, leaving
 roster             who is there: presence, lists of members, messages that come early
 member             one other member, and what happens on the connection to it
+error_throttle     tell of the errors that a member causes at a bounded rate
 our_tracks         the tracks that are sent, and what members have been told about them
 direct_messages    send direct messages to members; whether that is permitted
 connection         carry a negotiation out: the media connection to one member

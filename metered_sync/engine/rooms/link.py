@@ -287,7 +287,8 @@ class RoomLink(Link):
             self._tell_data(event, "direct")
 
     def _tell_data(self, event: Direct | Message, kind: Literal["broadcast", "direct"]) -> None:
-        self._sink.emit(Data(event.sender_peer_id, event.data, kind, event.sender_metadata))
+        data = Data(event.sender_peer_id, event.data, kind, event.sender_metadata)
+        self._sink.emit(data.sized(event.frame_size))
 
     # --- as the owner of the roster ---
 

@@ -18,6 +18,7 @@ from aiortc import RTCDataChannel
 
 from metered_sync.bridge.link import EventSink
 from metered_sync.engine.rooms.direct_messages import DirectMessages
+from metered_sync.engine.rooms.error_throttle import ErrorThrottle
 from metered_sync.engine.rooms.media import MemberMedia
 from metered_sync.engine.rooms.track_metadata import AnnouncedMetadata
 from metered_sync.engine.sending.local_track import LocalTrack
@@ -103,6 +104,7 @@ class Member:
         self._sink = sink
         self._theirs: list[RTCDataChannel] = []
         """The data channels that the member has opened, closed ones among them."""
+        self._errors = ErrorThrottle(self._tell)
         self._warned = False
         """Whether it has been told that the member opens too many."""
         self._changed = asyncio.Event()
@@ -181,17 +183,17 @@ class Member:
 
     def on_error(self, error: MeteredError) -> None:
         """Tell of a negotiation that failed."""
-        self._tell(NegotiationError(error))
+        self._errors.put(NegotiationError(error))
 
     def on_candidate_error(self, error: MeteredError) -> None:
         """Tell of a network address of the member that cannot be used."""
-        self._tell(IceCandidateError(error))
+        self._errors.put(IceCandidateError(error))
 
     def on_exhausted(self, error: MeteredError) -> None:
         """Note that no connection will come about from here."""
         self.error = error
         self._note_change()
-        self._tell(NegotiationError(error))
+        self._errors.put(NegotiationError(error))
 
     def _tell(self, event: Event) -> None:
         self._sink.peer_event(self, event)
@@ -214,6 +216,7 @@ class Member:
 
     def end(self, error: BaseException | None) -> None:
         """Be gone for good: tracks end, and events."""
+        self._errors.flush()
         self.set_state("closed")
         self.media.end_tracks(error)
         self._sink.peer_ended(self, error)

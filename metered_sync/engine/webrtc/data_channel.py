@@ -68,31 +68,10 @@ class ChannelSink(EventSink, Protocol):
 
 
 class MessageInbox(Reader[Message]):
-    """The messages that a channel received: bounded in number and bytes, drops the oldest."""
+    """The messages that a channel received."""
 
-    # Bytes that have come (touched on the loop only), and gone (with the lock held).
-    _come = 0
-    _gone = 0
-
-    def put(self, item: Message) -> None:
-        """Queue a message."""
-        if self._come + len(item) - self._gone > MAX_INBOX:
-            with self._lock:
-                while self._items and self._come + len(item) - self._gone > MAX_INBOX:
-                    self._make_room(item)
-        if not self.ended:
-            self._come += len(item)
-            super().put(item)
-
-    def _take(self) -> Message:
-        item = super()._take()
-        self._gone += len(item)
-        return item
-
-    def _make_room(self, item: Message) -> bool:
-        self._take()
-        self._dropped += 1
-        return True
+    def _size(self, item: Message) -> int:
+        return len(item)
 
 
 class ChannelLink(Link):
@@ -121,7 +100,7 @@ class ChannelLink(Link):
         self.engine = engine
         self.name = raw.label
         self.label = f"DataChannel {raw.label!r}"
-        self.inbox = MessageInbox(self.label, maxsize=maxsize)
+        self.inbox = MessageInbox(self.label, maxsize=maxsize, max_bytes=MAX_INBOX)
         self.opened = Latch()
         """Set once the channel is open, or will never be."""
         self.error: BaseException | None = None
@@ -228,7 +207,7 @@ class ChannelLink(Link):
         sink = self._sink
         try:
             while sink is not None and sink.takes_messages:
-                sink.emit(DCMessage(self.inbox.get_nowait()))
+                sink.emit(_event(self.inbox.get_nowait()))
         except (Empty, MeteredError):
             pass
 
@@ -288,11 +267,11 @@ class ChannelLink(Link):
         sink = self._sink
         if sink is not None and sink.takes_messages:
             self.hand_over()  # in order
-            sink.emit(DCMessage(data))
+            sink.emit(_event(data))
             return
         self.inbox.put(data)
         if sink is not None:
-            sink.emit(DCMessage(data))
+            sink.emit(_event(data))
 
     def _on_error(self, error: object) -> None:
         self._report(MeteredError(f"{self.label}: {error!r}"))
@@ -359,3 +338,7 @@ class ChannelLink(Link):
         if self._sink is not None:
             self._sink.emit(DCClose())
             self._sink.end(error)
+
+
+def _event(data: Message) -> DCMessage:
+    return DCMessage(data).sized(len(data))

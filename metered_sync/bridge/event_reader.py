@@ -1,0 +1,93 @@
+"""Read events from a bounded queue: messages are dropped from it, lifecycle events coalesced.
+
+A program that does not read must not miss that it was disconnected, or who has left; but a
+stranger who causes such events at will must not fill its memory either. So they may exceed the
+bound, up to :data:`CEILING` times; then the newest of each subject is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable
+from typing import Any, TypeVar
+
+from metered_sync.bridge.reader import Reader
+from metered_sync.wire.events import Event
+
+__all__ = ["CEILING", "EventReader"]
+
+T_co = TypeVar("T_co", covariant=True)
+logger = logging.getLogger("metered_sync")
+
+CEILING = 10
+"""How many times ``maxsize`` events may wait, those that are not dropped included."""
+
+
+class EventReader(Reader[T_co]):
+    """Read events, or what stands for them, from a queue that coalesces at its ceiling."""
+
+    def __init__(self, label: str, **options: Any) -> None:
+        super().__init__(label, **options)
+        self._ceiling = CEILING * self._maxsize
+        self._coalesced = False
+        """Whether it has come to that, and been told of."""
+
+    def _event(self, item: Any) -> Event | None:
+        """Return the event of an item; ``None`` where it is something else, which is kept."""
+        raise NotImplementedError
+
+    def put(self, item: T_co) -> None:  # type: ignore[misc]
+        """Queue an event; see :meth:`Reader.put`."""
+        coalesced = self._coalesced
+        super().put(item)
+        if self._coalesced and not coalesced:  # (without the lock)
+            logger.error(
+                "%s: %d lifecycle events wait to be read: from now on only the newest of each "
+                "kind and member are kept; read them, or listen to fewer classes of events",
+                self._label,
+                CEILING * self._maxsize,
+            )
+
+    def _droppable(self, item: T_co) -> bool:  # type: ignore[misc]
+        event = self._event(item)
+        return event is not None and event.droppable
+
+    def _size(self, item: T_co) -> int:  # type: ignore[misc]
+        event = self._event(item)
+        return 0 if event is None else event.frame_size
+
+    def _make_room(self, item: T_co) -> bool:  # type: ignore[misc]
+        if not super()._make_room(item):
+            return False
+        if len(self._items) >= self._ceiling:
+            self._coalesce(item)
+        return True
+
+    def _subject(self, item: Any) -> Hashable:
+        event = self._event(item)
+        return None if event is None else event.subject
+
+    def _coalesce(self, coming: Any) -> None:
+        """Keep the newest item of each subject; if that is not enough, the newest ones.
+
+        (The last item stays where it is: nobody finds the queue empty meanwhile, and what
+        another thread puts comes behind it.)
+        """
+        self._coalesced = True
+        items = self._items
+        seen = {self._subject(coming), self._subject(items[-1])}
+        old = [items.popleft() for _ in range(len(items) - 1)]
+        kept: list[Any] = []
+        for item in reversed(old):
+            subject = self._subject(item)
+            if subject is None or (subject not in seen and len(kept) < self._ceiling // 2):
+                seen.add(subject)
+                kept.append(item)
+            else:
+                self._went += self._size(item)
+        items.extendleft(kept)
+        self._kept = 0
+        self._dropped += len(old) - len(kept)
+        # What is kept in any case must not make each event as expensive as this one.
+        forced = sum(self._subject(item) is None for item in kept)
+        self._ceiling = max(CEILING * self._maxsize, 2 * forced)
