@@ -27,7 +27,7 @@ FRAME = 3000
 
 
 class Clock:
-    """Stands in for the module ``time`` in :mod:`metered_sync.engine.webrtc.jitter`."""
+    """Stands in for the clock of :mod:`metered_sync.engine.webrtc.jitter`."""
 
     def __init__(self) -> None:
         self.now = 1000.0

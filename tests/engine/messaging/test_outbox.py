@@ -39,7 +39,7 @@ def run(test: Callable[[], object]) -> None:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(outboxes.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(outboxes, "monotonic", lambda: now[0])
     return now
 
 

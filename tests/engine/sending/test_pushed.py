@@ -22,8 +22,7 @@ FRAME = 960 * 4
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A clock that a test moves."""
     clock = SimpleNamespace(now=100.0)
-    clock.monotonic = lambda: clock.now
-    monkeypatch.setattr(feed_module, "time", clock)
+    monkeypatch.setattr(feed_module, "monotonic", lambda: clock.now)
     return clock
 
 

@@ -16,8 +16,7 @@ from metered_sync.engine.sending.timeline import AudioTimeline, VideoTimeline, t
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A clock that a test moves: seconds since the process started."""
     clock = SimpleNamespace(now=100.0)
-    clock.monotonic = lambda: timeline._started + clock.now
-    monkeypatch.setattr(timeline, "time", clock)
+    monkeypatch.setattr(timeline, "monotonic", lambda: timeline._started + clock.now)
     return clock
 
 

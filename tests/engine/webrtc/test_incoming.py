@@ -71,8 +71,7 @@ def test_readers_are_held_weakly() -> None:
 
 def test_timestamps_go_on_over_receivers(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=100.0)
-    clock.monotonic = lambda: clock.now
-    monkeypatch.setattr(incoming_module, "time", clock)
+    monkeypatch.setattr(incoming_module, "monotonic", lambda: clock.now)
     track, one = IncomingTrack("video", id="t"), reader()
     track.add(one)
     run(track, frame(0), frame(3000))
@@ -96,8 +95,7 @@ def test_frames_are_wanted_while_somebody_reads_and_a_little_longer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = SimpleNamespace(now=100.0)
-    clock.monotonic = lambda: clock.now
-    monkeypatch.setattr(incoming_module, "time", clock)
+    monkeypatch.setattr(incoming_module, "monotonic", lambda: clock.now)
     track = IncomingTrack("video", id="t")
     assert track.wanted()  # somebody may come at once
     clock.now += incoming_module.UNREAD_DECODING + 1

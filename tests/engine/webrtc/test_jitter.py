@@ -31,7 +31,7 @@ both = pytest.mark.parametrize("codec", ["vp8", "h264"])
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     assert Capability.INTAKES in aiortc_private.capabilities()
     clock = Clock()
-    monkeypatch.setattr(jitter, "time", clock)
+    monkeypatch.setattr(jitter, "monotonic", clock.monotonic)
     return clock
 
 

@@ -18,7 +18,7 @@ MEDIA, RTX = 97, 98
 
 def test_a_meter(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("metered_sync.engine.webrtc.stats.time.monotonic", lambda: now)
+    monkeypatch.setattr("metered_sync.engine.webrtc.stats.monotonic", lambda: now)
     meter = BitrateMeter()
     assert meter.rate() == 0
     for _ in range(100):  # 1000 bytes each 10 ms
@@ -95,7 +95,7 @@ def test_counts_go_on_over_connections() -> None:
 
 def test_the_arrival_of_a_frame_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("metered_sync.engine.webrtc.stats.time.monotonic", lambda: now)
+    monkeypatch.setattr("metered_sync.engine.webrtc.stats.monotonic", lambda: now)
     received, source = Received(), receiver()
     received.watch(source, ())
     take(source, (MEDIA, 1, 2**32 - 10, 1))

@@ -38,7 +38,7 @@ def test_loudness(format: str) -> None:
 def test_the_meters_peak_falls_late(monkeypatch: pytest.MonkeyPatch) -> None:
     meter = LevelView()
     now = [100.0]
-    monkeypatch.setattr(views.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(views, "monotonic", lambda: now[0])
     texts = []
     for peak, moment in ((1, 0.0), (0.1, 1.0), (0.1, 1.6), (0.5, 1.7), (0, 4.0)):
         now[0] = 100 + moment
