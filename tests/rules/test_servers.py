@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import requests
 
 from metered_sync import SignallingClient
-from tests.conftest import run_script
+from tests.conftest import run_script, wait_until
 from tests.support.webservers import gunicorn
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs POSIX")
@@ -45,6 +46,33 @@ def mistake():
     except ForkedError as error:
         return str(error), 500
     return "no error"
+"""
+
+
+GREEN_APP = """
+import threading
+from flask import Flask, jsonify, request
+from metered_sync import Message, SignallingClient
+
+app = Flask(__name__)
+lock = threading.Lock()
+client = None
+heard = []
+
+def get_client():
+    global client
+    with lock:
+        if client is None:
+            client = SignallingClient()
+            client.connect()
+            client.on(Message, lambda message: heard.append(message.data))
+            client.subscribe("to-green")
+        return client
+
+@app.post("/publish/<channel>")
+def publish(channel):
+    get_client().publish(channel, request.get_json())
+    return jsonify(heard=heard)
 """
 
 
@@ -117,3 +145,60 @@ asyncio.run(main())
 """
     done = run_script(source, **environment)
     assert (done.returncode, done.stdout) == (0, "{'data': 7} 1\n"), done.stderr
+
+
+def test_gunicorn_with_gevent(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "app.py").write_text(GREEN_APP)
+    options = ("--worker-class", "gevent", "--timeout", "10")
+    with (
+        SignallingClient(
+            url=environment["METERED_URL"], api_key=environment["METERED_KEY"]
+        ) as other,
+        gunicorn(tmp_path, "app:app", environment, tmp_path / "log", *options) as url,
+        ThreadPoolExecutor(5) as pool,
+    ):
+        inbox = other.subscribe("from-green")
+
+        def ask(number: int) -> list[int]:
+            answer = requests.post(f"{url}/publish/from-green", json=number, timeout=20)
+            assert answer.status_code == 200
+            heard: list[int] = answer.json()["heard"]
+            return heard
+
+        list(pool.map(ask, range(20)))
+        assert sorted(inbox.get(timeout=5).data for _ in range(20)) == list(range(20))
+        other.publish("to-green", 1)
+        wait_until(lambda: 1 in ask(0))
+
+
+def test_eventlet(environment: dict[str, str]) -> None:
+    source = """
+import eventlet
+eventlet.monkey_patch()
+import warnings
+warnings.simplefilter("error", RuntimeWarning)
+from metered_sync import Message, SignallingClient
+
+beats, heard = [], []
+def beat():
+    while True:
+        beats.append(1)
+        eventlet.sleep(0.01)
+eventlet.spawn(beat)
+with SignallingClient() as one, SignallingClient() as two:
+    inbox = two.subscribe("eventlet")
+    two.on(Message, lambda message: heard.append(message.data))
+    for number in range(20):
+        eventlet.spawn(one.publish, "eventlet", number)
+    assert sorted(inbox.get(timeout=5).data for _ in range(20)) == list(range(20))
+    while len(heard) < 20:
+        eventlet.sleep(0.01)
+    count = len(beats)
+    try:
+        inbox.get(timeout=0.2)
+    except TimeoutError:
+        assert len(beats) > count  # others go on while one waits
+        print("done")
+"""
+    done = run_script(source, **environment)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
