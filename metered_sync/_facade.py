@@ -32,15 +32,16 @@ class Client(Facade, Observable, Generic[L]):
         raise NotImplementedError
 
     def _link_to_open(self) -> L:
-        """Return the link, made if need be: by one thread, though several connect at once."""
+        """Return the link, made if need be: it is one, though several threads connect at once."""
         engine = self._start()
-        with self._life:
-            if self._closed:
-                raise ClosedError(f"{self._label} is closed; make a new one")
-            if self._link is None:
-                self._link = self._make_link(engine)
-                self._opened(self._link)
-            return self._link
+        if self._link is None and not self._closed:
+            made = self._make_link(engine)
+            self._opened(made)
+            if self._link is None:  # (no call between the two: they are one step)
+                self._link = made
+        if self._closed or self._link is None:
+            raise ClosedError(f"{self._label} is closed; make a new one")
+        return self._link
 
     def _connected(self, what: str) -> L:
         """Return the link if ``connect()`` has been called."""
@@ -57,8 +58,7 @@ class Client(Facade, Observable, Generic[L]):
         """Close the connection and wake every waiting call. Repeatable, from any thread."""
         deadline = self._deadline(timeout)
         guard.check_process(self._born, self._label)
-        with self._life:
-            self._closed = True
+        self._closed = True  # before the look at the link, which is made before a look at this
         if self._link is not None:
             self._close(self._link, deadline)
         else:

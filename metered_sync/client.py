@@ -58,7 +58,7 @@ class Subscription(Reader[Message]):
         Does not wait. What is queued can still be read; blocked readers wake.
         """
         super().close()
-        self._link.subscriptions.remove(self.channel, self)
+        self._link.stop_delivery(self.channel, self)
 
 
 class SignallingClient(Client[SignallingLink]):
@@ -216,9 +216,7 @@ class SignallingClient(Client[SignallingLink]):
         options = {"maxsize": maxsize, "max_bytes": max_bytes, "overflow": overflow}
         reader = Subscription(channel, self, link, **options)
         try:
-            request = link.subscriptions.subscribe(channel, reader, include_sender_metadata)
-            if request is not None:
-                link.wait(request, deadline)
+            link.wait(link.subscribe(channel, reader, include_sender_metadata), deadline)
         except BaseException:
             reader.close()
             raise
@@ -232,12 +230,10 @@ class SignallingClient(Client[SignallingLink]):
         deadline = self._deadline(timeout)
         what = f"unsubscribe from {check_channel(channel)!r}"
         link = self._ready(what)
-        request = link.subscriptions.remove_all(channel)
-        if request is not None:
-            try:
-                link.wait(request, deadline)
-            except DisconnectedError:
-                pass  # the next connection will not repeat the subscription
+        try:
+            link.wait(link.unsubscribe(channel), deadline)
+        except DisconnectedError:
+            pass  # the next connection will not repeat the subscription
 
     def publish(
         self,

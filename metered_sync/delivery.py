@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 
 from metered_sync.bridge import guard
+from metered_sync.bridge.atomic import Atomic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.event_hub import EventHub
 from metered_sync.engine.messaging.link import SignallingLink
@@ -30,8 +30,8 @@ class Delivery(guard.NotCopied):
         self._hub = hub
         self._request = request
         request.on_end = self._ended
-        self._lock = threading.Lock()  # guards _callbacks
-        self._callbacks: list[Callable[[Delivery], None]] | None = []
+        self._callbacks: Atomic[tuple[Callable[[Delivery], None], ...] | None] = Atomic(())
+        """The functions to call once it is done; ``None`` when they have been."""
         self._born = guard.generation()
 
     def __repr__(self) -> str:
@@ -98,49 +98,48 @@ class Delivery(guard.NotCopied):
         where the client is closed already). What it raises is logged and goes to ``on_error``.
         """
         call = self._hub.deferred(fn)
-        with self._lock:
-            if self._callbacks is not None:
-                self._callbacks.append(call)
-                return
-        call(self)
+        if self._callbacks.swap(lambda there: None if there is None else (*there, call)) is None:
+            call(self)
 
     def _ended(self, request: Request) -> None:
         """Call the callbacks; on the loop."""
         request.ended.set()  # before they run: they ask what became of it
-        with self._lock:
-            callbacks, self._callbacks = self._callbacks, None
-        for call in callbacks or ():
+        for call in self._callbacks.swap(lambda _: None) or ():
             call(self)
 
 
 class Deliveries:
     """Keep a client's deliveries until ``flush()`` has waited for them, or told of their failure.
 
-    ``_lock`` guards both attributes; callers take it.
+    Callers change both by single operations of the ``deque``, without a lock.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._open: deque[Request] = deque()
         self._failed: deque[Request] = deque(maxlen=1024)
 
     def add(self, request: Request) -> None:
         """Note a delivery; forget those that have gone well."""
-        with self._lock:
-            self._open.append(request)
-            self._sweep()
+        self._open.append(request)
+        self._sweep()
 
     def _sweep(self) -> None:
-        """Let those at the head go that have ended; keep their failures. The lock is held."""
-        while self._open and self._open[0].ended.is_set:
-            request = self._open.popleft()
-            if request.error is not None:
-                self._failed.append(request)
+        """Let those at the head go that have ended; keep their failures."""
+        while self._open:
+            try:
+                request = self._open[0]
+                if not request.ended.is_set:
+                    return
+                if request.error is not None:
+                    self._failed.append(request)
+                if self._open[0] is request:  # and then this is one step
+                    del self._open[0]
+            except IndexError:  # another thread was quicker
+                return
 
     def flush(self, deadline: Deadline) -> None:
         """Wait for all that were noted so far; raise the first failure that nobody fetched."""
-        with self._lock:
-            waiting = tuple(self._open)
+        waiting = self._open.copy()
         # Acknowledgements come in order, mostly: whoever waits for the last one wakes once.
         for request in reversed(waiting):
             if not request.ended.wait(deadline):
@@ -150,10 +149,14 @@ class Deliveries:
                     f"within {deadline}; they are still waited for",
                     sent=request.sent,
                 )
-        with self._lock:
-            self._sweep()
-            failed = [request for request in self._failed if not request.fetched]
-            self._failed.clear()
+        self._sweep()
+        failed: list[Request] = []
+        while self._failed:
+            try:
+                failed.append(self._failed.popleft())
+            except IndexError:  # another thread was quicker
+                break
+        failed = [request for request in failed if not request.fetched]
         if failed:
             for request in failed:
                 request.fetched = True

@@ -11,10 +11,12 @@ event_hub  an object's events, for the queues and callbacks that want them
 dispatch   the threads that run users' functions
 reader     the one bounded queue from the loop to blocking callers
 workers    blocking functions for the engine, on daemon threads of our own
+atomic     what threads share, replaced without a lock
 clock      the clock that all this goes by
 deadline   deadlines, and the one way in which this library waits
 guard      checks before a blocking call: the right process, the right thread
 cells      functions that a notebook's cell registers again
+logs       loggers that what listens to them cannot break
 process    what happens after a fork, and at the exit; whether threads are real
 ========== =============================================================================
 

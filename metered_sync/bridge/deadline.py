@@ -13,7 +13,7 @@ from threading import TIMEOUT_MAX, Lock
 
 from metered_sync.bridge.clock import monotonic
 
-__all__ = ["WAIT_SLICE", "Deadline", "Latch", "check_timeout", "wait"]
+__all__ = ["WAIT_SLICE", "Deadline", "Latch", "Turnover", "check_timeout", "wait"]
 
 WAIT_SLICE = 0.1 if sys.platform == "win32" else TIMEOUT_MAX
 """Seconds of the longest uninterrupted wait: Windows sees Ctrl-C only between two waits."""
@@ -89,17 +89,49 @@ class Latch:
     def set(self) -> None:
         """Wake the threads that wait. Further calls do nothing."""
         if not self.is_set:
+            # (No call between the two: Ctrl-C, which comes at calls, cannot keep the second out.)
             self.is_set = True
-            self._release()
+            try:
+                self._lock.release()
+            except RuntimeError:  # another thread was quicker
+                pass
 
     def wait(self, deadline: Deadline) -> bool:
         """Wait for :meth:`set`; say whether it came by the deadline."""
-        if not self.is_set and wait(self._lock, deadline):
-            self._release()  # let the next waiter through
-        return self.is_set
-
-    def _release(self) -> None:
+        is_set = self.is_set
+        if is_set:
+            return True
         try:
-            self._lock.release()
-        except RuntimeError:  # another thread was quicker
-            pass
+            return wait(self._lock, deadline) or self.is_set
+        finally:  # after Ctrl-C, too
+            if self.is_set:
+                try:
+                    self._lock.release()  # let the next waiter through
+                except RuntimeError:
+                    pass
+
+
+class Turnover:
+    """Tell threads that something has changed, again and again, without a lock.
+
+    Whoever waits takes :meth:`next` first, then looks whether there is still something to wait
+    for, and waits for that latch: a change in between has set it.
+    """
+
+    __slots__ = ("_latch",)
+
+    def __init__(self) -> None:
+        self._latch = Latch()
+
+    def next(self) -> Latch:
+        """Return the latch that the next change sets."""
+        latch = self._latch
+        if latch.is_set:
+            unset = Latch()
+            if self._latch is latch:  # (no call between the two: they are one step)
+                self._latch = unset
+        return self._latch
+
+    def tell(self) -> None:
+        """Wake all who wait for a change."""
+        self._latch.set()

@@ -13,9 +13,9 @@ from __future__ import annotations
 import gc
 import logging
 import sys
-import threading
 
 from metered_sync.bridge import guard
+from metered_sync.bridge.atomic import Atomic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.loop import Engine, running
 from metered_sync.bridge.process import after_fork, at_exit
@@ -27,29 +27,26 @@ logger = logging.getLogger("metered_sync")
 STOP_GRACE = 0.5
 """Seconds that the interpreter's exit waits for loops to stop: work may shield itself."""
 
-_lock = threading.Lock()  # held while the engine is chosen and started
-_engine: Engine | None = None
+_engine: Atomic[Engine | None] = Atomic(None)
 _of_parents: list[Engine] = []
 
 
 def current() -> Engine:
     """Return this process's engine; start it if it is not running."""
-    global _engine
-    engine = _engine
+    engine = _engine.value
     if engine is not None and engine.started.is_set and engine.error is None:
         return engine
-    with _lock:
-        if _engine is None or _engine.error is not None:
-            _engine = Engine().start()
-        return _engine
+    new = Engine()
+    before = _engine.swap(lambda there: new if there is None or there.error is not None else there)
+    engine = _engine.value if before is None or before.error is not None else before
+    assert engine is not None
+    return engine.start()
 
 
 def _forget() -> None:
-    global _lock, _engine
-    _lock = threading.Lock()
-    if _engine is not None:
-        _of_parents.append(_engine)
-    _engine = None
+    engine = _engine.swap(lambda _: None)
+    if engine is not None:
+        _of_parents.append(engine)
     if "av" in sys.modules:
         # A codec that the parent had dropped, collected here, would wait for ever for
         # its threads, which exist in the parent only.
@@ -64,7 +61,7 @@ def _alive(deadline: Deadline) -> list[Engine]:
 
 def _close_links(deadline: Deadline) -> None:
     # The clients' engine first: a local cloud in this process then sees them close.
-    for engine in sorted(_alive(deadline), key=lambda engine: engine is not _engine):
+    for engine in sorted(_alive(deadline), key=lambda engine: engine is not _engine.value):
         try:
             if engine.links:
                 engine.call(engine.close_links, deadline=deadline, what="closing at exit")

@@ -7,12 +7,12 @@ queues that asked for its class, and into the inbox of the object's dispatcher t
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from metered_sync.bridge import guard
+from metered_sync.bridge.atomic import Atomic
 from metered_sync.bridge.dispatch import Callback, Dispatcher, ErrorHandler, run_callback
 from metered_sync.bridge.event_reader import EventReader
 from metered_sync.bridge.reader import MAX_BYTES, Overflow
@@ -70,73 +70,96 @@ class Registration(Callback):
         return same and self.origin.replaces(older.origin)
 
 
-class _Calls(EventReader[tuple[Any, tuple[Callback, ...]]]):
+class _Claim:
+    """One call of a function, for whichever thread is first."""
+
+    def __init__(self, callback: Callback) -> None:
+        self._callbacks = [callback]
+
+    def take(self) -> list[Callback]:
+        """Return the function, to be called by this thread; nothing where another was quicker."""
+        try:
+            return [self._callbacks.pop()]
+        except IndexError:
+            return []
+
+
+class _Calls(EventReader[tuple[Any, tuple[Callback | _Claim, ...]]]):
     """Queue events, each with the callbacks that were registered when it came."""
 
     def _event(self, item: Any) -> Event | None:
         return item[0] if isinstance(item[0], Event) else None
 
 
+class _Listeners(NamedTuple):
+    """The users who listen to an object."""
+
+    registrations: tuple[Registration, ...] = ()
+    queues: tuple[weakref.ref[EventQueue], ...] = ()
+    dispatcher: Dispatcher[Any] | None = None
+    owner: object = None
+    """Keeps an object with callbacks alive: the engine holds its hub while it is open."""
+    ended: bool = False
+    error: BaseException | None = None
+
+    def active(self) -> _Listeners:
+        """Return these without the callbacks that are not called any more."""
+        registrations = tuple(r for r in self.registrations if r.active)
+        owner = self.owner if registrations else None
+        return self._replace(registrations=registrations, owner=owner)
+
+
 class EventHub:
     """Pass one object's events from the engine to its users.
 
-    ``_lock`` guards what follows it; both collections are replaced, not changed, so
-    :meth:`emit` reads them without it. It is never held while anything of a user's is
-    called, compared or freed.
+    Those who listen are replaced as a whole (:class:`~metered_sync.bridge.atomic.Atomic`), so
+    :meth:`emit` finds them without a lock; a signal handler may listen and cease to, and what
+    is freed with a callback may, too.
     """
 
     def __init__(self, label: str) -> None:
         self.label = label
         self.on_error: ErrorHandler | None = None
-        self.owner: object = None
-        """Keeps an object with callbacks alive: the engine holds its hub while it is open."""
-        self._lock = threading.Lock()
-        self._registrations: tuple[Registration, ...] = ()
-        self._queues: tuple[weakref.ref[EventQueue], ...] = ()
-        self._dispatcher: Dispatcher[Any] | None = None
-        self._ended = False
-        self._error: BaseException | None = None
+        self._listeners = Atomic(_Listeners())
         self._born = guard.generation()
 
     # --- the engine's side ---
 
     def emit(self, event: Event) -> None:
         """Hand an event to the queues and callbacks that want it. Never blocks."""
-        for ref in self._queues:
+        listeners = self._listeners.value
+        for ref in listeners.queues:
             queue = ref()
             if queue is not None and isinstance(event, queue.types):
                 queue.put(event)
-        if self._registrations:
-            wanted = tuple(r for r in self._registrations if isinstance(event, r.type))
-            if wanted and self._dispatcher is not None:
-                self._dispatcher.inbox.put((event, wanted))
+        if listeners.registrations:
+            wanted = tuple(r for r in listeners.registrations if isinstance(event, r.type))
+            if wanted and listeners.dispatcher is not None:
+                listeners.dispatcher.inbox.put((event, wanted))
 
     def end(self, error: BaseException | None = None) -> None:
         """End all queues, and the dispatcher once it has run what is queued."""
-        with self._lock:
-            self._ended, self._error = True, error
-            queues, self._queues = self._queues, ()
-            registrations, self._registrations = self._registrations, ()
-            owner, self.owner = self.owner, None
-            dispatcher = self._dispatcher
-        for ref in queues:
+        before = self._listeners.swap(
+            lambda there: _Listeners(dispatcher=there.dispatcher, ended=True, error=error)
+        )
+        for ref in before.queues:
             queue = ref()
             if queue is not None:
                 queue.end(error)
-        if dispatcher is not None:
-            dispatcher.inbox.end()
-        del owner, registrations  # not with the lock held
+        if before.dispatcher is not None:
+            before.dispatcher.inbox.end()
 
     # --- the users' side ---
 
     @property
     def dropped(self) -> int:
         """How many events were dropped because callbacks were too slow for them."""
-        return self._dispatcher.inbox.dropped if self._dispatcher is not None else 0
+        dispatcher = self._listeners.value.dispatcher
+        return dispatcher.inbox.dropped if dispatcher is not None else 0
 
     def has_callback(self, type_: type[Event]) -> bool:
         """Say whether a callback is registered for just this class, and for more than one event."""
-        return any(r.type is type_ and not r.once for r in self._registrations)
+        return any(r.type is type_ and not r.once for r in self._listeners.value.registrations)
 
     def add(self, registration: Registration, owner: object) -> None:
         """Register a callback; start the dispatcher with the first.
@@ -144,27 +167,49 @@ class EventHub:
         It takes the place of one that the same cell of a notebook has registered before.
         """
         guard.check_process(self._born, self.label)
-        with self._lock:
-            raise_fresh(self._error)
-            if self._ended:
-                raise ClosedError(f"{self.label} is closed: it will emit no more events")
-            self._start()
-            before = self._registrations
-            again = [r for r in before if registration.repeats(r)]
-            self._registrations = (*(r for r in before if r not in again), registration)
-            self.owner = owner
+        self._check_open(self._listeners.value)
+        self._start()
+        again: list[Registration] = []
+
+        def added(there: _Listeners) -> _Listeners:
+            self._check_open(there)
+            again[:] = [r for r in there.registrations if registration.repeats(r)]
+            kept = (r for r in there.registrations if all(r is not older for older in again))
+            return there._replace(registrations=(*kept, registration), owner=owner)
+
+        self._listeners.swap(added)
         for older in again:
             older.active = False
             registration.note_replaced(older, self.label)
-        del before  # not with the lock held: what is freed may be a user's
+
+    def _check_open(self, listeners: _Listeners) -> None:
+        raise_fresh(listeners.error)
+        if listeners.ended:
+            raise ClosedError(f"{self.label} is closed: it will emit no more events")
 
     def _start(self) -> None:
-        """Start the dispatcher, if it has not been; the lock is held."""
-        if self._dispatcher is None:
-            inbox = _Calls(f"callbacks of {self.label}")
-            dispatcher = Dispatcher(self.label, inbox, self._due, lambda: self.on_error)
-            dispatcher.start()
-            self._dispatcher = dispatcher
+        """Start the dispatcher, if it has not been, and there may still be something to call."""
+        if self._listeners.value.dispatcher is not None:
+            return
+        inbox = _Calls(f"callbacks of {self.label}")
+        new = Dispatcher(self.label, inbox, self._due, lambda: self.on_error)
+
+        def started(there: _Listeners) -> _Listeners:
+            return there._replace(dispatcher=new) if self._lacks_dispatcher(there) else there
+
+        if self._lacks_dispatcher(self._listeners.swap(started)):
+            try:
+                new.start()
+            except BaseException:  # there are too many threads: the next call tries again
+                self._listeners.swap(
+                    lambda there: (
+                        there._replace(dispatcher=None) if there.dispatcher is new else there
+                    )
+                )
+                raise
+
+    def _lacks_dispatcher(self, listeners: _Listeners) -> bool:
+        return listeners.dispatcher is None and not listeners.ended
 
     def deferred(self, function: Callable[[Any], object]) -> Callable[[Any], None]:
         """Return a function that has the dispatcher call ``function`` with its argument.
@@ -173,23 +218,24 @@ class EventHub:
         """
         guard.check_process(self._born, self.label)
         callback = Callback(function)
-        with self._lock:
-            if not self._ended:
-                self._start()
+        self._start()
 
         def post(argument: Any) -> None:
-            with self._lock:  # so that the dispatcher does not end in between
-                if not self._ended and self._dispatcher is not None:
-                    self._dispatcher.inbox.put((argument, (callback,)))
+            dispatcher, claim = self._listeners.value.dispatcher, _Claim(callback)
+            if dispatcher is not None:
+                dispatcher.inbox.put((argument, (claim,)))
+                if not self._listeners.value.ended:
                     return
-            run_callback(callback, argument, self.label, self.on_error)
+            # The end may have come before, and then nobody else will call it.
+            for mine in claim.take():
+                run_callback(mine, argument, self.label, self.on_error)
 
         return post
 
     def remove(self, type_: type[Event], function: Callable[[Any], object] | None) -> None:
         """Remove a class's registrations of a function, or all of them."""
         guard.check_process(self._born, self.label)
-        for registration in self._registrations:
+        for registration in self._listeners.value.registrations:
             # Bound methods are equal, not identical.
             if registration.type is type_ and function in (None, registration.function):
                 registration.active = False
@@ -208,19 +254,27 @@ class EventHub:
         wanted: tuple[type[Any], ...] = types or (Event,)
         label = f"events of {self.label} ({names})"
         queue: EventQueue[E_co] = EventQueue(label, wanted, **options)
-        with self._lock:
-            if self._ended:
-                queue.end(self._error)
-            else:
-                alive = tuple(ref for ref in self._queues if _is_open(ref()))
-                self._queues = (*alive, weakref.ref(queue))
+        ref: weakref.ref[Any] = weakref.ref(queue)
+
+        def added(there: _Listeners) -> _Listeners:
+            alive = (other for other in there.queues if _is_open(other()))
+            return there if there.ended else there._replace(queues=(*alive, ref))
+
+        before = self._listeners.swap(added)
+        if before.ended:
+            queue.end(before.error)
         return queue
 
-    def _due(self, item: tuple[Any, tuple[Callback, ...]]) -> Iterator[tuple[Callback, Any]]:
+    def _due(
+        self, item: tuple[Any, tuple[Callback | _Claim, ...]]
+    ) -> Iterator[tuple[Callback, Any]]:
         """Yield an event's callbacks to the dispatcher; those that asked for one event, once."""
         event, callbacks = item
         for callback in callbacks:
-            if callback.active:
+            if isinstance(callback, _Claim):
+                for claimed in callback.take():
+                    yield claimed, event
+            elif callback.active:
                 if isinstance(callback, Registration) and callback.once:
                     callback.active = False
                     self._prune()
@@ -228,12 +282,7 @@ class EventHub:
 
     def _prune(self) -> None:
         """Forget callbacks that are not active."""
-        with self._lock:
-            before, owner = self._registrations, self.owner
-            self._registrations = tuple(r for r in before if r.active)
-            if not self._registrations:
-                self.owner = None
-        del before, owner  # not with the lock held: what is freed may be a user's
+        self._listeners.swap(_Listeners.active)
 
 
 def _is_open(queue: EventQueue | None) -> bool:

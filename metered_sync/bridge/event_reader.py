@@ -8,6 +8,7 @@ bound, up to :data:`CEILING` times; then the newest of each subject is kept.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Hashable
 from typing import Any, TypeVar
 
@@ -40,7 +41,7 @@ class EventReader(Reader[T_co]):
         """Queue an event; see :meth:`Reader.put`."""
         coalesced = self._coalesced
         super().put(item)
-        if self._coalesced and not coalesced:  # (without the lock)
+        if self._coalesced and not coalesced:
             logger.error(
                 "%s: %d lifecycle events wait to be read: from now on only the newest of each "
                 "kind and member are kept; read them, or listen to fewer classes of events",
@@ -70,24 +71,31 @@ class EventReader(Reader[T_co]):
     def _coalesce(self, coming: Any) -> None:
         """Keep the newest item of each subject; if that is not enough, the newest ones.
 
-        (The last item stays where it is: nobody finds the queue empty meanwhile, and what
-        another thread puts comes behind it.)
+        (Where somebody takes an item meanwhile, all of them stay: the next event will see to it.)
         """
         self._coalesced = True
-        items = self._items
-        seen = {self._subject(coming), self._subject(items[-1])}
-        old = [items.popleft() for _ in range(len(items) - 1)]
-        kept: list[Any] = []
+        old = self._items.copy()
+        seen = {self._subject(coming)}
+        kept: deque[Any] = deque()
+        size = 0
         for item in reversed(old):
             subject = self._subject(item)
             if subject is None or (subject not in seen and len(kept) < self._ceiling // 2):
                 seen.add(subject)
-                kept.append(item)
+                kept.appendleft(item)
             else:
-                self._went += self._size(item)
-        items.extendleft(kept)
-        self._kept = 0
-        self._dropped += len(old) - len(kept)
+                size += self._size(item)
+        dropped = len(old) - len(kept)
         # What is kept in any case must not make each event as expensive as this one.
         forced = sum(self._subject(item) is None for item in kept)
-        self._ceiling = max(CEILING * self._maxsize, 2 * forced)
+        ceiling = max(CEILING * self._maxsize, 2 * forced)
+        try:
+            if self._items[0] is old[0] and self._items[-1] is old[-1]:
+                # (No call since: all of this is one step.)
+                self._items = kept
+                self._kept = 0
+                self._went += size
+                self._dropped += dropped
+                self._ceiling = ceiling
+        except IndexError:  # all of them were taken
+            pass

@@ -7,7 +7,6 @@ says so with a ``ResourceWarning``.
 
 from __future__ import annotations
 
-import threading
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable
@@ -34,8 +33,6 @@ class Facade(guard.NotCopied):
         self._engine: Engine | None = None
         self._finalizer: Any = None
         self._closed = False
-        # Held while a link is made, and while this object is marked closed: not while waiting.
-        self._life = threading.Lock()
 
     def _deadline(self, timeout: float | None) -> Deadline:
         """Return the deadline of a call that acts."""

@@ -51,12 +51,14 @@ from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline, Latch
 from metered_sync.bridge.event_loop import new_event_loop
 from metered_sync.bridge.link import Link
+from metered_sync.bridge.logs import guarded_logger
 from metered_sync.errors import EngineError, MeteredTimeoutError, fresh, raise_fresh
 
 __all__ = ["Engine", "running"]
 
 T = TypeVar("T")
 logger = logging.getLogger("metered_sync")
+guarded_logger("asyncio", guard.engine_threads)  # an error while it logs one would end the loop
 
 CANCEL_GRACE = 0.02
 """How long an expired call waits for its cancelled work, in seconds."""
@@ -134,17 +136,27 @@ class Engine:
         self._loop: Any = None  # asyncio's or uvloop's
         self._tasks: anyio.abc.TaskGroup
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._to_start = [self._thread]
+        """The thread, until a call of :meth:`start` takes it."""
 
     def __repr__(self) -> str:
         return f"<Engine on thread {self.name!r}, {len(self.links)} links open>"
 
     def start(self) -> Engine:
-        """Start the thread and wait until its loop runs."""
+        """Start the thread, unless another call has, and wait until its loop runs."""
         try:
-            self._thread.start()
+            self._to_start.pop().start()
             running.add(self)
+        except IndexError:
+            pass
         except RuntimeError as error:
-            raise EngineError("the interpreter is shutting down: too late to connect") from error
+            self.error = EngineError("the interpreter is shutting down: too late to connect")
+            self.started.set()
+            raise self.error from error
+        except BaseException:  # Ctrl-C: if the thread does start, it ends again
+            self.error = EngineError(f"the start of the thread {self.name!r} was interrupted")
+            self.started.set()
+            raise
         if not self.started.wait(Deadline(START_LIMIT)):
             raise EngineError(
                 f"the thread {self.name!r} did not start within {START_LIMIT:g} s; "
@@ -179,6 +191,8 @@ class Engine:
         async with anyio.create_task_group() as self._tasks:
             self._loop = asyncio.get_running_loop()
             self.started.set()
+            if self.error is not None:
+                return
             await self._stopping.wait()
             self._tasks.cancel_scope.cancel()
 
@@ -241,6 +255,10 @@ class Engine:
     def check(self, what: str) -> None:
         """Raise if a blocking call cannot be made from here and now."""
         guard.check_blocking(self.born, what)
+        self.check_running()
+
+    def check_running(self) -> None:
+        """Raise what has ended the loop, if it has ended."""
         raise_fresh(self.error)
 
     def post(self, function: Callable[..., object], *args: Any) -> None:

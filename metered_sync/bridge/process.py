@@ -20,7 +20,6 @@ from __future__ import annotations
 import _thread
 import atexit
 import concurrent.futures.thread
-import logging
 import os
 import threading
 import types
@@ -29,10 +28,11 @@ from typing import Literal
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.logs import guarded_logger
 
 __all__ = ["ExitStage", "after_fork", "at_exit", "has_green_threads"]
 
-logger = logging.getLogger("metered_sync")
+logger = guarded_logger("metered_sync")  # (all modules that log import this one)
 
 ExitStage = Literal["close", "finish", "drain", "stop"]
 """What the exit does, in this order: connections are closed, files and sources are finished,

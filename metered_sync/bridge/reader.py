@@ -5,11 +5,12 @@ The engine's side (:meth:`Reader.put`, :meth:`Reader.end`) never blocks: a full
 reader, in number or in bytes, drops by its policy and counts. The caller's side blocks
 with a deadline, and is woken when somebody closes the reader or when its source ends.
 
-Putting takes no lock unless the reader is full, and wakes somebody only if somebody
-sleeps: once per burst. A caller that finds nothing announces itself in ``_sleepers``, looks
-once more, and sleeps on a lock of its own; so either it sees the item, or whoever puts it
-sees the sleeper. ``_lock`` guards taking and dropping; it is held for a few operations
-only, never while user code runs, and no finalizer takes it.
+There is no lock: signal handlers and finalizers may take, put and close. Putting wakes
+somebody only if somebody sleeps: once per burst. A caller that finds nothing announces itself
+in ``_sleepers``, looks once more, and sleeps on a lock of its own; so either it sees the item,
+or whoever puts it sees the sleeper. Taking and dropping are single operations of the ``deque``;
+where two lines must not be parted, there is no call between them, so that no other thread gets
+its turn.
 """
 
 from __future__ import annotations
@@ -67,7 +68,6 @@ class Reader(guard.NotCopied, Generic[T_co]):
         self._max_bytes = check_whole("max_bytes", max_bytes, 1)
         self._overflow = overflow
         self._items: deque[T_co] = deque()
-        self._lock = threading.Lock()
         self._sleepers: deque[Any] = deque()  # locks, held by those who sleep on them
         self._came = 0  # bytes: of the one thread that puts what has a size
         self._went = 0  # bytes: taken or dropped
@@ -108,9 +108,11 @@ class Reader(guard.NotCopied, Generic[T_co]):
         deadline = Deadline.of(timeout)
         guard.check_blocking(self._born, self._label)
         while True:
-            with self._lock:
-                if self._items:
+            if self._items:
+                try:
                     return self._take()
+                except IndexError:  # another thread was quicker
+                    continue
             if self._ended and not self._items:
                 raise self._end_error()
             if deadline.left() == 0:
@@ -132,27 +134,30 @@ class Reader(guard.NotCopied, Generic[T_co]):
                 left = deadline.left()
                 if bed.acquire(timeout=min(left, WAIT_SLICE)) or left <= WAIT_SLICE:
                     break
-        except BaseException:
-            # Ctrl-C may have taken a wake-up that was meant for an item.
-            if not self._rise(bed):
+        finally:
+            try:
+                self._sleepers.remove(bed)
+            except ValueError:  # woken
+                pass
+            # Who was woken may take nothing (Ctrl-C), or may not have needed it.
+            if self._sleepers and (self._items or self._ended):
                 self._wake()
-            raise
-        self._rise(bed)
-
-    def _rise(self, bed: Any) -> bool:
-        """Leave the sleepers; false for one that has been woken."""
-        try:
-            self._sleepers.remove(bed)
-        except ValueError:
-            return False
-        return True
 
     def _wake(self) -> None:
         """Wake one sleeper, if there is one."""
-        try:
-            self._sleepers.popleft().release()
-        except IndexError:
-            pass
+        for bed in self._sleepers.copy():
+            # (In this order Ctrl-C in between costs a call too many, not one too few.)
+            try:
+                bed.release()
+                woken = True
+            except RuntimeError:  # by another thread, just now
+                woken = False
+            try:
+                self._sleepers.remove(bed)
+            except ValueError:
+                pass
+            if woken:
+                return
 
     def get_nowait(self) -> T_co:
         """Return the next item if there is one.
@@ -162,9 +167,10 @@ class Reader(guard.NotCopied, Generic[T_co]):
             ClosedError: There is none, and there will be none; or the error of :meth:`get`.
         """
         guard.check_process(self._born, self._label)
-        with self._lock:
-            if self._items:
-                return self._take()
+        try:
+            return self._take()
+        except IndexError:
+            pass
         if self._ended and not self._items:
             raise self._end_error()
         raise queue.Empty
@@ -175,8 +181,7 @@ class Reader(guard.NotCopied, Generic[T_co]):
     def __next__(self) -> T_co:
         if self._items and self._born == guard.generation():  # the usual case, quickly
             try:
-                with self._lock:
-                    return self._take()
+                return self._take()
             except IndexError:  # another thread was quicker
                 pass
         try:
@@ -204,26 +209,26 @@ class Reader(guard.NotCopied, Generic[T_co]):
         if self._ended:
             return
         size = self._size(item)
-        if self._is_full(size):
-            with self._lock:
-                while self._is_full(size):
-                    left = len(self._items)
-                    if not self._make_room(item):
-                        return
-                    if len(self._items) == left:  # nothing there may be dropped
-                        break
+        while self._is_full(size):
+            left = len(self._items)
+            if not self._make_room(item):
+                return
+            if len(self._items) == left:  # nothing there may be dropped
+                break
         self._came += size
-        self._items.append(item)
-        if self._sleepers:
-            self._wake()
+        try:
+            self._items.append(item)
+        finally:
+            if self._sleepers:
+                self._wake()
 
     def end(self, error: BaseException | None = None) -> None:
         """Accept no more items: readers drain and then get ``error``, or ``ClosedError``."""
         if not self._ended:
             self._error = error
             self._ended = True
-            while self._sleepers:
-                self._wake()
+        while self._sleepers:  # the second time, too, where Ctrl-C has ended the first
+            self._wake()
 
     @property
     def ended(self) -> bool:
@@ -246,25 +251,32 @@ class Reader(guard.NotCopied, Generic[T_co]):
 
     def _take(self) -> T_co:
         item = self._items.popleft()
-        self._went += self._size(item)
+        size = self._size(item)
+        self._went += size  # (no call in this line, nor another thread's turn; nor in the next two)
         if self._kept:
             self._kept -= 1
         return item
 
     def _make_room(self, item: T_co) -> bool:  # type: ignore[misc]
-        """Drop one item of a full reader; say whether ``item`` may enter. The lock is held."""
+        """Drop one item of a full reader; say whether ``item`` may enter."""
         if self._overflow == "drop_newest" and self._droppable(item):
             self._dropped += 1
             return False
-        # (By index: another thread may put an item at the end meanwhile.)
-        while self._kept < len(self._items):
-            old = self._items[self._kept]
-            if self._droppable(old):
-                del self._items[self._kept]
-                self._went += self._size(old)
-                self._dropped += 1
-                return True
-            self._kept += 1
+        while True:
+            at = self._kept
+            try:
+                oldest = self._items[at]
+                if self._droppable(oldest):
+                    size = self._size(oldest)
+                    if self._items[at] is oldest:  # and then this is one step
+                        del self._items[at]
+                        self._went += size
+                        self._dropped += 1
+                        return True
+                elif self._kept == at:
+                    self._kept = at + 1
+            except IndexError:
+                break
         # Nothing queued may be dropped: what must not be lost exceeds the bound instead.
         if self._droppable(item):
             self._dropped += 1

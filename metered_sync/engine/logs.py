@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from metered_sync.bridge.logs import guarded_logger
 from metered_sync.wire.secrets import scrub
 
 __all__ = ["logging_errors", "scrub_loggers", "scrubbed_logger"]
@@ -31,8 +32,8 @@ class _Scrubber(logging.Filter):
 
 
 def scrubbed_logger(name: str) -> logging.Logger:
-    """Return the logger of this name, whose records have no secrets in them."""
-    logger = logging.getLogger(name)
+    """Return the logger of this name: no secrets in its records, no errors out of its handlers."""
+    logger = guarded_logger(name)
     if not any(isinstance(f, _Scrubber) for f in logger.filters):
         logger.addFilter(_Scrubber())
     return logger

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import Deadline, wait
 from metered_sync.bridge.facade import Facade
 from metered_sync.bridge.loop import Engine
-from metered_sync.errors import ClosedError, NotConnectedError
+from metered_sync.errors import ClosedError, MeteredTimeoutError, NotConnectedError
 from metered_sync.local.faults import Faults
 from metered_sync.local.keys import KeyRing, PublishableKey, SecretKey
 from metered_sync.local.meter import UsageMeter
@@ -114,6 +116,8 @@ class LocalCloud(Facade):
         self._limits = limits
         self._timings = _timings
         self._servers: Servers | None = None
+        # Held by connect() until it serves, so that a second caller waits: with a deadline only.
+        self._starting = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<LocalCloud {self.http_url if self._serving else 'not serving'}>"
@@ -128,21 +132,35 @@ class LocalCloud(Facade):
         """Start serving, and return when clients can connect. ``with`` does it."""
         deadline = self._deadline(timeout)
         guard.check_process(self._born, self._label)
-        with self._life:  # held to the end: a second caller waits until it serves
+        if not wait(self._starting, deadline):
+            raise MeteredTimeoutError(
+                f"LocalCloud: another call did not start it within {deadline}"
+            )
+        try:
             if self._closed:
-                raise ClosedError("LocalCloud is closed; make a new one")
-            if self._servers is not None:
-                return
-            self._engine = engine = Engine("metered-sync-cloud").start()
-            servers = self._make(engine)
-            try:
-                self._call(servers.open, deadline=deadline, what="start")
-            except BaseException:
-                engine.post(engine.abandon, servers)
-                self._engine = None
-                raise
-            self._servers = servers
-            self._opened(servers)
+                raise self._closed_error()
+            if self._servers is None:
+                self._serve(deadline)
+        finally:
+            self._starting.release()
+
+    def _serve(self, deadline: Deadline) -> None:
+        self._engine = engine = Engine("metered-sync-cloud").start()
+        servers = self._make(engine)
+        try:
+            self._call(servers.open, deadline=deadline, what="start")
+        except BaseException:
+            engine.post(engine.abandon, servers)
+            self._engine = None
+            raise
+        self._servers = servers
+        self._opened(servers)
+        if self._closed:  # meanwhile
+            self.close()
+            raise self._closed_error()
+
+    def _closed_error(self) -> ClosedError:
+        return ClosedError("LocalCloud is closed; make a new one")
 
     def _make(self, engine: Engine) -> Servers:
         turn = TurnService(
@@ -185,8 +203,7 @@ class LocalCloud(Facade):
         """Tell the clients, close all connections and free the ports. Repeatable."""
         deadline = self._deadline(timeout)
         guard.check_process(self._born, self._label)
-        with self._life:
-            self._closed = True
+        self._closed = True  # first: connect(), once it has made the servers, looks at it
         engine = self._engine
         if self._servers is not None and engine is not None:
             self._close(self._servers, deadline)

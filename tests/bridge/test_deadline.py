@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from metered_sync.bridge import deadline as deadline_module
-from metered_sync.bridge.deadline import Deadline, Latch, wait
+from metered_sync.bridge.deadline import Deadline, Latch, Turnover, wait
 
 
 @pytest.mark.parametrize("bad", [-1, -0.001, math.nan, True, False])
@@ -85,6 +85,18 @@ def test_what_is_left_is_shown() -> None:
 
 def test_setting_a_latch_twice_at_once_is_no_mistake() -> None:
     latch = Latch()
-    latch._release()  # as if another thread had been between the two steps of set()
+    latch._lock.release()  # as if another thread had been between the two steps of set()
     latch.set()
     assert latch.wait(Deadline(0))
+
+
+def test_a_change_wakes_who_looked_before_it() -> None:
+    changes = Turnover()
+    changes.tell()
+    before = changes.next()
+    assert not before.wait(Deadline(0))
+    assert changes.next() is before
+    changes.tell()
+    changes.tell()
+    assert before.wait(Deadline(0))
+    assert not changes.next().wait(Deadline(0))

@@ -79,7 +79,7 @@ def test_a_queue_that_is_forgotten_or_closed_is_left_out(hub: EventHub) -> None:
     hub.emit(change("a"))
     assert len(closed) == 0
     left = hub.queue(())
-    assert [ref() for ref in hub._queues] == [left]
+    assert [ref() for ref in hub._listeners.value.queues] == [left]
 
 
 def test_callbacks_get_what_comes_after_their_registration(hub: EventHub) -> None:
@@ -101,7 +101,7 @@ def test_a_callback_for_one_event_gets_one_though_more_are_queued(hub: EventHub)
         hub.emit(change(name))
     hold.set()
     assert seen.get(timeout=5) == change("a")
-    wait_until(lambda: len(hub._registrations) == 1)
+    wait_until(lambda: len(hub._listeners.value.registrations) == 1)
     done = threading.Event()
     hub.deferred(lambda _: done.set())(None)  # comes after all that is queued
     assert done.wait(5)
@@ -126,9 +126,10 @@ def test_a_removed_callback_is_not_called_for_what_is_queued(hub: EventHub) -> N
     hub.remove(StateChange, None)
     assert not hub.has_callback(StateChange)
     hold.set()
+    dispatcher = hub._listeners.value.dispatcher
+    assert dispatcher is not None
     hub.end()
-    assert hub._dispatcher is not None
-    hub._dispatcher.join(Deadline(10))
+    dispatcher.join(Deadline(10))
     assert seen.empty()
 
 

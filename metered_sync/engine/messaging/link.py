@@ -14,9 +14,9 @@ Frames cross without tasks, through an :class:`Outbox`, and messages through the
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
-import threading
 from collections.abc import Callable
 
 import anyio
@@ -25,6 +25,7 @@ from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.link import EventSink, Link
 from metered_sync.bridge.loop import Engine
+from metered_sync.bridge.reader import Reader
 from metered_sync.engine.messaging.handshake import Connector
 from metered_sync.engine.messaging.inbound import Inbound
 from metered_sync.engine.messaging.options import SignallingOptions
@@ -37,11 +38,19 @@ from metered_sync.errors import (
     AckTimeoutError,
     ClosedError,
     DisconnectedError,
+    MeteredError,
     NotConnectedError,
     SignallingConnectError,
 )
 from metered_sync.wire import frames
-from metered_sync.wire.events import Connected, Disconnected, IceServer, Outage, StateChange
+from metered_sync.wire.events import (
+    Connected,
+    Disconnected,
+    IceServer,
+    Message,
+    Outage,
+    StateChange,
+)
 from metered_sync.wire.limits import CLOSE_INACTIVITY, CLOSE_NORMAL, CLOSE_OVER_LIMIT
 from metered_sync.wire.secrets import scrub
 from metered_sync.wire.states import SignallingClientState
@@ -75,8 +84,6 @@ class SignallingLink(Link):
         self._sink = sink
         self._options = options
         self._timings = timings
-        # Guards ``state`` and ``error``: an engine that dies closes the link from elsewhere.
-        self._lock = threading.Lock()
         self._connector = Connector(sink, options, label, timings)
         self._connection: WebSocket | None = None
         self._scope: anyio.CancelScope | None = None
@@ -115,6 +122,38 @@ class SignallingLink(Link):
         request = Request(request_id, text, what, outage=outage, on_end=on_end)
         self.outbox.put(request)
         return request
+
+    def subscribe(self, channel: str, reader: Reader[Message], metadata: bool) -> Request:
+        """Have messages of a channel delivered to a reader; return the wait for that."""
+        request = Request("", "", f"subscribe to {channel!r}", outage="repeat")
+        change = functools.partial(
+            self.subscriptions.subscribe, channel, reader, metadata, request=request
+        )
+        return self._change(request, change)
+
+    def unsubscribe(self, channel: str) -> Request:
+        """End all readers of a channel; return the wait until the server knows."""
+        request = Request("", "", f"unsubscribe from {channel!r}")
+        change = functools.partial(self.subscriptions.remove_all, channel, request)
+        return self._change(request, change)
+
+    def _change(self, request: Request, change: Callable[[], Request | None]) -> Request:
+        """Have the loop change subscriptions, which sends the request if it has to."""
+
+        def run() -> None:
+            try:
+                if change() is None:
+                    request.finish()
+            except MeteredError as error:
+                request.finish(error)
+
+        self._engine.post(run)
+        self._engine.check_running()  # else nobody would end the request
+        return request
+
+    def stop_delivery(self, channel: str, reader: Reader[Message]) -> None:
+        """Deliver messages of a channel to a reader no longer; does not wait."""
+        self._engine.post(self.subscriptions.remove, channel, reader)
 
     def wait(self, request: Request, deadline: Deadline) -> None:
         """Wait for a request's acknowledgement on a caller's thread; raise what it failed with."""
@@ -220,8 +259,7 @@ class SignallingLink(Link):
         if end is not None or backoff is None:
             self._give_up(code, reason, end or "reconnect is off")
             return
-        with self._lock:
-            self.state = "reconnecting"
+        self.state = "reconnecting"
         self.outbox.down(code, reason)
         if not self._options.auto_resubscribe:
             self.subscriptions.lapse()
@@ -257,10 +295,9 @@ class SignallingLink(Link):
 
     def _finish(self, error: BaseException, code: int, reason: str) -> None:
         """Close for good: every waiter gets ``error``, readers drain first."""
-        with self._lock:
-            if self.error is not None:
-                return
-            was, self.state, self.error = self.state, "closed", error
+        if self.error is not None:
+            return
+        was, self.state, self.error = self.state, "closed", error
         self._engine.links.discard(self)
         self.outbox.close(error)
         self.subscriptions.close(error)
@@ -270,10 +307,9 @@ class SignallingLink(Link):
         self._sink.end(None if isinstance(error, ClosedError) else error)
 
     def _set_state(self, state: SignallingClientState) -> None:
-        with self._lock:
-            if self.error is not None:
-                return
-            was, self.state = self.state, state
+        if self.error is not None:
+            return
+        was, self.state = self.state, state
         self._sink.emit(StateChange(was, state))
 
     # --- one connection, on the loop ---

@@ -3,6 +3,9 @@
 This is the hot path. A caller's thread builds the frame, registers the request and wakes the
 loop at most once per burst; the loop writes what has gathered with one call, and the receiver
 settles a request directly when its acknowledgement comes. No task and no coroutine is made.
+
+There is no lock, so that signal handlers and finalizers may send: whoever takes a request out of
+the queue - the loop to write it, a caller to withdraw it - has it, and all else is the loop's.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ import asyncio
 import itertools
 import queue
 import secrets
-import threading
 from collections import deque
 from collections.abc import Callable
 
@@ -24,7 +26,6 @@ from metered_sync.errors import (
     NotConnectedError,
     OversizedPayloadError,
     fresh,
-    raise_fresh,
 )
 from metered_sync.wire.limits import MAX_FRAME
 
@@ -84,17 +85,16 @@ class Outbox:
         self._bucket = TokenBucket(rate_limit)
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)  # next() on it is atomic
-        # Guards what follows; callers and the loop take it for a few operations, and nothing
-        # else is called with it held.
-        self._lock = threading.Lock()
         self._queue: deque[Request] = deque()
         self._bytes = 0
-        self._pending: dict[str, Request] = {}
-        self._expiring: deque[Request] = deque()
-        self._woken = False
+        self._asleep: object | None = object()
+        """Where the loop will not look at the queue by itself: an object, another one each time."""
         self._down = False
         self._error: BaseException | None = None
+        self._pending: dict[str, Request] = {}
+        """Requests that wait or have left, by their ids."""
         # The loop's own: where to write, and when to look again.
+        self._expiring: deque[Request] = deque()
         self._connection: WebSocket | None = None
         self._pause: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
@@ -120,46 +120,62 @@ class Outbox:
                 size=request.size,
                 cap=self.max_size,
             )
-        with self._lock:
-            raise_fresh(self._error)
-            if self._down and request.outage == "fail":
-                raise _connection_down(request.what)
-            if request.timeout is not None and (
-                len(self._queue) >= MAX_QUEUED
-                or self._bytes + len(request.frame) > MAX_QUEUED_BYTES
-            ):
-                raise queue.Full(
-                    f"{request.what}: {len(self._queue)} frames wait to be sent, "
-                    f"{self._bytes / (1 << 20):.1f} MiB in all; at most {MAX_QUEUED} may, and "
-                    f"{MAX_QUEUED_BYTES >> 20} MiB: "
-                    "call flush(), or publish() which waits"
-                )
-            self._pending[request.id] = request
-            self._queue.append(request)
-            self._bytes += len(request.frame)
-            if self._woken:
-                return
-            self._woken = True
-        self._post(self.flush)
+        refusal = self._refusal(request)
+        if refusal is not None:
+            raise refusal
+        size = len(request.frame)
+        if request.timeout is not None and (
+            len(self._queue) >= MAX_QUEUED or self._bytes + size > MAX_QUEUED_BYTES
+        ):
+            raise queue.Full(
+                f"{request.what}: {len(self._queue)} frames wait to be sent, "
+                f"{self._bytes / (1 << 20):.1f} MiB in all; at most {MAX_QUEUED} may, and "
+                f"{MAX_QUEUED_BYTES >> 20} MiB: "
+                "call flush(), or publish() which waits"
+            )
+        # (No call in between: these three lines are one step.)
+        self._bytes += size
+        self._pending[request.id] = request
+        self._queue.append(request)
+        if self._error is not None or self._down:  # perhaps just now, and it was not seen here
+            refusal = self._refusal(request)
+            if refusal is not None and self.withdraw(request):
+                raise refusal
+        self._wake()
+
+    def _refusal(self, request: Request) -> BaseException | None:
+        """Return why a request cannot be queued, now or ever."""
+        if self._error is not None:
+            return fresh(self._error)
+        return _connection_down(request.what) if self._down and request.outage == "fail" else None
+
+    def _wake(self) -> None:
+        """Have the loop look at the queue, where it would not by itself."""
+        asleep = self._asleep
+        if asleep is not None:
+            # In this order Ctrl-C in between, or a signal handler that sends, costs a call too
+            # many, not one too few.
+            self._post(self.flush)
+            if self._asleep is asleep:
+                self._asleep = None
 
     def withdraw(self, request: Request) -> bool:
         """Take back a request that has not left; say whether that worked."""
-        with self._lock:
-            if request.sent or request.ended.is_set:
-                return False
-            try:
-                self._queue.remove(request)
-            except ValueError:
-                return False
-            self._pending.pop(request.id, None)
-            self._bytes -= len(request.frame)
-            return True
+        if request.sent or request.ended.is_set:
+            return False
+        try:
+            self._queue.remove(request)
+        except ValueError:
+            return False
+        self._pending.pop(request.id, None)
+        size = len(request.frame)
+        self._bytes -= size
+        return True
 
     def forget(self, request: Request) -> None:
         """Give up on a request: it leaves no more, or its acknowledgement counts no more."""
         self.withdraw(request)
-        with self._lock:
-            self._pending.pop(request.id, None)
+        self._pending.pop(request.id, None)
 
     # --- the loop ---
 
@@ -171,21 +187,22 @@ class Outbox:
 
     def urge(self, requests: list[Request]) -> None:
         """Queue requests before all others. Call :meth:`flush` after it."""
-        with self._lock:
-            if self._error is None:
-                self._queue.extendleft(reversed(requests))
-                self._bytes += sum(len(request.frame) for request in requests)
-                self._woken = True
-                self._pending.update((request.id, request) for request in requests if request.id)
+        if self._error is None:
+            self._pending.update((request.id, request) for request in requests if request.id)
+            self._queue.extendleft(reversed(requests))
+            size = sum(len(request.frame) for request in requests)
+            self._bytes += size
 
     def flush(self) -> None:
         """Write what is queued, as far as the connection and the rate limit allow it now."""
         connection = self._connection
         if connection is None or not connection.is_open:
-            return  # the next connection begins with it
+            self._asleep = None  # the next connection begins with it
+            return
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
+        self._asleep = None
         while connection.is_open and not connection.full:  # (a write may find it broken)
             requests, delay = self._batch()
             if not requests:
@@ -204,22 +221,31 @@ class Outbox:
 
         The delay is negative where nothing is queued: then the next :meth:`put` wakes the loop.
         """
-        with self._lock:
+        if not self._queue:
+            self._asleep = object()
             if not self._queue:
-                self._woken = False
+                self._bytes = 0  # whatever Ctrl-C has kept from being counted
                 return [], -1.0
-            count = self._bucket.take(min(len(self._queue), FRAMES_PER_WRITE))
-            if not count:
-                return [], self._bucket.delay()
-            requests = [self._queue.popleft() for _ in range(count)]
-            for request in requests:
-                request.sent = True
-                self._bytes -= len(request.frame)
-                if request.timeout is not None:
-                    request.expires_at = monotonic() + request.timeout
-                    self._expiring.append(request)
-            while self._expiring and self._expiring[0].ended.is_set:
-                self._expiring.popleft()
+            self._asleep = None  # somebody has put one without waking us
+        count = self._bucket.take(min(len(self._queue), FRAMES_PER_WRITE))
+        if not count:
+            return [], self._bucket.delay()
+        requests: list[Request] = []
+        size, now = 0, monotonic()
+        while self._queue and len(requests) < count:
+            try:
+                request = self._queue.popleft()
+            except IndexError:  # withdrawn just now
+                break
+            request.sent = True
+            size += len(request.frame)
+            if request.timeout is not None:
+                request.expires_at = now + request.timeout
+                self._expiring.append(request)
+            requests.append(request)
+        self._bytes -= size
+        while self._expiring and self._expiring[0].ended.is_set:
+            self._expiring.popleft()
         return requests, 0.0
 
     def _expire(self) -> None:
@@ -255,18 +281,18 @@ class Outbox:
 
     def down(self, code: int, reason: str) -> None:
         """Begin an outage: end what it ends, by each request's ``outage``; keep the others."""
-        with self._lock:
-            self._down = True
-            pending = self._pending.values()
-            lost = [r for r in pending if r.outage == "fail" or (r.sent and r.outage == "wait")]
-            for request in lost:
-                del self._pending[request.id]
-            again = [request for request in pending if request.sent]
-            for request in again:
-                request.sent = False
-            self._queue = deque([*again, *(r for r in self._queue if r.outage != "fail")])
-            self._bytes = sum(len(request.frame) for request in self._queue)
+        self._down = True
+        pending = list(self._pending.values())
+        lost = [r for r in pending if r.outage == "fail" or (r.sent and r.outage == "wait")]
+        lost = [request for request in lost if request.sent or self.withdraw(request)]
+        again = [request for request in pending if request.sent and request.outage == "repeat"]
+        for request in again:
+            request.sent = False
+        self._queue.extendleft(reversed(again))
+        size = sum(len(request.frame) for request in again)
+        self._bytes += size
         for request in lost:
+            self._pending.pop(request.id, None)
             request.finish(
                 DisconnectedError(
                     f"{request.what}: the connection was lost (code {code}) before the "
@@ -280,15 +306,13 @@ class Outbox:
 
     def close(self, error: BaseException) -> None:
         """Fail everything, and every later request, with ``error``."""
-        with self._lock:
-            if self._error is not None:
-                return
+        if self._error is None:
             self._error = error
-            requests, self._pending = self._pending, {}
-            self._queue.clear()
-            self._bytes = 0
-        for request in requests.values():
-            request.finish(fresh(error))
+            requests = list(self._pending.values())
+            for request in requests:
+                if request.sent or self.withdraw(request):
+                    request.finish(fresh(error))
+            self._pending.clear()
 
 
 def _connection_down(what: str) -> NotConnectedError:

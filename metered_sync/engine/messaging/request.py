@@ -48,13 +48,7 @@ class Request:
         on_end: Callable[[Request], None] | None = None,
         timeout: float | None = None,
     ) -> None:
-        payload = text.encode()
-        self.id = request_id
-        """Its id in the frame; empty where no acknowledgement is expected."""
-        self.size = len(payload)
-        self.frame = masked_text_frame(payload)
-        self.action = text[9:13]  # '{"type":"publish",…'
-        """The beginning of the frame's type, for what goes wrong with it."""
+        self.write(request_id, text)
         self.what = what
         """The action it stands for, in the words of error messages."""
         self.outage = outage
@@ -68,6 +62,16 @@ class Request:
         self.fetched = False
         """Whether somebody has been told of the error."""
         self.ended = Latch()
+
+    def write(self, request_id: str, text: str) -> None:
+        """Set the frame, where it was not known yet."""
+        payload = text.encode()
+        self.id = request_id
+        """Its id in the frame; empty where no acknowledgement is expected."""
+        self.size = len(payload)
+        self.frame = masked_text_frame(payload)
+        self.action = text[9:13]  # '{"type":"publish",…'
+        """The beginning of the frame's type, for what goes wrong with it."""
 
     def finish(self, error: BaseException | None = None) -> None:
         """Release the caller that waits. The first outcome counts."""

@@ -1,12 +1,12 @@
 """The channels that a client is subscribed to: their readers, their members, their requests.
 
-Callers' threads add and remove readers, the loop delivers. A change that the server must know
-of queues its request in the same breath, so that the requests leave in the order of the changes.
+All of it is the loop's, so that there is no lock: callers post what they want changed, and only
+ask who is in a channel. A change that the server must know of queues its request in the same
+breath, so that the requests leave in the order of the changes.
 """
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -62,15 +62,22 @@ class Subscriptions:
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        # Guards the channels, and keeps their requests in the order of their changes: those are
-        # queued with it held. :meth:`deliver`, the hot path, only reads what others replace.
-        self._lock = threading.Lock()
         self._channels: dict[str, _Subscribed] = {}
         self._patterns: tuple[str, ...] = ()
         """Those of the names that are patterns: their messages bear other names."""
         self._error: BaseException | None = None
 
     # --- any thread ---
+
+    def members(self, name: str) -> dict[str, dict[str, Any] | None]:
+        """Return who is in a channel, by peer id; ``KeyError`` where it is not subscribed to."""
+        return dict(self._channels[name].members)
+
+    def listed(self, name: str) -> Latch:
+        """Return the signal that is set once the first list of a channel's members has come."""
+        return self._channels[name].listed
+
+    # --- the loop ---
 
     def subscribe(
         self,
@@ -80,27 +87,28 @@ class Subscriptions:
         *,
         again: bool = False,
         on_end: Callable[[Request], None] | None = None,
+        request: Request | None = None,
     ) -> Request | None:
         """Deliver a channel's messages to a reader; return the request for them, if one is due.
 
         The request is repeated by itself where the connection is lost before its
         acknowledgement. ``again`` makes one in any case: the server lists the members anew.
+        ``request`` is taken for it where somebody waits for one already.
         """
-        with self._lock:
-            raise_fresh(self._error)
-            channel = self._channels.get(name)
-            if channel is None:
-                channel = self._channels[name] = _Subscribed()
-                self._note_patterns()
-            channel.wanted_metadata |= metadata
-            readers = channel.alive()
-            if reader not in readers:
-                channel.keep([*readers, reader])
-            if channel.acknowledged and channel.metadata >= channel.wanted_metadata and not again:
-                return None
-            request = self._ask(name, channel, "repeat", on_end)
-            self._outbox.put(request)
-            return request
+        raise_fresh(self._error)
+        channel = self._channels.get(name)
+        if channel is None:
+            channel = self._channels[name] = _Subscribed()
+            self._note_patterns()
+        channel.wanted_metadata |= metadata
+        readers = channel.alive()
+        if all(other is not reader for other in readers):
+            channel.keep([*readers, reader])
+        if channel.acknowledged and channel.metadata >= channel.wanted_metadata and not again:
+            return None
+        request = self._ask(name, channel, "repeat", on_end, request)
+        self._outbox.put(request)
+        return request
 
     def _ask(
         self,
@@ -108,8 +116,9 @@ class Subscriptions:
         channel: _Subscribed,
         outage: OutagePolicy,
         on_end: Callable[[Request], None] | None = None,
+        request: Request | None = None,
     ) -> Request:
-        """Make a request for a channel; the lock is held."""
+        """Make a request for a channel."""
         metadata = channel.wanted_metadata
 
         def acknowledge(request: Request) -> None:
@@ -120,45 +129,40 @@ class Subscriptions:
 
         request_id = self._outbox.new_id()
         text = frames.build_subscribe(name, request_id, include_sender_metadata=metadata)
-        what = f"subscribe to {name!r}"
-        return Request(request_id, text, what, outage=outage, on_end=acknowledge)
+        if request is None:
+            request = Request("", "", f"subscribe to {name!r}", outage=outage)
+        request.write(request_id, text)
+        request.on_end = acknowledge
+        return request
 
     def remove(self, name: str, reader: Reader[Message]) -> None:
         """Stop delivering to a reader; the channel's last one takes the subscription along."""
-        with self._lock:
-            channel = self._channels.get(name)
-            if channel is not None and reader in (readers := channel.alive()):
-                readers.remove(reader)
-                channel.keep(readers)
-                if not readers and not channel.forgotten:
+        channel = self._channels.get(name)
+        if channel is not None:
+            readers = channel.alive()
+            others = [other for other in readers if other is not reader]
+            if len(others) < len(readers):
+                channel.keep(others)
+                if not others and not channel.forgotten:
                     self._drop(name)
                     self._unsubscribe(name)
 
-    def remove_all(self, name: str) -> Request | None:
+    def remove_all(self, name: str, request: Request | None = None) -> Request | None:
         """End a channel's readers; return the request that tells the server, if it must."""
-        with self._lock:
-            if name not in self._channels:
-                return None
-            channel = self._drop(name)
-            request = self._unsubscribe(name)
+        if name not in self._channels:
+            return None
+        channel = self._drop(name)
+        request = self._unsubscribe(name, request)
         channel.end(None)
         return request
 
-    def members(self, name: str) -> dict[str, dict[str, Any] | None]:
-        """Return who is in a channel, by peer id; ``KeyError`` where it is not subscribed to."""
-        with self._lock:
-            return dict(self._channels[name].members)
-
-    def listed(self, name: str) -> Latch:
-        """Return the signal that is set once the first list of a channel's members has come."""
-        with self._lock:
-            return self._channels[name].listed
-
-    def _unsubscribe(self, name: str) -> Request:
-        """Tell the server; the lock is held."""
+    def _unsubscribe(self, name: str, request: Request | None = None) -> Request:
+        """Tell the server."""
         request_id = self._outbox.new_id()
         text = frames.build_unsubscribe(name, request_id)
-        request = Request(request_id, text, f"unsubscribe from {name!r}")
+        if request is None:
+            request = Request("", "", f"unsubscribe from {name!r}")
+        request.write(request_id, text)
         try:
             self._outbox.put(request)
         except MeteredError as error:  # closed meanwhile
@@ -166,15 +170,13 @@ class Subscriptions:
         return request
 
     def _drop(self, name: str) -> _Subscribed:
-        """Forget a channel; the lock is held."""
+        """Forget a channel."""
         channel = self._channels.pop(name)
         self._note_patterns()
         return channel
 
     def _note_patterns(self) -> None:
         self._patterns = tuple(name for name in self._channels if is_pattern(name))
-
-    # --- the loop ---
 
     def deliver(self, message: Message) -> None:
         """Hand a message to its channel's readers."""
@@ -192,17 +194,16 @@ class Subscriptions:
 
     def note_presence(self, presence: Presence, own_id: str | None) -> None:
         """Keep a channel's members current."""
-        with self._lock:
-            channel = self._channels.get(presence.channel)
-            if channel is None or not channel.acknowledged:
-                return  # a late one, of an earlier subscription
-            members = {} if channel.snapshot_due else dict(channel.members)
-            for peer in presence.left if not channel.snapshot_due else ():
-                members.pop(peer.peer_id, None)
-            for peer in presence.joined:
-                if peer.peer_id != own_id:
-                    members[peer.peer_id] = peer.metadata
-            channel.members, channel.snapshot_due = members, False
+        channel = self._channels.get(presence.channel)
+        if channel is None or not channel.acknowledged:
+            return  # a late one, of an earlier subscription
+        members = {} if channel.snapshot_due else dict(channel.members)
+        for peer in presence.left if not channel.snapshot_due else ():
+            members.pop(peer.peer_id, None)
+        for peer in presence.joined:
+            if peer.peer_id != own_id:
+                members[peer.peer_id] = peer.metadata
+        channel.members, channel.snapshot_due = members, False
         channel.listed.set()
 
     def _acknowledge(self, name: str, metadata: bool) -> None:
@@ -210,49 +211,43 @@ class Subscriptions:
 
         One that nobody wants any more is undone.
         """
-        with self._lock:
-            channel = self._channels.get(name)
-            if channel is None:
-                self._unsubscribe(name)
-            else:
-                channel.acknowledged, channel.metadata = True, metadata
-                channel.snapshot_due = True
+        channel = self._channels.get(name)
+        if channel is None:
+            self._unsubscribe(name)
+        else:
+            channel.acknowledged, channel.metadata = True, metadata
+            channel.snapshot_due = True
 
     def acknowledged(self) -> list[str]:
         """Return the channels that the server has acknowledged: a new connection must ask anew."""
-        with self._lock:
-            return sorted(name for name, c in self._channels.items() if c.acknowledged)
+        return sorted(name for name, c in self._channels.items() if c.acknowledged)
 
     def requests(self, names: list[str]) -> dict[str, Request]:
         """Return requests for channels, to be sent on this connection or not at all."""
-        with self._lock:
-            return {
-                name: self._ask(name, self._channels[name], "fail")
-                for name in names
-                if name in self._channels
-            }
+        return {
+            name: self._ask(name, self._channels[name], "fail")
+            for name in names
+            if name in self._channels
+        }
 
     def lapse(self) -> None:
         """Note that the server has forgotten all subscriptions, and will not be told again."""
-        with self._lock:
-            for channel in self._channels.values():
-                channel.acknowledged = channel.metadata = False
+        for channel in self._channels.values():
+            channel.acknowledged = channel.metadata = False
 
     def refuse(self, name: str, error: BaseException) -> None:
         """End a channel's readers with the error that keeps it from being subscribed to again."""
-        with self._lock:
-            if name not in self._channels:
-                return
-            channel = self._drop(name)
+        if name not in self._channels:
+            return
+        channel = self._drop(name)
         channel.end(error)
 
     def close(self, error: BaseException) -> None:
         """End all readers: quietly where the client is closed, else with what ended it."""
-        with self._lock:
-            if self._error is not None:
-                return
-            self._error = error
-            channels, self._channels = self._channels, {}
-            self._patterns = ()
+        if self._error is not None:
+            return
+        self._error = error
+        channels, self._channels = self._channels, {}
+        self._patterns = ()
         for channel in channels.values():
             channel.end(None if isinstance(error, ClosedError) else error)

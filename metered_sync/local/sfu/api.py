@@ -22,7 +22,7 @@ from metered_sync.wire.fields import FieldError
 
 __all__ = ["Api", "Sessions"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("metered_sync")
 
 _MAX_REQUEST_BODY = 1 << 19
 """Bytes of a request's body; an offer of 200 sections fits."""
