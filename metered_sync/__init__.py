@@ -81,6 +81,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from metered_sync.events import PresencePeer as PresencePeer
     from metered_sync.events import Republished as Republished
     from metered_sync.events import ServerError as ServerError
+    from metered_sync.events import SpeakersChanged as SpeakersChanged
     from metered_sync.events import StateChange as StateChange
     from metered_sync.events import StreamAdded as StreamAdded
     from metered_sync.events import StreamRemoved as StreamRemoved
@@ -116,6 +117,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from metered_sync.remote_peer import RemotePeer as RemotePeer
     from metered_sync.sfu import SfuClient as SfuClient
     from metered_sync.sfu_api import SfuApi as SfuApi
+    from metered_sync.sfu_api import SfuMedia as SfuMedia
     from metered_sync.tokens import mint_token as mint_token
     from metered_sync.turn import TurnApi as TurnApi
     from metered_sync.wire.control import Plan as Plan
@@ -215,6 +217,7 @@ _MODULES = {
     "ServerRequestError": "metered_sync.errors",
     "SessionInfo": "metered_sync.wire.sfu",
     "SfuApi": "metered_sync.sfu_api",
+    "SfuMedia": "metered_sync.sfu_api",
     "SfuAuthError": "metered_sync.errors",
     "SfuClient": "metered_sync.sfu",
     "SfuClientState": "metered_sync.wire.states",
@@ -226,6 +229,7 @@ _MODULES = {
     "SignallingConnectError": "metered_sync.errors",
     "SignallingError": "metered_sync.errors",
     "Snapshot": "metered_sync.media.snapshot",
+    "SpeakersChanged": "metered_sync.events",
     "StateChange": "metered_sync.events",
     "StreamAdded": "metered_sync.events",
     "StreamRemoved": "metered_sync.events",

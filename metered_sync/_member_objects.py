@@ -16,7 +16,7 @@ from metered_sync.data_channel import DataChannel
 from metered_sync.engine.rooms.member import Member
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.media.tracks.stream import MediaStream
-from metered_sync.media.tracks.track import RemoteTrack
+from metered_sync.media.tracks.track import RemoteTrack, core_of
 from metered_sync.wire.events import Event
 
 __all__ = ["MemberObjects"]
@@ -37,8 +37,6 @@ class MemberObjects:
         self._member = member
         self._lock = threading.Lock()  # guards what follows, for callers and the loop
         self._remote: weakref.ref[Any] | None = None
-        self._tracks: weakref.WeakKeyDictionary[IncomingTrack, weakref.ref[RemoteTrack]]
-        self._tracks = weakref.WeakKeyDictionary()
         self._streams: weakref.WeakValueDictionary[str, MediaStream]
         self._streams = weakref.WeakValueDictionary()
         self._channels: tuple[Callable[[], DataChannel | None], ...] = ()
@@ -66,21 +64,17 @@ class MemberObjects:
     def known_track(self, remote: object, incoming: IncomingTrack) -> RemoteTrack:
         """Return the one object for a track, with the metadata that it had."""
         with self._lock:
-            track = self._shown(incoming)
+            track: RemoteTrack | None = incoming.handle()
             if track is None:
                 track = RemoteTrack(incoming, remote)
-                self._tracks[incoming] = weakref.ref(track)
+                incoming.handle = weakref.ref(track)
+            core_of(track).owner = remote  # (it may have been another member's, by another id)
             return track
-
-    def _shown(self, incoming: IncomingTrack) -> RemoteTrack | None:
-        ref = self._tracks.get(incoming)
-        return ref() if ref is not None else None
 
     def update_metadata(self) -> None:
         """Pass on what has become known about tracks that somebody holds."""
         for incoming in self._member.media.tracks:
-            with self._lock:
-                track = self._shown(incoming)
+            track: RemoteTrack | None = incoming.handle()
             if track is not None:
                 track.metadata = self._member.metadata_of(incoming)
         with self._lock:

@@ -41,7 +41,16 @@ _CONNECTION = (
 )
 EMITTED = {
     "SignallingClient": (*_CONNECTION, "Message", "Direct", "Presence"),
-    "MeteredPeer": (*_CONNECTION, "Joined", "Left", "PeerJoined", "PeerLeft", "Data", "FatalError"),
+    "MeteredPeer": (
+        *_CONNECTION,
+        "Joined",
+        "Left",
+        "PeerJoined",
+        "PeerLeft",
+        "Data",
+        "SpeakersChanged",
+        "FatalError",
+    ),
     "RemotePeer": (
         "StateChange",
         "Track",

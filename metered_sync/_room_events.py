@@ -26,6 +26,7 @@ from metered_sync.events import (
     TrackEnded,
 )
 from metered_sync.media.tracks.stream import MediaStream
+from metered_sync.media.tracks.track import RemoteTrack
 from metered_sync.remote_peer import LocalPeer, RemotePeer
 
 __all__ = ["RoomEvents", "remote_peer"]
@@ -83,8 +84,15 @@ class RoomEvents:
             objects.streams_told.add(track.stream_id)
             streams = (objects.stream(remote, track.stream_id),)
         objects.hub.emit(Track(shown, streams, shown.metadata))
+        self._decide(shown)
         if new:
             objects.hub.emit(StreamAdded(streams[0], shown.metadata))
+
+    def _decide(self, track: RemoteTrack) -> None:
+        """Have the user's function say whether a track is received that nobody reads."""
+        peer = self._peer()
+        if peer is not None and peer._decide is not None:
+            peer._decide(track)
 
     def track_gone(self, member: Member, track: IncomingTrack) -> None:
         objects, remote = self._of(member), self._remote(member)

@@ -39,6 +39,7 @@ from metered_sync.wire.events import (
     Presence,
     PresencePeer,
     ServerError,
+    SpeakersChanged,
     StateChange,
     TokenProviderError,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "PresencePeer",
     "Republished",
     "ServerError",
+    "SpeakersChanged",
     "StateChange",
     "StreamAdded",
     "StreamRemoved",

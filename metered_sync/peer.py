@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
 
 from metered_sync._facade import Client
 from metered_sync._room_events import RoomEvents, remote_peer
+from metered_sync._room_sfu import room_options, take_if
 from metered_sync._sent_tracks import SentTracks, check_stream
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline, check_timeout
 from metered_sync.bridge.loop import Engine
 from metered_sync.engine.rooms.link import RoomLink
-from metered_sync.engine.rooms.media import ConnectionOptions
+from metered_sync.engine.rooms.media import ConnectionOptions, RoomMedia
 from metered_sync.engine.rooms.mesh import Mesh
+from metered_sync.engine.sfu_rooms.room_media import SfuRoomMedia
+from metered_sync.engine.sfu_rooms.room_track import SubscribePolicy
 from metered_sync.engine.webrtc.encoding import check_encoding
 from metered_sync.errors import (
     MeteredPeerSendError,
@@ -30,6 +34,7 @@ from metered_sync.events import (
 )
 from metered_sync.media.tracks.given import AnyTrack, TrackLike, one_track
 from metered_sync.media.tracks.stream import MediaStream
+from metered_sync.media.tracks.track import RemoteTrack
 from metered_sync.options import (
     DuringOutage,
     ReconnectOptions,
@@ -37,8 +42,9 @@ from metered_sync.options import (
     signalling_options,
 )
 from metered_sync.remote_peer import RemotePeer
+from metered_sync.sfu_api import SfuMedia
 from metered_sync.wire import frames, signals
-from metered_sync.wire.arguments import check_whole
+from metered_sync.wire.arguments import check_choice, check_function, check_whole
 from metered_sync.wire.control import Token
 from metered_sync.wire.key_frames import MAX_PIXELS
 from metered_sync.wire.names import check_one_channel, check_peer_id, is_reserved
@@ -82,6 +88,19 @@ class MeteredPeer(Client[RoomLink]):
         gather_timeout: Seconds to wait for STUN and TURN servers in each negotiation, at most.
         max_pixels: The area of the pictures that are decoded, width times height: larger ones
             are dropped, and the log says so once.
+        media: ``"mesh"``: each member sends its tracks to each of the others. ``"sfu"``: through
+            the SFU, for rooms from a handful of members to hundreds; its credentials are
+            ``METERED_SFU_APP_ID``, ``METERED_SFU_SECRET`` and ``METERED_SFU_URL`` in the
+            environment, or those of a :class:`~metered_sync.SfuMedia`. All members of a room
+            have to use the same.
+        subscribe: Through the SFU: which tracks are received. ``"on-read"``: those that somebody
+            reads, until five seconds after the last reader has gone. ``"all"``, ``"none"``, or a
+            function that takes a :class:`~metered_sync.RemoteTrack` and says whether it is
+            received though nobody reads it; it is called once for each, on the thread of the
+            callbacks.
+        max_video: Through the SFU: how many tracks of pictures are received at once, at most:
+            those of the speakers first, then those whose reader was opened or called last. The
+            others wait.
 
     Raises:
         ValueError: A bad argument.
@@ -105,6 +124,9 @@ class MeteredPeer(Client[RoomLink]):
         relay_only: bool = False,
         gather_timeout: float = 5.0,
         max_pixels: int = MAX_PIXELS,
+        media: Literal["mesh", "sfu"] | SfuMedia = "mesh",
+        subscribe: SubscribePolicy | Callable[[RemoteTrack], bool] = "on-read",
+        max_video: int = 16,
         _timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         super().__init__("MeteredPeer", timeout)
@@ -133,6 +155,18 @@ class MeteredPeer(Client[RoomLink]):
         )
         self._timings = _timings
         self._sent = SentTracks()
+        self._subscribe = (
+            check_function("subscribe", subscribe)
+            if callable(subscribe)
+            else check_choice("subscribe", subscribe, ("on-read", "all", "none"))
+        )
+        self._max_video = check_whole("max_video", max_video, 0, unit="tracks")
+        if media == "sfu":
+            media = SfuMedia()
+        elif not isinstance(media, SfuMedia) and media != "mesh":
+            raise ValueError(f'media must be "mesh", "sfu" or SfuMedia(…), not {media!r}')
+        self._media = media
+        self._decide: Callable[[RemoteTrack], None] | None = None
 
     def __repr__(self) -> str:
         where = f" in {self.channel!r}" if self.channel else ""
@@ -140,9 +174,17 @@ class MeteredPeer(Client[RoomLink]):
         return f"<MeteredPeer{where}: {self.state}, {others} others>"
 
     def _make_link(self, engine: Engine) -> RoomLink:
-        options, timings = self._signalling, self._timings
+        options, timings, label = self._signalling, self._timings, self._label
         mesh = Mesh(self._options, options.url, timings)
-        return RoomLink(engine, RoomEvents(self), options, mesh, self._label, timings)
+        media: RoomMedia = mesh
+        if isinstance(self._media, SfuMedia):
+            given = room_options(self._media, self._options, self._max_video)
+            if callable(self._subscribe):
+                self._decide = self._hub.deferred(take_if(self._subscribe))
+            else:
+                given = replace(given, subscribe=self._subscribe)
+            media = SfuRoomMedia(engine, given, mesh, label, timings)
+        return RoomLink(engine, RoomEvents(self), options, media, label, timings)
 
     # --- joining and leaving ---
 
@@ -239,6 +281,15 @@ class MeteredPeer(Client[RoomLink]):
     def channel(self) -> str | None:
         """The room's channel."""
         return self._link.channel if self._link is not None else None
+
+    @property
+    def speakers(self) -> list[str]:
+        """The ids of the other members that speak, the loudest first.
+
+        Through the SFU: as members say of themselves, and as the sound is measured that is
+        received here. Empty in a mesh.
+        """
+        return list(self._link.media.speakers) if self._link is not None else []
 
     @property
     def remote_peers(self) -> list[RemotePeer]:

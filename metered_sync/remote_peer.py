@@ -39,6 +39,7 @@ class LocalPeer(Protocol):
     _hub: EventHub
     _timeout: float
     _sent: SentTracks
+    _decide: Callable[[Any], None] | None
 
     def _deadline(self, timeout: float | None) -> Deadline: ...
 

@@ -16,7 +16,7 @@ from metered_sync.wire.fields import FieldError, Fields
 from metered_sync.wire.secrets import check_sfu_app
 from metered_sync.wire.urls import check_origin
 
-__all__ = ["SfuApi", "check_credentials"]
+__all__ = ["SfuApi", "SfuMedia", "check_credentials"]
 
 SFU_URL = "https://global.sfu.metered.ca"
 """The origin of the Global SFU."""
@@ -52,6 +52,33 @@ def check_credentials(
         app_id = secret = value = None  # no frame of the traceback shows them
         raise
     return str(app_id), str(secret), origin
+
+
+class SfuMedia:
+    """The way to the SFU for a room whose media go through it: ``MeteredPeer(media=SfuMedia(…))``.
+
+    Args:
+        app_id: The SFU app's id; ``METERED_SFU_APP_ID`` in the environment.
+        secret: Its secret; ``METERED_SFU_SECRET``. It lets its holder use every session of the
+            app: keep it on servers.
+        url: The SFU's origin; ``METERED_SFU_URL``.
+
+    Raises:
+        ValueError: One is missing, or cannot be what it should be.
+    """
+
+    __slots__ = ("app_id", "secret", "url")
+
+    def __init__(
+        self, *, app_id: str | None = None, secret: str | None = None, url: str | None = None
+    ) -> None:
+        try:
+            self.app_id, self.secret, self.url = check_credentials("SfuMedia", app_id, secret, url)
+        finally:
+            del app_id, secret  # no frame of a traceback shows them
+
+    def __repr__(self) -> str:
+        return f"<SfuMedia {self.url}>"
 
 
 class SfuApi(RestClient):

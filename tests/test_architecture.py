@@ -29,6 +29,7 @@ WINGS = (
     {"messaging", "webrtc"},
     {"rest", "sending"},
     {"rooms", "sfu"},
+    {"sfu_rooms"},
 )
 """The floors inside the engine."""
 MAX_MODULES = 20

@@ -76,6 +76,8 @@ class Reader(guard.NotCopied, Generic[T_co]):
         self._ended = False
         self._error: BaseException | None = None
         self._born = guard.generation()
+        self.idle_since: float | None = None
+        """When a reader that is kept between two calls was last in use; else ``None``."""
 
     def __repr__(self) -> str:
         state = "closed" if self._ended else "open"

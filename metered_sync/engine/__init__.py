@@ -2,6 +2,7 @@
 
 ========= =============================================================================
 rooms     the members of a channel, and a media connection to each
+sfu_rooms the media of such a room, where they go through the SFU
 sfu       a session with the SFU, and the next one when it is lost
 sending   local tracks on their way to senders
 messaging the connection to the messaging service
@@ -13,5 +14,6 @@ logs      loggers whose records have no secrets
 
 It knows asyncio, ``websockets`` and ``aiortc``; it never calls user code and never blocks.
 ``rooms`` and ``sfu`` stand on ``sending``, ``messaging``, ``webrtc`` and ``rest``, never on
-each other. The floors above reach it through :mod:`metered_sync.bridge.loop`.
+each other; ``sfu_rooms`` stands on both. The floors above reach it through
+:mod:`metered_sync.bridge.loop`.
 """

@@ -263,6 +263,13 @@ class LocalCloud(Facade):
         provide()  # a bad claim is better told here than at connecting
         return {"token_provider": provide, "url": self.url}
 
+    def room_options(self, peer_id: str, **claims: Any) -> dict[str, Any]:
+        """Return keyword arguments for a :class:`~metered_sync.MeteredPeer` whose media go
+        through the local SFU; otherwise as :meth:`token_options`."""
+        from metered_sync.sfu_api import SfuMedia
+
+        return {**self.token_options(peer_id, **claims), "media": SfuMedia(**self.sfu_options())}
+
     def sfu_options(self) -> dict[str, Any]:
         """Return keyword arguments for :class:`~metered_sync.SfuClient`."""
         return {"app_id": self.sfu_app_id, "secret": self.sfu_secret, "url": self.http_url}

@@ -41,6 +41,7 @@ __all__ = [
     "Presence",
     "PresencePeer",
     "ServerError",
+    "SpeakersChanged",
     "StateChange",
     "TokenProviderError",
 ]
@@ -113,6 +114,14 @@ class Event:
         """Note the bytes of the frame that brought the event; return the event."""
         object.__setattr__(self, "frame_size", size)
         return self
+
+
+@dataclass(frozen=True)
+class SpeakersChanged(Event):
+    """Other members of the room speak than before."""
+
+    speakers: tuple[str, ...]
+    """Their ids, the loudest first."""
 
 
 @dataclass(frozen=True)

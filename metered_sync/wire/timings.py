@@ -44,6 +44,17 @@ class Timings:
     """How long a member is kept that has left while its media goes on."""
     track_return: float = 2.0
     """How long a track that a member sends no more may come again, before it ends."""
+    room_limbo: float = 10.0
+    """The same in a room whose media go through the SFU, where they do not depend on signalling."""
+    room_ask: float = 3.0
+    """How long a track of such a room is missing on the SFU before its member is asked for its
+    state."""
+    room_search: float = 60.0
+    """How long such a track is looked for, before it is given up until the next state."""
+    room_spread: float = 0.5
+    """A state for newcomers that cannot be sent to each of them is sent to all within this time."""
+    room_speech: float = 0.5
+    """The shortest time between two changes of what a member says about its speaking."""
     early: float = 5.0
     """How long messages of a peer are kept that presence has not announced yet."""
 

@@ -108,6 +108,9 @@ class Journal:
     def on_listed(self) -> None:
         self.happened.append("listed")
 
+    def on_unlisted(self, member: Member) -> None:
+        self.happened.append(f"unlisted {member.id}")
+
     def ask_for_list(self) -> None:
         self.happened.append("ask for list")
 

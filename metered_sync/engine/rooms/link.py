@@ -18,8 +18,10 @@ Everything here runs on the loop thread, except where it says otherwise.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Literal
+
+import anyio
 
 from metered_sync.bridge.link import Link
 from metered_sync.bridge.loop import Engine
@@ -28,7 +30,7 @@ from metered_sync.engine.messaging.link import SignallingLink
 from metered_sync.engine.messaging.options import SignallingOptions
 from metered_sync.engine.messaging.request import Request
 from metered_sync.engine.rooms.direct_messages import DirectMessages
-from metered_sync.engine.rooms.media import MediaFactory, MemberMedia
+from metered_sync.engine.rooms.media import MemberMedia, RoomMedia, TrackReceiver
 from metered_sync.engine.rooms.member import Member, RoomSink
 from metered_sync.engine.rooms.our_tracks import OurTracks
 from metered_sync.engine.rooms.roster import Roster
@@ -39,6 +41,7 @@ from metered_sync.errors import (
     ReconcileTimeoutError,
     ServerRequestError,
 )
+from metered_sync.wire import frames
 from metered_sync.wire.events import (
     Connected,
     Data,
@@ -53,6 +56,7 @@ from metered_sync.wire.events import (
     Presence,
     PresencePeer,
     ServerError,
+    SpeakersChanged,
     StateChange,
 )
 from metered_sync.wire.states import MeteredPeerState
@@ -82,7 +86,7 @@ class RoomLink(Link):
         engine: Engine,
         sink: RoomSink,
         signalling: SignallingOptions,
-        make_media: MediaFactory,
+        media: RoomMedia,
         label: str,
         timings: Timings,
     ) -> None:
@@ -92,18 +96,23 @@ class RoomLink(Link):
         self.error: BaseException | None = None
         """Why the room is closed, once it is."""
         self.signalling = SignallingLink(engine, self, signalling, label, timings)
-        self.roster = Roster(self, sink, label, timings)
-        self.our_tracks = OurTracks(self._all_media, sink.own_track_ended, timings)
+        self.roster = Roster(self, sink, label, timings, independent=media.independent)
+        self.our_tracks = OurTracks(self._receivers, sink.own_track_ended, timings)
+        self.media = media
+        """The media of the room's members."""
         self._messages = DirectMessages(self.signalling, label, self._on_refused)
         self._engine = engine
         self._sink = sink
-        self._make_media = make_media
         self._include_metadata = False
+        self._scopes: set[anyio.CancelScope] = set()
+        """What runs in the background, and ends with the room."""
+        self._timings = timings
         # The signalling link keeps subscriptions as long as somebody reads them.
         self._reader: Reader[Message] = Reader("a room's messages", maxsize=1)
         self._reason = "closed"
         self._joining: Request | None = None
         """The subscription that joins the room."""
+        media.attach(self)
 
     @property
     def peer_id(self) -> str | None:
@@ -147,6 +156,7 @@ class RoomLink(Link):
         if request.error is None and self.state == "joining":
             self._set_state("joined")
             self._sink.emit(Joined(self.peer_id or "", self.channel or ""))
+            self.media.on_joined()
             self.roster.await_list()
 
     async def _subscribe(
@@ -178,12 +188,17 @@ class RoomLink(Link):
 
     async def aclose(self) -> None:
         """Leave: end the media connections, then the one to the service."""
+        if self.error is None and self.state == "joined":
+            await self.media.leave()
         if self.error is None:
             self._end(ClosedError(f"{self.label} is closed; make a new one"), self._reason)
         try:
-            await self.signalling.aclose()
+            await self.media.aclose()
         finally:
-            self._engine.links.discard(self)
+            try:
+                await self.signalling.aclose()
+            finally:
+                self._engine.links.discard(self)
 
     def leaving(self, reason: str) -> None:
         """Note why the room is about to be left."""
@@ -203,7 +218,10 @@ class RoomLink(Link):
         self._set_state("leaving")
         end = None if isinstance(error, ClosedError) else error
         self.roster.clear(end)
+        self.media.close(error)
         if self._engine.error is None:
+            for scope in self._scopes:
+                scope.cancel()
             self.our_tracks.close()
         if was_in:
             self._sink.emit(Left(self.peer_id or "", self.channel or "", reason))
@@ -216,6 +234,7 @@ class RoomLink(Link):
             self._sink.emit(FatalError(error))
             self._end(error, str(error))
             self._engine.spawn(self, self.signalling.aclose)
+            self._engine.spawn(self, self.media.aclose)
 
     def _set_state(self, state: MeteredPeerState) -> None:
         if self.state not in (state, "closed"):
@@ -234,9 +253,7 @@ class RoomLink(Link):
             self.take_direct(event)
         elif isinstance(event, Message):
             if event.channel == self.channel and event.sender_peer_id != self.peer_id:
-                member = self.roster.members.get(event.sender_peer_id)
-                if member is None or not member.media.take_message(event.data, direct=False):
-                    self._tell_data(event, "broadcast")
+                self._take_broadcast(event)
         elif isinstance(event, StateChange):
             pass  # the room has states of its own
         else:
@@ -253,11 +270,23 @@ class RoomLink(Link):
                     )
                 )
 
+    def _take_broadcast(self, event: Message) -> None:
+        member = self.roster.members.get(event.sender_peer_id)
+        if member is not None:
+            if not member.media.take_message(event.data, direct=False):
+                self._tell_data(event, "broadcast")
+        elif self.media.is_message(event.data):
+            self.roster.keep_early(Direct(event.sender_peer_id, event.data))
+        else:
+            self._tell_data(event, "broadcast")
+
     def end(self, error: BaseException | None = None) -> None:
         """Take note that the signalling link has ended."""
         if self.error is None and error is not None:
             self._sink.emit(FatalError(error))
             self._end(error, str(error))
+            if self._engine.error is None:
+                self._engine.spawn(self, self.media.aclose)
 
     def _on_connected(self, event: Connected) -> None:
         self.roster.note_own_id(event.peer_id)
@@ -272,7 +301,7 @@ class RoomLink(Link):
         if self.state == "joined":
             self._set_state("reconnecting")
             for member in self.roster.members.values():
-                if member.state != "idle":
+                if member.state != "idle" and not self.media.independent:
                     member.set_state("reconnecting")
         self.roster.stop_waiting()
 
@@ -307,7 +336,7 @@ class RoomLink(Link):
     def on_arrived(self, member: Member) -> None:
         """Find out whether signals can be sent at all, before somebody waits for them."""
         if self._messages.refused is not None:
-            self._give_up(member, self._messages.refused)
+            self._on_refused(self._messages.refused)
         elif not self._messages.checked:
             self._engine.spawn(self, self._messages.check_permission)
 
@@ -320,6 +349,11 @@ class RoomLink(Link):
         """Be joined again, where the connection to the service was lost."""
         if self.state == "reconnecting":
             self._set_state("joined")
+        self.media.on_listed()
+
+    def on_unlisted(self, member: Member) -> None:
+        """Tell the media that members share."""
+        self.media.on_unlisted(member.id)
 
     def ask_for_list(self) -> None:
         """Subscribe once more: the list of members follows."""
@@ -350,27 +384,96 @@ class RoomLink(Link):
         """Return new media for a member, of which nothing has been negotiated."""
         label = f"{self.label}: peer {member.id!r}"
         local_id = self.peer_id or ""
-        return self._make_media(member, local_id=local_id, remote_id=member.id, label=label)
+        return self.media(member, local_id=local_id, remote_id=member.id, label=label)
 
     def ice_servers(self) -> tuple[IceServer, ...]:
         """Return the STUN and TURN servers that the service names at present."""
         return self.signalling.ice_servers or ()
 
-    def _all_media(self) -> list[MemberMedia]:
-        return [member.media for member in self.roster.members.values()]
+    def _receivers(self) -> Iterable[TrackReceiver]:
+        return self.media.receivers([member.media for member in self.roster.members.values()])
 
     def on_lost(self, member: Member) -> None:
         """Forget a member that has left, and whose media have now ended, too."""
         self.roster.remove(member, None)
 
     def _on_refused(self, error: ServerRequestError) -> None:
-        for member in self.roster.members.values():
-            self._give_up(member, error)
-
-    def _give_up(self, member: Member, error: ServerRequestError) -> None:
         """Tell callers that wait for a connection to a member that none will ever be made."""
-        if member.error is None:
-            member.on_exhausted(error)
+        if self.media.independent:
+            self.media.on_send_refused()
+            return
+        for member in self.roster.members.values():
+            if member.error is None:
+                member.on_exhausted(error)
+
+    # --- as the host of media that members share ---
+
+    @property
+    def send_refused(self) -> MeteredError | None:
+        """Why direct messages cannot be sent, where the key or token does not permit it."""
+        return self._messages.refused
+
+    def is_listed(self, peer_id: str) -> bool:
+        """Return whether presence lists this member."""
+        member = self.roster.members.get(peer_id)
+        return member is not None and member.listed
+
+    def broadcast(self, data: dict[str, Any]) -> None:
+        """Send a message to the whole room, and wait for nothing."""
+
+        def on_end(request: Request) -> None:
+            if request.error is not None:
+                logger.debug("%s: %s", self.label, request.error)
+
+        try:
+            self._broadcast(data, on_end)
+        except MeteredError as error:
+            logger.debug("%s: %s", self.label, error)
+
+    def _broadcast(
+        self, data: dict[str, Any], on_end: Callable[[Request], None] | None = None
+    ) -> Request:
+        request_id = self.signalling.outbox.new_id()
+        text = frames.build_publish(self.channel or "", data, request_id)
+        what = f"{self.label}: tell the room"
+        return self.signalling.request(request_id, text, what, outage="fail", on_end=on_end)
+
+    async def broadcast_now(self, data: dict[str, Any]) -> None:
+        """Send a message to the whole room, as long as it takes within a bound; never raise."""
+        if self.signalling.state != "connected":
+            return
+        try:
+            with anyio.move_on_after(self._timings.close):
+                await self.signalling.acknowledgement(self._broadcast(data))
+        except MeteredError as error:
+            logger.debug("%s: %s", self.label, error)
+
+    def spawn(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Run a coroutine function in the background; it ends with the room."""
+
+        async def run() -> None:
+            with anyio.CancelScope() as scope:
+                self._scopes.add(scope)
+                try:
+                    await function()
+                finally:
+                    self._scopes.discard(scope)
+
+        self._engine.spawn(self, run)
+
+    def forget(self, peer_id: str) -> None:
+        """Forget a member that is there under another id."""
+        member = self.roster.members.get(peer_id)
+        if member is not None:
+            self.roster.remove(member, None)
+
+    def on_speakers(self, ids: tuple[str, ...]) -> None:
+        """Tell who speaks."""
+        self._sink.emit(SpeakersChanged(ids))
+
+    def on_media_refused(self, error: MeteredError) -> None:
+        """Tell that the SFU refuses this peer."""
+        self._sink.emit(ServerError("sfu_refused", str(error)))
 
     # --- any thread, by posting ---
 

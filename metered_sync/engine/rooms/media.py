@@ -17,7 +17,7 @@ Everything here is called on the loop, except where it says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,7 +31,15 @@ from metered_sync.wire.key_frames import MAX_PIXELS
 from metered_sync.wire.signals import TrackMetadata
 from metered_sync.wire.states import PeerConnectionState
 
-__all__ = ["ConnectionOptions", "MediaFactory", "MediaOwner", "MemberMedia"]
+__all__ = [
+    "ConnectionOptions",
+    "MediaFactory",
+    "MediaOwner",
+    "MemberMedia",
+    "RoomHost",
+    "RoomMedia",
+    "TrackReceiver",
+]
 
 
 @dataclass(frozen=True)
@@ -163,3 +171,83 @@ class MediaFactory(Protocol):
         self, owner: MediaOwner, *, local_id: str, remote_id: str, label: str
     ) -> MemberMedia:
         """Return the media of a member; nothing is negotiated until there is something to send."""
+
+
+class TrackReceiver(Protocol):
+    """The media of a member, or of all of them, as far as tracks are sent to it."""
+
+    def set_tracks(self, tracks: Sequence[LocalTrack]) -> None:
+        """Send these tracks, and no others."""
+
+    def replace_track(self, old: LocalTrack, new: LocalTrack | None) -> None:
+        """Send one track in the place of another."""
+
+
+class RoomHost(Protocol):
+    """The room that media belong to, for media that its members share."""
+
+    @property
+    def send_refused(self) -> MeteredError | None:
+        """Why direct messages cannot be sent, where the key or token does not permit it."""
+
+    def is_listed(self, peer_id: str) -> bool:
+        """Return whether presence lists this member."""
+
+    def broadcast(self, data: dict[str, Any]) -> None:
+        """Send a message to the whole room, and wait for nothing."""
+
+    async def broadcast_now(self, data: dict[str, Any]) -> None:
+        """Send a message to the whole room, as long as it takes within a bound; never raise."""
+
+    def spawn(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Run a coroutine function in the background."""
+
+    def forget(self, peer_id: str) -> None:
+        """Forget a member that is there under another id."""
+
+    def on_speakers(self, ids: tuple[str, ...]) -> None:
+        """Take note of those who speak, the loudest first."""
+
+    def on_media_refused(self, error: MeteredError) -> None:
+        """Take note that no media can be exchanged, for good."""
+
+
+class RoomMedia(MediaFactory, Protocol):
+    """The media of a whole room: what its members share, and what each has for itself."""
+
+    independent: bool
+    """Whether media go on while signalling is lost, on either side."""
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """The ids of those who speak, the loudest first. From any thread."""
+
+    def attach(self, host: RoomHost) -> None:
+        """Belong to a room."""
+
+    def receivers(self, members: Iterable[MemberMedia]) -> Iterable[TrackReceiver]:
+        """Return those to whom our tracks are given; ``members`` are the media of all members."""
+
+    def is_message(self, data: object) -> bool:
+        """Return whether the data of a message are about media, whoever has sent it."""
+
+    def on_joined(self) -> None:
+        """Begin: the room has been joined."""
+
+    def on_listed(self) -> None:
+        """Take note that the members are known: after joining, and after each reconnect."""
+
+    def on_unlisted(self, remote_id: str) -> None:
+        """Take note that presence does not list a member any more."""
+
+    def on_send_refused(self) -> None:
+        """Take note that no direct messages can be sent."""
+
+    async def leave(self) -> None:
+        """Say good-bye to the members, within a bound."""
+
+    def close(self, error: BaseException) -> None:
+        """End what runs in the background; there may be no loop any more."""
+
+    async def aclose(self) -> None:
+        """Close what the members share."""

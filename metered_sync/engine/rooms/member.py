@@ -92,6 +92,8 @@ class Member:
         self.metadata = peer.metadata
         self.state: PeerConnectionState = "idle"
         self.present = True
+        """Whether it is told of as there."""
+        self.listed = True
         """Whether presence lists it."""
         self.error: MeteredError | None = None
         """What keeps its media from ever connecting."""

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from metered_sync.engine.rooms.connection import RemoteConnection
-from metered_sync.engine.rooms.media import ConnectionOptions, MediaOwner
+from metered_sync.engine.rooms.media import (
+    ConnectionOptions,
+    MediaOwner,
+    MemberMedia,
+    RoomHost,
+    TrackReceiver,
+)
 from metered_sync.engine.webrtc.ice import loopback_address
 from metered_sync.engine.webrtc.peer_connection import gather_on
 from metered_sync.wire.timings import Timings
@@ -12,7 +20,10 @@ __all__ = ["Mesh"]
 
 
 class Mesh:
-    """Make the connections of a mesh, as a :class:`MediaFactory` does."""
+    """Make the connections of a mesh, as :class:`RoomMedia`. The members share nothing."""
+
+    independent = False
+    speakers: tuple[str, ...] = ()
 
     def __init__(self, options: ConnectionOptions, url: str, timings: Timings) -> None:
         """Prepare; ``url`` is the service's, which may be on a loopback address."""
@@ -36,3 +47,22 @@ class Mesh:
             )
         finally:
             gather_on.reset(context)
+
+    def receivers(self, members: Iterable[MemberMedia]) -> Iterable[TrackReceiver]:
+        """Return the media of each member."""
+        return members
+
+    def is_message(self, data: object) -> bool:
+        """Return false: signals are taken from members that are known."""
+        return False
+
+    def attach(self, host: RoomHost) -> None:
+        """Do nothing, as below."""
+
+    def on_joined(self) -> None: ...
+    def on_listed(self) -> None: ...
+    def on_unlisted(self, remote_id: str) -> None: ...
+    def on_send_refused(self) -> None: ...
+    async def leave(self) -> None: ...
+    def close(self, error: BaseException) -> None: ...
+    async def aclose(self) -> None: ...

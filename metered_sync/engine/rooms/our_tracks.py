@@ -11,23 +11,14 @@ Everything here runs on the loop thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
+from metered_sync.engine.rooms.media import TrackReceiver
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.wire.signals import TrackMetadata, build_signal
 from metered_sync.wire.timings import Timings
 
 __all__ = ["OurTracks", "SentMetadata", "metadata_signal"]
-
-
-class TrackReceiver(Protocol):
-    """The media of a member, as far as tracks are sent to it."""
-
-    def set_tracks(self, tracks: Sequence[LocalTrack]) -> None:
-        """Send these tracks, and no others."""
-
-    def replace_track(self, old: LocalTrack, new: LocalTrack | None) -> None:
-        """Send one track in the place of another."""
 
 
 class OurTracks:

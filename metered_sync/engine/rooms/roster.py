@@ -6,7 +6,8 @@ on the list is to be reached anew, because to the others we have left and come b
 under another id.
 
 **Limbo.** A member that leaves while its media flow is kept for a while (``Timings.limbo``):
-if it was only its connection to the service that broke, it comes back.
+if it was only its connection to the service that broke, it comes back. Where media do not depend
+on signalling, every member is, and nobody is told before (``Timings.room_limbo``).
 
 **Early messages.** A member's first messages may overtake the presence frame that announces
 it. Messages of unknown peers are kept for a moment (``Timings.early``), within bounds, and
@@ -67,6 +68,9 @@ class RosterOwner(Protocol):
     def on_listed(self) -> None:
         """Take note that the list is here; members that are new on it follow."""
 
+    def on_unlisted(self, member: Member) -> None:
+        """Take note that presence does not list a member any more."""
+
     def ask_for_list(self) -> None:
         """Ask the server once more for the list of members."""
 
@@ -77,7 +81,16 @@ class RosterOwner(Protocol):
 class Roster:
     """The members of one room."""
 
-    def __init__(self, owner: RosterOwner, sink: RoomSink, label: str, timings: Timings) -> None:
+    def __init__(
+        self,
+        owner: RosterOwner,
+        sink: RoomSink,
+        label: str,
+        timings: Timings,
+        *,
+        independent: bool = False,
+    ) -> None:
+        """Prepare; ``independent``: media go on without signalling."""
         self.members: dict[str, Member] = {}
         """The members that are present, and those in limbo."""
         self.list_error: MeteredError | None = None
@@ -86,6 +99,7 @@ class Roster:
         self._sink = sink
         self._label = label
         self._timings = timings
+        self._independent = independent
         self._own_ids: deque[str] = deque(maxlen=OWN_IDS)
         self._early: deque[tuple[float, Direct]] = deque()
         self._list_due = False
@@ -146,7 +160,7 @@ class Roster:
             return
         for peer in event.left:
             member = self.members.get(peer.peer_id)
-            if member is not None and member.present:
+            if member is not None and member.listed:
                 self._leave(member)
         for peer in event.joined:
             self._arrive(peer)
@@ -156,12 +170,12 @@ class Roster:
         back, self._back = self._back, False
         present = {peer.peer_id: peer for peer in listed if peer.peer_id not in self._own_ids}
         for member in tuple(self.members.values()):
-            if member.present and member.id not in present:
+            if member.listed and member.id not in present:
                 self._leave(member)
         self._owner.on_listed()
         for peer in present.values():
             known = self.members.get(peer.peer_id)
-            if back and known is not None and known.present:
+            if back and known is not None and known.listed:
                 known.metadata = peer.metadata
                 self._owner.reconnect(known)
             else:
@@ -183,11 +197,13 @@ class Roster:
             member = self.members[peer.peer_id] = self._owner.make_member(peer)
             self._sink.peer_joined(member)
             self._owner.connect(member)
-        elif not member.present:
+        elif not member.listed:
             _cancel(member.limbo)
             member.limbo = None
-            member.present, member.metadata = True, peer.metadata
-            self._sink.peer_joined(member)
+            member.listed, member.metadata = True, peer.metadata
+            if not member.present:
+                member.present = True
+                self._sink.peer_joined(member)
             self._owner.reconnect(member)
         else:
             return
@@ -197,13 +213,18 @@ class Roster:
 
     def _leave(self, member: Member) -> None:
         """Take a member from the list: for good, or until it comes back. Time will tell."""
+        member.listed = False
+        loop = asyncio.get_running_loop()
+        if self._independent:
+            member.limbo = loop.call_later(self._timings.room_limbo, self.remove, member, None)
+            self._owner.on_unlisted(member)
+            return
         member.present = False
         self._sink.peer_left(member)
         if member.media.state != "connected":
             self.remove(member, None)
             return
         member.set_state("reconnecting")
-        loop = asyncio.get_running_loop()
         member.limbo = loop.call_later(self._timings.limbo, self.remove, member, None)
 
     def remove(self, member: Member, error: BaseException | None) -> None:
@@ -211,6 +232,7 @@ class Roster:
         self.members.pop(member.id, None)
         _cancel(member.limbo)
         member.limbo = None
+        member.listed = False
         if member.present:
             member.present = False
             self._sink.peer_left(member)

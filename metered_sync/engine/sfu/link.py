@@ -44,7 +44,7 @@ from metered_sync.engine.sfu.session import (
     SfuOptions,
 )
 from metered_sync.engine.sfu.tracks import Incoming, Outgoing
-from metered_sync.engine.sfu.watch import Watch
+from metered_sync.engine.sfu.watch import Watch, Watched
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.errors import (
     ClosedError,
@@ -94,7 +94,9 @@ class SfuLink(Link):
         secret: str,
         label: str,
         timings: Timings = DEFAULT_TIMINGS,
+        make_watch: Callable[[Watched], Watch] = Watch,
     ) -> None:
+        """Prepare; ``make_watch`` makes what looks after the link's tracks while connected."""
         self.label = label
         self.state: SfuClientState = "idle"
         self.error: BaseException | None = None
@@ -114,6 +116,7 @@ class SfuLink(Link):
         """Publications that have other ids now, by the session and track id that they had."""
         self._usable: anyio.Event
         """Set while connected, and at the end."""
+        self._make_watch = make_watch
         self._watch: Watch
         self._scopes: set[anyio.CancelScope] = set()
         """Operations under way; closing cancels them."""
@@ -164,7 +167,7 @@ class SfuLink(Link):
                     self._engine.links.discard(self)
                     self._set_state("idle")
                     raise
-                self._watch = Watch(self)
+                self._watch = self._make_watch(self)
                 self._use(session)
                 self._in_background(self._watch.run)
             elif self.state == "reconnecting":
@@ -390,8 +393,9 @@ class SfuLink(Link):
             raise
         self.outgoing += outgoing
         for one in outgoing:
-            ended = functools.partial(self._on_source_ended, one)
-            one.local.watch(ended, self.timings.last_frames)
+            if one.owned:
+                ended = functools.partial(self._on_source_ended, one)
+                one.local.watch(ended, self.timings.last_frames)
 
     async def unpublish(self, outgoing: Outgoing, deadline: Deadline) -> None:
         """End a published track."""

@@ -24,6 +24,9 @@ class Outgoing:
 
     local: LocalTrack
     name: str | None
+    owned: bool = True
+    """Whether the local track is this publication's alone: then it is closed with it, and its
+    end unpublishes it."""
     session_id: str = ""
     track_id: str = ""
     mid: str = ""
@@ -51,7 +54,8 @@ class Outgoing:
     def close(self) -> None:
         """Publish the track no longer. Its source goes on: it is the user's."""
         self.closed = True
-        self.local.close()
+        if self.owned:
+            self.local.close()
 
     async def keep_counts(self) -> None:
         """Remember the counts of a connection that is about to go."""
@@ -94,8 +98,6 @@ class Incoming(IncomingTrack):
         """Seconds from that look to the one after it."""
         self.gone_at: float | None = None
         """The moment since which the publisher's session has been gone."""
-        self.handle: Callable[[], Any] = lambda: None
-        """Returns the user's object for the track, while there is one."""
 
     def refer(self, info: TrackInfo) -> None:
         """Subscribe to this track from now on."""

@@ -86,7 +86,7 @@ class Watch:
         """Look at the tracks now and then, until the link ends."""
         link = self._link
         while link.error is None:
-            with anyio.move_on_after(self._pause()):
+            with anyio.move_on_after(self.pause()):
                 await self._wake.wait()
             self._wake = anyio.Event()
             session = link.session
@@ -102,11 +102,11 @@ class Watch:
                 deadline = Deadline(self._timings.attempt)
                 await self._clean(session, deadline)
                 if self._link.recovers:
-                    await self._look_after(session, deadline)
+                    await self.look_after(session, deadline)
         except (SfuError, NegotiationFailedError, TimeoutError) as error:
             logger.debug("%s: looking after its tracks: %s", self._link.label, error)
 
-    def _pause(self) -> float:
+    def pause(self) -> float:
         """Return the seconds to wait: few while a track is being looked for."""
         now = monotonic()
         searches = [one.look_at - now for one in self._link.incoming if one.gone_at is not None]
@@ -125,8 +125,9 @@ class Watch:
         for outgoing in link.outgoing:
             await outgoing.sample()
 
-    async def _look_after(self, session: Session, deadline: Deadline) -> None:
-        await self._look_at_own(session, deadline)
+    async def look_after(self, session: Session, deadline: Deadline) -> None:
+        """Find out what has become of silent tracks, and act on it."""
+        await self.look_at_own(session, deadline)
         await self._learn_names(deadline)
         now = monotonic()
         due = [
@@ -146,7 +147,7 @@ class Watch:
         with contextlib.suppress(SfuNotFoundError):  # one went just now: the next look tells
             await self._look_at(missing, session, deadline)
 
-    async def _look_at_own(self, session: Session, deadline: Deadline) -> None:
+    async def look_at_own(self, session: Session, deadline: Deadline) -> None:
         """Find out whether a session in which nothing arrives is still there."""
         link = self._link
         quiet = await session.heard()

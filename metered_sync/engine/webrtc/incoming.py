@@ -73,6 +73,10 @@ class IncomingTrack:
         """Hands the track's events to those who listen; it ends with the track."""
         self.on_end: Callable[[IncomingTrack], None] | None = None
         """Called once, when the track ends, before its hub does: to tell of it."""
+        self.on_decoded: Callable[[Frame], None] | None = None
+        """Called with each frame that was decoded."""
+        self.handle: Callable[[], Any] = lambda: None
+        """Returns the user's object for the track, while there is one."""
         self._max_pixels = max_pixels
         self._readers: tuple[weakref.ref[Reader[Any]], ...] = ()
         self._lock = threading.Lock()
@@ -97,6 +101,9 @@ class IncomingTrack:
             self._readers = tuple(weakref.ref(r) for r in (*alive, reader))
         if self.ended:  # perhaps just now, without having seen this reader
             reader.end(self.error)
+
+    def touch(self) -> None:
+        """Note that somebody who reads now and then does so just now; any thread."""
 
     def remove(self, reader: Reader[Any]) -> None:
         """Spread frames to a reader no longer; any thread."""
@@ -171,6 +178,8 @@ class IncomingTrack:
         self.decoded += 1
         for reader in self.readers:
             reader.put(frame)
+        if self.on_decoded is not None:
+            self.on_decoded(frame)
 
     def end(self, error: BaseException | None = None) -> None:
         """End all readers: they drain, then get ``error`` or ``ClosedError``; tell of the end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, cast, overload
 
@@ -180,6 +181,8 @@ class RemoteTrack(Observable, Generic[F_co]):
             if self._newest is None:
                 self._newest = read_frames(self._core, mode="latest")
             newest = self._newest
+        self._core.incoming.touch()
+        newest.idle_since = None
         try:
             frame = newest.get(timeout=deadline.left())
         except MeteredTimeoutError:
@@ -189,6 +192,8 @@ class RemoteTrack(Observable, Generic[F_co]):
                 f"no first frame of {self._core.label} within {deadline}: it is negotiated; does "
                 "its publisher send?"
             ) from None
+        finally:
+            newest.idle_since = time.monotonic()
         return self._core.converter.convert(frame, format)
 
     def capture(self, *, timeout: float | None = None) -> VideoCapture:

@@ -15,6 +15,7 @@ from metered_sync._room_events import RoomEvents
 from metered_sync.bridge.loop import Engine
 from metered_sync.engine.rooms.link import RoomLink
 from metered_sync.engine.rooms.media import MediaOwner
+from metered_sync.engine.rooms.mesh import Mesh
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource
@@ -53,17 +54,21 @@ class AnnouncedMedia(IdleMedia):
         return {"state": self.state}
 
 
+class AnnouncedRoom(Mesh):
+    """The media of such a room: its members share nothing."""
+
+    def __init__(self) -> None: ...
+
+    def __call__(self, owner: MediaOwner, **ids: str) -> Any:
+        return AnnouncedMedia(owner)
+
+
 class AnnouncingPeer(MeteredPeer):
     """A peer in such a room."""
 
     def _make_link(self, engine: Engine) -> RoomLink:
-        def media(
-            owner: MediaOwner, *, local_id: str, remote_id: str, label: str
-        ) -> AnnouncedMedia:
-            return AnnouncedMedia(owner)
-
         sink = RoomEvents(self)
-        return RoomLink(engine, sink, self._signalling, media, self._label, self._timings)
+        return RoomLink(engine, sink, self._signalling, AnnouncedRoom(), self._label, self._timings)
 
 
 def state(*ids: str) -> dict[str, Any]:
