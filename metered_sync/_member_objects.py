@@ -58,7 +58,7 @@ class MemberObjects:
     def track(self, remote: object, incoming: IncomingTrack) -> RemoteTrack:
         """Return the one object for a track."""
         track = self.known_track(remote, incoming)
-        track.metadata = self._member.metadata_of(incoming)
+        core_of(track).metadata = self._member.metadata_of(incoming)
         return track
 
     def known_track(self, remote: object, incoming: IncomingTrack) -> RemoteTrack:
@@ -76,7 +76,7 @@ class MemberObjects:
         for incoming in self._member.media.tracks:
             track: RemoteTrack | None = incoming.handle()
             if track is not None:
-                track.metadata = self._member.metadata_of(incoming)
+                core_of(track).metadata = self._member.metadata_of(incoming)
         with self._lock:
             waiting = tuple(self._waiting)
         for queue in waiting:

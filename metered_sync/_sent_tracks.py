@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from metered_sync.media.tracks.given import AnyTrack, sendable
 from metered_sync.media.tracks.stream import MediaStream
 from metered_sync.media.tracks.track import RemoteTrack
 from metered_sync.wire import frames
+from metered_sync.wire.json_codec import copied
 from metered_sync.wire.limits import MAX_FRAME
 
 __all__ = ["SentTracks", "check_stream"]
@@ -77,7 +77,8 @@ class SentTracks:
                     metadata=None if metadata is None else dict(metadata),
                     encoding=encoding,
                 )
-                _check_size(local)
+                _check_size(local)  # (what has no end is refused here)
+                local.metadata = copied(local.metadata)
                 new[track] = local
             if new:
                 self._sent.update(new)
@@ -93,7 +94,7 @@ class SentTracks:
         with self._lock:
             known = [self._sent[track] for track in tracks if track in self._sent]
         metadata = known[0].metadata if known else None
-        return None if metadata is None else copy.deepcopy(dict(metadata))
+        return None if metadata is None else copied(dict(metadata))
 
     def remove(self, tracks: Iterable[AnyTrack], post: Post, to: OurTracks) -> bool:
         """Send tracks no longer; say whether any of them was sent."""

@@ -24,6 +24,7 @@ from metered_sync.options import DuringOutage
 from metered_sync.wire.arguments import check_choice, check_function
 from metered_sync.wire.data_channels import channel_options, check_label
 from metered_sync.wire.events import Event
+from metered_sync.wire.json_codec import copied
 from metered_sync.wire.states import PeerConnectionState
 
 __all__ = ["LocalPeer", "RemotePeer"]
@@ -87,8 +88,8 @@ class RemotePeer(Observable):
 
     @property
     def metadata(self) -> dict[str, Any] | None:
-        """The ``peerMetadata`` of its token, where it has one."""
-        return self._member.metadata
+        """The ``peerMetadata`` of its token, where it has one; a copy each time."""
+        return copied(self._member.metadata)
 
     @property
     def state(self) -> PeerConnectionState:

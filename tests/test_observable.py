@@ -319,5 +319,5 @@ def test_what_a_callback_returns_unrun_is_told(objects: dict[str, Any], log: io.
 def test_none_of_them_is_pickled_or_copied(objects: dict[str, Any]) -> None:
     for name, one in objects.items():
         for call in (pickle.dumps, copy.copy, copy.deepcopy):
-            with pytest.raises(TypeError, match=f"a {name} belongs to its process"):
+            with pytest.raises(TypeError, match=f"{name} cannot be pickled or copied: .* new"):
                 call(one)

@@ -40,7 +40,7 @@ _running: set[Dispatcher[Any]] = set()
 """The dispatchers whose threads run; ``add`` and ``discard`` are atomic."""
 
 
-class Callback:
+class Callback(guard.NotCopied):
     """Keep a user's function with the context of the code that registered it.
 
     What that code sees (request ids, a notebook cell's output) the function sees too.

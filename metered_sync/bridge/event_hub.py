@@ -126,16 +126,35 @@ class EventHub:
     # --- the engine's side ---
 
     def emit(self, event: Event) -> None:
-        """Hand an event to the queues and callbacks that want it. Never blocks."""
+        """Hand an event to the queues and callbacks that want it, to each its own. Never blocks."""
         listeners = self._listeners.value
+        # (The last one gets the event itself: nobody may change it while it is copied.)
+        last: EventQueue | None = None
         for ref in listeners.queues:
             queue = ref()
             if queue is not None and isinstance(event, queue.types):
-                queue.put(event)
+                if last is not None:
+                    last.put(event.copied())
+                last = queue
         if listeners.registrations:
             wanted = tuple(r for r in listeners.registrations if isinstance(event, r.type))
             if wanted and listeners.dispatcher is not None:
+                if last is not None:
+                    last.put(event.copied())
                 listeners.dispatcher.inbox.put((event, wanted))
+                return
+        if last is not None:
+            last.put(event)
+
+    def wants(self, event: Event) -> bool:
+        """Say whether anybody will be handed an event."""
+        listeners = self._listeners.value
+        if not (listeners.queues or listeners.registrations):
+            return False
+        queues = (ref() for ref in listeners.queues)
+        return any(isinstance(event, r.type) for r in listeners.registrations) or any(
+            queue is not None and isinstance(event, queue.types) for queue in queues
+        )
 
     def end(self, error: BaseException | None = None) -> None:
         """End all queues, and the dispatcher once it has run what is queued."""
@@ -278,7 +297,8 @@ class EventHub:
                 if isinstance(callback, Registration) and callback.once:
                     callback.active = False
                     self._prune()
-                yield callback, event
+                own = event if callback is callbacks[-1] else event.copied()
+                yield callback, own
 
     def _prune(self) -> None:
         """Forget callbacks that are not active."""

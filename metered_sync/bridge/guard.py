@@ -34,10 +34,9 @@ class NotCopied:
     """Refuse to be pickled and copied, as what is tied to connections and threads must."""
 
     def __reduce__(self) -> NoReturn:
-        name = type(self).__name__
         raise TypeError(
-            f"a {name} belongs to its process and its connection, and cannot be pickled or "
-            "copied: pass on what it was made with, and make a new one there"
+            f"{type(self).__name__} cannot be pickled or copied: it belongs to its process, with "
+            "its threads and connections; pass on what it was made with, and make a new one there"
         )
 
 

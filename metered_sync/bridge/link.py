@@ -9,7 +9,7 @@ import anyio
 from metered_sync.errors import raise_fresh
 from metered_sync.wire.events import Event
 
-__all__ = ["EventSink", "Link"]
+__all__ = ["EventSink", "Link", "MessageSink"]
 
 
 class EventSink(Protocol):
@@ -20,6 +20,13 @@ class EventSink(Protocol):
 
     def end(self, error: BaseException | None = None) -> None:
         """Take note that there will be no more events."""
+
+
+class MessageSink(EventSink, Protocol):
+    """Take the events of a connection to the messaging service."""
+
+    def wants(self, event: Event) -> bool:
+        """Say whether a user will be handed this event, who may change the data in it."""
 
 
 class Link:

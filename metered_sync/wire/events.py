@@ -11,8 +11,11 @@ newest of each kind and member.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+from metered_sync.wire.json_codec import copied
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,6 +117,25 @@ class Event:
         """Note the bytes of the frame that brought the event; return the event."""
         object.__setattr__(self, "frame_size", size)
         return self
+
+    def copied(self: E) -> E:
+        """Return an equal event for one more reader: the data in it are its own."""
+        fields = vars(self)
+        own = {name: _own(value) for name, value in fields.items()}
+        if all(own[name] is value for name, value in fields.items()):
+            return self  # nothing in it can be changed
+        twin = copy(self)
+        vars(twin).update(own)
+        return twin
+
+
+def _own(value: Any) -> Any:
+    """Return data that can be changed as a copy, and all else as it is."""
+    if isinstance(value, PresencePeer):
+        return PresencePeer(value.peer_id, copied(value.metadata))
+    if isinstance(value, tuple) and any(isinstance(one, PresencePeer) for one in value):
+        return tuple(_own(one) for one in value)
+    return copied(value)
 
 
 @dataclass(frozen=True)

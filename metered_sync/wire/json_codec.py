@@ -13,7 +13,7 @@ import json
 import math
 import uuid
 from collections.abc import Iterator, Set
-from typing import Any
+from typing import Any, TypeVar
 
 try:
     import orjson as _orjson
@@ -22,7 +22,9 @@ try:
 except ImportError:
     orjson = None
 
-__all__ = ["decode", "encode"]
+__all__ = ["copied", "decode", "encode"]
+
+T = TypeVar("T")
 
 
 def _json_form(value: Any) -> Any:
@@ -161,3 +163,18 @@ def decode(text: str | bytes) -> Any:
             except ValueError:  # a lone surrogate, escaped: or no JSON
                 pass
     return _plain_decode(text)
+
+
+def copied(value: T) -> T:
+    """Return equal data that shares no list and no dict with it; it may be nested at will."""
+    if not isinstance(value, (dict, list)):
+        return value
+    copy: Any = value.copy()
+    todo = [copy]
+    while todo:
+        outer = todo.pop()
+        for key, inner in outer.items() if isinstance(outer, dict) else enumerate(outer):
+            if isinstance(inner, (dict, list)):
+                outer[key] = inner.copy()  # (no key is new: the loop may go on)
+                todo.append(outer[key])
+    return copy  # type: ignore[no-any-return]

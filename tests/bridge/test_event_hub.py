@@ -64,6 +64,43 @@ def test_a_queue_gets_the_classes_that_it_asked_for(hub: EventHub) -> None:
         assert "events of the object (all)" in repr(everything)
 
 
+def test_each_queue_and_callback_has_an_event_of_its_own(hub: EventHub) -> None:
+    queues = [hub.queue((Message,)) for _ in range(2)]
+    seen: queue.Queue[Message] = queue.Queue()
+
+    def change(event: Message) -> None:
+        event.data["who"].append("a callback")
+        seen.put(event)
+
+    def change_too(event: Message) -> None:
+        change(event)
+
+    hub.add(Registration(Message, change, once=False), None)
+    hub.add(Registration(Message, change_too, once=False), None)
+    message = Message("c", "b", {"who": []}, {"of": ["b"]})
+    assert hub.wants(message)
+    assert not hub.wants(StateChange("idle", "connecting"))
+    hub.emit(message)
+    for _ in range(2):
+        assert seen.get(timeout=10).data == {"who": ["a callback"]}
+    for one in queues:
+        event = one.get_nowait()
+        assert event == Message("c", "b", {"who": []}, {"of": ["b"]})
+        event.data["who"].append("a queue")
+        assert event.sender_metadata is not None
+        event.sender_metadata["of"].clear()
+    hub.end()
+
+
+def test_the_only_queue_gets_the_event_itself(hub: EventHub) -> None:
+    events = hub.queue((Message,))
+    hub.queue((Message,))  # (collected at once)
+    hub.queue((StateChange,))
+    message = Message("c", "b", [[]])
+    hub.emit(message)
+    assert events.get_nowait() is message
+
+
 def test_what_is_no_class_of_events_is_refused(hub: EventHub) -> None:
     for bad in (int, "Message", change("a")):
         with pytest.raises(TypeError, match="is not a class of events"):

@@ -21,6 +21,7 @@ from metered_sync import (
     ControlPlane,
     Event,
     IceServer,
+    MediaStream,
     MeteredError,
     MeteredPeer,
     Recorder,
@@ -28,6 +29,7 @@ from metered_sync import (
     SfuClient,
     SignallingClient,
     TurnApi,
+    iter_frames,
     mint_token,
 )
 from metered_sync import errors as errors_module
@@ -260,6 +262,12 @@ def test_what_belongs_to_a_process_is_not_pickled_or_copied(
             Recorder(tmp_path / "a.wav"),
             Far().track,
             Far().track.frames(),
+            Far().track.capture(),
+            Far("audio").track.pcm(),
+            Far().track.on_frame(print),
+            iter_frames(Far().track),
+            MediaStream(),
+            shared_cloud.faults,
             client.subscribe("x"),
             client.events(),
             client.publish_nowait("x", 1),

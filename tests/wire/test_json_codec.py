@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+import json
 import math
 import uuid
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from metered_sync.wire import json_codec
 from metered_sync.wire.frames import Ack
+from metered_sync.wire.json_codec import copied
 
 
 @pytest.fixture(params=["as installed", "plain"])
@@ -124,3 +126,34 @@ def test_the_search_for_what_is_no_json_is_bounded() -> None:
     with pytest.raises(TypeError) as caught:
         json_codec.encode([*many, object()])
     assert "at data" not in str(caught.value)
+
+
+def test_a_copy_is_equal_and_shares_nothing() -> None:
+    data = {"a": [1, "x", None, {"b": [[], {}]}], "c": {"d": 1.5, "e": True}, "f": []}
+    twin = copied(data)
+    assert twin == data
+    assert [type(one) for one in twin.values()] == [list, dict, list]
+    before = json.dumps(data)
+    todo: list[Any] = [twin]
+    while todo:
+        one = todo.pop()
+        todo += [
+            each
+            for each in (one.values() if isinstance(one, dict) else one)
+            if isinstance(each, (dict, list))
+        ]
+        one.clear()
+    assert json.dumps(data) == before
+    for plain in (None, 1, 2.5, "text", True):
+        assert copied(plain) is plain
+
+
+def test_a_copy_may_be_nested_at_will() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    twin, depth = copied(deep), 0
+    while twin:
+        assert twin is not deep
+        (twin,), (deep,), depth = twin, deep, depth + 1
+    assert depth == 100_000

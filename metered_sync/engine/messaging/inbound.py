@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from metered_sync.bridge.link import EventSink
+from metered_sync.bridge.link import MessageSink
 from metered_sync.engine.messaging.outbox import Outbox
 from metered_sync.engine.messaging.request import Request
 from metered_sync.engine.messaging.subscriptions import Subscriptions
@@ -47,7 +47,7 @@ class Inbound:
         self,
         outbox: Outbox,
         subscriptions: Subscriptions,
-        sink: EventSink,
+        sink: MessageSink,
         label: str,
         timings: Timings,
         *,
@@ -80,7 +80,7 @@ class Inbound:
 
     def _handle(self, frame: frames.ServerFrame | None) -> None:
         if isinstance(frame, Message):
-            self._subscriptions.deliver(frame)
+            self._subscriptions.deliver(frame, shared=self._sink.wants(frame))
             self._sink.emit(frame)
         elif isinstance(frame, Direct):
             self._sink.emit(frame)

@@ -23,7 +23,7 @@ import anyio
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.bridge.link import EventSink, Link
+from metered_sync.bridge.link import Link, MessageSink
 from metered_sync.bridge.loop import Engine
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.messaging.handshake import Connector
@@ -68,7 +68,7 @@ class SignallingLink(Link):
     def __init__(
         self,
         engine: Engine,
-        sink: EventSink,
+        sink: MessageSink,
         options: SignallingOptions,
         label: str,
         timings: Timings = DEFAULT_TIMINGS,

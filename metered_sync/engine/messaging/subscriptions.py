@@ -18,6 +18,7 @@ from metered_sync.engine.messaging.request import OutagePolicy, Request
 from metered_sync.errors import ClosedError, MeteredError, raise_fresh
 from metered_sync.wire import frames
 from metered_sync.wire.events import Message, Presence
+from metered_sync.wire.json_codec import copied
 from metered_sync.wire.names import is_pattern, matches
 
 __all__ = ["Subscriptions"]
@@ -71,7 +72,7 @@ class Subscriptions:
 
     def members(self, name: str) -> dict[str, dict[str, Any] | None]:
         """Return who is in a channel, by peer id; ``KeyError`` where it is not subscribed to."""
-        return dict(self._channels[name].members)
+        return copied(self._channels[name].members)
 
     def listed(self, name: str) -> Latch:
         """Return the signal that is set once the first list of a channel's members has come."""
@@ -178,19 +179,31 @@ class Subscriptions:
     def _note_patterns(self) -> None:
         self._patterns = tuple(name for name in self._channels if is_pattern(name))
 
-    def deliver(self, message: Message) -> None:
-        """Hand a message to its channel's readers."""
+    def deliver(self, message: Message, *, shared: bool = False) -> None:
+        """Hand a message to its channel's readers, to each its own; ``shared``: and to others."""
+        # (The last one gets the message itself: nobody may change it while it is copied.)
+        last: Reader[Message] | None = None
         channel = self._channels.get(message.channel)
-        if channel is not None:
-            for ref in channel.readers:
-                reader = ref()
-                if reader is not None:
-                    reader.put(message)
+        refs = channel.readers if channel is not None else ()
+        if self._patterns:
+            refs += self._matching(message.channel)
+        for ref in refs:
+            reader = ref()
+            if reader is not None:
+                if last is not None:
+                    last.put(message.copied())
+                last = reader
+        if last is not None:
+            last.put(message.copied() if shared else message)
+
+    def _matching(self, name: str) -> tuple[weakref.ref[Reader[Message]], ...]:
+        """Return the readers of the patterns that match a channel."""
+        found: tuple[weakref.ref[Reader[Message]], ...] = ()
         for pattern in self._patterns:
-            if pattern != message.channel and matches(pattern, message.channel):
-                channel = self._channels.get(pattern)
-                for reader in channel.alive() if channel is not None else ():
-                    reader.put(message)
+            channel = self._channels.get(pattern)
+            if channel is not None and pattern != name and matches(pattern, name):
+                found += channel.readers
+        return found
 
     def note_presence(self, presence: Presence, own_id: str | None) -> None:
         """Keep a channel's members current."""
@@ -202,7 +215,7 @@ class Subscriptions:
             members.pop(peer.peer_id, None)
         for peer in presence.joined:
             if peer.peer_id != own_id:
-                members[peer.peer_id] = peer.metadata
+                members[peer.peer_id] = copied(peer.metadata)
         channel.members, channel.snapshot_due = members, False
         channel.listed.set()
 

@@ -280,6 +280,10 @@ class RoomLink(Link):
         else:
             self._tell_data(event, "broadcast")
 
+    def wants(self, event: Event) -> bool:
+        """Say no: the room's reader of messages is read by nobody."""
+        return False
+
     def end(self, error: BaseException | None = None) -> None:
         """Take note that the signalling link has ended."""
         if self.error is None and error is not None:

@@ -119,9 +119,10 @@ class FrameCallbacks:
                 self._frames = None
 
     def _due(self, frame: Any) -> Iterator[tuple[Callback, Any]]:
-        for callback in self._callbacks:
+        callbacks = self._callbacks
+        for callback in callbacks:
             if callback.active:
-                yield callback, frame
+                yield callback, frame if callback is callbacks[-1] else self._core.cloner.own(frame)
 
     def _on_error(self) -> ErrorHandler | None:
         own = self._core.hub.on_error

@@ -25,6 +25,8 @@ class TrackCore:
         """Share an incoming track; ``owner`` is the client that must outlive its readers."""
         self.incoming = incoming
         """The engine's side of the track, which spreads its frames over the readers."""
+        self.metadata: dict[str, Any] | None = None
+        """What its sender has told about it."""
         self.owner = owner
         """The client, or remote peer, that the track belongs to."""
         self.cloner = FrameCloner()

@@ -33,8 +33,8 @@ class FrameQueue(Reader[F_co]):
 
     In mode ``"latest"`` it holds the newest frame only, and never gives the same one
     twice; in mode ``"fifo"`` it holds a bounded number and drops the oldest. ``dropped``
-    counts. A video frame may be converted by several readers at once; its planes are
-    shared with them, and not to be changed.
+    counts. Each reader has frames of its own; but the pixels of a picture are shared by all,
+    and not to be changed in its planes. (Arrays of it are copies.)
     """
 
     def __init__(self, label: str, core: TrackCore, *, maxsize: int) -> None:
@@ -92,8 +92,7 @@ class FrameQueue(Reader[F_co]):
         return super()._end_error()
 
     def _own(self, frame: Any) -> F_co:
-        own = self._core.cloner.clone(frame) if isinstance(frame, VideoFrame) else frame
-        return cast("F_co", own)
+        return cast("F_co", self._core.cloner.own(frame))
 
 
 def read_frames(

@@ -22,6 +22,7 @@ from metered_sync.media.tracks.core import TrackCore
 from metered_sync.media.tracks.frame_queue import F_co, FrameQueue, read_frames
 from metered_sync.media.tracks.pcm import PcmReader
 from metered_sync.wire.events import Event
+from metered_sync.wire.json_codec import copied
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,8 +67,8 @@ class RemoteTrack(Observable, Generic[F_co]):
         *,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        self.metadata = metadata
         self._core = TrackCore(incoming, owner)
+        self._core.metadata = metadata
         self._hub = self._core.hub
         self._lock = threading.Lock()  # guards _newest
         self._newest: FrameQueue[VideoFrame] | None = None
@@ -100,6 +101,11 @@ class RemoteTrack(Observable, Generic[F_co]):
     def name(self) -> str | None:
         """The name that the track was published under, where it is known."""
         return self._core.incoming.name
+
+    @property
+    def metadata(self) -> dict[str, Any] | None:
+        """What its sender has told about it, where it has; a copy each time."""
+        return copied(self._core.metadata)
 
     @property
     def stream_id(self) -> str | None:

@@ -19,6 +19,9 @@ from metered_sync.wire.timings import DEFAULT_TIMINGS
 TIMINGS = dataclasses.replace(DEFAULT_TIMINGS, going_away_default=2.0, going_away_max=60.0)
 
 
+FROM = {"from": "b"}
+
+
 class Client:
     """The parts that receive, without a connection; the sink of their events."""
 
@@ -32,6 +35,9 @@ class Client:
 
     def emit(self, event: Event) -> None:
         self.events.append(event)
+
+    def wants(self, event: Event) -> bool:
+        return True
 
     def end(self, error: BaseException | None = None) -> None:
         pass
@@ -96,6 +102,48 @@ def test_messages_and_presence_go_to_the_channel_and_to_the_events(client: Clien
     assert reader.get_nowait() == Message("c", "b", 1)
     assert client.subscriptions.members("c") == {"b": None}
     assert [type(event) for event in client.events] == [Presence, Message, Direct]
+
+
+def test_every_reader_has_data_of_its_own(client: Client) -> None:
+    readers: list[Reader[Message]] = [Reader(name) for name in ("a", "b", "c", "of all")]
+    for name, reader in zip(("c", "c", "c", "*"), readers, strict=True):
+        client.subscriptions.subscribe(name, reader, False)
+    data = {"list": [1, {"deep": [[]]}]}
+    client.receive(type="message", channel="c", data=data, fromMetadata={"x": []}, **FROM)
+    messages = [reader.get_nowait() for reader in readers]
+    (event,) = client.events
+    messages.append(event)  # type: ignore[arg-type]
+    for number, message in enumerate(messages):
+        assert (message.data, message.sender_metadata) == (data, {"x": []}), number
+        message.data["list"][1]["deep"][0].append(number)
+        message.data["list"].append(number)
+        assert message.sender_metadata is not None
+        message.sender_metadata["x"].append(number)
+
+
+def test_the_only_reader_gets_what_was_parsed(client: Client) -> None:
+    reader: Reader[Message] = Reader("the only one")
+    client.subscriptions.subscribe("c", reader, False)
+    message = Message("c", "b", [[]])
+    client.subscriptions.deliver(message, shared=False)
+    assert reader.get_nowait() is message
+
+
+def test_who_is_there_is_not_changed_by_a_reader(client: Client) -> None:
+    request = client.subscriptions.subscribe("c", Reader("a reader"), False)
+    assert request is not None
+    client.receive(type="ack", requestId=request.id)
+    joined = [{"peerId": "b", "metadata": {"role": ["x"]}}]
+    client.receive(type="presence", channel="c", joined=joined, left=[])
+    (event,) = client.events
+    assert isinstance(event, Presence)
+    assert event.joined[0].metadata == {"role": ["x"]}
+    event.joined[0].metadata["role"].append("event")
+    members = client.subscriptions.members("c")
+    assert members == {"b": {"role": ["x"]}}
+    members["b"]["role"].append("members")  # type: ignore[index]
+    members["c"] = None
+    assert client.subscriptions.members("c") == {"b": {"role": ["x"]}}
 
 
 @pytest.mark.parametrize(("asked", "seconds"), [(None, 2.0), (1500, 1.5), (10_000_000, 60.0)])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import queue
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
+from av import AudioFrame
 
 from metered_sync import ClosedError
-from tests.support.far_end import Far, picture, sound, tone
+from tests.support.far_end import Far, picture
 
 
 def test_readers_are_on_their_own() -> None:
@@ -47,12 +50,35 @@ def test_frames_change_their_size_and_format() -> None:
     assert [(f.width, f.height, f.format.name) for f in frames] == shapes
 
 
-def test_sound_is_handed_on_as_it_is() -> None:
+@pytest.mark.parametrize("layout", ["mono", "stereo", "5.1"])
+@pytest.mark.parametrize("format", ["s16", "fltp"])
+def test_each_reader_has_frames_of_sound_of_its_own(layout: str, format: str) -> None:
     far = Far("audio")
-    frames = far.track.frames()
-    sent = sound(tone(440, 0.1))
-    far.send(*sent)
-    assert [frames.get(timeout=1) for _ in sent] == sent
+    readers = [far.track.frames(), far.track.frames()]
+    frame = AudioFrame(format, layout, 441)
+    for plane in frame.planes:
+        plane.update((bytes(range(256)) * 99)[: plane.buffer_size])
+    frame.sample_rate, frame.pts, frame.time_base = 44100, 7, Fraction(1, 44100)
+    sent = frame.to_ndarray()
+    far.send(frame)
+    for reader in readers:
+        own = reader.get(timeout=1)
+        assert (own.pts, own.time_base, own.sample_rate) == (7, Fraction(1, 44100), 44100)
+        assert own.layout.name == frame.layout.name
+        np.testing.assert_array_equal(own.to_ndarray(), sent)
+        own.pts = None  # as encoders ask for
+        for plane in own.planes:
+            plane.update(bytes(plane.buffer_size))
+
+
+def test_each_reader_has_pictures_of_its_own() -> None:
+    far = Far()
+    readers = [far.track.frames(), far.track.frames()]
+    far.send(picture(3))
+    for reader in readers:
+        own = reader.get(timeout=1)
+        assert own.pts is not None
+        own.pts = None
 
 
 def test_modes_and_sizes_are_checked() -> None:
