@@ -7,7 +7,7 @@ specification, section 4.4.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 __all__ = ["MAX_PIXELS", "detector", "largest_size", "starts_picture", "starts_stream"]
 
@@ -74,26 +74,33 @@ def _av1(payload: bytes) -> bool:
     return bool(payload[0] & 0x08)
 
 
-def _h264_unit(payload: bytes) -> bytes:
-    """Return the first bytes of the unit that starts in a payload; none if none does."""
+def _h264_units(payload: bytes) -> Iterator[bytes]:
+    """Yield the first bytes of each unit that starts in a payload."""
     kind = payload[0] & 0x1F
-    if kind == 24:  # STAP-A: a size of two bytes, then the first unit.
-        return payload[3:5]
-    if kind == 28:  # FU-A: only its first fragment starts anything.
-        return payload[1:3] if payload[1] & 0x80 else b""
-    return payload[:2]
+    if kind == 24:  # STAP-A: before each unit its size, in two bytes.
+        position = 1
+        while position + 2 < len(payload):
+            size = int.from_bytes(payload[position : position + 2], "big")
+            if size:
+                yield payload[position + 2 : position + 4]
+            position += 2 + size
+    elif kind == 28:  # FU-A: only its first fragment starts anything.
+        if payload[1] & 0x80:
+            yield payload[1:3]
+    else:
+        yield payload[:2]
 
 
 def _h264(payload: bytes) -> bool:
-    return _h264_unit(payload)[0] & 0x1F in (5, 7)
+    return any(unit[0] & 0x1F in (5, 7) for unit in _h264_units(payload))
 
 
 def _h264_parameters(payload: bytes) -> bool:
-    return _h264_unit(payload)[0] & 0x1F == 7
+    return any(unit[0] & 0x1F == 7 for unit in _h264_units(payload))
 
 
 def _h264_starts(payload: bytes) -> bool:
-    unit = _h264_unit(payload)
+    unit = next(_h264_units(payload), b"")
     # Parameters and the like; or a slice whose first macroblock is number 0 (a bit that is set).
     kind = unit[0] & 0x1F
     return kind in (6, 7, 8, 9) or (kind in (1, 5) and bool(unit[1] & 0x80))

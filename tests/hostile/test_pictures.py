@@ -10,6 +10,7 @@ import pytest
 from aiortc.rtp import RtpPacket
 
 from metered_sync import MeteredPeer, SfuClient
+from metered_sync.bridge.reader import Reader
 from metered_sync.engine.webrtc import jitter
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.wire.key_frames import UNREADABLE, largest_size
@@ -65,12 +66,13 @@ def test_reading_a_size_costs_little(unit: bytes) -> None:
 def test_a_picture_of_a_kilobyte_that_claims_gigabytes(caplog: pytest.LogCaptureFixture) -> None:
     """It never reaches the decoder; nor does what refers to it; the next key frame does."""
     receiver = Receiver()
-    track = IncomingTrack("video", id="t")
+    track, reader = IncomingTrack("video", id="t"), Reader[Any]("a reader")
+    track.add(reader)
     jitter.take_over(receiver.raw, track)
     for number in range(100):
         payload = HUGE_VP8 if number % 10 == 0 else b"\x10\x01" + bytes(50)
         assert receiver.take(vp8(payload, number, number)) == []
-    assert (track.oversized, track.frames) == (10, 100)
+    assert (track.stats()["oversized"], track.frames) == (10, 100)
     assert caplog.text.count("max_pixels") == 1
     good = packets("vp8", encoded("vp8", 1))[0]
     handed: list[Any] = []
@@ -78,6 +80,24 @@ def test_a_picture_of_a_kilobyte_that_claims_gigabytes(caplog: pytest.LogCapture
         packet.sequence_number, packet.timestamp, packet.ssrc = 100 + index, 100 * FRAME, 1
         handed += receiver.take(packet)
     assert len(handed) == 1
+
+
+@pytest.mark.parametrize("kind", ["video", "audio"])
+def test_a_track_that_nobody_has_read_costs_no_decoder(kind: str) -> None:
+    """Nor is a key frame asked for; the first reader gets one."""
+    receiver, track = Receiver(kind), IncomingTrack(kind, id="t")
+    jitter.take_over(receiver.raw, track)
+    video = kind == "video"
+    pictures = [[bytes([0x10, number % 15 > 0, *range(9)])] for number in range(20)]
+    sent = packets("vp8" if video else "pcmu", pictures)  # the 1st and the 16th are key frames
+    for picture in sent[:10]:
+        assert receiver.take(*picture) == []
+    assert (track.frames, track.decoded, receiver.plis) == (10, 0, 0)
+    reader = Reader[Any]("a reader")
+    track.add(reader)
+    taken = [len(receiver.take(*picture)) for picture in sent[10:]]
+    assert taken == ([0] * 5 if video else [1] * 5) + [1] * 5
+    assert receiver.plis == int(video)
 
 
 def test_max_pixels_is_an_area() -> None:

@@ -47,6 +47,8 @@ class FrameConsumer:
         self.wants = True
         self.left_out = 0
         self.max_pixels = MAX_PIXELS
+        self.dropped = 0
+        self.lacking: list[bool] = []
 
     def wanted(self) -> bool:
         return self.wants
@@ -56,6 +58,12 @@ class FrameConsumer:
 
     def admits(self, width: int, height: int) -> bool:
         return width * height <= self.max_pixels
+
+    def drop(self, count: int) -> None:
+        self.dropped += count
+
+    def lack_key_frame(self, lacking: bool) -> None:
+        self.lacking.append(lacking)
 
 
 class Receiver:
@@ -82,6 +90,11 @@ class Receiver:
 
     def take(self, *packets: RtpPacket) -> list[Any]:
         """Take packets; return what the decoder was handed: codec and frame."""
+        self.queue(*packets)
+        return self.decode()
+
+    def queue(self, *packets: RtpPacket) -> None:
+        """Take packets; leave to the decoder what comes of them."""
         for packet in packets:
             handling = self.raw._handle_rtp_packet(packet, 0)
             try:
@@ -89,8 +102,12 @@ class Receiver:
             except StopIteration:
                 continue
             raise AssertionError("it waits")
+
+    def decode(self, most: int | None = None) -> list[Any]:
+        """Return what the decoder was handed and has not taken; ``most`` of it."""
         queue = self.raw._RTCRtpReceiver__decoder_queue
-        return [queue.get_nowait() for _ in range(queue.qsize())]
+        count = queue.qsize() if most is None else min(most, queue.qsize())
+        return [queue.get_nowait() for _ in range(count)]
 
 
 @functools.cache

@@ -55,6 +55,10 @@ def test_frames_of_a_real_encoder(name):
         ("h264", "65", True),
         ("h264", "41", False),
         ("h264", "78 0010 67", True),
+        ("h264", "78 0002 0910 0002 6742 0002 68ce", True),  # a delimiter first
+        ("h264", "78 0002 06ff 0002 6588", True),
+        ("h264", "78 0002 0910 0002 419a", False),
+        ("h264", "78 0000 0000 0001 65", True),
         ("h264", "7c 85", True),
         ("h264", "7c 05", False),
         ("h264", "7c 81", False),
@@ -96,6 +100,7 @@ def test_short_payloads_are_no_key_frames(name, payload):
         ("h264", "41 9a", True, False),
         ("h264", "41 1a", False, False),
         ("h264", "78 0010 67 42", True, True),
+        ("h264", "78 0002 0910 0002 6742", True, True),
         ("h264", "78 0010 41 1a", False, False),
         ("h264", "7c 85 88", True, False),
         ("h264", "7c 85 08", False, False),

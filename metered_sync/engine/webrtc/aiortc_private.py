@@ -13,8 +13,10 @@ Everything here runs on the loop's thread.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
+import queue
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from enum import Enum
 from types import FunctionType, SimpleNamespace
@@ -483,6 +485,23 @@ class PacketPath:
             timestamp = getattr(self._receiver, TIMESTAMP_MAPPER).map(packets[0].timestamp)
             codec = self.codecs[packets[0].payload_type]
             getattr(self._receiver, DECODER_QUEUE).put((codec, _Frame(data, timestamp)))
+
+    @property
+    def waiting(self) -> int:
+        """How many frames wait for the decoder, the one aside that it is at."""
+        return int(getattr(self._receiver, DECODER_QUEUE).qsize())
+
+    def drop_waiting(self) -> int:
+        """Take back the frames that wait for the decoder; return how many those were."""
+        frames = getattr(self._receiver, DECODER_QUEUE)
+        dropped = 0
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if frames.get_nowait() is None:  # the end of the decoder's thread
+                    frames.put(None)
+                    break
+                dropped += 1
+        return dropped
 
 
 class _Frame(NamedTuple):

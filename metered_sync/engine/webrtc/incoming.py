@@ -24,18 +24,18 @@ __all__ = ["IncomingTrack"]
 
 logger = logging.getLogger("metered_sync")
 UNREAD_DECODING = 10.0
-"""Seconds for which a track is decoded with nobody reading it, so that somebody who reads now
-and then, or begins to, gets a picture at once."""
+"""Seconds for which a track is decoded on when nobody reads it any more, so that somebody who
+reads now and then gets a picture at once."""
 
 
 class IncomingTrack:
     """A received track, whose frames go to any number of readers.
 
     Frames are taken from aiortc as they come, whether somebody reads or not: its own
-    queue is unbounded. They are decoded while somebody reads, and ``UNREAD_DECODING`` seconds
-    longer; see :mod:`metered_sync.engine.webrtc.jitter`. Readers are held weakly, for they hold
-    their client, which the engine must not keep alive; the tuple is replaced, not changed,
-    so that the loop reads it without the lock that guards replacing it.
+    queue is unbounded. They are decoded from the first reader on, while somebody reads, and
+    ``UNREAD_DECODING`` seconds longer; see :mod:`metered_sync.engine.webrtc.jitter`. Readers are
+    held weakly, for they hold their client, which the engine must not keep alive; the tuple is
+    replaced, not changed, so that the loop reads it without the lock that guards replacing it.
 
     The media connection under it may be rebuilt: :meth:`run` then goes on with another
     receiver. Readers see a pause, and timestamps that go on rising.
@@ -60,6 +60,10 @@ class IncomingTrack:
         """Frames decoded so far."""
         self.oversized = 0
         """Key frames that were refused for their size."""
+        self.dropped = 0
+        """Frames that were wanted and not decoded: the decoder was too slow."""
+        self.lacks_key_frame = False
+        """Whether its sender owes a key frame, without which nothing can be decoded."""
         self.restarts = 0
         """How often the connection under it was rebuilt."""
         self.last = -math.inf
@@ -78,9 +82,11 @@ class IncomingTrack:
         self.handle: Callable[[], Any] = lambda: None
         """Returns the user's object for the track, while there is one."""
         self._max_pixels = max_pixels
+        self._told_of_key_frames = False
+        """Whether it was logged that key frames are missing."""
         self._readers: tuple[weakref.ref[Reader[Any]], ...] = ()
         self._lock = threading.Lock()
-        self._until: float | None = None
+        self._until = -math.inf
         """The moment up to which frames are decoded though nobody reads."""
         self._offset: int | None = 0
         """The ticks to add to timestamps; ``None``: computed with the next frame."""
@@ -123,7 +129,7 @@ class IncomingTrack:
         if self.ended:
             return False
         now = monotonic()
-        if self._until is None or any(ref() is not None for ref in self._readers):
+        if any(ref() is not None for ref in self._readers):
             self._until = now + UNREAD_DECODING
         return now < self._until
 
@@ -148,6 +154,22 @@ class IncomingTrack:
             )
         self.oversized += 1
         return False
+
+    def drop(self, count: int) -> None:
+        """Count frames that were wanted, and that the decoder is too slow for."""
+        self.dropped += count
+
+    def lack_key_frame(self, lacking: bool) -> None:
+        """Note whether a key frame is overdue; tell of it once."""
+        self.lacks_key_frame = lacking
+        if lacking and not self._told_of_key_frames:
+            self._told_of_key_frames = True
+            logger.warning(
+                "%s track %r: nothing is decoded: its sender sends no key frame, though it is "
+                "asked for one again and again",
+                self.kind,
+                self.id,
+            )
 
     async def run(self, track: MediaStreamTrack) -> None:
         """Take frames until no more come. The caller knows why, and goes on from there."""
@@ -200,5 +222,9 @@ class IncomingTrack:
             "name": self.name,
             **self.received.stats(),
             "frames_decoded": self.decoded,
+            "dropped": self.dropped,
+            "oversized": self.oversized,
+            "lacks_key_frame": self.lacks_key_frame,
+            "latency": self.latency,
             "restarts": self.restarts,
         }

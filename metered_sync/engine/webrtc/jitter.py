@@ -8,10 +8,13 @@ after the first loss. What stands in for its jitter buffers here hands over
 - a picture when its last packet has come (the RTP marker bit) and nothing before it is
   missing, and all that waited together with it;
 - a piece of sound at once, where nothing before it is missing;
-- nothing while nobody wants it; then, from the next key frame on.
+- nothing while nobody wants it; then, from the next key frame on;
+- nothing that would wait for more than ``MAX_DECODER_WAIT`` behind others: where the decoder
+  is slower than the stream, those that wait are dropped, too, up to the next key frame.
 
 A lost packet of a picture is asked for until it comes. What did not come within
-``VIDEO_GIVE_UP`` is given up: pictures go on with the next key frame, and one is asked for.
+``VIDEO_GIVE_UP`` is given up: pictures go on with the next key frame, and one is asked for,
+again and again. No picture is decoded whose predecessors are missing.
 
 Only receivers that are given to :func:`take_over` are touched; where a version of aiortc works
 in another way, its own jitter buffers stay.
@@ -19,6 +22,7 @@ in another way, its own jitter buffers stay.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any, Protocol
 
 from aiortc import RTCRtpReceiver
@@ -48,8 +52,10 @@ NACK_INTERVAL = 0.1
 """Seconds after which missing packets are asked for again."""
 KEY_FRAME_REQUEST_INTERVAL = 0.5
 """Seconds after which a key frame is asked for again."""
-KEY_FRAME_TIMEOUT = 3.0
-"""Seconds to wait for a key frame; then whatever comes is decoded."""
+KEY_FRAME_OVERDUE = 5.0
+"""Seconds to wait for a key frame; then the consumer is told that its sender sends none."""
+MAX_DECODER_WAIT = 0.3
+"""Seconds for which the oldest frame may wait for the decoder."""
 MAX_PICTURE_PACKETS = 8192
 """Packets of one picture; of more, it is dropped, and a key frame asked for."""
 MAX_PICTURE_BYTES = 4 << 20
@@ -67,6 +73,12 @@ class FrameConsumer(Protocol):
 
     def admits(self, width: int, height: int) -> bool:
         """Say whether a picture of this size is to be decoded; count one that is not."""
+
+    def drop(self, count: int) -> None:
+        """Count frames that the decoder is too slow for."""
+
+    def lack_key_frame(self, lacking: bool) -> None:
+        """Note whether a key frame is overdue, without which nothing can be decoded."""
 
 
 def take_over(receiver: RTCRtpReceiver, consumer: FrameConsumer) -> None:
@@ -103,6 +115,10 @@ class _Intake:
         self._seen = 0.0
         """The moment at which the latest packet came."""
         self._late = 0
+        self._passed = 0.0
+        """Seconds that have passed while packets came."""
+        self._handed_over: deque[float] = deque()
+        """What had passed when each of the frames that wait for the decoder was handed over."""
 
     def add(self, packet: Any) -> tuple[bool, None]:
         """Take a packet, with its payload in ``_data``; hand over the frames it completes.
@@ -111,6 +127,9 @@ class _Intake:
             Whether to ask for a key frame; and no frame, where aiortc's returns one.
         """
         now = monotonic()
+        waited = min(now - self._seen, MAX_COUNTED_WAIT)
+        self._passed += waited
+        self._seen = now
         if not self.consumer.wanted():
             self._leave_out(packet)
             return False, None
@@ -129,8 +148,7 @@ class _Intake:
             self._begin(packet, now)
         self._late = 0
         self._waiting[number] = packet
-        self._take_all(now, min(now - self._seen, MAX_COUNTED_WAIT))
-        self._seen = now
+        self._take_all(now, waited)
         return self._ask(now), None
 
     def _take_all(self, now: float, waited: float) -> None:
@@ -172,6 +190,21 @@ class _Intake:
         """Go back to an older packet, where a stream has only just begun."""
         return False
 
+    def _decoder_is_late(self) -> bool:
+        """Say whether frames wait too long for the decoder; then drop those that wait."""
+        waiting = self._path.waiting
+        while len(self._handed_over) > waiting:
+            self._handed_over.popleft()
+        if not self._handed_over or self._passed - self._handed_over[0] <= MAX_DECODER_WAIT:
+            return False
+        self._handed_over.clear()
+        self.consumer.drop(self._path.drop_waiting())
+        return True
+
+    def _hand_over(self, packets: list[Any]) -> None:
+        self._handed_over.append(self._passed)
+        self._path.hand_over(packets)
+
     def _take(self, packet: Any, now: float) -> None:
         """Take the next packet."""
         raise NotImplementedError
@@ -190,7 +223,8 @@ class _AudioIntake(_Intake):
 
     def _take(self, packet: Any, now: float) -> None:
         if payload(packet):
-            self._path.hand_over([packet])
+            self._decoder_is_late()
+            self._hand_over([packet])
 
     def _resume_at(self, now: float) -> int | None:
         assert self._stuck is not None
@@ -228,6 +262,10 @@ class _VideoIntake(_Intake):
         """The moment at which a key frame was last asked for."""
         self._left = False
         """Whether the latest packets were left out."""
+        self._skipping = False
+        """Whether pictures are dropped because the decoder was late."""
+        self._lacking = False
+        """Whether a key frame is overdue."""
 
     def _begin(self, packet: Any, now: float) -> None:
         # A stream begins with a key frame; in its middle one must be asked for.
@@ -236,7 +274,7 @@ class _VideoIntake(_Intake):
         self._parts.clear()
         self._ended = None
         self._first = None if middle else []
-        self._flowing = self._left = False
+        self._flowing = self._left = self._skipping = False
         self._endless = None
         self._starving = now if middle else None
 
@@ -284,22 +322,27 @@ class _VideoIntake(_Intake):
 
     def _release(self, now: float) -> None:
         parts, self._parts = self._parts, []
+        if self._decoder_is_late():
+            self._flowing, self._skipping = False, True
+            self._starving = self._starving or now
         if not self._flowing:
-            if any(map(self._is_key, parts)):
-                self._flowing = True
-            elif self._starving is None:
-                self._starving = now
-            elif not self._refused:
-                self._flowing = now - self._starving > KEY_FRAME_TIMEOUT
+            self._flowing = any(map(self._is_key, parts))
         if not self._flowing:
+            self._starving = self._starving or now
             self.consumer.leave_out()
+            if self._skipping:
+                self.consumer.drop(1)
             return
         size = largest_size(self._codec(parts[0]), b"".join(map(payload, parts)))
         if size is not None and not self.consumer.admits(*size):
             self._refuse(now)
             return
         self._begun, self._first, self._starving, self._refused = True, None, None, False
-        self._path.hand_over(parts)
+        self._skipping = False
+        if self._lacking:
+            self._lacking = False
+            self.consumer.lack_key_frame(False)
+        self._hand_over(parts)
 
     def _refuse(self, now: float) -> None:
         """Drop a picture that would cost too much, and what refers to it: ask for a key frame."""
@@ -314,10 +357,8 @@ class _VideoIntake(_Intake):
         if self._stuck < VIDEO_GIVE_UP:
             return None
         self._starving = self._starving or now
-        # Nobody who does not send a key frame is waited for longer.
-        test = self._starts if now - self._starving > KEY_FRAME_TIMEOUT else self._is_key
         for number in self._in_order():
-            if test(self._waiting[number]):
+            if self._is_key(self._waiting[number]):
                 self._parts.clear()
                 self._flowing = False
                 return number
@@ -327,6 +368,10 @@ class _VideoIntake(_Intake):
         if self._starving is None or now - self._asked < KEY_FRAME_REQUEST_INTERVAL:
             return False
         self._asked = now
+        # (Where key frames come, and are refused for their size, the consumer knows that.)
+        if not self._lacking and not self._refused and now - self._starving > KEY_FRAME_OVERDUE:
+            self._lacking = True
+            self.consumer.lack_key_frame(True)
         return True
 
     def _starts(self, packet: Any) -> bool:

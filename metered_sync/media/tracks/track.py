@@ -192,6 +192,11 @@ class RemoteTrack(Observable, Generic[F_co]):
         try:
             frame = newest.get(timeout=deadline.left())
         except MeteredTimeoutError:
+            if self._core.incoming.lacks_key_frame:
+                raise MeteredTimeoutError(
+                    f"no picture of {self._core.label} within {deadline}: its sender sends no key "
+                    "frame, though it is asked for one, and without one nothing can be decoded"
+                ) from None
             if self.frames_received:
                 raise
             raise MeteredTimeoutError(
@@ -350,7 +355,11 @@ class RemoteTrack(Observable, Generic[F_co]):
         Returns:
             ``bytes_received`` (payload), ``packets_received``, ``packets_lost`` (never
             came, retransmissions included), ``bitrate`` (bits per second of the last two
-            seconds), ``frames_decoded``, ``restarts``; ``kind``, ``id``, ``name``.
+            seconds), ``frames_decoded``, ``dropped`` (the decoder was too slow for them),
+            ``oversized`` (key frames larger than ``max_pixels``), ``lacks_key_frame`` (whether
+            the sender owes one, without which nothing can be decoded), ``latency`` (seconds
+            from the latest frame's first packet until it was decoded), ``restarts``; ``kind``,
+            ``id``, ``name``.
         """
         return self._core.incoming.stats()
 

@@ -18,6 +18,7 @@ from aiortc import RTCPeerConnection, RTCRtpReceiver
 from aiortc.contrib.media import MediaRelay
 from aiortc.mediastreams import MediaStreamTrack
 
+from metered_sync.bridge.reader import Reader
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc import aiortc_private, ice
 from metered_sync.engine.webrtc.aiortc_private import Capability, capabilities
@@ -164,6 +165,8 @@ class Ends:
         self.outlet.attach(self.transceiver.sender)
         self.channel = self.near.createDataChannel("chat")
         self.received = IncomingTrack("video", id="t")
+        self.reader: Reader[Any] = Reader("reader")
+        self.received.add(self.reader)
         self.tasks: list[asyncio.Task[None]] = []
         self.far.on("track", self._on_track)
 

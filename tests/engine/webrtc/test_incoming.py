@@ -97,9 +97,7 @@ def test_frames_are_wanted_while_somebody_reads_and_a_little_longer(
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(incoming_module, "monotonic", lambda: clock.now)
     track = IncomingTrack("video", id="t")
-    assert track.wanted()  # somebody may come at once
-    clock.now += incoming_module.UNREAD_DECODING + 1
-    assert not track.wanted()
+    assert not track.wanted()  # nobody has read it yet
     one = reader()
     track.add(one)
     assert track.wanted()
@@ -128,6 +126,22 @@ def test_the_end_is_told_to_readers_also_to_late_ones(error: MediaError | None) 
             each.get(1)
     run(track, frame(0))
     assert track.frames == 1
+
+
+def test_a_sender_without_key_frames_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    track = IncomingTrack("video", id="t")
+    for lacking in (True, False, True):
+        track.lack_key_frame(lacking)
+        assert track.stats()["lacks_key_frame"] is lacking
+    assert caplog.text.count("sends no key frame") == 1
+
+
+def test_statistics_count_what_is_not_decoded() -> None:
+    track = IncomingTrack("video", id="t", max_pixels=100)
+    track.drop(3)
+    track.drop(1)
+    assert not track.admits(11, 10)
+    assert (track.stats()["dropped"], track.stats()["oversized"]) == (4, 1)
 
 
 def test_statistics_name_the_track() -> None:

@@ -201,17 +201,119 @@ def test_a_key_frame_is_asked_for_again(clock: Clock) -> None:
         clock.now += 1 / 30
         receiver.take(*picture)
     assert receiver.plis in (2, 3)
-    # Somebody who sends none has what comes decoded in the end.
-    handed = []
+    # Without one nothing is decoded, however long it takes; and it is said.
     for picture in pictures[62:]:
-        clock.now += 1 / 30
-        handed += receiver.take(*picture)
-    assert handed
+        clock.now += 0.1
+        assert receiver.take(*picture) == []
+    assert 25 < receiver.plis < 33  # twice a second
+    assert receiver.consumer.lacking == [True]
+    assert receiver.consumer.dropped == 0
+    key, later = packets("vp8", [[b"\x10\x00"], [b"\x10\x01"]], sequence=65500 + 200)
+    assert len(receiver.take(*key)) == len(receiver.take(*later)) == 1
+    assert receiver.consumer.lacking == [True, False]
     plis = receiver.plis
-    assert plis <= 9
     clock.now += 5
-    assert len(receiver.take(*packets("vp8", [[b"\x10\x01"]], sequence=65500 + 200)[0])) == 1
+    receiver.take(*packets("vp8", [[b"\x10\x01"]], sequence=65500 + 202)[0])
     assert receiver.plis == plis
+
+
+def test_a_stream_that_begins_without_a_key_frame_is_asked_for_one(clock: Clock) -> None:
+    receiver = Receiver()
+    for picture in packets("vp8", [[b"\x10\x01"]] * 60):
+        clock.now += 0.1
+        assert receiver.take(*picture) == []
+    assert 10 < receiver.plis < 14
+    assert receiver.consumer.lacking == [True]
+
+
+# --- a decoder that is slower than the stream -----------------------------------------
+
+
+def run_slowly(
+    receiver: Receiver, clock: Clock, sent: list[list[RtpPacket]], interval: int
+) -> tuple[list[Any], list[float]]:
+    """Send pictures, of which the decoder takes one in every ``interval``.
+
+    Returns:
+        The pictures that it takes, and how old the oldest of those was.
+    """
+    born: dict[int, float] = {}
+    taken, ages = [], []
+    for number, picture in enumerate(sent):
+        clock.now += 1 / 30
+        born[number * FRAME] = clock.now
+        receiver.queue(*picture)
+        if number % interval == 0:
+            for codec, frame in receiver.decode(1):
+                taken.append((codec, frame))
+                ages.append(clock.now - born[frame.timestamp])
+    return taken, ages
+
+
+@both
+@pytest.mark.parametrize("slowness", [2, 5, 20])
+def test_what_waits_for_a_slow_decoder_is_bounded(codec: str, slowness: int, clock: Clock) -> None:
+    """Up to the next key frame it is dropped; what is decoded is new, and can be decoded."""
+    receiver, decoder = Receiver(), Decoder(codec)
+    keys = tuple(range(0, 240, 24))
+    sent = packets(codec, encoded(codec, 240, keys=keys))
+    taken, ages = run_slowly(receiver, clock, sent, slowness)
+    numbers = decoder.numbers(taken)
+    assert len(numbers) >= 5
+    assert None not in numbers
+    assert numbers == sorted(numbers)
+    assert max(ages) < jitter.MAX_DECODER_WAIT + (slowness + 2) / 30
+    assert receiver.plis
+    left = len(receiver.decode())
+    assert left < 2 + jitter.MAX_DECODER_WAIT * 30
+    assert receiver.consumer.dropped == 240 - len(numbers) - left
+
+
+@both
+def test_a_decoder_that_keeps_up_loses_nothing(codec: str, clock: Clock) -> None:
+    receiver, decoder = Receiver(), Decoder(codec)
+    sent = packets(codec, encoded(codec, 60))
+    taken, _ = run_slowly(receiver, clock, sent, 1)
+    assert decoder.numbers(taken) == list(range(60))
+    assert (receiver.consumer.dropped, receiver.plis) == (0, 0)
+
+
+def test_a_process_that_stood_still_drops_nothing(clock: Clock) -> None:
+    """All that came meanwhile is handed over at once, and the decoder gets its time."""
+    receiver, decoder = Receiver(), Decoder("vp8")
+    sent = packets("vp8", encoded("vp8", 60))
+    receiver.queue(*sent[0], *sent[1])
+    clock.now += 10
+    receiver.queue(*(packet for picture in sent[2:] for packet in picture))
+    assert decoder.numbers(receiver.decode()) == list(range(60))
+    assert (receiver.consumer.dropped, receiver.plis) == (0, 0)
+
+
+def test_sound_that_waits_for_a_slow_decoder_is_bounded(clock: Clock) -> None:
+    receiver = Receiver("audio")
+    heard_of = []
+    for number in range(100):
+        clock.now += 0.02
+        receiver.queue(*sound([number]))
+        if number % 4 == 0:
+            heard_of += heard(receiver.decode(1))
+    assert heard_of == sorted(heard_of)
+    assert heard_of[-1] > 96 - 5 - jitter.MAX_DECODER_WAIT / 0.02
+    left = len(receiver.decode())
+    assert receiver.consumer.dropped == 100 - len(heard_of) - left
+    assert receiver.plis == 0
+
+
+def test_the_end_of_a_decoder_is_not_dropped(clock: Clock) -> None:
+    receiver = Receiver()
+    sent = packets("vp8", [[b"\x10\0"]] * 20)
+    for picture in sent[:5]:
+        receiver.queue(*picture)
+    receiver.raw._RTCRtpReceiver__decoder_queue.put(None)
+    for picture in sent[5:]:
+        clock.now += 0.1
+        receiver.queue(*picture)
+    assert None in receiver.decode()
 
 
 @both

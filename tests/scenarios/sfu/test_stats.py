@@ -69,12 +69,14 @@ def test_counts_go_on_through_recoveries(cloud: LocalCloud, pair: Any) -> None:
     sender, receiver = pair
     with ToneSource(frequency=440) as tone:
         track = receiver.subscribe(sender.publish(tone.audio, name="a"))
+        frames = track.frames()
         wait_until(lambda: track.frames_received > 50, 20)
         before = track.stats(), sender.stats()["publications"][0]
         cloud.faults.kill_sfu_session(str(sender.session_id))
         wait_until(lambda: track.restarts == 1, 20)
-        frames = track.frames_received
-        wait_until(lambda: track.frames_received > frames + 5, 20)
+        received = track.frames_received
+        wait_until(lambda: track.frames_received > received + 5, 20)
+        frames.close()
         after = track.stats(), sender.stats()["publications"][0]
         for name in ("bytes_received", "packets_received", "frames_decoded"):
             assert after[0][name] > before[0][name]
