@@ -86,10 +86,12 @@ class Text:
     """The author's tracks, by section."""
     receives: frozenset[str] = frozenset()
     """In an answer: the sections in which the author takes what the offer sends."""
+    rejected: frozenset[str] = frozenset()
+    """The sections that are not in use."""
 
     @property
     def substance(self) -> tuple[object, ...]:
-        return self.mids, self.sends, self.receives
+        return self.mids, self.sends, self.receives, self.rejected
 
 
 @dataclass(eq=False)
@@ -104,6 +106,7 @@ class Place:
     track: int | None = None
     sends: bool = False
     refused: bool = False
+    rejected: bool = False
 
 
 @dataclass(eq=False)
@@ -138,6 +141,8 @@ class Side:
         """How many of the next awaited actions fail."""
         self.takes = 0.1
         """Seconds that an awaited action takes."""
+        self.picky = False
+        """Whether it rejects the sections of the other side's tracks."""
         self.restart()
 
     def restart(self) -> None:
@@ -146,6 +151,10 @@ class Side:
         self.queue = SignalQueue(self.name)
         self.places: list[Place] = []
         self.mids: set[str] = set()
+        self.refused: set[int] = set()
+        """Tracks that the other side has refused."""
+        self.moved: set[int] = set()
+        """Tracks whose section it has stopped."""
         self.received: dict[str, int] = {}
         self.connection = Connection()
         self.used = False
@@ -159,6 +168,9 @@ class Side:
     # --- sections ---
 
     def set_tracks(self, tracks: Sequence[int]) -> None:
+        if self.tracks != list(tracks):
+            self.refused.clear()
+            self.moved.clear()
         self.tracks = list(tracks)
         for place in self.places:
             if place.track not in self.tracks:
@@ -171,15 +183,33 @@ class Side:
 
     @property
     def unsettled(self) -> bool:
-        return bool(self.unplaced) or any(
+        return not self.refused.issuperset(self.unplaced) or any(
             (place.track is not None) != place.sends
             for place in self.places
-            if place.live and not place.refused
+            if place.live and not place.refused and not place.rejected
         )
+
+    @property
+    def in_use(self) -> bool:
+        return any(place.agreed and not place.rejected for place in self.places)
+
+    def reject(self, place: Place, *, answered: bool) -> None:
+        track, place.track, place.sends = place.track, None, False
+        if track is not None:
+            if answered or track in self.moved:
+                self.refused.add(track)
+            self.moved.add(track)
 
     def place_tracks(self, *, in_new: bool) -> None:
         for track in self.unplaced:
-            free = [p for p in self.places if p.live and p.track is None and not p.refused]
+            free = [
+                p
+                for p in self.places
+                if p.live
+                and p.track is None
+                and not (p.refused or p.rejected)
+                and (in_new or p.agreed)
+            ]
             if free:
                 free[0].track = track
             elif in_new:
@@ -192,6 +222,9 @@ class Side:
         kept = [known.get(mid) or Place(mid) for mid in text.mids]
         for place in kept:
             place.agreed = place.live = True
+            place.rejected = place.mid in text.rejected
+            if place.rejected:
+                self.reject(place, answered=text.type == "answer")
         self.places = [*kept, *withdrawn]
         self.received = dict(text.sends)
 
@@ -201,7 +234,14 @@ class Side:
         one = self.connection
         one.version += 1
         about = RemoteDescription(one.fragment, one.origin, one.version)
-        return Text(type_, self.name, about, mids, sends, receives)
+        rejected = frozenset(p.mid for p in self.places if p.mid and p.rejected)
+        return Text(type_, self.name, about, mids, sends, receives - rejected, rejected)
+
+    def withdraw(self) -> None:
+        self.connection.offered = None
+        for place in self.places:
+            if not place.agreed:
+                place.mid = ""
 
     # --- awaited actions ---
 
@@ -238,18 +278,31 @@ class Side:
         assert (one.offered is None) == (text.type == "offer")
         if one.state in ("failed", "closed"):
             return ActionFailed("it is closed", "answer")
+        if text.type == "answer" and one.remote is None and text.rejected.issuperset(text.mids):
+            self.withdraw()
+            for place in self.places:
+                self.reject(place, answered=True)
+            return AnswerTaken(in_use=False, refused=bool(self.refused))
         self.adopt(text)
-        one.remote = text
+        if text.type == "offer" and self.picky:
+            for place in self.places:
+                place.rejected |= place.mid in text.sends and place.track is None
+                if place.rejected:
+                    self.received.pop(place.mid, None)
+        one.remote = text if self.in_use or one.remote is not None else None
         if text.type == "offer":
             self.place_tracks(in_new=False)
             for place in self.places:
                 place.sends = bool(place.mid) and place.track is not None
             self.making = self.describe("answer", frozenset(text.sends))
-            return OfferAnswered(in_use=True)
+            self.refused -= {place.track for place in self.places if place.sends}
+            return OfferAnswered(self.in_use)
         for place in self.places:
             place.sends = place.mid in text.receives
             place.refused = place.track is not None and not place.sends
-        return AnswerTaken(in_use=True, refused=any(place.refused for place in self.places))
+        self.refused -= {place.track for place in self.places if place.sends}
+        refused = any(place.refused for place in self.places) or bool(self.refused)
+        return AnswerTaken(self.in_use, refused)
 
     def end(self, done: Event) -> None:
         """Note what has come of an action."""
@@ -280,14 +333,13 @@ class Side:
                 assert sent is not None
                 self.world.send(self, sent)
             case RollBack():
-                self.connection.offered = None
-                for place in self.places:
-                    if not place.agreed:
-                        place.mid = ""
+                self.withdraw()
             case Replace():
                 self.connection = Connection()
                 self.doing = None
                 self.used = False
+                self.refused.clear()
+                self.moved.clear()
                 self.places = [place for place in self.places if place.agreed]
                 for place in self.places:
                     place.live = place.sends = place.refused = False
@@ -518,12 +570,13 @@ class World:
                 return f"{side.name} waits"
             if side.unsettled:
                 return f"{side.name} wants more"
-            if {place.track for place in side.places if place.sends} != set(side.tracks):
-                return f"{side.name} does not send all of {side.tracks}"
-            if set(side.received.values()) != set(other.tracks):
+            wanted = set(side.tracks) - side.refused
+            if {place.track for place in side.places if place.sends} != wanted:
+                return f"{side.name} does not send all of {wanted}"
+            if set(side.received.values()) != set(other.tracks) - other.refused:
                 return f"{side.name} gets {side.received}, not {other.tracks}"
             if (machine.state, side.connection.state) != ("connected", "connected"):
-                nothing = not any(one.tracks or one.places for one in self.sides)
+                nothing = not any(one.in_use for one in self.sides)
                 if not nothing or machine.state != "idle":
                     return f"{side.name} is {machine.state}, {side.connection.state}"
         return ""
@@ -532,5 +585,5 @@ class World:
         """Have everything work from now on."""
         self.works = True
         for side in self.sides:
-            side.failing, side.takes = 0, 0.1
+            side.failing, side.takes, side.picky = 0, 0.1, False
             self.fates[side.name] = replace(Fate(), last=self.fates[side.name].last)

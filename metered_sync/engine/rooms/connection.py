@@ -171,6 +171,7 @@ class RemoteConnection:
         """Make a data channel on the present generation; return it while it connects."""
         raw = self.pc.createDataChannel(label, **options)
         self._generation.used = True
+        self._sections.want_data()
         self._wake.set()
         return raw
 
@@ -287,7 +288,8 @@ class RemoteConnection:
                     generation.add_candidate(signal)
             return
         try:
-            remote = repair(sdp.parse(signal.sdp))
+            parsed, is_answer = sdp.parse(signal.sdp), signal.type == "answer"
+            remote = repair(parsed, generation.remote, answer=is_answer)
         except sdp.SdpError as error:
             self._report(f"its {signal.type} cannot be read: {error}", signal.type)
             return
@@ -365,8 +367,7 @@ class RemoteConnection:
                 self._replace()
             case StartMedia():
                 self._spawn(generation.start_rest())
-            case UpdateTracks():
-                assert generation.remote is not None
+            case UpdateTracks() if generation.remote is not None:
                 received = self._received.update(generation.remote, self.pc.getTransceivers())
                 if not received:
                     self._tell_now(TracksDiffer())

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 
@@ -130,6 +131,8 @@ class Generation:
             else:
                 order.append(aiortc_private.section_index(transceiver, index))
                 aiortc_private.set_section_index(transceiver, index)
+            if slot.former is not None and slot.former.transceiver is not None:
+                aiortc_private.set_section_index(slot.former.transceiver, None)
             if not slot.mid:
                 slot.mid = next(mid for mid in map(str, range(len(taken) + 1)) if mid not in taken)
                 taken.add(slot.mid)
@@ -154,6 +157,10 @@ class Generation:
         """Take an offer of the other side, and return the text of our answer."""
         async with self._taking_turns():
             self._sections.forget_recycled(offer.original)
+            if not (self.negotiated or offer.is_usable):
+                self._sections.adopt(offer.original, offer.rejected, self.pc, answered=False)
+                self.answered = self._reject_all(offer)
+                return self.answered
             self._sections.place_withdrawn(offer.original, offer.rejected)
             await self._take("offer", offer)
             self._sections.place_offered()
@@ -166,9 +173,20 @@ class Generation:
     async def take_answer(self, answer: Repaired) -> None:
         """Take the answer to our offer."""
         async with self._taking_turns():
+            if not (self.negotiated or answer.is_usable) and aiortc_private.can_take_offer_back():
+                # Nothing is left to connect for: aiortc would try, and fail after a while.
+                self._sections.mids.update(section.mid for section in answer.original.sections)
+                self.roll_back()
+                self._sections.refuse_all()
+                return
             await self._take("answer", answer)
             self.offered = self.answered = None
             self._sections.settle(final=True)
+
+    def _reject_all(self, offer: Repaired) -> str:
+        """Return an answer to an offer of which nothing can be used; aiortc needs not know it."""
+        answer = reject(offer.description, offer.rejected, offer.original.sections)
+        return self._number(replace(answer, origin_id=secrets.randbits(62)))
 
     def fits(self, answer: Repaired) -> bool:
         """Return whether an answer may be one to our present offer."""
@@ -216,7 +234,8 @@ class Generation:
         self._check()
         self.remote = repaired
         self._pins.learn(repaired.original)
-        self._sections.adopt(repaired.original, repaired.rejected, self.pc)
+        answered = type_ == "answer"
+        self._sections.adopt(repaired.original, repaired.rejected, self.pc, answered=answered)
 
     async def _describe(self, type_: str, description: sdp.Description) -> str:
         """Set our description; return it with all candidates."""
@@ -236,10 +255,14 @@ class Generation:
         # description that names it twice, once it is sent in another.
         named = (s if s.sends else replace(s, msid=None) for s in complete.sections)
         complete = replace(complete, sections=tuple(named))
+        return self._number(complete)
+
+    def _number(self, description: sdp.Description) -> str:
+        """Return a description's text, with its number among ours."""
         if self._origin is None:
-            self._origin = complete.origin_id
+            self._origin = description.origin_id
         self._version += 1
-        return sdp.build(replace(complete, origin_id=self._origin, origin_version=self._version))
+        return sdp.build(replace(description, origin_id=self._origin, origin_version=self._version))
 
     async def start_rest(self) -> None:
         """Start what was negotiated while DTLS was connecting.

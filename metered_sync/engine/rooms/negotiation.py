@@ -35,6 +35,14 @@ next offer. So where an answer nobody waits for says something else than the one
 or where one refuses a track after an offer was repeated, we offer once more, :data:`MAX_DOUBTS`
 times in a row at the most.
 
+**What is refused** is not offered again. An answer that rejects the section of a track of ours
+(port 0), or does not want to receive in it, settles the matter: the track counts as placed, until
+our tracks change, a section of the other side has room for it, or a new generation begins; then
+there is one offer more. Where a section that was agreed on is stopped by an offer, its track moves
+to another one, and settles if that is stopped, too. Where nothing is left in use, there is nothing
+to connect for: the state is ``idle``, and no deadline runs. (:class:`Sections` remembers what was
+refused; here it shows in :attr:`Observed.unsettled` and :attr:`AnswerTaken.in_use`.)
+
 While an action takes its time the machine is told of nothing but its outcome. The table names what
 is done, by methods of :class:`Negotiation`:
 
@@ -82,8 +90,8 @@ take_answer      TakeAnswer Replace ChangeState TellReset     OFFERED TAKING STA
 take_late_answer TakeAnswer Replace ChangeState TellReset     PAUSED EXHAUSTED TAKING STABLE
 ignore                                                        CLOSING
 note_offer       Send ChangeState                             OFFERED CLOSING
-note_answer      Send UpdateTracks                            STABLE CLOSING
-note_agreement   UpdateTracks                                 STABLE CLOSING PAUSED EXHAUSTED
+note_answer      Send UpdateTracks ChangeState                STABLE CLOSING
+note_agreement   UpdateTracks ChangeState                     STABLE CLOSING PAUSED EXHAUSTED
 answer_or_fail   Replace ChangeState TellReset MakeAnswer     ANSWERING PAUSED EXHAUSTED
                  Report GiveUp
 fail             Report GiveUp ChangeState                    PAUSED EXHAUSTED
@@ -436,6 +444,9 @@ class Negotiation:
             schedule.connect_by = NEVER
             if made.in_use:
                 self._expect(now)
+            else:
+                schedule.repeat_at = NEVER
+                yield from self._come_to_rest()
         yield UpdateTracks()
 
     def _note_agreement(self, taken: AnswerTaken, now: float) -> Actions:
@@ -443,12 +454,20 @@ class Negotiation:
         self._note_remote()
         exchange.offered = exchange.answered = False
         schedule.repeat_at = schedule.connect_by = NEVER
-        if not exchange.connected and taken.in_use:
-            schedule.allow(now)
+        if not exchange.connected:
+            if taken.in_use:
+                schedule.allow(now)
+            else:
+                yield from self._come_to_rest()
         if taken.refused and exchange.repeated and exchange.doubts < MAX_DOUBTS:
             exchange.doubts += 1
             self._offer_again, exchange.repeated = True, False
         yield UpdateTracks()
+
+    def _come_to_rest(self) -> Actions:
+        """Wait for nothing: all was refused, and nothing was agreed on that may be outdated."""
+        self._exchange.remote = None
+        yield from self._change_state("idle")
 
     def _note_remote(self) -> None:
         """Note a description that was taken: the other side lives."""

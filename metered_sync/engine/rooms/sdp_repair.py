@@ -71,6 +71,11 @@ class Repaired:
     """The mids of sections that are not in use, or cannot be."""
 
     @property
+    def is_usable(self) -> bool:
+        """Whether any section can be in use."""
+        return len(self.rejected) < len(self.original.sections)
+
+    @property
     def fragment(self) -> str:
         """The ICE user name fragment: each restart of ICE has another."""
         return self.description.sections[0].ice_ufrag
@@ -146,8 +151,15 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def repair(description: Description) -> Repaired:
+def repair(
+    description: Description, before: Repaired | None = None, *, answer: bool = False
+) -> Repaired:
     """Return a description together with one that aiortc can take in its place.
+
+    Args:
+        description: The description of the other side.
+        before: The one before it, whose transport goes on where nothing is said of one.
+        answer: Whether it is an answer: one that rejects all needs no transport.
 
     Raises:
         SdpError: Nothing can be done with it.
@@ -159,13 +171,18 @@ def repair(description: Description) -> Repaired:
     if "" in mids or len(set(mids)) != len(mids):
         raise SdpError("the sections have no mids to tell them by")
     usable = [section for section in sections if _is_usable(section)]
-    tagged = _tagged(description, usable)
+    if not usable and before is not None and not any(s.ice_ufrag for s in sections):
+        tagged = _with_transport(sections[0], before.description.sections[0])
+    elif not usable and answer and not any(s.ice_ufrag for s in sections):
+        return Repaired(description, description, frozenset(mids))
+    else:
+        tagged = _tagged(description, usable)
     most = min(MAX_CANDIDATES, MAX_COPIED_CANDIDATES // len(sections))
     candidates = itertools.islice(filter(is_usable_candidate, tagged.candidates), most)
     tagged = replace(tagged, candidates=tuple(candidates))
     bundled = [s.mid for s in usable if s.mid == tagged.mid or s.mid in description.bundle]
     if tagged.mid not in description.bundle:
-        bundled = [tagged.mid]
+        bundled = [s.mid for s in usable if s.mid == tagged.mid]
     rejected = frozenset(mids) - frozenset(bundled)
     group = (tagged.mid, *(mid for mid in mids if mid != tagged.mid))
     fixed = tuple(

@@ -8,6 +8,12 @@ own. One with metadata takes one of our own: the JS client (1.2) finds metadata 
 track's id, and a browser takes over our id only where it makes the receiver for our offer.
 Such a section is offered for sending only: else a browser puts a track of its own into it,
 with the receiver that it has made for that (RFC 9429, section 5.10).
+
+A track that the other side refuses (it answers its section with port 0) is not offered again
+until our tracks change, or a section of the other side has room for it. Where a section of the
+other side is stopped, the track in it moves to another one; but only once, lest the two go on
+for ever. A section of ours that was refused makes room for another one, under another mid
+(RFC 9429, section 5.2.2). Not one that was in use: Chromium (156) receives nothing in its place.
 """
 
 from __future__ import annotations
@@ -49,6 +55,10 @@ class Slot:
     agreed: bool = False
     """Whether the other side has described it, too."""
     rejected: bool = False
+    given_up: bool = False
+    """Whether it was refused when we offered it: another section may take its place."""
+    former: Slot | None = None
+    """The section that was given up, in whose place this one is offered."""
     local: LocalTrack | None = None
     """Our track in it."""
     refused: bool = False
@@ -130,6 +140,12 @@ class Sections:
         """All mids that the other side knows, those of recycled sections included."""
         self.tracks: tuple[LocalTrack, ...] = ()
         """The tracks that are to be sent, in order."""
+        self._refused: set[LocalTrack] = set()
+        """Those that the other side has refused."""
+        self._moved: set[LocalTrack] = set()
+        """Those whose section the other side has stopped."""
+        self._data_refused = False
+        """Whether it has refused a section for data channels along with all the rest."""
 
     @property
     def rejected(self) -> frozenset[str]:
@@ -138,17 +154,19 @@ class Sections:
 
     @property
     def in_use(self) -> bool:
-        """Whether there is any that is not rejected: without one nothing connects."""
-        return any(not slot.rejected for slot in self.slots)
+        """Whether any is agreed on and not rejected: without one nothing connects."""
+        return any(slot.agreed and not slot.rejected for slot in self.slots)
 
     @property
     def refused(self) -> bool:
         """Whether the other side does not want to receive a track of ours where it is sent."""
-        return any(slot.refused for slot in self.slots)
+        return any(slot.refused for slot in self.slots) or bool(self._refused)
 
     def renew(self) -> None:
         """Keep the sections for a new generation, and drop the transceivers of the old one."""
         self.release()
+        self._forget_refusals()
+        self._restore_given_up()
         self.slots = [slot for slot in self.slots if slot.agreed]
         for slot in self.slots:
             slot.transceiver = slot.outlet = None
@@ -162,6 +180,8 @@ class Sections:
 
     def set_tracks(self, tracks: Sequence[LocalTrack]) -> None:
         """Take the tracks that are to be sent; others fall silent at once."""
+        if tuple(tracks) != self.tracks:
+            self._forget_refusals()
         self.tracks = tuple(tracks)
         for slot in self.slots:
             if slot.local is not None and slot.local not in self.tracks:
@@ -169,6 +189,7 @@ class Sections:
 
     def replace(self, old: LocalTrack, new: LocalTrack | None) -> None:
         """Send another track in the place of one, without a word to the other side."""
+        self._forget_refusals()
         replaced = [new if track is old else track for track in self.tracks]
         self.tracks = tuple(track for track in replaced if track is not None)
         for slot in self.slots:
@@ -180,6 +201,51 @@ class Sections:
                     if slot.outlet is not None:
                         slot.outlet.switch(new)
 
+    # --- what is refused ---
+
+    def _forget_refusals(self) -> None:
+        """Offer what was refused once more."""
+        self._refused.clear()
+        self._moved.clear()
+        self._data_refused = False
+
+    def _reject(self, slot: Slot, *, answered: bool) -> None:
+        """Take note that the other side rejects a section; ``answered``: in answer to our offer."""
+        local = slot.local
+        if local is not None:
+            if answered or local in self._moved:
+                self._refused.add(local)
+            self._moved.add(local)
+            slot.detach()
+
+    def refuse_all(self) -> None:
+        """Take note that all of our first offer was refused, after it was withdrawn."""
+        self._data_refused = True
+        for slot in self.slots:
+            self._reject(slot, answered=True)
+
+    def want_data(self) -> None:
+        """Offer a section for data channels once more, if it was refused."""
+        self._data_refused = False
+
+    def _give_place(self, slot: Slot) -> None:
+        """Put a new section in the place of one that was refused, or at the end."""
+        for index, old in enumerate(self.slots):
+            if old.given_up and old.kind == slot.kind:
+                slot.former, self.slots[index] = old, slot
+                _retire(old)
+                return
+        self.slots.append(slot)
+
+    def _restore_given_up(self) -> list[Slot]:
+        """Put sections back whose places were not agreed to be others'; return those others."""
+        displacing = [slot for slot in self.slots if slot.former is not None]
+        for slot in displacing:
+            assert slot.former is not None
+            self.slots[self.slots.index(slot)] = slot.former
+            slot.former = None
+        return displacing
+
     # --- what is left to negotiate ---
 
     def are_empty(self, pc: RTCPeerConnection) -> bool:
@@ -189,9 +255,9 @@ class Sections:
     def unsettled(self, pc: RTCPeerConnection) -> bool:
         """Return whether what was negotiated differs from what is wanted."""
         placed = {slot.local for slot in self.slots if slot.transceiver is not None}
-        if any(track not in placed for track in self.tracks):
+        if any(track not in placed and track not in self._refused for track in self.tracks):
             return True
-        if pc.sctp is not None and pc.sctp.mid is None:
+        if pc.sctp is not None and pc.sctp.mid is None and not self._data_refused:
             return True
         return any(
             (slot.local is not None) != slot.sends
@@ -208,7 +274,7 @@ class Sections:
             if slot.transceiver is not None and slot.local is not None and slot.outlet is None:
                 slot.attach(slot.local)  # where it was on the last generation
         for local in self._unplaced():
-            self._take(local)
+            self._take(local, agreed=True)
         for slot in self.slots:
             if slot.local is not None and slot.transceiver is not None:
                 slot.transceiver.direction = "sendrecv"
@@ -252,7 +318,7 @@ class Sections:
             slot.transceiver = pc.addTransceiver(local.kind)
             slot.attach(local)
             prefer_codec(slot.transceiver, local.codec)
-            self.slots.append(slot)
+            self._give_place(slot)
         for slot in self.slots:
             if slot.local is not None and slot.transceiver is not None:
                 alone = slot.ours and not slot.heard and slot.local.metadata is not None
@@ -264,10 +330,11 @@ class Sections:
         placed = {slot.local for slot in self.slots if slot.transceiver is not None}
         return [track for track in self.tracks if track not in placed]
 
-    def _take(self, local: LocalTrack) -> bool:
+    def _take(self, local: LocalTrack, *, agreed: bool = False) -> bool:
+        """Attach a track to a section that suits it; ``agreed``: that the other side knows."""
         crowded = len(self.slots) >= CROWDED_FROM
         for slot in self.slots:
-            if slot.suits(local, crowded=crowded):
+            if slot.agreed >= agreed and slot.suits(local, crowded=crowded):
                 slot.attach(local)
                 return True
         return False
@@ -296,13 +363,7 @@ class Sections:
         for index, section in enumerate(remote.sections[: len(self.slots)]):
             slot = self.slots[index]
             if slot.mid not in ("", section.mid):
-                old = slot.transceiver
-                if old is not None:
-                    old.direction = "inactive"
-                    aiortc_private.set_offered(old, "inactive")
-                    aiortc_private.set_section_index(old, None)
-                    if slot.outlet is not None:
-                        slot.outlet.switch(None)
+                _retire(slot)
                 self.slots[index] = Slot(section.kind, section.mid)
 
     def are_known_to(self, offer: Description) -> bool:
@@ -315,6 +376,7 @@ class Sections:
 
         They are offered again later. aiortc would put them into the other side's offer.
         """
+        self.slots += self._restore_given_up()
         for slot in self.slots:
             if not slot.agreed:
                 slot.mid = ""
@@ -326,8 +388,22 @@ class Sections:
                     pc.sctp.mid = None
         self.slots = [slot for slot in self.slots if slot.agreed or slot.transceiver is not None]
 
-    def adopt(self, remote: Description, rejected: frozenset[str], pc: RTCPeerConnection) -> None:
-        """Take over the sections of a description that aiortc has taken."""
+    def adopt(
+        self,
+        remote: Description,
+        rejected: frozenset[str],
+        pc: RTCPeerConnection,
+        *,
+        answered: bool,
+    ) -> None:
+        """Take over the sections of a description that aiortc has taken.
+
+        Args:
+            remote: The description.
+            rejected: The mids of sections that are not in use.
+            pc: The peer connection.
+            answered: Whether it is an answer.
+        """
         by_mid: dict[Any, RTCRtpTransceiver] = {t.mid: t for t in pc.getTransceivers()}
         self.mids.update(section.mid for section in remote.sections)
         # A new generation may have another order, or others altogether.
@@ -341,9 +417,10 @@ class Sections:
             slot.mid, slot.agreed = section.mid, True
             slot.rejected, slot.room = section.mid in rejected, section.receives
             slot.heard = section.sends
+            slot.given_up, slot.former = section.rejected and slot.ours and answered, None
             slot.transceiver = by_mid.get(section.mid)
-            if slot.rejected and slot.local is not None:
-                slot.detach()
+            if slot.rejected:
+                self._reject(slot, answered=answered)
             slots.append(slot)
         for slot in known.values():
             slot.transceiver = None
@@ -362,4 +439,16 @@ class Sections:
             if slot.local is not None and slot.transceiver is not None:
                 slot.refused = final and not slot.sends
                 if slot.sends:
+                    self._refused.discard(slot.local)
                     pin_bitrate(slot.transceiver, slot.local.video_bitrate)
+
+
+def _retire(slot: Slot) -> None:
+    """Have aiortc leave a section out, in whose place another one is described."""
+    transceiver = slot.transceiver
+    if transceiver is not None:
+        transceiver.direction = "inactive"
+        aiortc_private.set_offered(transceiver, "inactive")
+        aiortc_private.set_section_index(transceiver, None)
+        if slot.outlet is not None:
+            slot.outlet.switch(None)

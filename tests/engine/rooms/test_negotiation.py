@@ -371,11 +371,31 @@ def test_an_answer_is_taken() -> None:
 
 def test_nothing_connects_without_a_section() -> None:
     machine = Machine().offered()
-    machine.tell(answer(), AnswerTaken(in_use=False))
+    assert machine.tell(answer(), AnswerTaken(in_use=False)) == [
+        ChangeState("idle"),
+        UpdateTracks(),
+    ]
     assert machine.it.wake_at == NEVER
     machine = Machine()
-    machine.tell(offer(), OfferAnswered(in_use=False))
+    taken = machine.tell(offer(), OfferAnswered(in_use=False))
+    assert taken == [Send("answer"), ChangeState("idle"), UpdateTracks()]
     assert machine.it.wake_at == NEVER
+    # until there is something to offer, or the other side has
+    machine.see(unsettled=True)
+    assert machine.after(0) == [ChangeState("connecting")]
+    assert machine.wait() == [MakeOffer()]
+    machine = Machine().offered()
+    machine.tell(answer(), AnswerTaken(in_use=False))
+    assert ChangeState("connecting") in machine.tell(offer(ANOTHER))
+
+
+def test_a_live_connection_of_which_all_is_refused_stays_connected() -> None:
+    machine = Machine().connected()
+    machine.see("connected", unsettled=True)
+    machine.tell(Tick(), OfferMade(), answer(LATER), AnswerTaken(in_use=False, refused=True))
+    assert (machine.it.state, machine.phase) == ("connected", Phase.STABLE)
+    machine.see("connected")
+    assert machine.after(1000) == []
 
 
 def test_an_answer_that_does_not_fit_is_to_an_earlier_offer() -> None:
@@ -640,6 +660,33 @@ def test_an_answer_that_is_taken_for_one_to_the_next_offer(literal: bool) -> Non
     assert [side.machine.generations for side in world.sides] == [1, 1]
 
 
+@pytest.mark.parametrize("refused", [1, 2])
+def test_what_is_refused_is_offered_once(refused: int) -> None:
+    """All of it, or what comes later; and once more where our tracks change."""
+    world = World()
+    if refused == 2:
+        world.a.set_tracks([1])
+        world.run(5)
+    world.b.picky = True
+    before = len(world.sent)
+    world.a.set_tracks(list(range(1, refused + 1)))
+    world.run(600)
+    assert [text.type for _, text in world.sent[before:]] == ["offer", "answer"]
+    assert world.a.refused == set(world.a.tracks)
+    world.a.set_tracks([*world.a.tracks, 3])
+    world.run(600)
+    assert [text.type for _, text in world.sent[before:]] == ["offer", "answer"] * 2
+    world.b.picky = False
+    world.b.set_tracks([4])  # a section with room for one
+    world.run(600)
+    assert world.disagreement() == ""
+    assert len(world.a.refused) == refused
+    world.a.set_tracks([3])
+    world.run(600)
+    assert world.disagreement() == ""
+    assert world.a.refused == set()
+
+
 SIDES = st.sampled_from(["a", "b"])
 WAITS = st.sampled_from([0.0, 0.05, 0.15, 0.3, 0.6, 1.0, 3.0, 10.0, 40.0])
 """Seconds that pass after something was done."""
@@ -680,6 +727,11 @@ class Network(RuleBasedStateMachine):
     @rule(name=SIDES, count=st.integers(1, 2), wait=WAITS)
     def lose(self, name: str, count: int, wait: float) -> None:
         self.world.fates[name].lose = count
+        self.world.run(wait)
+
+    @rule(name=SIDES, picky=st.booleans(), wait=WAITS)
+    def refuse(self, name: str, picky: bool, wait: float) -> None:
+        self.side(name).picky = picky
         self.world.run(wait)
 
     @rule(name=SIDES, seconds=st.sampled_from([0.0, 0.4, 2.0, 5.0]))
