@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import traceback
+from pathlib import Path
 
 __all__ = ["frames_of"]
 
+TESTS = str(Path(__file__).parents[1])
+
 
 def frames_of(error: BaseException) -> str:
-    """Return an error and its chain, and the local variables of our frames, as text."""
+    """Return an error and its chain, and the local variables of all frames but the tests' own.
+
+    So they are what pages of frameworks, crash reporters and ``pytest -l`` show, and in suppressed
+    contexts, too.
+    """
     parts: list[str] = []
     todo: list[BaseException | None] = [error]
     while todo:
@@ -16,8 +23,10 @@ def frames_of(error: BaseException) -> str:
         if inner is None:
             continue
         parts += [repr(inner), str(inner), repr(inner.args), repr(vars(inner))]
-        for frame, _ in traceback.walk_tb(inner.__traceback__):
-            if frame.f_globals["__name__"].startswith("metered_sync"):
-                parts.append(f"{frame.f_code.co_name}: {frame.f_locals!r}")
+        parts += getattr(inner, "__notes__", [])
+        seen = traceback.TracebackException.from_exception(inner, capture_locals=True)
+        for frame in seen.stack:
+            if not frame.filename.startswith(TESTS):
+                parts.append(f"{frame.filename}: {frame.name}: {frame.locals}")
         todo += [inner.__cause__, inner.__context__]
     return "\n".join(parts)
