@@ -22,6 +22,7 @@ from metered_sync.wire import frames
 from metered_sync.wire.control import Token
 from metered_sync.wire.events import IceServer, Message
 from metered_sync.wire.names import check_channel, check_one_channel, check_peer_id
+from metered_sync.wire.secrets import hides_arguments
 from metered_sync.wire.states import SignallingClientState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 
@@ -93,6 +94,7 @@ class SignallingClient(Client[SignallingLink]):
 
     _emitter = "SignallingClient"
 
+    @hides_arguments
     def __init__(
         self,
         *,

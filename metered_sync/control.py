@@ -16,7 +16,7 @@ from metered_sync.wire.control import Plan, Token, Usage
 from metered_sync.wire.json_codec import encode
 from metered_sync.wire.limits import MAX_REST_BODY, MAX_TOKEN_TTL
 from metered_sync.wire.names import check_channel, check_one_channel, check_peer_id, utf8_size
-from metered_sync.wire.secrets import check_key_pair
+from metered_sync.wire.secrets import check_key_pair, hides_arguments
 from metered_sync.wire.urls import check_origin
 
 __all__ = ["ControlPlane", "Plan", "Token", "Usage"]
@@ -48,6 +48,7 @@ class ControlPlane(RestClient):
         ValueError: A key is missing, or is of another kind.
     """
 
+    @hides_arguments
     def __init__(
         self,
         key_id: str | None = None,
@@ -91,6 +92,7 @@ class ControlPlane(RestClient):
         super().close()
         self._rest.close()
 
+    @hides_arguments
     def mint_token(
         self,
         *,

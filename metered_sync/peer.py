@@ -48,6 +48,7 @@ from metered_sync.wire.arguments import check_choice, check_function, check_whol
 from metered_sync.wire.control import Token
 from metered_sync.wire.key_frames import MAX_PIXELS
 from metered_sync.wire.names import check_one_channel, check_peer_id, is_reserved
+from metered_sync.wire.secrets import hides_arguments
 from metered_sync.wire.states import MeteredPeerState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 from metered_sync.wire.turn import GivenIceServers, check_ice_servers
@@ -108,6 +109,7 @@ class MeteredPeer(Client[RoomLink]):
 
     _emitter = "MeteredPeer"
 
+    @hides_arguments
     def __init__(
         self,
         *,

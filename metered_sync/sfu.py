@@ -28,6 +28,7 @@ from metered_sync.publication import Publication
 from metered_sync.sfu_api import check_credentials
 from metered_sync.wire.arguments import check_choice, check_text, check_whole
 from metered_sync.wire.key_frames import MAX_PIXELS
+from metered_sync.wire.secrets import hides_arguments
 from metered_sync.wire.sfu import SessionInfo, TrackInfo
 from metered_sync.wire.states import SfuClientState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
@@ -107,6 +108,7 @@ class SfuClient(Client[SfuLink]):
 
     _emitter = "SfuClient"
 
+    @hides_arguments
     def __init__(
         self,
         *,

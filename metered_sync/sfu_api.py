@@ -13,7 +13,7 @@ from metered_sync.engine.sfu.calls import SfuCalls
 from metered_sync.wire import sfu as wire
 from metered_sync.wire.arguments import check_text
 from metered_sync.wire.fields import FieldError, Fields
-from metered_sync.wire.secrets import check_sfu_app
+from metered_sync.wire.secrets import check_sfu_app, hides_arguments
 from metered_sync.wire.urls import check_origin
 
 __all__ = ["SfuApi", "SfuMedia", "check_credentials"]
@@ -118,6 +118,7 @@ class SfuApi(RestClient):
         timeout: Seconds that a call may take, unless it says otherwise.
     """
 
+    @hides_arguments
     def __init__(
         self,
         app_id: str | None = None,
@@ -137,6 +138,7 @@ class SfuApi(RestClient):
     def __repr__(self) -> str:
         return f"<SfuApi {self._origin}>"
 
+    @hides_arguments
     def create_session(
         self, offer: Any, *, metadata: str | None = None, timeout: float | None = None
     ) -> dict[str, Any]:
@@ -157,6 +159,7 @@ class SfuApi(RestClient):
         result: dict[str, Any] = self._send(wire.NEW, timeout, body=body)
         return result
 
+    @hides_arguments
     def publish_tracks(
         self,
         session_id: str,
@@ -210,6 +213,7 @@ class SfuApi(RestClient):
         result: dict[str, Any] = self._send(wire.SUBSCRIBE, timeout, session_id, body)
         return result
 
+    @hides_arguments
     def renegotiate(
         self, session_id: str, description: Any, *, timeout: float | None = None
     ) -> Any:
@@ -222,6 +226,7 @@ class SfuApi(RestClient):
         wire.RenegotiateRequest.parse(body)
         return self._send(wire.RENEGOTIATE, timeout, session_id, body, kind=object)
 
+    @hides_arguments
     def close_tracks(
         self,
         session_id: str,

@@ -9,12 +9,13 @@ from typing import Any
 
 from metered_sync.wire.arguments import check_number
 from metered_sync.wire.names import is_reserved
-from metered_sync.wire.secrets import check_key_pair
+from metered_sync.wire.secrets import check_key_pair, hides_arguments
 from metered_sync.wire.tokens import Claims, sign_claims
 
 __all__ = ["as_patterns", "as_texts", "check_ttl", "mint_token"]
 
 
+@hides_arguments
 def mint_token(
     key_id: str,
     secret: str,
@@ -49,11 +50,7 @@ def mint_token(
     Raises:
         ValueError: A cap of the service is exceeded; nothing has been signed.
     """
-    try:
-        check_key_pair("mint_token", key_id, secret)
-    except ValueError:
-        key_id = secret = ""  # no frame of the traceback shows them
-        raise
+    check_key_pair("mint_token", key_id, secret)
     now = time.time()
     claims = Claims(
         peer_id,

@@ -11,7 +11,7 @@ from metered_sync.errors import TurnError
 from metered_sync.events import IceServer
 from metered_sync.wire import turn as wire
 from metered_sync.wire.arguments import check_text, check_whole
-from metered_sync.wire.secrets import check_secret
+from metered_sync.wire.secrets import check_secret, hides_arguments
 from metered_sync.wire.turn import TurnCredential, TurnCredentialPage
 from metered_sync.wire.urls import check_origin
 
@@ -39,6 +39,7 @@ class TurnApi(RestClient):
         ValueError: No key, or another bad argument.
     """
 
+    @hides_arguments
     def __init__(
         self,
         app: str,

@@ -53,6 +53,7 @@ from metered_sync.bridge.event_loop import new_event_loop
 from metered_sync.bridge.link import Link
 from metered_sync.bridge.logs import guarded_logger
 from metered_sync.errors import EngineError, MeteredTimeoutError, fresh, raise_fresh
+from metered_sync.wire.secrets import clear_locals
 
 __all__ = ["Engine", "running"]
 
@@ -92,6 +93,7 @@ class _Crossing(Generic[T]):
                     self._result = await self._function(*self._args)
                     self._returned = True
         except Exception as error:
+            clear_locals(error)
             self._error = error
         # Any other exception ends the loop, too: then _die() knows what to tell the caller.
         self.ended.set()
@@ -181,6 +183,7 @@ class Engine:
         try:
             anyio.run(self._serve, backend_options={"loop_factory": new_event_loop})
         except BaseException as error:
+            clear_locals(error)
             cause = error
         finally:
             guard.engine_threads.discard(threading.get_ident())
@@ -282,6 +285,7 @@ class Engine:
             try:
                 await function()
             except Exception as error:
+                clear_locals(error)
                 logger.exception("%s failed", link.label)
                 failure = EngineError(f"{link.label} failed: {error!r}")
                 failure.__cause__ = error

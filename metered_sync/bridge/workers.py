@@ -73,6 +73,7 @@ async def run_in_worker(function: Callable[..., T], *args: Any) -> T:
             set_outcome(outcome)
 
     def job() -> None:
+        nonlocal args
         deliver: Callable[[Any], None]
         try:
             outcome: Any = context.run(function, *args)
@@ -83,6 +84,7 @@ async def run_in_worker(function: Callable[..., T], *args: Any) -> T:
                 # These mean something else to a coroutine; SystemExit would end the loop.
                 outcome = RuntimeError(f"the function ended with {error!r}")
                 outcome.__cause__ = error
+        args = ()  # this frame is in the error's traceback
         try:
             loop.call_soon_threadsafe(settle, deliver, outcome)
         except RuntimeError:  # the loop is gone, and with it whoever asked

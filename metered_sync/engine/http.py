@@ -142,6 +142,10 @@ class Http:
         self._idle: deque[tuple[float, requests.Session]] = deque()
         weakref.finalize(self, _close, self._idle).atexit = False
 
+    def hide(self, text: str) -> str:
+        """Return a text with the secret cut out."""
+        return self._auth.hide(text)
+
     def close(self) -> None:
         """Close idle connections. Those in use close with their request."""
         self._closed = True

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from metered_sync.bridge.logs import guarded_logger
-from metered_sync.wire.secrets import scrub
+from metered_sync.wire.secrets import clear_locals, scrub
 
 __all__ = ["logging_errors", "scrub_loggers", "scrubbed_logger"]
 
@@ -51,5 +51,6 @@ def logging_errors(what: str) -> Iterator[None]:
     """Log what is raised while an event is handled: it must not end a connection."""
     try:
         yield
-    except Exception:
+    except Exception as error:
+        clear_locals(error)
         logger.exception("%s could not be handled", what)

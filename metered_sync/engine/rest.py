@@ -123,7 +123,7 @@ class Rest:
                 f"({error}); is the url right?",
                 status=answer.status,
                 endpoint=endpoint,
-                body=None if self._service.secret_answers else _excerpt(answer.body),
+                body=None if self._service.secret_answers else self._excerpt(answer.body),
             )
 
     def _refusal(self, answer: Answer, what: str, endpoint: str, needs: str) -> RestError:
@@ -143,7 +143,7 @@ class Rest:
             code=None if code is None else scrub(code)[:MAX_DETAIL],
             retry_after=answer.retry_after,
             endpoint=endpoint,
-            body=_excerpt(answer.body),
+            body=self._excerpt(answer.body),
         )
 
     def _unanswered(self, failure: HttpError, what: str, endpoint: str, safe: bool) -> RestError:
@@ -159,9 +159,11 @@ class Rest:
         error.__cause__ = failure.__cause__
         return error
 
-
-def _excerpt(body: Any) -> Any:
-    """Return an answer's body as an error may carry it: without secrets, and not too much."""
-    body = scrubbed(body)
-    text = body if isinstance(body, str) else json.dumps(body)
-    return body if len(text) <= MAX_BODY_SHOWN else text[:MAX_BODY_SHOWN] + "…"
+    def _excerpt(self, body: Any) -> Any:
+        """Return an answer's body as an error may carry it: without secrets, and not too much."""
+        body = scrubbed(body)
+        text = body if isinstance(body, str) else json.dumps(body)
+        shown = self._http.hide(text)
+        if shown != text:  # it repeats our secret, in a form of its own
+            body = shown
+        return body if len(shown) <= MAX_BODY_SHOWN else shown[:MAX_BODY_SHOWN] + "…"

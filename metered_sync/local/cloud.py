@@ -29,6 +29,7 @@ from metered_sync.wire.urls import is_loopback
 
 if TYPE_CHECKING:
     from metered_sync.control import ControlPlane
+from metered_sync.wire.secrets import hides_arguments
 
 __all__ = ["LocalCloud"]
 
@@ -63,6 +64,7 @@ class LocalCloud(Facade):
             ``use-auth-secret``, ``static-auth-secret=…``). Made anew unless given.
     """
 
+    @hides_arguments
     def __init__(
         self,
         *,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 __all__ = [
     "ScrubbedError",
@@ -14,11 +16,15 @@ __all__ = [
     "check_secret",
     "check_sfu_app",
     "check_token",
+    "clear_locals",
+    "hides_arguments",
     "scrub",
     "scrubbed",
     "scrubbed_cause",
 ]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 MAX_CAUSE = 500
 """Characters of another library's error that the cause of ours shows."""
 _SECRETS = re.compile(
@@ -31,6 +37,11 @@ _SECRETS = re.compile(
   | ( :// ) [^/@\s]+ (?=@)                                                 # user:password@host
     """
 )
+
+_SECRET_NAMES = frozenset(
+    ("apikey", "authorization", "credential", "password", "secret", "secretkey", "token")
+)
+"""Names, in lower case, of what is secret in an answer of the services."""
 
 
 @dataclass(frozen=True)
@@ -182,13 +193,19 @@ def _other_kind(value: object, own: _Kind | None = None) -> str | None:
 
 
 def scrubbed(value: Any) -> Any:
-    """Return decoded JSON with :func:`scrub` applied to every text in it."""
+    """Return decoded JSON with :func:`scrub` applied to every text in it.
+
+    Values whose name says that they are secret are cut out whole.
+    """
     if isinstance(value, str):
         return scrub(value)
     if isinstance(value, list):
         return [scrubbed(item) for item in value]
     if isinstance(value, dict):
-        return {key: scrubbed(item) for key, item in value.items()}
+        return {
+            key: "…" if isinstance(item, str) and key.lower() in _SECRET_NAMES else scrubbed(item)
+            for key, item in value.items()
+        }
     return value
 
 
@@ -214,3 +231,34 @@ def scrubbed_cause(error: BaseException, hide: Callable[[str], str] = str) -> Sc
     kind = type(error)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
     return ScrubbedError(f"{name}: {scrub(hide(str(error)))[:MAX_CAUSE]}")
+
+
+def clear_locals(error: BaseException) -> None:
+    """Clear the local variables of the frames in an error's traceback, and in those of its chain.
+
+    Pages of frameworks and crash reporters show them. Frames that still run keep theirs: so whoever
+    calls this has no secret in its own.
+    """
+    todo: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while todo:
+        one = todo.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            todo += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
+
+
+def hides_arguments(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function that takes secrets: no frame of what it raises shows any."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except BaseException as error:
+            del args, kwargs
+            clear_locals(error)
+            raise
+
+    return call

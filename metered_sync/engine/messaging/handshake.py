@@ -83,6 +83,7 @@ class Connector:
         if is_loopback(host) and int(websockets_version.split(".")[0]) >= 15:
             options["proxy"] = None  # an environment's proxy cannot reach our loopback
         connection: Any
+        failure: SignallingConnectError | None = None
         try:
             connection = await websocket_connect(
                 url,
@@ -95,14 +96,18 @@ class Connector:
                 **options,
             )
         except InvalidStatus as error:
-            raise self._refused(error) from scrubbed_cause(error)
+            failure = self._refused(error)
+            failure.__cause__ = scrubbed_cause(error)
         except Exception as error:  # the system's, the library's, a codec's, a proxy's
-            raise SignallingConnectError(
+            failure = SignallingConnectError(
                 f"{self._label}: cannot connect to {self._options.url}: {scrub(str(error))}; "
                 "check the url and that the server runs",
                 close_code=CLOSE_ABNORMAL,
                 close_reason=type(error).__name__,
-            ) from scrubbed_cause(error)
+            )
+            failure.__cause__ = scrubbed_cause(error)
+        if failure is not None:
+            raise failure  # here, where what was caught does not become its context
         try:
             welcome = await self._await_welcome(connection)
         except BaseException:

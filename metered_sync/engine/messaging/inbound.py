@@ -11,7 +11,7 @@ from metered_sync.engine.messaging.subscriptions import Subscriptions
 from metered_sync.errors import ServerRequestError
 from metered_sync.wire import frames
 from metered_sync.wire.events import Direct, GoingAway, Message, Presence, ServerError
-from metered_sync.wire.secrets import scrub
+from metered_sync.wire.secrets import clear_locals, scrub
 from metered_sync.wire.timings import Timings
 
 __all__ = ["Inbound"]
@@ -75,7 +75,8 @@ class Inbound:
                 request.finish()
         except frames.FrameError as error:
             logger.warning("%s: ignored a frame: %s", self._label, error)
-        except Exception:  # lest the transport close the connection
+        except Exception as error:  # lest the transport close the connection
+            clear_locals(error)
             logger.exception("%s: a frame of the server could not be handled", self._label)
 
     def _handle(self, frame: frames.ServerFrame | None) -> None:

@@ -64,7 +64,7 @@ from metered_sync.engine.webrtc import ice
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.errors import MeteredError, NegotiationFailedError
 from metered_sync.wire import sdp
-from metered_sync.wire.secrets import scrub
+from metered_sync.wire.secrets import clear_locals, scrub
 from metered_sync.wire.signals import (
     EndOfCandidates,
     SessionDescription,
@@ -244,6 +244,7 @@ class RemoteConnection:
             except SupersededError:
                 continue
             except Exception as error:
+                clear_locals(error)
                 logger.exception("%s failed", self._label)
                 self._tell_now(InternalError(f"an internal error: {error!r}"))
                 until = _now() + PAUSE_AFTER_ERROR
@@ -448,7 +449,8 @@ class RemoteConnection:
             if not generation.closed and not generation.unheard:
                 generation.unheard = True
                 self._report(f"the {signal.type} could not be sent: {error}", signal.type)
-        except Exception:
+        except Exception as error:
+            clear_locals(error)
             logger.exception("%s: sending failed", self._label)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -20,6 +20,7 @@ from metered_sync.media.pyav import OPEN_ERRORS, READ_ERRORS, media_error, reaso
 from metered_sync.media.sources.demuxing import streams_of
 from metered_sync.media.sources.live import LiveSource, open_in_time
 from metered_sync.media.sources.playout import Playout, StreamLostError, read
+from metered_sync.wire.secrets import hides_arguments
 
 __all__ = ["RtspSource", "from_rtsp"]
 
@@ -59,6 +60,7 @@ REFUSALS = {
 Transport = Literal["tcp", "udp", "udp_multicast", "http"]
 
 
+@hides_arguments
 def from_rtsp(
     url: str, *, transport: Transport = "tcp", timeout: float | None = None
 ) -> RtspSource:
@@ -86,6 +88,7 @@ def from_rtsp(
 class RtspSource(LiveSource):
     """Play an RTSP server. Made by :func:`from_rtsp`."""
 
+    @hides_arguments
     def __init__(
         self, url: str, *, transport: Transport = "tcp", timeout: float | None = None
     ) -> None:
