@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 from websockets.asyncio.client import connect as websocket_connect
 from websockets.exceptions import InvalidStatus
 from websockets.version import version as websockets_version
@@ -110,6 +111,7 @@ class Connector:
             raise failure  # here, where what was caught does not become its context
         try:
             welcome = await self._await_welcome(connection)
+            await checkpoint_if_cancelled()  # by a close that came when the welcome was there
         except BaseException:
             with anyio.move_on_after(self._timings.farewell, shield=True):
                 await connection.close(CLOSE_NORMAL, "no welcome")

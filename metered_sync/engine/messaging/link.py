@@ -220,23 +220,31 @@ class SignallingLink(Link):
             if connection is not None:
                 await self._close(connection, CLOSE_NORMAL, "client requested close")
         finally:
-            self._connector.stop()
-            if self._scope is not None:
-                self._scope.cancel()
+            self._stop()
         if finished is not None:
             await finished.wait()
 
     async def _close(self, connection: WebSocket, code: int, reason: str) -> None:
         """Close a connection, in good order if the server plays along in time."""
-        with anyio.move_on_after(self._timings.close):
-            await connection.close(code, reason)
-        connection.abort()
+        try:
+            with anyio.move_on_after(self._timings.close):
+                await connection.close(code, reason)
+        finally:
+            connection.abort()
 
     def abort(self, error: BaseException) -> None:
         """Wake every waiter with an error."""
         self._finish(error, CLOSE_ABNORMAL, str(error))
-        if self._connection is not None and self._engine.error is None:
-            self._connection.abort()
+        if self._engine.error is None:
+            if self._connection is not None:
+                self._connection.abort()
+            self._stop()
+
+    def _stop(self) -> None:
+        """Break off what is being made."""
+        self._connector.stop()
+        if self._scope is not None:
+            self._scope.cancel()
 
     async def _run(self) -> None:
         """Serve one connection after the other until the link is closed."""

@@ -346,6 +346,3 @@ class Generation:
                 for transport in ice.transports(self.pc):
                     await transport.stop()
         await close_quietly(self.pc, within)
-        with anyio.move_on_after(within, shield=True):
-            for transport in ice.transports(self.pc):
-                await aiortc_private.end_checks(transport)

@@ -29,6 +29,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
@@ -320,6 +321,7 @@ class SfuLink(Link):
                 await self._watch.resubscribe(session, deadline)
                 if session.loss is not None:
                     raise SessionLostError(f"session {session.id} has ended: {session.loss}")
+                await checkpoint_if_cancelled()  # by a close that came when all was done
                 return session
         except BaseException:
             if session is not None:
@@ -435,9 +437,15 @@ class SfuLink(Link):
         for one in incoming:
             one.on_end = self._tell_end
         self.incoming += incoming
-        # (The SFU may hold the answer back until a track's first packet; then the watch is told.)
-        with anyio.move_on_after(min(deadline.left(), self.timings.names)):
-            await named.wait()
+        try:
+            # (The SFU may hold the answer back until a track's first packet: the watch asks again.)
+            with anyio.move_on_after(min(deadline.left(), self.timings.names)):
+                await named.wait()
+        except BaseException:
+            for one in incoming:
+                one.end()
+            self._watch.wake()  # to unsubscribe from what nobody will ever get
+            raise
         return incoming
 
     def _begin_to_name(self, nameless: Sequence[Incoming], deadline: Deadline) -> anyio.Event:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 from aiortc import RTCPeerConnection, RTCRtpTransceiver, RTCSessionDescription
 
 from metered_sync.bridge.clock import monotonic
@@ -137,6 +138,7 @@ class Session:
             await self._apply(negotiated.description)
             self.id = negotiated.session_id
             await wait_connected(self.pc, self._at)
+            await checkpoint_if_cancelled()  # by a close that came when it was connected
         except BaseException:
             await self.close()
             raise

@@ -107,5 +107,8 @@ async def close_quietly(pc: RTCPeerConnection, within: float) -> None:
     try:
         with anyio.move_on_after(within, shield=True):
             await pc.close()
+        with anyio.move_on_after(within, shield=True):
+            for transport in ice.transports(pc):
+                await aiortc_private.end_checks(transport)
     except Exception:
         logger.debug("closing a peer connection failed", exc_info=True)
