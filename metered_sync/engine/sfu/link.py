@@ -216,15 +216,17 @@ class SfuLink(Link):
     def _in_background(self, function: Callable[[], Awaitable[None]]) -> None:
         """Run a coroutine function in the background; cancel it when the link ends."""
 
+        scope = anyio.CancelScope()
+
         async def run() -> None:
-            with anyio.CancelScope() as scope:
-                self._scopes.add(scope)
-                try:
+            try:
+                with scope:
                     await function()
-                finally:
-                    self._scopes.discard(scope)
+            finally:
+                self._scopes.discard(scope)
 
         if self.error is None:
+            self._scopes.add(scope)  # the link may end before the task begins
             self.spawn(run)
 
     def _finish(self, error: BaseException) -> None:

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
-from anyio.lowlevel import checkpoint_if_cancelled
 from aiortc import RTCPeerConnection, RTCRtpTransceiver, RTCSessionDescription
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
