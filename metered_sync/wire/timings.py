@@ -28,6 +28,9 @@ class Timings:
     ping_fraction: float = 1 / 3
     """An idle client pings each ``inactivity_timeout * ping_fraction``, at least ``ping_floor``."""
     ping_floor: float = 1.0
+    overdue: float = 3.0
+    """An acknowledgement that takes this long while nothing else comes makes the client ping;
+    if nothing has come after as long again, the connection is lost."""
     slow_floor: float = 30.0
     """The shortest reconnect delay after close code 4010 (over the concurrent limit)."""
     replay_retry: float = 2.0

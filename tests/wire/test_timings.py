@@ -16,6 +16,7 @@ STATED: dict[str, Any] = {
     "farewell": 0.25,
     "ping_fraction": 1 / 3,
     "ping_floor": 1.0,
+    "overdue": 3.0,
     "slow_floor": 30.0,
     "replay_retry": 2.0,
     "going_away_default": 1.0,

@@ -61,6 +61,11 @@ __all__ = ["SignallingLink"]
 
 logger = logging.getLogger("metered_sync")
 
+STOOD_STILL = 1.0
+"""Seconds by which a timer is late where the process, or the machine, has stood still."""
+CATCH_UP = 0.05
+"""Seconds in which what came in such a time is read."""
+
 
 class SignallingLink(Link):
     """One client's connection over its whole life, reconnects included."""
@@ -224,10 +229,12 @@ class SignallingLink(Link):
         if finished is not None:
             await finished.wait()
 
-    async def _close(self, connection: WebSocket, code: int, reason: str) -> None:
+    async def _close(
+        self, connection: WebSocket, code: int, reason: str, within: float | None = None
+    ) -> None:
         """Close a connection, in good order if the server plays along in time."""
         try:
-            with anyio.move_on_after(self._timings.close):
+            with anyio.move_on_after(self._timings.close if within is None else within):
                 await connection.close(code, reason)
         finally:
             connection.abort()
@@ -374,18 +381,31 @@ class SignallingLink(Link):
             self._sink.emit(Outage(monotonic() - lost_at))
 
     async def _watch(self, connection: WebSocket) -> None:
-        """Ping while nothing arrives; close a connection that stays silent."""
-        limit = self._options.inactivity_timeout
+        """Ping while nothing arrives; close a connection that stays silent.
+
+        One on which a request waits is left sooner: the other end may be gone without a word.
+        """
+        limit, overdue = self._options.inactivity_timeout, self._timings.overdue
         interval = max(self._timings.ping_floor, limit * self._timings.ping_fraction)
         while True:
-            silence = monotonic() - connection.last_text
-            if silence >= limit:
+            now = monotonic()
+            silence, unanswered = now - connection.last_text, connection.unanswered()
+            if silence >= limit or unanswered >= 2 * overdue:
                 logger.info("%s: nothing arrived for %.0f s", self.label, silence)
-                await self._close(connection, CLOSE_INACTIVITY, "inactivity")
+                within = self._timings.close if silence >= limit else self._timings.farewell
+                await self._close(connection, CLOSE_INACTIVITY, "inactivity", within)
                 return
             pause = interval - silence
-            if silence >= interval:
+            if silence >= interval or unanswered >= overdue:
                 pause = min(interval, limit - silence)
                 self.outbox.urge([Request("", frames.build_ping(), "ping", outage="fail")])
                 self.outbox.flush()
-            await anyio.sleep(max(pause, 0.01))
+            if unanswered:
+                left = overdue - unanswered
+                pause = min(pause, left if left > 0 else overdue + left)
+            else:
+                connection.asked.clear()
+            with anyio.move_on_after(max(pause, 0.01)):
+                await (anyio.sleep_forever() if unanswered else connection.asked.wait())
+            if monotonic() - now > pause + STOOD_STILL:  # read first what has come meanwhile
+                await anyio.sleep(CATCH_UP)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import queue
 import secrets
 from collections import deque
@@ -35,6 +36,8 @@ MAX_QUEUED = 4096
 """How many frames may be queued by calls that do not wait."""
 MAX_QUEUED_BYTES = 16 << 20
 """How many bytes of frames may be queued by calls that do not wait."""
+MAY_HAVE_STOOD_STILL = 0.05
+"""Seconds without a write, after which the connection may have been closed unnoticed."""
 FRAMES_PER_WRITE = 64
 """How many frames go out with one write."""
 
@@ -96,6 +99,7 @@ class Outbox:
         # The loop's own: where to write, and when to look again.
         self._expiring: deque[Request] = deque()
         self._connection: WebSocket | None = None
+        self._flushed_at = -math.inf
         self._pause: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
 
@@ -155,7 +159,7 @@ class Outbox:
         if asleep is not None:
             # In this order Ctrl-C in between, or a signal handler that sends, costs a call too
             # many, not one too few.
-            self._post(self.flush)
+            self._post(self._flush_soon)
             if self._asleep is asleep:
                 self._asleep = None
 
@@ -183,6 +187,7 @@ class Outbox:
         """Begin to write to a connection, with the next :meth:`flush`."""
         self._bucket.fill()
         self._down = False
+        self._flushed_at = monotonic()
         self._connection, connection.on_room = connection, self.flush
 
     def urge(self, requests: list[Request]) -> None:
@@ -193,8 +198,20 @@ class Outbox:
             size = sum(len(request.frame) for request in requests)
             self._bytes += size
 
+    def _flush_soon(self) -> None:
+        """Flush; where nothing has been written for a while, one turn of the loop later.
+
+        The process, or the machine, may have stood still meanwhile, and the server have closed
+        the connection: asyncio's loop reads that in this turn, after what callers have posted.
+        """
+        if monotonic() - self._flushed_at > MAY_HAVE_STOOD_STILL:
+            asyncio.get_running_loop().call_soon(self.flush)
+        else:
+            self.flush()
+
     def flush(self) -> None:
         """Write what is queued, as far as the connection and the rate limit allow it now."""
+        self._flushed_at = monotonic()
         connection = self._connection
         if connection is None or not connection.is_open:
             self._asleep = None  # the next connection begins with it
@@ -209,7 +226,8 @@ class Outbox:
                 if delay >= 0:
                     self._pause = asyncio.get_running_loop().call_later(delay, self.flush)
                 break
-            connection.write(b"".join([request.frame for request in requests]))
+            data = b"".join([request.frame for request in requests])
+            connection.write(data, is_request=requests[-1].id != "")
             for request in requests:
                 if request.outage != "repeat":
                     request.frame = b""  # it is needed no more

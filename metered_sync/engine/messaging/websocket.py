@@ -17,6 +17,7 @@ sends one JSON text a frame never gets there before the close.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
@@ -63,6 +64,9 @@ class WebSocket(asyncio.Protocol):
         """Called when the transport takes more again, after :attr:`full` was true."""
         self.last_text = monotonic()
         """The monotonic time at which text came last: the sign of a live connection."""
+        self.asked = asyncio.Event()
+        """Set by the first write of a request after text has come."""
+        self._asked_at = -math.inf
         self._loop = asyncio.get_running_loop()
         self._close_timeout = close_timeout
         self._answered: asyncio.Future[None] = self._loop.create_future()
@@ -247,9 +251,16 @@ class WebSocket(asyncio.Protocol):
 
     # --- outgoing ---
 
-    def write(self, data: bytes) -> None:
-        """Send frames that are built already."""
+    def write(self, data: bytes, *, is_request: bool = False) -> None:
+        """Send frames that are built already; note the first that the server has to answer."""
+        if is_request and self._asked_at <= self.last_text:
+            self._asked_at = monotonic()
+            self.asked.set()
         self.transport.write(data)
+
+    def unanswered(self) -> float:
+        """Return for how many seconds requests have been waiting without any text coming."""
+        return monotonic() - self._asked_at if self._asked_at > self.last_text else 0.0
 
     def _send(self) -> None:
         """Send what the library has to say, and bound the close that may follow from it.
