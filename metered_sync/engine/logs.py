@@ -1,8 +1,9 @@
-"""Cut secrets out of log records, those of other libraries included; log what handlers raise.
+"""Cut secrets and chatter out of other libraries' log records; log what handlers raise.
 
 At DEBUG, ``websockets`` logs request lines (with ``?token=…``) and frames (a welcome
 carries TURN credentials), ``urllib3`` logs paths with their queries, ``aiortc`` session
-descriptions (with ``ice-pwd``). A filter on their loggers cuts that out.
+descriptions (with ``ice-pwd``). A filter on their loggers cuts that out. And ``aioice`` tells
+at INFO of each pair of addresses that it tries: in an application's log at INFO that is noise.
 """
 
 from __future__ import annotations
@@ -31,6 +32,21 @@ class _Scrubber(logging.Filter):
         return True
 
 
+class _Quiet(logging.Filter):
+    """Lets what is below WARNING through only to those who ask for it.
+
+    They do so by a level of the library's own loggers, or by DEBUG for all.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING:
+            return True
+        logger: logging.Logger | None = logging.getLogger(record.name)
+        while logger is not None and logger.parent is not None and logger.level == logging.NOTSET:
+            logger = logger.parent
+        return logger is not logging.root or logging.root.level <= logging.DEBUG
+
+
 def scrubbed_logger(name: str) -> logging.Logger:
     """Return the logger of this name: no secrets in its records, no errors out of its handlers."""
     logger = guarded_logger(name)
@@ -39,11 +55,16 @@ def scrubbed_logger(name: str) -> logging.Logger:
     return logger
 
 
-def scrub_loggers(*packages: str) -> None:
-    """Scrub every logger that these packages made when they were imported."""
+def scrub_loggers(*packages: str, quiet: bool = False) -> None:
+    """Scrub every logger that these packages made when they were imported.
+
+    ``quiet`` keeps what is below WARNING out of an application's own log.
+    """
     for name in tuple(logging.root.manager.loggerDict):
         if name.split(".")[0] in packages:
-            scrubbed_logger(name)
+            logger = scrubbed_logger(name)
+            if quiet and not any(isinstance(f, _Quiet) for f in logger.filters):
+                logger.addFilter(_Quiet())
 
 
 @contextmanager

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from metered_sync import MeteredPeer
 from metered_sync.engine.logs import scrub_loggers, scrubbed_logger
+from metered_sync.local import LocalCloud
 
 
 @pytest.fixture
@@ -62,3 +66,29 @@ def test_a_library_that_is_used_is_scrubbed(log: io.StringIO) -> None:
     logging.getLogger("urllib3.connectionpool").debug('"GET /x?apiKey=HUSH HTTP/1.1" 200')
     assert "HUSH" not in log.getvalue()
     assert "apiKey=…" in log.getvalue()
+
+
+def test_the_talk_of_media_libraries_stays_out_of_a_log_at_info(
+    log: io.StringIO, shared_cloud: LocalCloud
+) -> None:
+    logging.getLogger().setLevel(logging.INFO)
+    options: dict[str, Any] = {**shared_cloud.client_options(), "ice_servers": []}
+    with MeteredPeer(**options) as one, MeteredPeer(**options) as other:
+        one.join("quiet logs")
+        other.join("quiet logs")
+        one.wait_for_peer(timeout=10).create_data_channel("talk", timeout=10).close()
+    ice = logging.getLogger("aioice.ice")
+    assert not re.search(r"Connection\(|Check|CandidatePair", log.getvalue())
+    ice.warning("a warning")
+    assert log.getvalue().endswith("a warning\n")
+    try:
+        for asking, level in (("aioice", logging.INFO), ("", logging.DEBUG)):
+            logging.getLogger(asking).setLevel(level)
+            ice.info("asked for by %r", asking)
+            assert log.getvalue().endswith(f"asked for by {asking!r}\n")
+            logging.getLogger(asking or None).setLevel(logging.INFO if not asking else 0)
+    finally:
+        logging.getLogger("aioice").setLevel(logging.NOTSET)
+    before = log.getvalue()
+    ice.info("nobody asks")
+    assert log.getvalue() == before

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 logger = logging.getLogger("metered_sync")
-scrub_loggers("aiortc", "aioice")
+scrub_loggers("aiortc", "aioice", quiet=True)
 
 gather_on: contextvars.ContextVar[str | None] = contextvars.ContextVar("gather_on", default=None)
 """The only address to gather candidates on, in the current task: a loopback one, or ``None``."""
