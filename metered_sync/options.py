@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from metered_sync.engine.messaging.options import ReconnectOptions, SignallingOptions
-from metered_sync.wire.arguments import check_choice, check_function, check_number
+from metered_sync.wire.arguments import check_choice, check_function, check_number, plain_number
 from metered_sync.wire.control import Token
 from metered_sync.wire.secrets import check_api_key, check_token
 from metered_sync.wire.urls import check_origin
@@ -121,9 +121,9 @@ def _rate_limit(limit: tuple[float, float] | None) -> tuple[float, float] | None
     if limit is None:
         return None
     try:
-        rate, burst = (float(value) for value in limit)
+        rate, burst = (plain_number(value) for value in limit)
     except (TypeError, ValueError):
-        rate, burst = 0.0, 0.0
-    if not (rate > 0 and burst >= 1):
+        rate = burst = None
+    if rate is None or burst is None or not (rate > 0 and burst >= 1):
         raise ValueError(f"rate_limit must be (frames per second, burst) or None, not {limit!r}")
-    return rate, burst
+    return float(rate), float(burst)

@@ -135,7 +135,7 @@ class TurnApi(RestClient):
             MeteredTimeoutError: No answer before the deadline; it may have been made.
         """
         if expires_in is not None:
-            check_whole("expires_in", expires_in, 1)
+            expires_in = check_whole("expires_in", expires_in, 1)
         return self._ask(
             _needed(self._secret, "secret_key"),
             "POST",

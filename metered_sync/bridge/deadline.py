@@ -12,6 +12,7 @@ import sys
 from threading import TIMEOUT_MAX, Lock
 
 from metered_sync.bridge.clock import monotonic
+from metered_sync.wire.arguments import plain_number
 
 __all__ = ["WAIT_SLICE", "Deadline", "Latch", "Turnover", "check_timeout", "wait"]
 
@@ -28,12 +29,13 @@ def check_timeout(name: str, seconds: object, wanted: str = "a number of seconds
     """
     if isinstance(seconds, bool):
         raise ValueError(f"{name} must be {wanted}, not a bool")
-    if not isinstance(seconds, (int, float)):
+    number = plain_number(seconds)
+    if number is None:
         end = " (to wait without end: math.inf)" if seconds is None else ""
         raise TypeError(f"{name} must be {wanted}, not {type(seconds).__name__}{end}")
-    if math.isnan(seconds) or seconds < 0:
+    if math.isnan(number) or number < 0:
         raise ValueError(f"{name} must not be negative or NaN, but is {seconds}")
-    return float(seconds)
+    return float(number)
 
 
 class Deadline:

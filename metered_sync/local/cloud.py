@@ -84,9 +84,6 @@ class LocalCloud(Facade):
             raise ValueError(
                 f"host must be a loopback address, not {host!r}: it is for this machine"
             )
-        check_whole("port", port, most=65535)
-        check_whole("max_connections", max_connections)
-        check_whole("max_messages", max_messages)
         if turn_secret is not None and not (isinstance(turn_secret, str) and turn_secret):
             raise ValueError("turn_secret must be a non-empty string")
         granted = frozenset(as_texts("permissions", permissions) or ())
@@ -110,9 +107,9 @@ class LocalCloud(Facade):
         self.faults = Faults(self._do)
         """Faults to inject."""
         self._host = host
-        self._port = port
-        self._max_connections = max_connections
-        self._max_messages = max_messages
+        self._port = check_whole("port", port, most=65535)
+        self._max_connections = check_whole("max_connections", max_connections)
+        self._max_messages = check_whole("max_messages", max_messages)
         self._ice_servers = None if ice_servers is None else check_announced(ice_servers)
         self._grant = Grant(actions=granted)
         self._limits = limits

@@ -45,7 +45,7 @@ class Faults(NotCopied):
 
         Connections that stand are left alone.
         """
-        check_number("seconds", seconds)
+        seconds = check_number("seconds", seconds)
 
         def refuse(servers: Servers) -> None:
             servers.signalling.refuse_connections(seconds)
@@ -58,7 +58,7 @@ class Faults(NotCopied):
         The announcement asks them to come back after ``retry_after_ms`` milliseconds. The
         server stays, so that they can. Returns when all are closed.
         """
-        check_whole("retry_after_ms", retry_after_ms)
+        retry_after_ms = check_whole("retry_after_ms", retry_after_ms)
 
         async def go_away(servers: Servers) -> None:
             await servers.signalling.go_away(retry_after_ms)
@@ -71,8 +71,8 @@ class Faults(NotCopied):
         Returns when they are closed. The code is one that a server may send: 1000 to 1003,
         1007 to 1014, 3000 to 4999 (RFC 6455, section 7.4).
         """
-        known = isinstance(code, int) and not isinstance(code, bool)
-        if not known or not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+        code = check_whole("code", code)
+        if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
             raise ValueError(f"code must be a close code that can be sent, not {code!r}")
 
         async def close(servers: Servers) -> None:
@@ -86,7 +86,7 @@ class Faults(NotCopied):
         Requests are carried out, and messages arrive, all the same. Presence of a channel
         waits for the acknowledgement of its subscription. 0 ends it.
         """
-        check_number("seconds", seconds)
+        seconds = check_number("seconds", seconds)
 
         def hold(servers: Servers) -> None:
             servers.signalling.scheduler.hold(seconds)
@@ -98,7 +98,7 @@ class Faults(NotCopied):
 
         Their order stays as it is.
         """
-        check_number("seconds", seconds)
+        seconds = check_number("seconds", seconds)
 
         def delay(servers: Servers) -> None:
             servers.signalling.scheduler.delay(seconds)
@@ -118,7 +118,7 @@ class Faults(NotCopied):
 
     def lose_media(self, fraction: float, *, timeout: float | None = None) -> None:
         """Lose that fraction (0 to 1) of media packets from now on; 0 ends it."""
-        check_number("fraction", fraction, most=1)
+        fraction = check_number("fraction", fraction, most=1)
 
         def lose(servers: Servers) -> None:
             servers.sfu.lose_media(fraction)

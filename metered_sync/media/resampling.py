@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["Resampler", "check_rate"]
 
 
-def check_rate(name: str, rate: object) -> None:
-    """Raise ``ValueError`` for a number that is no rate of samples."""
-    check_whole(name, rate, 1000, 384000, unit="samples per second")
+def check_rate(name: str, rate: object) -> int:
+    """Return a rate of samples; ``ValueError`` for what is none."""
+    return check_whole(name, rate, 1000, 384000, unit="samples per second")
 
 
 class Resampler:

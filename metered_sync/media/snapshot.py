@@ -102,9 +102,9 @@ class Snapshot:
 
 def jpeg(frame: VideoFrame, *, width: int | None = None, quality: int = JPEG_QUALITY) -> bytes:
     """Return a frame as a JPEG file, made smaller where it is wider than ``width`` pixels."""
-    check_whole("quality", quality, 1, 100)
+    quality = check_whole("quality", quality, 1, 100)
     if width is not None:
-        check_whole("width", width, 1, MAX_WIDTH, unit="pixels")
+        width = check_whole("width", width, 1, MAX_WIDTH, unit="pixels")
     scale = str(round(COARSEST_QUANTISER + (FINEST_QUANTISER - COARSEST_QUANTISER) * quality / 100))
     if width is None or width >= frame.width:
         width = frame.width

@@ -9,7 +9,7 @@ from collections import deque
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from metered_sync.wire.arguments import check_number
+from metered_sync.wire.arguments import check_number, plain_number
 
 try:
     import numpy as np
@@ -68,9 +68,11 @@ class PatternSource(TrackSource[None, MediaStreamTrack]):
             duration: Seconds after which it ends; ``None``: it goes on until stopped.
         """
         for name, size in (("width", width), ("height", height)):
-            if isinstance(size, bool) or not isinstance(size, int) or size < 32 or size % 2:
+            number = plain_number(size)
+            if number is None or not (32 <= number < math.inf and number % 2 == 0):
                 raise ValueError(f"{name} must be an even number of pixels from 32, not {size!r}")
-        check_number("fps", fps, 0, 240, above=True)
+        width, height = int(width), int(height)
+        fps = check_number("fps", fps, 0, 240, above=True)
         count = _count(duration, fps)
         painter = PatternPainter(width, height)
         self._fps = fps
@@ -109,10 +111,12 @@ class ToneSource(TrackSource[MediaStreamTrack, None]):
             level: The sine's peak in dB below full scale (dBFS), at most 0.
             duration: Seconds after which it ends; ``None``: it goes on until stopped.
         """
-        if not 0 < frequency < AUDIO_RATE / 2:
+        pitch, peak_level = plain_number(frequency), plain_number(level)
+        if pitch is None or not 0 < pitch < AUDIO_RATE / 2:
             raise ValueError(f"frequency must be above 0 and below 24000 Hz, not {frequency!r}")
-        if not level <= 0:
+        if peak_level is None or not peak_level <= 0:
             raise ValueError(f"level must be at most 0 dBFS, not {level!r}")
+        frequency, level = pitch, peak_level
         count = _count(duration, AUDIO_RATE / SAMPLES_PER_FRAME)
         peak = 32767 * 10 ** (level / 20)
         step = 2 * math.pi * frequency / AUDIO_RATE
@@ -189,9 +193,10 @@ def dominant_frequency(samples: NDArray[Any], rate: float) -> float:
 def _count(duration: float | None, rate: float) -> int | None:
     if duration is None:
         return None
-    if not 0 < duration < math.inf:
+    seconds = plain_number(duration)
+    if seconds is None or not 0 < seconds < math.inf:
         raise ValueError(f"duration must be a number of seconds above 0, not {duration!r}")
-    return max(1, round(duration * rate))
+    return max(1, round(seconds * rate))
 
 
 def _produce(

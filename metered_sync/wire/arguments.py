@@ -6,6 +6,7 @@ import functools
 import inspect
 import math
 import numbers
+import operator
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ __all__ = [
     "check_number",
     "check_text",
     "check_whole",
+    "plain_number",
     "shown",
     "unrun_result",
 ]
@@ -37,10 +39,20 @@ def check_text(name: str, value: object) -> str:
     return value
 
 
+def plain_number(value: object) -> float | None:
+    """Return a number, of numpy's or whose ever, as Python's own ``int`` or ``float``.
+
+    ``None`` for all else, ``True`` and ``False`` among it.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return None
+    return operator.index(value) if isinstance(value, numbers.Integral) else float(value)
+
+
 def check_whole(
     name: str, value: object, least: int = 0, most: int | None = None, *, unit: str = ""
 ) -> int:
-    """Return an argument that must be a whole number within bounds.
+    """Return an argument that must be a whole number within bounds; 640.0 is one, too.
 
     Args:
         name: The argument's name.
@@ -49,28 +61,29 @@ def check_whole(
         most: The largest; ``None``: there is none.
         unit: What is counted, for the error.
     """
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or int(value) < least or (most is not None and int(value) > most):  # type: ignore[call-overload]
+    number = plain_number(value)
+    whole = number is not None and math.isfinite(number) and number == int(number)
+    if number is None or not whole or number < least or (most is not None and number > most):
         wanted = "whole number" + (f" of {unit}" if unit else "")
         if least == 1 and most is None:
             wanted = f"positive {wanted}"
         else:
             wanted += f" from {least} up" if most is None else f" from {least} to {most}"
         raise ValueError(f"{name} must be a {wanted}, not {shown(value)}")
-    return int(value)  # type: ignore[call-overload, no-any-return]
+    return int(number)
 
 
 def check_number(
     name: str,
-    value: T,
+    value: object,
     least: float = 0.0,
     most: float = math.inf,
     *,
     above: bool = False,
     infinite: bool = False,
     unit: str = "",
-) -> T:
-    """Return an argument that must be a number within bounds.
+) -> float:
+    """Return an argument that must be a number within bounds, as Python's own.
 
     Args:
         name: The argument's name.
@@ -81,9 +94,14 @@ def check_number(
         infinite: Whether it may be infinite.
         unit: What is counted, for the error.
     """
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    within = number and (least < value if above else least <= value) and value <= most  # type: ignore[operator]
-    if not within or (value == math.inf and not infinite):
+    number = plain_number(value)
+    within = number is not None and least <= number <= most
+    if (
+        number is None
+        or not within
+        or (above and number == least)
+        or (number == math.inf and not infinite)
+    ):
         wanted = "number" if infinite or most < math.inf else "finite number"
         wanted += f" of {unit}" if unit else ""
         if above:
@@ -91,7 +109,7 @@ def check_number(
         else:
             wanted += f" from {least:g} " + ("up" if most == math.inf else f"to {most:g}")
         raise ValueError(f"{name} must be a {wanted}, not {shown(value)}")
-    return value
+    return number
 
 
 def check_choice(name: str, value: T, choices: Sequence[T]) -> T:

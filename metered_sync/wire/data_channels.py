@@ -50,8 +50,10 @@ def channel_options(
     if max_retransmits is not None:
         options["maxRetransmits"] = check_whole("max_retransmits", max_retransmits, most=65535)
     if max_packet_life_time is not None:
-        check_number("max_packet_life_time", max_packet_life_time, 0.001, 65.535, unit="seconds")
-        options["maxPacketLifeTime"] = round(max_packet_life_time * 1000)
+        seconds = check_number(
+            "max_packet_life_time", max_packet_life_time, 0.001, 65.535, unit="seconds"
+        )
+        options["maxPacketLifeTime"] = round(seconds * 1000)
     return options
 
 

@@ -34,7 +34,7 @@ SOON = ReconnectOptions(initial_delay=0.05, max_delay=0.1)
         ("hold_acks", [-0.1, math.nan, math.inf, True, "1", None]),
         ("delay", [-0.1, math.nan, math.inf, True, "1", None]),
         ("going_away", [-1, 1.5, True, "1", None]),
-        ("close", [0, 999, 1004, 1005, 1006, 1015, 2000, 5000, True, 4000.0, "4000", None]),
+        ("close", [0, 999, 1004, 1005, 1006, 1015, 2000, 5000, True, 4000.5, "4000", None]),
         ("lose_media", [-0.1, 1.1, math.nan, True, "1", None]),
     ],
 )

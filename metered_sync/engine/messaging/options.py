@@ -40,7 +40,8 @@ class ReconnectOptions:
             ("jitter_ratio", 0.0, 1.0),
             ("max_attempts", 0.0, math.inf),
         ):
-            check_number(name, getattr(self, name), low, high, infinite=True)
+            number = check_number(name, getattr(self, name), low, high, infinite=True)
+            object.__setattr__(self, name, number)
 
     def delay(self, attempt: int, floor: float = 0.0) -> float:
         """Return the seconds to wait before an attempt (the first is 1), with jitter.

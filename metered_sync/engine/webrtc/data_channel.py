@@ -95,7 +95,7 @@ class ChannelLink(Link):
                 f"the data channel {raw.label!r} was made on an event loop of your own; "
                 "only channels of this library's connections can be used here"
             )
-        check_whole("max_buffered", max_buffered, 1)
+        max_buffered = check_whole("max_buffered", max_buffered, 1)
         self.raw = raw
         self.engine = engine
         self.name = raw.label

@@ -17,6 +17,7 @@ from av import CodecContext
 
 from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.engine.webrtc.aiortc_private import Capability
+from metered_sync.wire.arguments import plain_number
 
 __all__ = [
     "PINNED",
@@ -56,14 +57,17 @@ def check_encoding(
     ):
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        number = plain_number(value)
+        if number is None:
             raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-        if not least < value < float("inf"):
+        if not least < number < float("inf"):
             unit = "bits per second, above 10000" if least else "frames per second, above 0"
             raise ValueError(f"{name} is in {unit}; got {value!r}")
         if "video" not in kinds:
             raise ValueError(f"{name} is for video, and there is only audio to publish")
-    encodings = {"audio": Encoding(), "video": Encoding(video_bitrate, max_framerate)}
+    bitrate = plain_number(video_bitrate)
+    video = Encoding(None if bitrate is None else round(bitrate), plain_number(max_framerate))
+    encodings = {"audio": Encoding(), "video": video}
     if codec is not None:
         if not isinstance(codec, str):
             raise TypeError(f"codec must be a string, not {type(codec).__name__}")

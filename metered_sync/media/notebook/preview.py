@@ -62,9 +62,9 @@ class Preview(guard.NotCopied):
 
     def __init__(self, core: TrackCore, *, fps: float, width: int, quality: int) -> None:
         """Start showing a track; see :meth:`RemoteTrack.display`."""
-        check_number("fps", fps, 0, 60, above=True)
-        check_whole("width", width, 1, 4096, unit="pixels")
-        check_whole("quality", quality, 1, 100)
+        fps = check_number("fps", fps, 0, 60, above=True)
+        width = check_whole("width", width, 1, 4096, unit="pixels")
+        quality = check_whole("quality", quality, 1, 100)
         self._label = core.label
         view: View = LevelView()
         if core.incoming.kind == "video":

@@ -63,7 +63,7 @@ class AudioSource(TrackSource[MediaStreamTrack, None]):
                 pushing more blocks.
         """
         self._converter = SoundConverter(input_rate, input_layout)  # for the first in _turns
-        check_number("max_buffered_seconds", max_buffered_seconds, 0.1)
+        max_buffered_seconds = check_number("max_buffered_seconds", max_buffered_seconds, 0.1)
         # The feed's lock guards what follows.
         self._turns: deque[object] = deque()
         """Calls that push, in their order; the first one may."""

@@ -18,7 +18,7 @@ from metered_sync.media.pyav import OPEN_ERRORS, READ_ERRORS, media_error
 from metered_sync.media.sources.base import A_co, V_co
 from metered_sync.media.sources.live import LiveSource, open_in_time
 from metered_sync.media.sources.playout import Playout, StreamLostError, read
-from metered_sync.wire.arguments import check_number, check_whole
+from metered_sync.wire.arguments import check_number, check_whole, plain_number
 
 __all__ = ["DeviceSource", "from_camera", "from_microphone", "screen_share"]
 
@@ -145,10 +145,11 @@ class DeviceSource(LiveSource[A_co, V_co]):
 
 
 def _checked(kind: DeviceKind, device: str | int | None) -> str | int | None:
-    if device is None or (isinstance(device, int) and not isinstance(device, bool)):
-        if device is not None and device < 0:
-            raise ValueError(f"device must be 0 or more, not {device}")
-        return device
+    if device is None:
+        return None
+    number = plain_number(device)
+    if number is not None and number % 1 == 0:
+        return check_whole("device", device)
     if not isinstance(device, str):
         raise TypeError(f"device must be a str or an int, not {type(device).__name__}")
     if not device or "\0" in device or "://" in device:
@@ -160,11 +161,11 @@ def _checked(kind: DeviceKind, device: str | int | None) -> str | int | None:
 
 
 def _options(width: int, height: int, fps: float) -> dict[str, str]:
-    for name, size in (("width", width), ("height", height)):
-        check_whole(name, size, unit="pixels")
+    width = check_whole("width", width, unit="pixels")
+    height = check_whole("height", height, unit="pixels")
     if (width == 0) != (height == 0):
         raise ValueError("width and height must be given together, or both be 0")
-    check_number("fps", fps, 0, 240, above=True)
+    fps = check_number("fps", fps, 0, 240, above=True)
     return {"framerate": f"{fps:g}"} | ({"video_size": f"{width}x{height}"} if width else {})
 
 

@@ -81,7 +81,7 @@ class FileSource(Source):
         Raises:
             ClosedError: It has been stopped, or played to its end.
         """
-        check_number("seconds", seconds, 0)
+        seconds = check_number("seconds", seconds, 0)
         self._feed.check_process()
         if self._feed.stopped:
             raise ClosedError(f"{self._label} has ended: open the file again with from_file()")

@@ -31,7 +31,7 @@ class SoundConverter:
 
     def __init__(self, rate: int, layout: str) -> None:
         """Prepare for bytes and arrays of this rate and layout."""
-        check_rate("input_rate", rate)
+        rate = check_rate("input_rate", rate)
         if not isinstance(layout, str):
             raise TypeError(f"input_layout must be a str, not {type(layout).__name__}")
         try:

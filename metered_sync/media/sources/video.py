@@ -58,9 +58,9 @@ class VideoSource(TrackSource[None, MediaStreamTrack]):
             height: In pixels.
             fps: Pictures per second that may be written, above 0 and at most 240.
         """
-        for name, size in (("width", width), ("height", height)):
-            check_whole(name, size, 2, MAX_SIDE, unit="pixels")
-        check_number("fps", fps, 0, 240, above=True)
+        width = check_whole("width", width, 2, MAX_SIDE, unit="pixels")
+        height = check_whole("height", height, 2, MAX_SIDE, unit="pixels")
+        fps = check_number("fps", fps, 0, 240, above=True)
         super().__init__(
             f"VideoSource({width}, {height}, {fps:g})", {"video": 1}, None, queue=PushedPictureQueue
         )

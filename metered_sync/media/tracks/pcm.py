@@ -18,6 +18,7 @@ from metered_sync.errors import ClosedError, MeteredError, MeteredTimeoutError
 from metered_sync.media.resampling import Resampler, check_rate
 from metered_sync.media.tracks.frame_queue import FrameQueue
 from metered_sync.media.tracks.shared_frames import keep_in_child
+from metered_sync.wire.arguments import plain_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,6 +47,7 @@ class PcmReader(guard.NotCopied, Iterator["NDArray[np.int16]"]):
         self, frames: FrameQueue[AudioFrame], label: str, rate: int, layout: str, chunk: float
     ):
         """Read from a queue; see :meth:`RemoteTrack.pcm`."""
+        rate = check_rate("rate", rate)
         samples = chunk_samples(rate, layout, chunk)
         self._label = label
         self._frames = frames
@@ -129,13 +131,14 @@ class PcmReader(guard.NotCopied, Iterator["NDArray[np.int16]"]):
         self.close()
 
 
-def chunk_samples(rate: int, layout: object, chunk: object) -> int:
+def chunk_samples(rate: int, layout: object, chunk: float) -> int:
     """Return the number of samples of a chunk; refuse arguments that make no sense."""
-    check_rate("rate", rate)
     if layout not in CHANNEL_COUNTS:
         raise ValueError(f'layout must be "mono" or "stereo", not {layout!r}')
-    if isinstance(chunk, bool) or not isinstance(chunk, (int, float)):
-        raise TypeError(f"chunk must be a number of seconds, not {chunk!r}")
+    given, number = chunk, plain_number(chunk)
+    if number is None:
+        raise TypeError(f"chunk must be a number of seconds, not {given!r}")
+    chunk = number
     if not 0 < chunk < math.inf or round(chunk * rate) < 1:
         raise ValueError(f"chunk must be seconds enough for one sample at least, not {chunk!r}")
     if chunk > MAX_CHUNK:

@@ -103,7 +103,7 @@ def test_what_cannot_be_played_is_refused_and_it_goes_on() -> None:
     ("options", "kind", "message"),
     [
         ({"input_rate": 0}, ValueError, "input_rate must be a whole number"),
-        ({"input_rate": 16000.0}, ValueError, "not 16000.0"),
+        ({"input_rate": 16000.5}, ValueError, "not 16000.5"),
         ({"input_rate": True}, ValueError, "not True"),
         ({"input_layout": "loud"}, ValueError, '"mono", "stereo" or another layout'),
         ({"input_layout": 2}, TypeError, "must be a str, not int"),

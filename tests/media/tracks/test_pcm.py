@@ -215,7 +215,7 @@ def test_arguments_are_checked() -> None:
     track: Any = Far("audio").track
     for options, what in (
         ({"rate": 0}, "rate"),
-        ({"rate": 16000.0}, "rate"),
+        ({"rate": 16000.5}, "rate"),
         ({"rate": True}, "rate"),
         ({"layout": "5.1"}, "layout"),
         ({"layout": 2}, "layout"),
