@@ -16,7 +16,8 @@ from metered_sync import ControlPlane, MeteredError, MeteredTimeoutError
 
 app = Flask(__name__)
 app.secret_key = os.environ.get("FLASK_SECRET_KEY") or secrets.token_hex()
-control = ControlPlane(KEY_ID, KEY_SECRET)  # opens nothing, so it may be made before a fork
+# It opens nothing, so it may be made before a fork.
+control = ControlPlane(KEY_ID, KEY_SECRET, timeout=5)
 
 
 def current_user():
@@ -25,15 +26,33 @@ def current_user():
     return session["user"]
 
 
+def posted(name):
+    """Return a text of the request's body."""
+    try:
+        text = request.get_json()[name]
+        text.encode()  # half a surrogate pair is no text that could be sent
+    except (AttributeError, KeyError, TypeError, UnicodeError, RecursionError):
+        abort(400)
+    return text
+
+
+def may_use(user, room):
+    """Say whether a user may hear a room, speak in it, and see who is there: here, everybody."""
+    return True
+
+
 def channel_of(room):
+    """Return the channel of a room, if this user may use it."""
     if not room.isalnum() or len(room) > 40:
         abort(404)
+    if not may_use(current_user(), room):
+        abort(403)
     return f"rooms/{room}"
 
 
 @app.post("/login")
 def login():
-    name = str(request.get_json().get("name", "")).strip()
+    name = posted("name").strip()
     if not 0 < len(name) <= 80:
         abort(400)
     session["user"] = {"id": f"user-{secrets.token_hex(8)}", "name": name}  # a database's job
@@ -56,15 +75,13 @@ def token():
 
 @app.post("/rooms/<room>/messages")
 def speak(room):
-    user = current_user()
-    text = str(request.get_json().get("text", ""))[:1000]
-    get_client().publish(channel_of(room), {"from": user["name"], "text": text})
+    user, channel = current_user(), channel_of(room)
+    get_client().publish(channel, {"from": user["name"], "text": posted("text")[:1000]})
     return jsonify(worker=os.getpid())
 
 
 @app.get("/rooms/<room>/members")
 def members(room):
-    current_user()
     peers = control.peers(channel_of(room))
     return jsonify({peer_id: (metadata or {}).get("name") for peer_id, metadata in peers.items()})
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -87,6 +89,28 @@ def chat(
         listener.publish("rooms/lobby", "past the server")
 
 
+ODD_BODIES = (
+    '{"text": "\\ud800", "name": "\\ud800"}',
+    '{"text": 7, "name": 7}',
+    '{"text": ["x"], "name": {}}',
+    '["text", "name"]',
+    '"text"',
+    "7",
+    "null",
+    "{}",
+    "no JSON",
+    "[" * 60_000,
+    '{"text":' * 60_000 + "1",
+)
+
+
+def post(
+    user: requests.Session, url: str, body: str, headers: dict[str, str] | None = None
+) -> requests.Response:
+    """Post a body as it is."""
+    return user.post(url, body, headers={"Content-Type": "application/json", **(headers or {})})
+
+
 # --- Flask ------------------------------------------------------------------------------
 
 
@@ -103,6 +127,9 @@ def test_flask(
         ok(user.post(f"{url}/login", json={"name": "Ännchen"}))
         assert user.post(f"{url}/rooms/no_such/messages", json={}).status_code == 404
         assert user.post(f"{url}/rooms/{'x' * 41}/messages", json={}).status_code == 404
+        for body in ODD_BODIES:
+            for path in (f"{room}/messages", f"{url}/login"):
+                assert post(user, path, body).status_code == 400, body[:60]
 
         token = ok(user.post(f"{url}/token"))["token"]
         cookies = user.cookies.get_dict()
@@ -200,6 +227,11 @@ def test_django(
         assert user.post(f"{url}/token/").status_code == 403  # no CSRF token
         assert user.post(f"{room}/messages/", data="no JSON", headers=headers).status_code == 400
         assert user.post(f"{url}/rooms/a.b/messages/", headers=headers).status_code == 404
+        for body in ODD_BODIES:
+            assert post(user, f"{room}/messages/", body, headers).status_code == 400, body[:60]
+        other = f"{url}/rooms/another"  # she is in no such group
+        assert post(user, f"{other}/messages/", '{"text": "x"}', headers).status_code == 403
+        assert user.get(f"{other}/members/").status_code == 403
 
         token = ok(user.post(f"{url}/token/", headers=headers))["token"]
         with SignallingClient(token_provider=token, url=environment["METERED_URL"]) as listener:
@@ -242,6 +274,43 @@ def test_messaging_that_is_down(
     assert "refused" in log.read_text()
     for name in ("METERED_KEY_SECRET", "FLASK_SECRET_KEY"):
         assert environment[name] not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    "example",
+    [pytest.param(FLASK, marks=pytest.mark.slow), DJANGO],
+    ids=lambda example: example.name,
+)
+def test_a_silent_service_holds_up_nobody_twice(
+    example: Path, environment: dict[str, str], tmp_path: Path, database: Path
+) -> None:
+    """One request waits for the connection; those that wait for that one do not wait again."""
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as silent:
+        port = silent.getsockname()[1]
+        environment |= {"METERED_URL": f"ws://127.0.0.1:{port}", "DATABASE": str(database)}
+        app, end = ("app:app", "") if example == FLASK else ("chat.wsgi", "/")
+        options = ("--workers", "1", "--threads", "6")
+        log = tmp_path / "log"
+        server = gunicorn(
+            example, app, environment, log, *options, expected="WARN|not finished|a moment ago"
+        )
+        with server as url, requests.Session() as user:
+            headers = {}
+            if example == FLASK:
+                ok(user.post(f"{url}/login", json={"name": "Ann"}))
+            else:
+                headers = log_in(url, user)
+            cookies = user.cookies.get_dict()
+
+            def speak(_: int) -> int:
+                path, body = f"{url}/rooms/lobby/messages{end}", {"text": "x"}
+                told = requests.post(path, json=body, headers=headers, cookies=cookies)
+                return told.status_code
+
+            begin = time.monotonic()
+            with ThreadPoolExecutor(4) as pool:
+                assert set(pool.map(speak, range(4))) <= {503, 504}
+            assert time.monotonic() - begin < 9  # (the connection may take 5)
 
 
 def test_readmes_show_what_is_there() -> None:
