@@ -17,7 +17,12 @@ from metered_sync.bridge.event_hub import EventHub
 from metered_sync.data_channel import DataChannel
 from metered_sync.engine.rooms.member import Member
 from metered_sync.engine.webrtc.data_channel import ChannelLink
-from metered_sync.errors import ClosedError, MeteredTimeoutError, raise_fresh
+from metered_sync.errors import (
+    ClosedError,
+    MeteredTimeoutError,
+    NegotiationFailedError,
+    raise_fresh,
+)
 from metered_sync.media.tracks.stream import MediaStream
 from metered_sync.media.tracks.track import RemoteTrack, core_of
 from metered_sync.options import DuringOutage
@@ -189,7 +194,9 @@ class RemotePeer(Observable):
             MeteredTimeoutError: There was none in time.
             ClosedError: It has left, or this peer is closed.
             ServerRequestError: Nothing will ever connect: the key lacks the Send permission.
-            NegotiationFailedError: No connection could be made, after many attempts.
+            NegotiationFailedError: No connection could be made, after many attempts; or it sends
+                such a track, in a codec that cannot be received (with ``metadata`` or ``where``
+                it may not be the one that is meant: then the timeout tells).
         """
         check_choice("kind", kind, ("audio", "video", None))
         if metadata is not None and not isinstance(metadata, Mapping):
@@ -207,8 +214,17 @@ class RemotePeer(Observable):
                 and (where is None or bool(where(track)))
             )
 
+        any_will_do = metadata is None and where is None
+
         def find() -> RemoteTrack | None:
-            return next((track for track in self.tracks if fits(track)), None)
+            unfit = self._member.media.unfit  # (before the tracks, which change first)
+            found = next((track for track in self.tracks if fits(track)), None)
+            if found is None and any_will_do:
+                for one in unfit:
+                    if kind in (None, one.kind) and stream_id in (None, one.stream_id):
+                        problem = f"the {one.kind} of {self.id!r} cannot be received"
+                        raise NegotiationFailedError(f"{problem}: {one.problem}", stage="offer")
+            return found
 
         return self._wait(find, f"{kind or 'any'} track of {self.id!r}", timeout, self._sends)
 
@@ -222,6 +238,7 @@ class RemotePeer(Observable):
             lambda: True if self.state == "connected" else None,
             f"media connection to {self.id!r}",
             timeout,
+            self._sends,
         )
 
     def _sends(self) -> str:
@@ -232,7 +249,11 @@ class RemotePeer(Observable):
             for track in tracks[:MAX_LISTED]
         ]
         more = f" and {len(tracks) - MAX_LISTED} more" if len(tracks) > MAX_LISTED else ""
-        return f", and sends {', '.join(listed) or 'no track'}{more}"
+        unfit = "".join(
+            f"; {one.kind} that cannot be received: {one.problem}"
+            for one in self._member.media.unfit[:MAX_LISTED]
+        )
+        return f", and sends {', '.join(listed) or 'no track'}{more}{unfit}"
 
     def _wait(
         self,

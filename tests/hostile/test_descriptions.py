@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from metered_sync import Data, MeteredPeer
-from metered_sync.engine.rooms.sdp_repair import repair
+from metered_sync.engine.webrtc.sdp_repair import repair
 from metered_sync.local import LocalCloud
 from metered_sync.wire import sdp
 from metered_sync.wire.limits import MAX_FRAME

@@ -8,9 +8,9 @@ from typing import Any
 
 from aiortc import RTCSessionDescription
 
-from metered_sync.engine.rooms.sdp_repair import Repaired, reject, repair
 from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.engine.webrtc.peer_connection import peer_connection
+from metered_sync.engine.webrtc.sdp_repair import Repaired, reject, repair
 from metered_sync.wire import sdp
 from metered_sync.wire.signals import SessionDescription, Signal, build_signal
 from tests.support.connections import Side

@@ -16,6 +16,7 @@ from metered_sync.engine.rooms.member import Member
 from metered_sync.engine.rooms.roster import Roster
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc.incoming import IncomingTrack
+from metered_sync.engine.webrtc.sdp_repair import UnfitTrack
 from metered_sync.events import Direct, Event, IceServer, PresencePeer
 from metered_sync.wire.states import MeteredPeerState, PeerConnectionState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
@@ -29,6 +30,7 @@ class IdleMedia:
         self.state: PeerConnectionState = "idle"
         self.generations = 1
         self.tracks: tuple[IncomingTrack, ...] = ()
+        self.unfit: tuple[UnfitTrack, ...] = ()
         self.pc: RTCPeerConnection | None = None
         self.sent: list[LocalTrack] = []
         self.local_ids: list[str] = []

@@ -19,7 +19,6 @@ received_tracks    the tracks that a member sends, over all generations
 track_metadata     match the metadata that a member announced with the tracks that arrive
 signal_queue       the signals of one member, on their way to its connection
 sdp_pins           keep section numbers and payload types where the other side knows them
-sdp_repair         make foreign descriptions fit for aiortc, and ours fit for the others
 ================== ========================================================================
 
 The door is :class:`~metered_sync.engine.rooms.link.RoomLink`.

@@ -56,12 +56,12 @@ from metered_sync.engine.rooms.our_tracks import SentMetadata
 from metered_sync.engine.rooms.received_tracks import ReceivedTracks
 from metered_sync.engine.rooms.schedule import NEVER
 from metered_sync.engine.rooms.sdp_pins import Pins
-from metered_sync.engine.rooms.sdp_repair import Repaired, repair
 from metered_sync.engine.rooms.sections import Sections
 from metered_sync.engine.rooms.signal_queue import Inbound, SignalQueue
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc import ice
 from metered_sync.engine.webrtc.incoming import IncomingTrack
+from metered_sync.engine.webrtc.sdp_repair import Repaired, UnfitTrack, repair, unfit_tracks
 from metered_sync.errors import MeteredError, NegotiationFailedError
 from metered_sync.wire import sdp
 from metered_sync.wire.secrets import clear_locals, scrub
@@ -106,6 +106,8 @@ class RemoteConnection:
     ) -> None:
         """Prepare; nothing is negotiated until there is something to negotiate about."""
         self.state: PeerConnectionState = "idle"
+        self.unfit: tuple[UnfitTrack, ...] = ()
+        """The tracks that the peer sends and that cannot be received."""
         self._owner = owner
         self._local_id = local_id
         self._remote_id = remote_id
@@ -195,6 +197,7 @@ class RemoteConnection:
         What was not used yet is left as it is.
         """
         self._local_id = local_id
+        self.unfit = ()
         self._sent_metadata.forget()
         self._tell_metadata()
         if self._generation.used:
@@ -307,6 +310,15 @@ class RemoteConnection:
             await self._tell(AnswerCame(about, fits, differs), remote)
         if self._generation.fragment not in ("", before):
             self._signals.move_on(before)
+        if not self._negotiation.ignores_offer:
+            self._note_unfit(unfit_tracks(origin))
+
+    def _note_unfit(self, unfit: tuple[UnfitTrack, ...]) -> None:
+        """Tell of tracks that cannot be received, those aside that were told of before."""
+        before, self.unfit = self.unfit, unfit
+        for track in dict.fromkeys(unfit):
+            if track not in before:
+                self._report(f"its {track.kind} cannot be received: {track.problem}", "offer")
 
     # --- carrying out what the negotiation asks for ---
 

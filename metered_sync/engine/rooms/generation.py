@@ -23,19 +23,19 @@ from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.sdp import candidate_from_sdp
 
 from metered_sync.engine.rooms.sdp_pins import Pins, arrange
-from metered_sync.engine.rooms.sdp_repair import (
-    MAX_CANDIDATES,
-    Repaired,
-    candidate_problem,
-    is_usable_candidate,
-    reject,
-)
 from metered_sync.engine.rooms.sections import Sections
 from metered_sync.engine.webrtc import aiortc_private, ice
 from metered_sync.engine.webrtc.peer_connection import (
     bound_gathering,
     close_quietly,
     peer_connection,
+)
+from metered_sync.engine.webrtc.sdp_repair import (
+    MAX_CANDIDATES,
+    Repaired,
+    candidate_problem,
+    is_usable_candidate,
+    reject,
 )
 from metered_sync.wire import sdp
 from metered_sync.wire.events import IceServer

@@ -25,6 +25,7 @@ from aiortc import RTCDataChannel, RTCPeerConnection
 
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc.incoming import IncomingTrack
+from metered_sync.engine.webrtc.sdp_repair import UnfitTrack
 from metered_sync.errors import MeteredError
 from metered_sync.wire.events import IceServer
 from metered_sync.wire.key_frames import MAX_PIXELS
@@ -116,6 +117,10 @@ class MemberMedia(Protocol):
     @property
     def tracks(self) -> tuple[IncomingTrack, ...]:
         """The tracks that the member sends. From any thread."""
+
+    @property
+    def unfit(self) -> tuple[UnfitTrack, ...]:
+        """The tracks that it sends and that cannot be received. From any thread."""
 
     @property
     def pc(self) -> RTCPeerConnection | None:

@@ -17,8 +17,8 @@ from typing import Any
 
 from aiortc import RTCRtpTransceiver
 
-from metered_sync.engine.rooms.sdp_repair import Repaired, Sender, senders
 from metered_sync.engine.webrtc.incoming import IncomingTrack
+from metered_sync.engine.webrtc.sdp_repair import Repaired, Sender, senders
 from metered_sync.wire.timings import Timings
 
 __all__ = ["ReceivedTracks"]

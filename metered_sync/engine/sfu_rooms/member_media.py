@@ -24,6 +24,7 @@ from metered_sync.engine.sfu_rooms.messages import (
 )
 from metered_sync.engine.sfu_rooms.room_track import RoomTrack
 from metered_sync.engine.webrtc.incoming import IncomingTrack
+from metered_sync.engine.webrtc.sdp_repair import UnfitTrack
 from metered_sync.errors import NegotiationFailedError
 from metered_sync.wire.events import IceServer
 from metered_sync.wire.signals import SessionDescription, TrackMetadata, parse_signal
@@ -114,6 +115,11 @@ class SfuMember:
     def room_tracks(self) -> tuple[RoomTrack, ...]:
         """The same, as what they are."""
         return tuple(track for track in tuple(self._tracks.values()) if not track.ended)
+
+    @property
+    def unfit(self) -> tuple[UnfitTrack, ...]:
+        """None: a track is there from its announcement on, and ends if it cannot be received."""
+        return ()
 
     @property
     def pc(self) -> RTCPeerConnection | None:

@@ -10,6 +10,7 @@ encoding        how a track is encoded: bit rate, frame rate, codec
 data_channel    data channels: a bounded buffer out, a bounded inbox in
 send_buffer     the buffer of a channel's messages on their way out
 ice             which STUN and TURN servers are used, and the path that was found
+sdp_repair      make foreign descriptions fit for aiortc, and ours fit for the others
 stats           what was sent and received, counted
 steady_clock    the clock that aiortc goes by
 aiortc_private  all private names of aiortc and aioice, and what is lost without them

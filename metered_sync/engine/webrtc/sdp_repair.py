@@ -27,12 +27,16 @@ __all__ = [
     "MAX_CANDIDATES",
     "Repaired",
     "Sender",
+    "UnfitTrack",
     "candidate_problem",
     "is_usable_candidate",
     "is_usable_codec",
+    "misfit",
+    "placeholder",
     "reject",
     "repair",
     "senders",
+    "unfit_tracks",
 ]
 
 MAX_CANDIDATES = 200
@@ -55,6 +59,15 @@ _USABLE_CODECS = {
 }
 _STATIC_PAYLOAD_TYPES = (0, 8, 9)
 _H264_LEVELS = {10, 11, 12, 13, 20, 21, 22, 30, 31, 32, 40, 41, 42, 50, 51, 52}
+_FITTING = {
+    "audio": "Opus, G.722, PCMU or PCMA",
+    "video": "VP8, or H.264 in baseline profile with packetization mode 1",
+}
+"""The codecs of :func:`is_usable_codec` in words."""
+_REPAIR_CODECS = ("rtx", "red", "ulpfec", "flexfec", "flexfec-03", "cn", "telephone-event")
+"""Codecs that repair or accompany others."""
+MAX_NAMED_CODECS = 6
+"""Codecs that are named in a message."""
 _CANDIDATE_TYPES = ("host", "srflx", "relay")
 """The types that aioice (0.10 to 0.13) takes; it drops others without a word."""
 _MDNS = re.compile(r"[A-Za-z0-9-]{1,63}\.local")
@@ -93,6 +106,15 @@ class Sender(NamedTuple):
     kind: str
     stream_id: str | None
     track_id: str | None
+
+
+class UnfitTrack(NamedTuple):
+    """A track that is sent in codecs that aiortc does not know."""
+
+    kind: str
+    stream_id: str | None
+    problem: str
+    """The codecs that it is offered in, and those that fit, in words."""
 
 
 def is_usable_codec(kind: str, codec: Codec) -> bool:
@@ -186,9 +208,48 @@ def repair(
     rejected = frozenset(mids) - frozenset(bundled)
     group = (tagged.mid, *(mid for mid in mids if mid != tagged.mid))
     fixed = tuple(
-        _placeholder(s, tagged) if s.mid in rejected else _trim(s, tagged) for s in sections
+        placeholder(s, tagged) if s.mid in rejected else _trim(s, tagged) for s in sections
     )
     return Repaired(description, replace(description, sections=fixed, bundle=group), rejected)
+
+
+def misfit(section: Section, *, first: bool = False) -> str | None:
+    """Return in words why what is sent in a section cannot be decoded; ``None``: it can be.
+
+    Args:
+        section: A section of the other side.
+        first: Whether its first codec is the one that will be sent, as a server offers it that
+            forwards what somebody else has encoded; else any may be.
+    """
+    if section.kind not in _PLACEHOLDERS:
+        return None
+    codecs = [one for one in section.codecs if one.name.lower() not in _REPAIR_CODECS]
+    considered = codecs[:1] if first else codecs
+    if any(is_usable_codec(section.kind, codec) for codec in considered):
+        return None
+    names = list(dict.fromkeys(map(_codec_name, considered)))
+    more = f" and {len(names) - MAX_NAMED_CODECS} more" if len(names) > MAX_NAMED_CODECS else ""
+    offered = ", ".join(names[:MAX_NAMED_CODECS]) + more or "no codec that is known"
+    return f"it is offered in {offered}, and can be received in {_FITTING[section.kind]} only"
+
+
+def _codec_name(codec: Codec) -> str:
+    name = re.sub(r"[^\w.+-]", "?", codec.name[:32], flags=re.ASCII)
+    if name.lower() != "h264":
+        return name
+    mode = codec.parameters.get("packetization-mode", "0")
+    profile = codec.parameters.get("profile-level-id", "42e01f")
+    details = f" (packetization mode {mode[:4]}, profile {profile[:8]})"
+    return name + re.sub(r"[^\w ,()]", "?", details, flags=re.ASCII)
+
+
+def unfit_tracks(description: Description) -> tuple[UnfitTrack, ...]:
+    """Return the tracks that a description's writer sends, and that cannot be decoded here."""
+    return tuple(
+        UnfitTrack(section.kind, _sender(section).stream_id, problem)
+        for section in description.sections
+        if section.sends and (problem := misfit(section)) is not None
+    )
 
 
 def _is_usable(section: Section) -> bool:
@@ -257,7 +318,11 @@ def _trim(section: Section, tagged: Section) -> Section:
     return _with_transport(trimmed, tagged)
 
 
-def _placeholder(section: Section, tagged: Section) -> Section:
+def placeholder(section: Section, tagged: Section) -> Section:
+    """Return an inactive section that aiortc can take in the place of one that it cannot.
+
+    ``tagged`` has the parameters of the transport.
+    """
     if section.kind == "application":
         bare = Section(
             "application", section.mid, protocol=section.protocol, formats=section.formats

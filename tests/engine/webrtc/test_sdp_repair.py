@@ -14,7 +14,7 @@ from aiortc.codecs import HEADER_EXTENSIONS
 from aiortc.rtcconfiguration import RTCBundlePolicy
 
 from metered_sync.engine.rooms.sdp_pins import Pins, arrange
-from metered_sync.engine.rooms.sdp_repair import (
+from metered_sync.engine.webrtc.sdp_repair import (
     MAX_CANDIDATES,
     Sender,
     candidate_problem,
@@ -28,7 +28,7 @@ from metered_sync.wire import sdp
 from metered_sync.wire.sdp import Codec, Description, Extension, Fingerprint, SdpError, Section
 
 SAMPLES: dict[str, list[str]] = json.loads(
-    (Path(__file__).parent / "samples" / "chromium.json").read_text()
+    (Path(__file__).parents[1] / "rooms" / "samples" / "chromium.json").read_text()
 )
 OFFERS = [name for name in SAMPLES if name.endswith("offer")]
 HOST = "1 1 udp 2122260223 192.0.2.1 50000 typ host generation 0"
