@@ -353,6 +353,8 @@ class SfuClient(Client[SfuLink]):
             SfuNotFoundError: There is no such session or track.
             SfuError: The SFU refuses.
             NegotiationFailedError: What the SFU offers cannot be used.
+            MediaError: A track is sent in a codec that cannot be decoded here; the error names it.
+                Of a list no track is received then.
             MeteredTimeoutError: Not negotiated before the deadline.
         """
         deadline = self._deadline(timeout)

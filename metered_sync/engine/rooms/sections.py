@@ -445,10 +445,7 @@ class Sections:
 
 def _retire(slot: Slot) -> None:
     """Have aiortc leave a section out, in whose place another one is described."""
-    transceiver = slot.transceiver
-    if transceiver is not None:
-        transceiver.direction = "inactive"
-        aiortc_private.set_offered(transceiver, "inactive")
-        aiortc_private.set_section_index(transceiver, None)
+    if slot.transceiver is not None:
+        aiortc_private.retire(slot.transceiver)
         if slot.outlet is not None:
             slot.outlet.switch(None)

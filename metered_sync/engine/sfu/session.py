@@ -15,7 +15,7 @@ import contextlib
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
@@ -27,6 +27,7 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.outlet import Outlet
 from metered_sync.engine.sfu.calls import SfuCalls
 from metered_sync.engine.sfu.tracks import Incoming, Outgoing
+from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.engine.webrtc.encoding import pin_bitrate, prefer_codec
 from metered_sync.engine.webrtc.ice import loopback_address
 from metered_sync.engine.webrtc.peer_connection import (
@@ -36,7 +37,9 @@ from metered_sync.engine.webrtc.peer_connection import (
     peer_connection,
     wait_connected,
 )
+from metered_sync.engine.webrtc.sdp_repair import misfit, placeholder, reject
 from metered_sync.errors import (
+    MediaError,
     NegotiationFailedError,
     SfuConflictError,
     SfuError,
@@ -121,6 +124,8 @@ class Session:
         """Whether our description and the SFU's may differ, so that there is no way back."""
         self._mids: set[str] = set()
         """Media sections in which a track arrives."""
+        self._refused: set[str] = set()
+        """Media sections that this side has rejected: what is sent there cannot be decoded."""
         self._heard = (0, monotonic())
 
     # --- life ---
@@ -279,7 +284,11 @@ class Session:
             )
 
     async def subscribe(self, tracks: Sequence[Incoming], deadline: Deadline) -> None:
-        """Receive tracks of other sessions, in one round."""
+        """Receive tracks of other sessions, in one round.
+
+        Raises:
+            MediaError: One of them is sent in a codec that cannot be decoded; none is received.
+        """
         async with self._negotiation() as pc:
             self._at("HTTP")
             refs = tuple(wire.RemoteTrackRef(t.info.session_id, t.info.track_id) for t in tracks)
@@ -300,22 +309,38 @@ class Session:
             self._at("offer")
             offer = self._read(subscribed.description)
             sections = self._new_sections(offer, len(refs))
+            problem = next(filter(None, map(self._misfit, tracks, sections)), None)
+            if problem is not None:
+                self._refused.update(section.mid for section in sections)
             await self._apply(subscribed.description)
             transceivers = {t.mid: t for t in pc.getTransceivers()}
-            for incoming, section in zip(tracks, sections, strict=True):
+            for incoming, section in [] if problem else zip(tracks, sections, strict=True):
                 apart = {c.payload_type for c in section.codecs if c.name.lower() == "rtx"}
                 incoming.take_over(transceivers[section.mid].receiver, apart)
             with self._webrtc("answer", "no answer can be made to the SFU's offer"):
                 await pc.setLocalDescription(await pc.createAnswer())
             if subscribed.renegotiation_required:
-                reply = wire.RenegotiateRequest(_wire(pc.localDescription))
+                reply = wire.RenegotiateRequest(self._described())
                 await self._ask(wire.RENEGOTIATE, lambda body: body, deadline, reply.body())
             self._between = False
+            if problem is not None:
+                raise MediaError(problem)
             for incoming, section in zip(tracks, sections, strict=True):
                 # A session may well receive one track twice, or one that it publishes itself:
                 # the publisher's id alone would not tell which of them is meant.
                 incoming.own_id = (section.msid or ("", ""))[1] or incoming.id
                 self._attach(incoming, transceivers[section.mid])
+
+    def _misfit(self, incoming: Incoming, section: sdp.Section) -> str | None:
+        """Return why a track cannot be decoded, and what to do about it."""
+        problem = misfit(section, first=True)
+        if problem is None:
+            return None
+        return (
+            f"{self._label}: the {section.kind} track {incoming.name or incoming.id!r} of session "
+            f"{incoming.stream_id!r} cannot be decoded: {problem}; have its publisher send one of "
+            'these, as publish(…, codec="vp8") does'
+        )
 
     def _attach(self, incoming: Incoming, transceiver: RTCRtpTransceiver) -> None:
         incoming.attach(transceiver)
@@ -343,7 +368,8 @@ class Session:
 
     def _new_sections(self, offer: sdp.Description, count: int) -> list[sdp.Section]:
         """Return the new sections of an SFU's offer, in the order of what was asked for."""
-        new = [s for s in offer.sections if s.mid not in self._mids and not s.rejected and s.sends]
+        known = self._mids | self._refused
+        new = [s for s in offer.sections if s.mid not in known and not s.rejected and s.sends]
         if len(new) != count:
             raise NegotiationFailedError(
                 f"{self._label}: the SFU offered {len(new)} new tracks where {count} were "
@@ -359,14 +385,40 @@ class Session:
         with self._webrtc("offer", "no offer can be made"), anyio.CancelScope(shield=True):
             await self.pc.setLocalDescription(await self.pc.createOffer())
         self._at("HTTP")
-        return _wire(self.pc.localDescription)
+        return self._described()
+
+    def _described(self) -> wire.SessionDescription:
+        """Return our description as the SFU is to see it: with rejected sections."""
+        local: Any = self.pc.localDescription
+        if not self._refused:
+            return wire.SessionDescription(local.type, local.sdp)
+        text = sdp.build(reject(sdp.parse(local.sdp), self._refused))
+        return wire.SessionDescription(local.type, text)
+
+    def _fitted(self, description: wire.SessionDescription) -> str:
+        """Return the text that aiortc can take: it fails on a section without a codec it knows."""
+        parsed = self._read(description)  # (aiortc's own reader has no limits)
+        unfit = {s.mid for s in parsed.sections if s.mid in self._refused or misfit(s) is not None}
+        tagged = next((s for s in parsed.sections if s.ice_ufrag), None)
+        if not unfit or tagged is None:
+            return description.sdp
+        sections = (placeholder(s, tagged) if s.mid in unfit else s for s in parsed.sections)
+        bundle = dict.fromkeys((*parsed.bundle, *unfit))
+        return sdp.build(replace(parsed, sections=tuple(sections), bundle=tuple(bundle)))
+
+    def _forget_recycled(self, description: sdp.Description) -> None:
+        """Give up sections in whose place the SFU offers others."""
+        for transceiver in self.pc.getTransceivers():
+            index = aiortc_private.section_index(transceiver, -1)
+            here = description.sections[index : index + 1] if index >= 0 else ()
+            if here and transceiver.mid not in (None, here[0].mid):
+                aiortc_private.retire(transceiver)
 
     async def _apply(self, description: wire.SessionDescription) -> None:
-        self._read(description)  # aiortc's own reader has no limits
+        text = self._fitted(description)
         with self._webrtc(description.type, f"the SFU's {description.type} cannot be applied"):
-            await self.pc.setRemoteDescription(
-                RTCSessionDescription(description.sdp, description.type)
-            )
+            self._forget_recycled(sdp.parse(text))
+            await self.pc.setRemoteDescription(RTCSessionDescription(text, description.type))
         if description.type == "answer":
             self._between = False
 
@@ -404,7 +456,3 @@ class Session:
         return await self._calls.ask(
             wire.TRACKS, wire.parse_tracks, deadline, session_id=session_id
         )
-
-
-def _wire(description: Any) -> wire.SessionDescription:
-    return wire.SessionDescription(description.type, description.sdp)

@@ -32,7 +32,7 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sfu.directory import Directory
 from metered_sync.engine.sfu.session import Session, SessionLostError
 from metered_sync.engine.sfu.tracks import Incoming, Outgoing
-from metered_sync.errors import NegotiationFailedError, SfuError, SfuNotFoundError
+from metered_sync.errors import MediaError, NegotiationFailedError, SfuError, SfuNotFoundError
 from metered_sync.wire.sfu import TrackInfo
 from metered_sync.wire.timings import Timings
 
@@ -206,7 +206,20 @@ class Watch:
             found += await self._find(lost, deadline)
         found = [one for one in found if not one.ended]
         if found:
-            await session.subscribe(found, deadline)
+            await self._subscribe_again(found, session, deadline)
+
+    async def _subscribe_again(
+        self, tracks: list[Incoming], session: Session, deadline: Deadline
+    ) -> None:
+        """Subscribe to tracks again; those end that come in a codec which cannot be decoded."""
+        try:
+            await session.subscribe(tracks, deadline)
+        except MediaError as error:
+            if len(tracks) == 1:
+                tracks[0].end(error)
+                return
+            for one in tracks:
+                await self._subscribe_again([one], session, deadline)
 
     def _judge(self, tracks: Iterable[Incoming], listed: list[TrackInfo] | None) -> list[Incoming]:
         """Return the tracks of one publisher that can be subscribed to again."""

@@ -292,6 +292,16 @@ def set_section_index(transceiver: RTCRtpTransceiver, index: int | None) -> None
         transceiver._set_mline_index(index)  # type: ignore[arg-type]
 
 
+def retire(transceiver: RTCRtpTransceiver) -> None:
+    """Leave a transceiver out of descriptions: another one takes the place of its section.
+
+    aiortc does not know of that (RFC 9429, section 5.2.2): it would go on with the old one.
+    """
+    transceiver.direction = "inactive"
+    set_offered(transceiver, "inactive")
+    set_section_index(transceiver, None)
+
+
 def set_mid(transceiver: RTCRtpTransceiver, mid: str | None) -> None:
     """Name a transceiver's section; ``None``: it has none yet."""
     if _can(Capability.SECTIONS):
