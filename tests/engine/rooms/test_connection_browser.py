@@ -354,6 +354,9 @@ def test_a_codec_that_we_do_not_have() -> None:
             await gets(side, ["audio"])
             answer = next(s for s in side.sent if isinstance(s, SessionDescription))
             assert "m=video 0 " in answer.sdp
+            [error] = side.errors  # once, though it was described more than once
+            assert "AV1" in str(error)
+            side.errors.clear()
             await in_order(page)
 
     run(test())
