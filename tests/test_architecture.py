@@ -25,6 +25,7 @@ FLOORS = (
 """From the ground up. What is at the top of the package and not named here is the face."""
 WINGS = (
     {"logs"},
+    {"http_session"},
     {"http"},
     {"messaging", "webrtc"},
     {"rest", "sending"},

@@ -39,6 +39,7 @@ from metered_sync.bridge import guard
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.workers import run_in_worker
+from metered_sync.engine.http_session import Session
 from metered_sync.engine.logs import scrub_loggers
 from metered_sync.wire.json_codec import encode
 from metered_sync.wire.secrets import scrub, scrubbed_cause
@@ -158,7 +159,7 @@ class Http:
         try:
             used, session = self._idle.pop()
         except IndexError:
-            session = requests.Session()
+            session = Session()
             session.trust_env = self._trust_env
         else:
             if monotonic() - used > MAX_IDLE_TIME:

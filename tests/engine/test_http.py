@@ -50,6 +50,28 @@ def http(scripted: ScriptedHttp) -> Any:
 # --- a request and its answer ---
 
 
+@pytest.mark.parametrize("before", [True, False], ids=["patched before", "patched after"])
+def test_patches_of_requests_do_not_reach_us(scripted: ScriptedHttp, before: bool) -> None:
+    source = """
+import asyncio, sys, requests, requests_cache
+def patch():
+    requests_cache.install_cache(backend="memory", allowable_methods=("GET", "POST"))
+    requests.sessions.Session.request = requests.sessions.Session.send = None
+if sys.argv[2] == "True":
+    patch()
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.engine.http import Http
+patch()
+http = Http(sys.argv[1], "a secret")
+for method in ("GET", "GET", "POST", "POST"):
+    print(asyncio.run(http.fetch(method, "/same", json=1, deadline=Deadline(10))).body)
+print(len(requests_cache.get_cache().responses))
+"""
+    scripted.script = [(200, {}, str(number).encode()) for number in range(4)]
+    done = run_script(source, scripted.origin, str(before))
+    assert done.stdout.split() == ["0", "1", "2", "3", "0"], done.stderr
+
+
 def test_a_request_and_its_answer(scripted: ScriptedHttp, http: Http) -> None:
     scripted.script = [(200, {}, b'{"a": [1]}'), (204, {}, b""), (404, {}, b"no such thing")]
     assert fetch(http, "POST", "/p?q=1", json={"x": "é"}) == Answer(200, {"a": [1]})
