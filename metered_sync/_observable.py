@@ -12,7 +12,7 @@ from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar, overload
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.dispatch import ErrorHandler
 from metered_sync.bridge.event_hub import EventHub, EventQueue, Registration, check_event_type
-from metered_sync.bridge.guard import NotCopied
+from metered_sync.bridge.guard import LiveObject
 from metered_sync.bridge.reader import MAX_BYTES, Overflow
 from metered_sync.errors import MeteredTimeoutError
 from metered_sync.wire.arguments import check_function, unrun_result
@@ -116,7 +116,7 @@ class CallbackDecorator(Protocol[E_co]):
     def __call__(self, fn: EventCallback[E_co, P, R], /) -> Callable[P, R]: ...
 
 
-class Observable(NotCopied):
+class Observable(LiveObject):
     """Offer an object's events: by callback, by queue, by waiting for one."""
 
     _hub: EventHub

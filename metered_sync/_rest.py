@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from metered_sync.bridge import engines
 from metered_sync.bridge.deadline import Deadline, check_timeout
-from metered_sync.bridge.guard import NotCopied
+from metered_sync.bridge.guard import LiveObject
 from metered_sync.engine.rest import Rest
 from metered_sync.errors import ClosedError
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 Self = TypeVar("Self", bound="RestClient")
 
 
-class RestClient(NotCopied):
+class RestClient(LiveObject):
     """Calls that stand alone: between them, nothing is open but idle connections.
 
     Unlike a :class:`~metered_sync.bridge.facade.Facade` it owns nothing on the engine. Each call

@@ -16,7 +16,7 @@ from metered_sync.errors import CancelledError, MeteredTimeoutError, fresh
 __all__ = ["Deliveries", "Delivery"]
 
 
-class Delivery(guard.NotCopied):
+class Delivery(guard.LiveObject):
     """A message on its way, as a future: what ``publish_nowait()`` and ``send_nowait()`` return.
 
     As with :mod:`concurrent.futures`, a wait that times out only stops waiting. The

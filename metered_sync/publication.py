@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import Literal, Protocol, TypeVar, cast
 
-from metered_sync.bridge.guard import NotCopied
+from metered_sync.bridge.guard import LiveObject
 from metered_sync.engine.sfu.tracks import Outgoing
 
 __all__ = ["Publication"]
@@ -19,7 +19,7 @@ class Publisher(Protocol):
     def _unpublish(self, publication: Publication, timeout: float | None) -> None: ...
 
 
-class Publication(NotCopied):
+class Publication(LiveObject):
     """A track that this client publishes, until it is closed or its source ends.
 
     ``with`` stops publishing at its end, as :meth:`close` does.

@@ -40,7 +40,7 @@ _running: set[Dispatcher[Any]] = set()
 """The dispatchers whose threads run; ``add`` and ``discard`` are atomic."""
 
 
-class Callback(guard.NotCopied):
+class Callback(guard.LiveObject):
     """Keep a user's function with the context of the code that registered it.
 
     What that code sees (request ids, a notebook cell's output) the function sees too.

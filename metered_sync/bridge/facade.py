@@ -23,7 +23,7 @@ T = TypeVar("T")
 Self = TypeVar("Self", bound="Facade")
 
 
-class Facade(guard.NotCopied):
+class Facade(guard.LiveObject):
     """Open, call and close a link of the engine, for a blocking object."""
 
     def __init__(self, label: str, timeout: float) -> None:

@@ -13,15 +13,17 @@ comparing two integers costs nothing, ``os.getpid()`` is a system call.
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 import threading
 import warnings
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from metered_sync.bridge.process import after_fork, has_green_threads
 from metered_sync.errors import ForkedError, WrongThreadError
 
-__all__ = ["NotCopied", "check_blocking", "check_process", "engine_threads", "generation"]
+__all__ = ["LiveObject", "check_blocking", "check_process", "engine_threads", "generation"]
 
 _generation = 0
 _warned = False
@@ -30,14 +32,35 @@ engine_threads: set[int] = set()
 """Identifiers of threads that run one of our event loops."""
 
 
-class NotCopied:
-    """Refuse to be pickled and copied, as what is tied to connections and threads must."""
+class LiveObject:
+    """Be tied to threads and connections: not to be pickled or copied, and shown half-built, too.
+
+    A constructor's error is shown with the object by debuggers and crash reporters.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__repr__" in vars(cls):
+            cls.__repr__ = _shown_half_built(cls.__repr__)  # type: ignore[method-assign]
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             f"{type(self).__name__} cannot be pickled or copied: it belongs to its process, with "
             "its threads and connections; pass on what it was made with, and make a new one there"
         )
+
+
+def _shown_half_built(show: Callable[[Any], str]) -> Callable[[Any], str]:
+    """Return a ``__repr__`` that says so where the constructor has not come to its end."""
+
+    @functools.wraps(show)
+    def shown(self: object) -> str:
+        try:
+            return show(self)
+        except AttributeError:
+            return f"<{type(self).__name__}: not made>"
+
+    return shown
 
 
 def generation() -> int:

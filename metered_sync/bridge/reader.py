@@ -48,7 +48,7 @@ def check_no_block(timeout: object, block: object) -> None:
     raise ValueError(f"get(): timeout must be a number of seconds or None, not a bool: {remedy}")
 
 
-class Reader(guard.NotCopied, Generic[T_co]):
+class Reader(guard.LiveObject, Generic[T_co]):
     """Read from a bounded queue, by ``get()`` or by iterating.
 
     Safe to use from many threads at once; each item goes to one of them.

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from metered_sync.bridge.logs import guarded_logger
-from metered_sync.wire.secrets import clear_locals, scrub
+from metered_sync.wire.secrets import clear_locals, cut_secrets
 
 __all__ = ["logging_errors", "scrub_loggers", "scrubbed_logger"]
 
@@ -28,7 +28,7 @@ class _Scrubber(logging.Filter):
     """Cuts secrets out of a record's text."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = _FRAME.sub(r"\1 …", scrub(record.getMessage())), None
+        record.msg, record.args = _FRAME.sub(r"\1 …", cut_secrets(record.getMessage())), None
         return True
 
 

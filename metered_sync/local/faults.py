@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from metered_sync.bridge.guard import NotCopied
+from metered_sync.bridge.guard import LiveObject
 from metered_sync.errors import SfuNotFoundError
 from metered_sync.local.servers import Servers
 from metered_sync.wire.arguments import check_number, check_whole
@@ -12,7 +12,7 @@ from metered_sync.wire.arguments import check_number, check_whole
 __all__ = ["Faults"]
 
 
-class Faults(NotCopied):
+class Faults(LiveObject):
     """Faults to inject into a local cloud. Each call returns once the fault is in effect.
 
     Arguments that make no sense are ``ValueError``; a cloud that is not started raises

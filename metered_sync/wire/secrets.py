@@ -17,6 +17,7 @@ __all__ = [
     "check_sfu_app",
     "check_token",
     "clear_locals",
+    "cut_secrets",
     "hides_arguments",
     "scrub",
     "scrubbed",
@@ -192,13 +193,17 @@ def _other_kind(value: object, own: _Kind | None = None) -> str | None:
     return None
 
 
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]+")
+"""What forges lines of a log, steers a terminal, or turns the direction of writing."""
+
+
 def scrubbed(value: Any) -> Any:
-    """Return decoded JSON with :func:`scrub` applied to every text in it.
+    """Return decoded JSON with :func:`cut_secrets` applied to every text in it.
 
     Values whose name says that they are secret are cut out whole.
     """
     if isinstance(value, str):
-        return scrub(value)
+        return cut_secrets(value)
     if isinstance(value, list):
         return [scrubbed(item) for item in value]
     if isinstance(value, dict):
@@ -210,6 +215,11 @@ def scrubbed(value: Any) -> Any:
 
 
 def scrub(text: str) -> str:
+    """Return others' text as a log or an error may show it: on one line, without secrets."""
+    return _CONTROLS.sub(" ", cut_secrets(text))
+
+
+def cut_secrets(text: str) -> str:
     """Return ``text`` with keys, tokens, passwords and Authorization values cut out."""
     return _SECRETS.sub(lambda match: next(g for g in match.groups() if g is not None) + "…", text)
 

@@ -11,7 +11,11 @@ from collections.abc import Iterator
 
 import pytest
 
+import metered_sync.local
+import metered_sync.peer
+import metered_sync.testing  # noqa: F401 - their classes are looked at
 from metered_sync.bridge import guard
+from metered_sync.bridge.guard import LiveObject
 from metered_sync.errors import ForkedError, WrongThreadError
 
 
@@ -71,3 +75,13 @@ def test_a_wait_in_a_notebook_cell_is_what_is_meant(
         return bool(caught)
 
     assert asyncio.run(main()) is not interactive
+
+
+def test_what_is_half_built_can_be_shown() -> None:
+    kinds = [LiveObject]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    assert len(kinds) > 20
+    for kind in kinds:
+        if kind.__module__.startswith("metered_sync."):  # (not those of tests)
+            assert kind.__name__ in repr(object.__new__(kind))

@@ -13,6 +13,7 @@ from metered_sync.wire.secrets import (
     check_secret,
     check_sfu_app,
     check_token,
+    cut_secrets,
     scrub,
     scrubbed,
     scrubbed_cause,
@@ -218,3 +219,21 @@ def test_what_is_no_text(value: Any) -> None:
         lambda: check_key_pair("C", KEY_ID, value),
     ):
         assert "non-empty string" in refusal(check)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("no\r\nERROR root: forged", "no ERROR root: forged"),
+        ("\x1b[2Jcleared\x1b]0;title\x07", " [2Jcleared ]0;title "),
+        ("a\x00b\x7fc\x85d\x9b31m", "a b c d 31m"),
+        ("left\u202eright\u2066x\u2069\u200f\u2028y", "left right x y"),
+        (
+            "plain, señor \N{SNOWMAN} \N{GRINNING FACE}",
+            "plain, señor \N{SNOWMAN} \N{GRINNING FACE}",
+        ),
+    ],
+)
+def test_the_texts_of_others_stay_on_their_line(text: str, shown: str) -> None:
+    assert scrub(text) == shown
+    assert cut_secrets(text) == text

@@ -109,7 +109,7 @@ class Inbound:
             remedy = _remedy(frame.code, request)
             request.finish(
                 ServerRequestError(
-                    f"{request.what}: the server refused it ({frame.code}){detail}"
+                    f"{request.what}: the server refused it ({scrub(frame.code)}){detail}"
                     + (f"; {remedy}" if remedy else ""),
                     code=frame.code,
                     request_id=frame.request_id,
@@ -118,5 +118,5 @@ class Inbound:
         elif not (frame.code == "unknown_type" and frame.request_id is None):
             # (A server older than app-level pings answers them so.)
             text = scrub(frame.message) if frame.message is not None else None
-            logger.warning("%s: the server reports %s: %s", self._label, frame.code, text)
+            logger.warning("%s: the server reports %s: %s", self._label, scrub(frame.code), text)
             self._sink.emit(ServerError(frame.code, text, frame.request_id))

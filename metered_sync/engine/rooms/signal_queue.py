@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
+import time
 from collections import deque
 
 from metered_sync.wire.signals import Candidate, EndOfCandidates, SessionDescription
@@ -14,6 +16,8 @@ logger = logging.getLogger("metered_sync")
 Inbound = SessionDescription | Candidate | EndOfCandidates
 MAX_SIGNALS = 1000
 """Signals that wait at most; more are dropped."""
+WARNING_INTERVAL = 60.0
+"""Seconds between two warnings of dropped signals: a member may cause them at will."""
 MAX_REMEMBERED = 100
 """Candidates kept whose description has not come yet, and descriptions remembered."""
 
@@ -29,6 +33,9 @@ class SignalQueue:
     def __init__(self, label: str) -> None:
         self._label = label
         self._waiting: deque[Inbound] = deque()
+        self._dropped = 0
+        """Signals that were dropped, and of which no warning has told."""
+        self._told_at = -math.inf
         self._early: deque[Candidate | EndOfCandidates] = deque(maxlen=MAX_REMEMBERED)
         self._past: deque[str] = deque(maxlen=MAX_REMEMBERED)
 
@@ -39,8 +46,16 @@ class SignalQueue:
         """Queue a signal."""
         if len(self._waiting) < MAX_SIGNALS:
             self._waiting.append(signal)
-        else:
-            logger.warning("%s: too many signals at once: one was dropped", self._label)
+            return
+        self._dropped += 1
+        now = time.monotonic()
+        if now - self._told_at >= WARNING_INTERVAL:
+            logger.warning(
+                "%s: too many signals at once: %d dropped since the last such warning",
+                self._label,
+                self._dropped,
+            )
+            self._told_at, self._dropped = now, 0
 
     def take(self) -> Inbound:
         """Return the next signal."""

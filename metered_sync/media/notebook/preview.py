@@ -52,7 +52,7 @@ TRACK_END_POLL = 0.5
 """Seconds between two looks of a waiting preview at whether its track has ended."""
 
 
-class Preview(guard.NotCopied):
+class Preview(guard.LiveObject):
     """Show a track in a notebook while it lasts. Made by :meth:`RemoteTrack.display`.
 
     It goes on, whatever cells run, until :meth:`stop`, the end of a ``with`` block, the end

@@ -40,7 +40,7 @@ class HasTracks(Protocol):
     def tracks(self) -> Sequence[Any]: ...
 
 
-class Recorder(guard.NotCopied):
+class Recorder(guard.LiveObject):
     """Write tracks to a media file, on a thread of its own.
 
     ``with`` starts and stops; so do :meth:`start` and :meth:`stop`. The file's suffix says

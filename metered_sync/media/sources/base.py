@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn
 from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.bridge.guard import NotCopied
+from metered_sync.bridge.guard import LiveObject
 from metered_sync.engine.sending.feed import FedTrack, Feed, FeedQueue
 from metered_sync.errors import MeteredTimeoutError, raise_fresh
 
@@ -29,7 +29,7 @@ __all__ = ["A_co", "Source", "TrackSource", "V_co"]
 Self = TypeVar("Self", bound="Source[Any, Any]")
 
 
-class Source(NotCopied, Generic[A_co, V_co]):
+class Source(LiveObject, Generic[A_co, V_co]):
     """Play media into tracks that are passed on, all on one clock.
 
     Playing starts when a track is first consumed (that is, once something that was

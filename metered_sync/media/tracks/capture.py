@@ -44,7 +44,7 @@ class _TimedFrameQueue(FrameQueue[VideoFrame]):
         super().put(item)
 
 
-class VideoCapture(guard.NotCopied):
+class VideoCapture(guard.LiveObject):
     """Read a track as OpenCV's ``cv2.VideoCapture`` reads a camera; OpenCV is not needed.
 
     Made by :meth:`RemoteTrack.capture`. It gives the newest picture each time, and never the

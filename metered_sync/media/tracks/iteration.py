@@ -71,7 +71,7 @@ def iter_frames(
     return _FrameIterator(_LocalFrames(one), timeout)
 
 
-class _FrameIterator(guard.NotCopied, Iterator[Any]):
+class _FrameIterator(guard.LiveObject, Iterator[Any]):
     """Take frames until there are no more, each with a deadline of its own."""
 
     def __init__(self, take: Callable[[Deadline], Any], timeout: float | None) -> None:

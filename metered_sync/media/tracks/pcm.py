@@ -37,7 +37,7 @@ MIN_PAUSE = 1.0
 """Seconds from which a gap is a pause, and left out."""
 
 
-class PcmReader(guard.NotCopied, Iterator["NDArray[np.int16]"]):
+class PcmReader(guard.LiveObject, Iterator["NDArray[np.int16]"]):
     """Read a track's sound as int16 arrays of one length. Made by :meth:`RemoteTrack.pcm`.
 
     Safe to use from many threads at once; each chunk goes to one of them.

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
-from metered_sync.bridge.guard import NotCopied
+from metered_sync.bridge.guard import LiveObject
 from metered_sync.media.sources.base import Source
 from metered_sync.media.tracks.given import AnyTrack, TrackLike, tracks_of
 from metered_sync.media.tracks.track import RemoteTrack
@@ -19,7 +19,7 @@ STREAM_ID = re.compile(r"(?!-\Z)[!#-'*+.\-0-9A-Z^-~]{1,256}")
 """The ids that a session description allows (RFC 8830, RFC 8866); ``-`` means no stream."""
 
 
-class MediaStream(NotCopied):
+class MediaStream(LiveObject):
     """Group tracks under a name: those of one camera, say, or of one screen.
 
     Receivers play the tracks of one stream in step, and find them by its id. A stream is a
