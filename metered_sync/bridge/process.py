@@ -23,14 +23,15 @@ import concurrent.futures.thread
 import os
 import threading
 import types
+import weakref
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.logs import guarded_logger
 
-__all__ = ["ExitStage", "after_fork", "at_exit", "has_green_threads"]
+__all__ = ["ExitStage", "after_fork", "at_exit", "has_green_threads", "keep_in_child"]
 
 logger = guarded_logger("metered_sync")  # (all modules that log import this one)
 
@@ -48,6 +49,10 @@ STAGE_ENDS: dict[ExitStage, float] = {"close": 0.6, "finish": 0.8, "drain": 0.9,
 _after_fork: list[Callable[[], None]] = []
 _at_exit: dict[ExitStage, list[Callable[[Deadline], None]]] = {stage: [] for stage in STAGE_ENDS}
 _exit_spent = 0.0
+_kept: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Objects that a child which is forked from now on must not free."""
+_never_freed: list[Any] = []
+"""Objects that a forked child holds for ever, for it cannot free them."""
 
 
 def after_fork(function: Callable[[], None]) -> None:
@@ -69,9 +74,19 @@ def has_green_threads() -> bool:
     return not isinstance(_thread.start_new_thread, types.BuiltinFunctionType)
 
 
+def keep_in_child(owner: object) -> None:
+    """Never free ``owner``, and what it refers to, in a child that is forked from now on.
+
+    What has threads of its own, as FFmpeg's filter graphs and resamplers do, would wait for them
+    there for ever.
+    """
+    _kept.add(owner)
+
+
 def _in_child() -> None:
     global _exit_spent
     _exit_spent = 0.0
+    _never_freed.extend(_kept)
     for function in _after_fork:
         _guarded(function)
 

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from av import VideoFrame
-from av.video.reformatter import ColorRange, VideoReformatter
 
-from metered_sync.engine.webrtc.media_frames import padded
+from metered_sync.engine.webrtc.filters import FilterChain
+from metered_sync.engine.webrtc.pictures import FULL, LIMITED, scaling
 from metered_sync.errors import MediaError
-from metered_sync.media.pyav import ONE_THREAD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,8 +26,11 @@ PIXEL_FORMATS = (*get_args(EightBitFormat), "gray16le", "rgb48le", "rgba64le", "
 """Pixel formats that arrays can have, by FFmpeg's names. (PyAV 14 to 16 crash with some others.)"""
 EVEN_SIZE_FORMATS = ("yuv420p", "yuvj420p", "nv12", "yuyv422")
 """Pixel formats that hold colours at half the size, and so have no odd sizes."""
-GREY_FIRST_FORMATS = ("yuv420p", "yuvj420p", "nv12")
-"""Pixel formats of decoders, as a rule, whose first plane is the picture in grey."""
+_RANGES = {
+    **dict.fromkeys(("yuv420p", "nv12", "yuv444p", "yuyv422"), LIMITED),
+    **dict.fromkeys(("yuvj420p", "yuvj444p"), FULL),
+}
+"""The range of formats that hold colours apart. (Grey and RGB go from 0 to 255, always.)"""
 
 
 def check_format(format: object) -> None:
@@ -43,7 +45,7 @@ class PixelConverter:
     """Convert frames to arrays, on any thread, with converters that are used again."""
 
     def __init__(self) -> None:
-        self._idle: deque[VideoReformatter] = deque()  # as many as work at once
+        self._idle: deque[FilterChain] = deque()  # as many as work at once
 
     def convert(self, frame: VideoFrame, format: str) -> NDArray[Any]:
         """Return a picture as an array of its own: contiguous, and writable."""
@@ -52,22 +54,15 @@ class PixelConverter:
                 f"a picture of {frame.width}x{frame.height} pixels cannot be had as {format!r}, "
                 'which needs even sizes: ask for another format, "bgr24" for instance'
             )
-        full = frame.color_range == ColorRange.JPEG or frame.format.name == "yuvj420p"
-        if full and format == "gray" and frame.format.name in GREY_FIRST_FORMATS:
-            plane = frame.planes[0]
-            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-            luma: NDArray[Any] = rows[: frame.height, : frame.width].copy()
-            return luma
         try:
-            reformatter = self._idle.pop()
+            chain = self._idle.pop()
         except IndexError:
-            reformatter = VideoReformatter()
-        # (Grey and RGB go from 0 to 255, pictures as a rule from 16 to 235: FFmpeg stretches
-        # them. Older versions of PyAV do not look whether a frame says that it does, too.)
-        range_ = {"src_color_range": ColorRange.JPEG} if full else {}
-        source = padded(frame)
-        converted = reformatter.reformat(source, format=format, **range_, **ONE_THREAD)
-        self._idle.append(reformatter)
+            chain = FilterChain()
+        range_ = _RANGES.get(format)
+        scale = "flags=bilinear" if range_ is None else scaling(frame, range_)
+        converted = chain.run(frame, ("scale", scale), ("format", format))
         array: NDArray[Any] = converted.to_ndarray()  # the new frame's own memory, if it can be
+        self._idle.append(chain)
         # Had it that format already, others may read it.
-        return array.copy() if converted is source else np.ascontiguousarray(array)
+        shared = converted.planes[0].buffer_ptr == frame.planes[0].buffer_ptr
+        return array.copy() if shared else np.ascontiguousarray(array)

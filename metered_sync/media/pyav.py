@@ -17,7 +17,6 @@ from typing import Any
 import av
 import av.error
 from av import VideoFrame
-from av.filter import Graph
 from av.format import ContainerFormat
 from av.video.reformatter import VideoReformatter
 
@@ -30,7 +29,6 @@ __all__ = [
     "READ_ERRORS",
     "media_error",
     "media_errors",
-    "new_graph",
     "open_file",
     "reason_of",
 ]
@@ -105,14 +103,6 @@ def _opened(path: str, options: dict[str, str] | None = None) -> Any:
         if head[:4] != b"RIFF" or head[8:] != b"WAVE":
             raise
         return av.open("file:" + path, format="wav", **_ANY_TEXT)
-
-
-def new_graph() -> Graph:
-    """Return a filter graph that starts one thread at most, where PyAV can ask for that."""
-    graph = Graph()
-    if hasattr(graph, "threads"):  # PyAV 15 and later
-        graph.threads = 1
-    return graph
 
 
 def reason_of(error: BaseException) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from av import VideoFrame
@@ -18,6 +20,8 @@ from metered_sync.media.pixels import (
     check_format,
 )
 from metered_sync.media.pyav import ONE_THREAD
+from metered_sync.media.snapshot import jpeg
+from tests.support.colours import FILES, apart, colour_files, colours, filtered, first_frame
 from tests.support.far_end import picture
 
 
@@ -74,6 +78,39 @@ def test_grey_goes_from_black_to_white() -> None:
         grey_too = converter.convert(frame, "bgr24")
         assert grey_too.mean() == pytest.approx(grey, abs=1.5)
         assert frame.color_range == range_
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_arrays_have_the_colours_that_ffmpeg_gives_them(name: str) -> None:
+    files = colour_files()
+    frame, shown = first_frame(files.path(name)), files.shown(name)
+    converter = PixelConverter()
+    assert apart(converter.convert(frame, "rgb24"), shown) <= 3
+    assert apart(converter.convert(frame, "bgra")[..., 2::-1], shown) <= 3
+    assert apart(jpeg_of(frame), shown) <= 5
+    grey = converter.convert(frame, "gray")[..., None].repeat(3, 2)
+    assert abs(colours(grey) - colours(shown))[:2].max() <= 3
+    for format, range_ in (("yuv420p", ColorRange.MPEG), ("yuvj420p", ColorRange.JPEG)):
+        image = converter.convert(frame, format)
+        back = VideoFrame.from_ndarray(image, "yuv420p")
+        back.color_range = range_
+        assert apart(converter.convert(back, "rgb24"), shown) <= 4
+
+
+def jpeg_of(frame: VideoFrame) -> Any:
+    """Return what a decoder makes of a JPEG of a frame."""
+    with av.open(io.BytesIO(jpeg(frame, quality=100))) as container:
+        return next(container.decode(video=0)).to_ndarray(format="rgb24")
+
+
+@pytest.mark.parametrize("format", ["bgr24", "gray", "yuv420p"])
+def test_rows_that_run_upwards(format: str) -> None:
+    frame = picture(7, format=format)
+    upwards = filtered(frame, "vflip")
+    image = PixelConverter().convert(upwards, "bgr24")
+    assert np.abs(image - right(frame, "bgr24")[::-1].astype(int)).mean() < 2
+    same = PixelConverter().convert(upwards, format)
+    assert np.array_equal(same[:48], right(frame, format)[:48][::-1])
 
 
 def test_threads_convert_at_the_same_time() -> None:

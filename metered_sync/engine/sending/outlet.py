@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from aiortc import RTCRtpSender
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import VideoFrame
-from av.video.reformatter import VideoReformatter
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.sending.shared_encoder import (
@@ -26,8 +25,8 @@ from metered_sync.engine.webrtc.media_frames import (
     SAMPLES_PER_FRAME,
     VIDEO_RATE,
     audio_frame,
-    private_copy,
 )
+from metered_sync.engine.webrtc.pictures import PictureNormalizer
 
 __all__ = ["SOUND_QUEUE", "Feeder", "Outlet"]
 
@@ -91,7 +90,7 @@ class Outlet(MediaStreamTrack):
         )
         self._items: deque[tuple[int, Content]] = deque()
         self._ready = asyncio.Event()
-        self._reformatter = VideoReformatter()
+        self._normalizer = PictureNormalizer()
         self._sender: RTCRtpSender | None = None
         self._packing: PackingEncoder | None = None
         self._hungry = False
@@ -165,7 +164,7 @@ class Outlet(MediaStreamTrack):
             self._install(self._sender, self._packing)
             return content._replace(pts=pts)
         if isinstance(content, VideoFrame):
-            frame = private_copy(content, self._reformatter)
+            frame = self._normalizer.normal(content)
             frame.pts, frame.time_base = pts, Fraction(1, VIDEO_RATE)
             return frame
         return audio_frame(pts, content)

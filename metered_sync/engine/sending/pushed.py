@@ -18,7 +18,6 @@ import math
 from fractions import Fraction
 
 from av import VideoFrame
-from av.video.reformatter import VideoReformatter
 
 from metered_sync.engine.sending.feed import DueFrame, Feed, FeedQueue, Frame
 from metered_sync.engine.webrtc.media_frames import (
@@ -158,7 +157,6 @@ class PushedPictureQueue(_PushedQueue):
         self._new = False
         self._newest: VideoFrame | None = None
         self._due = -1.0  # of the newest picture, or of its repetition
-        self._reformatter = VideoReformatter()
 
     def show(self, picture: VideoFrame, due: float) -> None:
         """Take a picture, captured at ``due`` on the feed's clock."""
@@ -186,7 +184,7 @@ class PushedPictureQueue(_PushedQueue):
         assert self._newest is not None
         picture = self._newest
         if not self._new:  # whoever took it before may still be using it
-            picture = private_copy(picture, self._reformatter)
+            picture = private_copy(picture)
             self._stamp(picture, self._feed.clock())
         self._new = False
         return DueFrame(self._due, self._due, picture)

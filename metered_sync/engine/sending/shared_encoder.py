@@ -19,14 +19,13 @@ from fractions import Fraction
 from typing import Any, NamedTuple, Protocol
 
 from aiortc.codecs.base import Encoder
-from aiortc.codecs.h264 import H264Encoder
 from aiortc.codecs.vpx import Vp8Encoder
 from av import VideoFrame
-from av.video.reformatter import VideoReformatter
 
 from metered_sync.bridge.clock import monotonic
-from metered_sync.engine.webrtc.encoding import PINNED
-from metered_sync.engine.webrtc.media_frames import VIDEO_RATE, private_copy
+from metered_sync.engine.webrtc.encoding import PINNED, DescribedH264Encoder
+from metered_sync.engine.webrtc.media_frames import VIDEO_RATE
+from metered_sync.engine.webrtc.pictures import PictureNormalizer
 from metered_sync.wire.key_frames import detector
 
 __all__ = ["CODECS", "Encoded", "PackingEncoder", "SharedEncoder"]
@@ -35,9 +34,9 @@ logger = logging.getLogger("metered_sync")
 MIN_KEY_FRAME_INTERVAL = 0.25
 """Seconds from one key frame to the next that receivers can bring about by asking."""
 
-CODECS: dict[str, type[Vp8Encoder] | type[H264Encoder]] = {
+CODECS: dict[str, type[Vp8Encoder] | type[DescribedH264Encoder]] = {
     "vp8": Vp8Encoder,
-    "h264": H264Encoder,
+    "h264": DescribedH264Encoder,
 }
 
 
@@ -92,7 +91,7 @@ class SharedEncoder:
         self._show_again = show_again
         self._bitrate = bitrate
         self._encoder = self._new_encoder()
-        self._reformatter = VideoReformatter()
+        self._normalizer = PictureNormalizer()
         self._consumers: set[EncodedConsumer] = set()
         self._waiting: tuple[int, VideoFrame] | None = None
         self._busy = False
@@ -162,7 +161,7 @@ class SharedEncoder:
 
     def _encode(self, pts: int, frame: VideoFrame, key: bool) -> Encoded:
         """Encode a picture; on a thread of the executor."""
-        frame = private_copy(frame, self._reformatter)
+        frame = self._normalizer.normal(frame)
         frame.pts, frame.time_base = pts, Fraction(1, VIDEO_RATE)
         payloads, _ = self._encoder.encode(frame, key)
         is_key = detector(self.codec)

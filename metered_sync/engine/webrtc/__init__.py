@@ -4,6 +4,8 @@
 peer_connection making a peer connection, gathering, waiting for it, closing it
 incoming        the frames of a received track, for those who read it
 media_frames    frames of sound and pictures: their rates, their shapes, copies
+pictures        the one shape that pictures are encoded in: range, colours, direction, pixels
+filters         FFmpeg's filters, run on frames
 relay           a received track, to be sent on
 jitter          packets to whole frames, released sooner than aiortc does
 encoding        how a track is encoded: bit rate, frame rate, codec

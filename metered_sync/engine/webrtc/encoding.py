@@ -17,10 +17,12 @@ from av import CodecContext
 
 from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.engine.webrtc.aiortc_private import Capability
+from metered_sync.engine.webrtc.pictures import describe
 from metered_sync.wire.arguments import plain_number
 
 __all__ = [
     "PINNED",
+    "DescribedH264Encoder",
     "Encoding",
     "check_encoding",
     "pin_bitrate",
@@ -125,7 +127,27 @@ class _PinnedVp8(_Pinned, Vp8Encoder):
         aiortc_private.set_vp8_bitrate(self, bitrate)
 
 
-class _PinnedH264(_Pinned, H264Encoder):
+class DescribedH264Encoder(H264Encoder):
+    """An x264 encoder that says of its pictures which range and colours they have.
+
+    What does not is taken for BT.709 by browsers, and the pictures are in BT.601.
+    """
+
+    _described: Any = None
+
+    @property
+    def codec(self) -> Any:
+        """The encoder of FFmpeg's, as it is made for each size and bit rate."""
+        return self._described
+
+    @codec.setter
+    def codec(self, codec: Any) -> None:
+        if codec is not None:
+            describe(codec)
+        self._described = codec
+
+
+class _PinnedH264(_Pinned, DescribedH264Encoder):
     """An x264 encoder with a fixed rate, which needs the frame rate for that: aiortc says 30.
 
     It makes the codec that its base class would make, before that does.

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from av import AudioFrame, VideoFrame
-from av.video.reformatter import VideoReformatter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -102,22 +101,19 @@ def padded(frame: VideoFrame) -> VideoFrame:
 
 def _copy_rows(mine: Any, theirs: Any) -> None:
     """Copy a plane into another one, whose rows may be longer or shorter in memory."""
+    if not mine.line_size:  # a palette
+        memoryview(mine)[:] = memoryview(theirs)
+        return
     target = np.frombuffer(memoryview(mine), np.uint8).reshape(-1, mine.line_size)
     source = np.frombuffer(memoryview(theirs), np.uint8).reshape(-1, theirs.line_size)
     row = min(target.shape[1], source.shape[1])
     target[:, :row] = source[:, :row]
 
 
-def private_copy(frame: VideoFrame, reformatter: VideoReformatter) -> VideoFrame:
-    """Return a copy, as yuv420p of even size, that may be stamped and encoded.
-
-    An encoder writes into the frame it is given: its time base, its picture type. Nor
-    may two threads convert a frame with what is kept in it for that. H264 has no odd sizes.
-    """
-    width, height = max(frame.width & ~1, 2), max(frame.height & ~1, 2)
-    if (frame.format.name, frame.width, frame.height) != ("yuv420p", width, height):
-        return reformatter.reformat(padded(frame), width, height, "yuv420p")
-    copy = VideoFrame(width, height, "yuv420p")
+def private_copy(frame: VideoFrame) -> VideoFrame:
+    """Return a copy of a picture in yuv420p, in memory of its own."""
+    copy = VideoFrame(frame.width, frame.height, "yuv420p")
     for mine, theirs in zip(copy.planes, frame.planes, strict=True):
         _copy_rows(mine, theirs)
+    copy.color_range, copy.colorspace = frame.color_range, frame.colorspace
     return copy

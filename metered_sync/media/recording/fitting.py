@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from av import VideoFrame
-from av.video.reformatter import VideoReformatter
 
-from metered_sync.engine.webrtc.media_frames import padded, private_copy
+from metered_sync.engine.webrtc.filters import FilterChain
+from metered_sync.engine.webrtc.pictures import PictureNormalizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,22 +17,25 @@ __all__ = ["PictureFitter"]
 
 
 class PictureFitter:
-    """Fit pictures of any size and format into one size, as yuv420p."""
+    """Fit pictures of any size and format into one size, in the shape that encoders take."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
-        self._reformatter = VideoReformatter()
+        self._normalizer = PictureNormalizer()
+        self._scaler = FilterChain()
 
     def fit(self, frame: VideoFrame) -> VideoFrame:
         """Return a copy of a picture, scaled where it must be, with black bars at its sides."""
         width, height = self.width, self.height
-        if (frame.width & ~1, frame.height & ~1) == (width, height):
-            return private_copy(frame, self._reformatter)
+        frame = self._normalizer.normal(frame)
+        if (frame.width, frame.height) == (width, height):
+            return frame
         scale = min(width / frame.width, height / frame.height)
         inner_width = max(round(frame.width * scale / 2) * 2, 2)
         inner_height = max(round(frame.height * scale / 2) * 2, 2)
-        scaled = self._reformatter.reformat(padded(frame), inner_width, inner_height, "yuv420p")
+        scaled = self._scaler.run(frame, ("scale", f"{inner_width}:{inner_height}:flags=bilinear"))
         canvas = VideoFrame(width, height, "yuv420p")
+        canvas.color_range, canvas.colorspace = frame.color_range, frame.colorspace
         left, top = (width - inner_width) // 4 * 2, (height - inner_height) // 4 * 2
         for index, (target, source) in enumerate(zip(canvas.planes, scaled.planes, strict=True)):
             half = 2 if index else 1

@@ -14,6 +14,7 @@ import av
 from av import AudioFrame, VideoFrame
 
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, VIDEO_RATE
+from metered_sync.engine.webrtc.pictures import describe
 from metered_sync.media.recording.fitting import PictureFitter
 from metered_sync.media.recording.formats import FileFormat
 from metered_sync.media.recording.mixing import Mixer
@@ -64,6 +65,7 @@ class Muxer:
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = Fraction(1, VIDEO_RATE)
         stream.codec_context.gop_size = PICTURES_PER_KEY_FRAME
+        describe(stream.codec_context)
         if codec == "libvpx":
             stream.codec_context.bit_rate = max(width * height * 3, 200_000)
         return VideoStream(self, stream, PictureFitter(width, height))

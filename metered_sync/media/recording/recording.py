@@ -17,6 +17,7 @@ from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline, Latch
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, SAMPLES_PER_FRAME
+from metered_sync.engine.webrtc.pictures import PictureNormalizer
 from metered_sync.errors import ClosedError, MediaError, MeteredTimeoutError
 from metered_sync.media.pyav import READ_ERRORS, media_error, media_errors
 from metered_sync.media.recording.formats import FileFormat
@@ -177,8 +178,8 @@ class Recording:
                 if track.kind == "video":
                     size = DEFAULT_SIZE
                     if track.came:
-                        frame = track.held[0].frame
-                        size = (max(frame.width & ~1, 2), max(frame.height & ~1, 2))
+                        frame = PictureNormalizer().normal(track.held[0].frame)
+                        size = (frame.width, frame.height)
                     else:
                         logger.warning(
                             "%s: no picture of %s within %g s; it will be recorded in %d x %d",

@@ -108,7 +108,8 @@ class AudioSource(TrackSource[MediaStreamTrack, None]):
             sound: ``bytes`` (or another buffer): signed 16-bit little-endian samples, in
                 the source's rate and layout, cut anywhere: what is left of a sample waits
                 for the next bytes. An array: ``int16``, or floating point from -1 to 1, in
-                the source's rate, of shape (samples,) or (samples, channels). Or an
+                the source's rate, of shape (samples,) or (samples, channels), or packed as
+                PyAV's are: (1, samples * channels). Or an
                 ``av.AudioFrame`` of any format, rate and layout.
             timeout: Seconds in which all of it must be buffered; 0 takes what fits. ``None``:
                 as long as playing takes, but 15 s at most while nobody consumes the track.

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from av import AudioFrame, AudioResampler, VideoFrame
 from av.stream import Disposition
-from av.video.reformatter import VideoReformatter
 
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, SAMPLES_PER_FRAME, sound_kind
+from metered_sync.engine.webrtc.pictures import PictureNormalizer
 from metered_sync.errors import MediaError
 from metered_sync.media.pyav import OPEN_ERRORS, READ_ERRORS, media_errors, open_file
 
-__all__ = ["Reading", "as_yuv", "decoded", "probe", "streams_of"]
+__all__ = ["Reading", "decoded", "pixel_aspect", "probe", "streams_of"]
 
 MIN_SOUND_GAP = 0.1
 """Seconds that must be missing between two pieces of sound to be taken for a gap."""
@@ -152,7 +152,7 @@ class Reading:
         rate = stream.average_rate or stream.guessed_rate
         interval = float(1 / rate) if rate and rate <= 1000 else 1 / 30
         last: float | None = None
-        reformatter = VideoReformatter()
+        normalizer = PictureNormalizer(pixel_aspect(stream))
         for packet in self._of(stream):
             if isinstance(packet, float):
                 yield packet, "video", None
@@ -165,7 +165,7 @@ class Reading:
                 last = time
                 self._ends["video"] = time + interval
                 if time + interval > self._position:
-                    yield time, "video", as_yuv(frame, reformatter)
+                    yield time, "video", normalizer.normal(frame)
 
     def _audio(self, stream: Any) -> Iterator[tuple[float, str, Frame | None]]:
         resampler: AudioResampler | None = None
@@ -202,37 +202,17 @@ class Reading:
                 count += SAMPLES_PER_FRAME
 
 
+def pixel_aspect(stream: Any) -> float:
+    """Return how much wider than high a stream's pixels are, as far as its container says."""
+    return float(stream.sample_aspect_ratio or 1)
+
+
 def decoded(packet: Any) -> list[Any]:
     """Return the frames of a packet; none of one that is damaged."""
     try:
         return list(packet.decode())
     except READ_ERRORS:
         return []
-
-
-def as_yuv(frame: VideoFrame, reformatter: VideoReformatter) -> VideoFrame:
-    """Return a picture as encoders want it: upright, in yuv420p, of even size."""
-    width, height = max(frame.width & ~1, 2), max(frame.height & ~1, 2)  # H.264 wants even sizes
-    quarters = round(frame.rotation / 90) % 4 if abs(frame.rotation) <= 180 else 0
-    if frame.format.name != "yuv420p" or (width, height) != (frame.width, frame.height):
-        frame = reformatter.reformat(frame, width, height, "yuv420p")
-    if quarters:
-        frame = _turned(frame, quarters)
-    # The file's choice of key frames is not the encoder's.
-    frame.pict_type = 0
-    return frame
-
-
-def _turned(frame: VideoFrame, quarters: int) -> VideoFrame:
-    """Turn a picture by quarters, counterclockwise: telephones film lying on their side."""
-    width, height = frame.width, frame.height
-    size = width * height
-    luma, *chroma = np.split(frame.to_ndarray().ravel(), [size, size * 5 // 4])
-    planes = [luma.reshape(height, width), *(c.reshape(height // 2, width // 2) for c in chroma)]
-    turned = np.concatenate([np.rot90(plane, quarters).ravel() for plane in planes])
-    if quarters % 2:
-        width, height = height, width
-    return VideoFrame.from_ndarray(turned.reshape(height * 3 // 2, width), format="yuv420p")
 
 
 def _padded(frame: AudioFrame) -> AudioFrame:

@@ -15,12 +15,12 @@ from typing import Any
 
 import av.error
 from av import AudioFrame, AudioResampler, VideoFrame
-from av.video.reformatter import VideoReformatter
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.sending.feed import Feed, FeedQueue
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, SAMPLES_PER_FRAME, sound_kind
-from metered_sync.media.sources.demuxing import as_yuv, decoded, streams_of
+from metered_sync.engine.webrtc.pictures import PictureNormalizer
+from metered_sync.media.sources.demuxing import decoded, pixel_aspect, streams_of
 
 __all__ = ["StreamLostError", "Playout", "read"]
 
@@ -106,7 +106,6 @@ class Playout:
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
-        self._reformatter = VideoReformatter()
         self._video_pts = -1
         self._audio_end = 0  # in samples
         self.begin()
@@ -116,6 +115,7 @@ class Playout:
         self._video, self._audio = _StreamDelay(), _StreamDelay()
         self._in_time = self._feed.clock()  # when pictures were not late, most recently
         self._key_needed = True
+        self._normalizer: PictureNormalizer | None = None
         self._resampler: AudioResampler | None = None
         self._shape: object = None
         self._sound_due = 0.0  # of what goes into the resampler next
@@ -132,7 +132,7 @@ class Playout:
                 self._put_sound(queue, sound)
         elif not self._left_out(packet):
             for picture in decoded(packet):
-                self._put_picture(queue, picture)
+                self._put_picture(queue, picture, pixel_aspect(packet.stream))
 
     def _left_out(self, packet: Any) -> bool:
         """Whether to leave a packet out: it needs others that were, or this machine is too slow."""
@@ -153,9 +153,11 @@ class Playout:
         self._key_needed = False
         return False
 
-    def _put_picture(self, queue: FeedQueue, frame: VideoFrame) -> None:
+    def _put_picture(self, queue: FeedQueue, frame: VideoFrame, aspect: float) -> None:
         due = self._video.due(frame.time, self._feed.clock())
-        frame = as_yuv(frame, self._reformatter)
+        if self._normalizer is None:
+            self._normalizer = PictureNormalizer(aspect)
+        frame = self._normalizer.normal(frame)
         self._video_pts = max(round(due * 90000), self._video_pts + 1)
         frame.pts, frame.time_base = self._video_pts, Fraction(1, 90000)
         queue.put(frame, due, due)

@@ -93,7 +93,12 @@ class SoundConverter:
                 "an array of sound has the shape (samples,) or (samples, channels), not "
                 f"{sound.shape}"
             )
-        if sound.ndim == 2 and sound.shape[1] not in (1, 2, self._channels):
+        fitting = (1, 2, self._channels)
+        if sound.shape[0] == 1 and sound.shape[-1] not in fitting:
+            columns = sound.shape[-1]
+            if columns % self._channels == 0:  # packed, as PyAV has them
+                sound = sound.reshape(-1, self._channels)
+        if sound.ndim == 2 and sound.shape[1] not in fitting:
             hint = ": transpose it (array.T)" if sound.shape[0] <= 8 else ""
             raise ValueError(
                 f"an array of the shape {sound.shape} has {sound.shape[1]} channels, and this "

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from aiortc.mediastreams import MediaStreamTrack
 from av import VideoFrame
-from av.video.reformatter import ColorRange, VideoReformatter
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import WAIT_SLICE, Deadline
 from metered_sync.engine.sending.feed import TIMER_RESOLUTION
 from metered_sync.engine.sending.pushed import STILL_INTERVAL, PushedPictureQueue
 from metered_sync.engine.webrtc.media_frames import private_copy
+from metered_sync.engine.webrtc.pictures import PictureNormalizer
 from metered_sync.errors import ClosedError, MeteredTimeoutError
-from metered_sync.media.pixels import PixelConverter
 from metered_sync.media.sources.base import TrackSource
 from metered_sync.wire.arguments import check_number, check_whole
 
@@ -69,8 +68,8 @@ class VideoSource(TrackSource[None, MediaStreamTrack]):
         self._next = -math.inf  # when the next picture may be written; the feed's lock guards it
         self._queue: PushedPictureQueue = self._feed.queues["video"]  # type: ignore[assignment]
         self._queue.again_after = max(STILL_INTERVAL, 2 * self._interval)
-        self._converting = threading.Lock()  # guards the reformatter, while it works
-        self._reformatter = VideoReformatter()
+        self._converting = threading.Lock()  # guards the normalizer, while it works
+        self._normalizer = PictureNormalizer()
 
     @property
     def dropped(self) -> int:
@@ -109,8 +108,9 @@ class VideoSource(TrackSource[None, MediaStreamTrack]):
         self._feed.check_blocking()
         frame = self._frame(picture, format)
         with self._converting:
-            frame = private_copy(frame, self._reformatter)
-        frame.pict_type = 0  # whether it is a key frame is for the encoder to say
+            normal = self._normalizer.normal(frame)
+        # (What needs no change has the caller's pixels, which may be changed.)
+        frame = private_copy(normal)
         feed = self._feed
         with feed.lock:
             if self._queue.ending or feed.stopped:
@@ -145,10 +145,7 @@ class VideoSource(TrackSource[None, MediaStreamTrack]):
     def _frame(self, picture: Any, format: str) -> VideoFrame:
         """Return a frame over the memory of a picture."""
         if isinstance(picture, VideoFrame):
-            if picture.color_range != ColorRange.JPEG:
-                return picture
-            # (What is sent goes from 16 to 235, and cannot say that it would not.)
-            picture, format = PixelConverter().convert(picture, "bgr24"), "bgr24"
+            return picture
         if format not in PACKED_FORMATS and format not in PLANAR_FORMATS:
             known = ", ".join(repr(name) for name in (*PACKED_FORMATS, *PLANAR_FORMATS))
             raise ValueError(f"format must be one of {known}, not {format!r}")

@@ -13,11 +13,11 @@ from av import AudioFrame
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline, wait
+from metered_sync.bridge.process import keep_in_child
 from metered_sync.bridge.reader import check_no_block
 from metered_sync.errors import ClosedError, MeteredError, MeteredTimeoutError
 from metered_sync.media.resampling import Resampler, check_rate
 from metered_sync.media.tracks.frame_queue import FrameQueue
-from metered_sync.media.tracks.shared_frames import keep_in_child
 from metered_sync.wire.arguments import plain_number
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from contextlib import suppress
 from fractions import Fraction
@@ -18,6 +19,7 @@ from metered_sync.engine.sending.feed import Feed
 from metered_sync.media.sources import playout
 from metered_sync.media.sources.live import LiveSource
 from metered_sync.media.sources.playout import Playout
+from tests.support.colours import apart, bt601, colour_files
 from tests.support.media_files import level_of, number_of, write
 
 
@@ -110,3 +112,23 @@ def test_pictures_are_left_out_where_decoding_takes_too_long(
     assert 10 < decoded < 90
     assert max(late) < 2.5
     assert late[-1] < 1
+
+
+@pytest.mark.parametrize("name", ["yuvj422p.avi", "bt709full.mp4", "gray10.mkv"])
+def test_live_pictures_have_the_colours_that_ffmpeg_gives_them(name: str) -> None:
+    files = colour_files()
+    wanted = threading.Event()
+
+    def produce(feed: Feed) -> None:
+        wanted.wait(20)
+        with av.open(str(files.path(name))) as container:
+            playout.read(container, feed, Playout(feed))
+        feed.finish(feed.clock() + 0.2, 0)
+
+    source = LiveSource("test", ["video"], produce)
+    track = source.video
+    assert track is not None
+    wanted.set()
+    frame: Any = asyncio.run(asyncio.wait_for(track.recv(), 20))
+    source.stop()
+    assert apart(bt601(frame), files.shown(name)) <= 4

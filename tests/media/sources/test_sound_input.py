@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from av import AudioFrame
+from av import AudioFrame, AudioLayout
 from numpy.typing import NDArray
 
 from metered_sync.media.sources.sound_input import SoundConverter
@@ -105,6 +105,21 @@ def test_kinds_may_be_mixed() -> None:
     assert dominant_frequency(heard, 48000) == pytest.approx(500, abs=3)
 
 
+@pytest.mark.parametrize("layout", ["mono", "stereo", "5.1"])
+@pytest.mark.parametrize("format", ["s16", "flt"])
+def test_arrays_of_packed_frames(layout: str, format: str) -> None:
+    """As PyAV has them: one row, of the channels' samples in turn."""
+    channels = AudioLayout(layout).nb_channels
+    wave = tone(500, 0.2)[:, None].repeat(channels, 1)
+    samples = wave if format == "s16" else (wave / np.float32(32768))
+    frame = AudioFrame.from_ndarray(samples.reshape(1, -1), format, layout)
+    packed = frame.to_ndarray()
+    assert packed.shape == (1, 3200 * channels)
+    heard = converted(SoundConverter(16000, layout), packed)
+    assert len(heard) == pytest.approx(9600, rel=0.02)
+    assert dominant_frequency(heard, 48000) == pytest.approx(500, abs=5)
+
+
 BAD_SOUND: list[tuple[Any, type[Exception], str]] = [
     ("text", TypeError, "bytes, an array of int16 or float, or an av.AudioFrame"),
     (None, TypeError, "not NoneType"),
@@ -112,7 +127,7 @@ BAD_SOUND: list[tuple[Any, type[Exception], str]] = [
     (np.zeros(5, np.int32), TypeError, r"not int32: scale them.*astype\(numpy.int16\)"),
     (np.zeros(5, np.uint8), TypeError, "not uint8"),
     (np.zeros((5, 2, 2), np.int16), ValueError, r"shape \(samples,\)"),
-    (np.zeros((1, 16000), np.int16), ValueError, r"16000 channels.*transpose"),
+    (np.zeros((3, 16000), np.int16), ValueError, r"16000 channels.*transpose"),
     (np.zeros((500, 6), np.float32), ValueError, "6 channels, and this source is mono"),
     (np.full(5, 20000.0), ValueError, "divide them"),
     (np.full(5, np.nan), ValueError, "NaN"),

@@ -16,7 +16,7 @@ import numpy as np
 from av import VideoFrame
 from av.video.reformatter import VideoReformatter
 from metered_sync import VideoSource
-from metered_sync.engine.webrtc.media_frames import private_copy
+from metered_sync.engine.webrtc.pictures import PictureNormalizer
 from metered_sync.media.pixels import PixelConverter
 from metered_sync.media.recording.fitting import PictureFitter
 
@@ -53,7 +53,7 @@ for format, channels in BYTES.items():
                 source.write(picture, format)
                 frame = VideoFrame.from_numpy_buffer(picture, format)
                 source.write(frame)
-            private_copy(frame, VideoReformatter())
+            PictureNormalizer().normal(frame)
             PictureFitter(64, 48).fit(frame)
             for wanted in ("bgr24", "gray", "rgba"):
                 PixelConverter().convert(frame, wanted)

@@ -65,7 +65,7 @@ def test_a_forked_child_frees_no_filter_graph() -> None:
         """
 import gc, os, signal
 from av.filter import Graph
-from metered_sync.media.tracks.shared_frames import keep_in_child
+from metered_sync.bridge.process import keep_in_child
 class Owner:
     pass
 owner = Owner()
