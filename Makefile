@@ -2,6 +2,7 @@
 # make test      lint, types, tests: what continuous integration runs
 # make quick     the tests that need no browser and no other program, in two minutes
 # make long      what takes longer: other Pythons, oldest dependencies, soaks, more of the fuzzing
+# make soak      an application in trouble for MINUTES=60: what it holds, and a plot of it
 # make coverage  the tests once more, and which branches none of them takes
 # make clean     removes what these made
 #
@@ -10,10 +11,11 @@
 PYTHON ?= python3
 # Two processes, for most tests wait more than they compute; a file's tests stay together.
 PYTEST_ARGS ?= --numprocesses 2 --dist loadfile
+MINUTES ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick long coverage lint types pytest clean
+.PHONY: demo test quick long soak coverage lint types pytest clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/metered-sync demo
@@ -27,6 +29,9 @@ long: $(VENV)/.dev
 	$(BIN)/pytest --numprocesses 1 -m slow
 	$(BIN)/pytest $(PYTEST_ARGS) --hypothesis-profile=explore --timeout 1800 \
 		tests/wire/test_properties.py tests/local/test_fuzz.py tests/engine/rooms/test_negotiation.py
+
+soak: $(VENV)/.dev
+	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES) --plot soak.png
 
 coverage: $(VENV)/.dev
 	$(BIN)/pytest $(PYTEST_ARGS) --cov --cov-report term-missing:skip-covered
@@ -58,4 +63,4 @@ $(VENV)/.dev: $(VENV)/pyvenv.cfg setup.cfg pyproject.toml
 	@touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) build *.egg-info metered-sync-demo.png .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .interop
+	rm -rf $(VENV) build *.egg-info metered-sync-demo.png soak.png .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .interop

@@ -356,6 +356,8 @@ class Session:
         elif incoming.transceiver is transceiver and not incoming.ended:
             incoming.live = False
             self._on_ended(incoming)
+            # The section is not used again: aiortc would report on it as long as the session lasts.
+            await receiver.stop()
 
     def _read(self, description: wire.SessionDescription) -> sdp.Description:
         try:

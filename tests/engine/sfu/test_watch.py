@@ -166,6 +166,6 @@ def test_names_are_learnt_while_the_publisher_is_there(
 def test_looks_are_close_together_while_a_track_is_looked_for(link: Tracks) -> None:
     watch, one = Watch(link), incoming()
     link.incoming.append(one)
-    assert watch._pause() == TIMINGS.watch
+    assert watch.pause() == TIMINGS.watch
     one.gone_at, one.look_at = time.monotonic(), time.monotonic() + 0.1
-    assert watch._pause() <= 0.1
+    assert watch.pause() <= 0.1
