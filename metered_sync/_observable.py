@@ -18,9 +18,10 @@ from metered_sync.errors import MeteredTimeoutError
 from metered_sync.wire.arguments import check_function, unrun_result
 from metered_sync.wire.events import Event
 
-__all__ = ["EMITTED", "Observable"]
+__all__ = ["EMITTED", "Observable", "holds"]
 
 E = TypeVar("E", bound=Event)
+T = TypeVar("T")
 E2 = TypeVar("E2", bound=Event)
 E3 = TypeVar("E3", bound=Event)
 E4 = TypeVar("E4", bound=Event)
@@ -301,13 +302,13 @@ class Observable(LiveObject):
                     raise MeteredTimeoutError(
                         f"{self._hub.label}: no {event_type.__name__} within {deadline}"
                     ) from None
-                if isinstance(event, event_type) and (where is None or _holds(where, event)):
+                if isinstance(event, event_type) and (where is None or holds(where, event)):
                     return event
 
 
-def _holds(where: Callable[[E], object], event: E) -> bool:
-    """Return whether a user's condition holds for an event."""
-    result = where(event)
+def holds(where: Callable[[T], object], thing: T) -> bool:
+    """Return whether a user's condition holds for an event, or a track."""
+    result = where(thing)
     unrun = unrun_result(result)
     if unrun is not None:
         raise TypeError(f"where: {unrun}")

@@ -145,7 +145,8 @@ class SignallingClient(Client[SignallingLink]):
             ClosedError: The client was closed; make a new one.
         """
         deadline = self._deadline(timeout)
-        self._call(self._link_to_open().connect, deadline=deadline, what="connect")
+        link = self._link_to_open()
+        self._call(link.connect, deadline=deadline, what="connect", progress=link.progress)
 
     def _enter(self) -> None:
         self.connect()

@@ -15,7 +15,7 @@ from metered_sync.wire import control as wire
 from metered_sync.wire.control import Plan, Token, Usage
 from metered_sync.wire.json_codec import encode
 from metered_sync.wire.limits import MAX_REST_BODY, MAX_TOKEN_TTL
-from metered_sync.wire.names import check_channel, check_one_channel, check_peer_id, utf8_size
+from metered_sync.wire.names import check_one_channel, check_peer_id, utf8_size
 from metered_sync.wire.secrets import check_key_pair, hides_arguments
 from metered_sync.wire.urls import check_origin
 
@@ -160,7 +160,7 @@ class ControlPlane(RestClient):
         return self._ask(
             self._rest,
             "GET",
-            wire.peers_path(check_channel(channel)),
+            wire.peers_path(check_one_channel(channel, "peers")),
             wire.parse_peers,
             what=f"list the peers of {channel!r}",
             timeout=timeout,

@@ -9,7 +9,7 @@ from aiortc import RTCPeerConnection
 from av import AudioFrame, VideoFrame
 
 from metered_sync._member_objects import MemberObjects
-from metered_sync._observable import Observable
+from metered_sync._observable import Observable, holds
 from metered_sync._sent_tracks import SentTracks
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
@@ -26,7 +26,7 @@ from metered_sync.errors import (
 from metered_sync.media.tracks.stream import MediaStream
 from metered_sync.media.tracks.track import RemoteTrack, core_of
 from metered_sync.options import DuringOutage
-from metered_sync.wire.arguments import check_choice, check_function
+from metered_sync.wire.arguments import check_choice, check_function, shown
 from metered_sync.wire.data_channels import channel_options, check_label
 from metered_sync.wire.events import Event
 from metered_sync.wire.json_codec import copied
@@ -211,7 +211,7 @@ class RemotePeer(Observable):
                 kind in (None, track.kind)
                 and stream_id in (None, track.stream_id)
                 and all(key in known and known[key] == wanted[key] for key in wanted)
-                and (where is None or bool(where(track)))
+                and (where is None or holds(where, track))
             )
 
         any_will_do = metadata is None and where is None
@@ -226,7 +226,10 @@ class RemotePeer(Observable):
                         raise NegotiationFailedError(f"{problem}: {one.problem}", stage="offer")
             return found
 
-        return self._wait(find, f"{kind or 'any'} track of {self.id!r}", timeout, self._sends)
+        options = {"stream_id": stream_id, "metadata": metadata, "where": where}
+        given = [f"{name}={shown(value)}" for name, value in options.items() if value is not None]
+        wanted_track = " ".join([f"{kind or 'any'} track", *given, f"of {self.id!r}"])
+        return self._wait(find, wanted_track, timeout, self._sends)
 
     def wait_connected(self, *, timeout: float | None = None) -> None:
         """Wait until the media connection is up.

@@ -26,7 +26,7 @@ from metered_sync.media.tracks.stream import MediaStream
 from metered_sync.media.tracks.track import RemoteTrack, core_of
 from metered_sync.publication import Publication
 from metered_sync.sfu_api import check_credentials
-from metered_sync.wire.arguments import check_choice, check_text, check_whole
+from metered_sync.wire.arguments import check_choice, check_text, check_whole, shown
 from metered_sync.wire.key_frames import MAX_PIXELS
 from metered_sync.wire.secrets import hides_arguments
 from metered_sync.wire.sfu import SessionInfo, TrackInfo
@@ -391,7 +391,7 @@ class SfuClient(Client[SfuLink]):
         """
         deadline = self._deadline(timeout)
         if not isinstance(track, RemoteTrack) or core_of(track).owner is not self:
-            raise ValueError(f"{track!r} is not a track that this SfuClient subscribed to")
+            raise ValueError(f"{shown(track)} is not a track that this SfuClient subscribed to")
         link = self._connected("unsubscribe")
         link.check()
         if not track.ended:

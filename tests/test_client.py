@@ -280,6 +280,7 @@ def test_only_subscriptions_take_patterns(shared_cloud: LocalCloud) -> None:
             lambda: alice.publish("room/*", 1),
             lambda: alice.publish_nowait("**", 1),
             lambda: control.publish("room/*", 1),
+            lambda: control.peers("room/*"),
             lambda: room.join("room/*"),
         ):
             with pytest.raises(ValueError, match=r"is a pattern of channels; only subscribe\(\)"):

@@ -619,3 +619,12 @@ def test_a_wait_for_a_track_in_vain_says_what_is_there(shared_cloud: LocalCloud,
         there.track("audio", timeout=20)
         with pytest.raises(MeteredTimeoutError, match=r"and sends audio in stream 'desk'$"):
             there.track("video", timeout=0.1)
+        wanted = r"any track stream_id='lamp' metadata=\{'a': 1\} of '[^']*': none within 0\.1 s"
+        with pytest.raises(MeteredTimeoutError, match=wanted):
+            there.track(stream_id="lamp", metadata={"a": 1}, timeout=0.1)
+
+        async def fits() -> bool:
+            return True
+
+        with pytest.raises(TypeError, match="where: it returned a coroutine"):
+            there.track(where=lambda track: fits(), timeout=5)

@@ -42,7 +42,10 @@ def test_connect_gives_up_on_a_server_that_says_nothing() -> None:
         url = f"ws://127.0.0.1:{server.getsockname()[1]}"
         client = SignallingClient(api_key="pk_live_x", url=url)
         started = time.monotonic()
-        with pytest.raises(MeteredTimeoutError, match=r"connect: not finished within 0\.2 s"):
+        with pytest.raises(
+            MeteredTimeoutError,
+            match=r"connect: not finished within 0\.2 s \(it came to: opening ws:",
+        ):
             client.connect(timeout=0.2)
         assert time.monotonic() - started < 1.2
         assert client.state == "idle"
@@ -53,6 +56,17 @@ def test_connect_gives_up_on_a_server_that_says_nothing() -> None:
             while connection.recv(4096):
                 pass
         client.close()
+
+
+def test_a_provider_that_is_slow_is_named() -> None:
+    goes_on = threading.Event()
+    client = SignallingClient(token_provider=lambda: str(goes_on.wait(10)), url="ws://127.0.0.1:9")
+    with pytest.raises(MeteredTimeoutError, match=r"it came to: waiting for the token_provider"):
+        client.connect(timeout=0.1)
+    peer = MeteredPeer(token_provider=lambda: str(goes_on.wait(10)), url="ws://127.0.0.1:9")
+    with pytest.raises(MeteredTimeoutError, match=r"it came to: waiting for the token_provider"):
+        peer.join("a room", timeout=0.1)
+    goes_on.set()
 
 
 def test_the_objects_default_and_the_calls_own(shared_cloud: LocalCloud) -> None:

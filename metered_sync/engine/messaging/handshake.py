@@ -70,6 +70,8 @@ class Connector:
         self._options = options
         self._label = label
         self._timings = timings
+        self.stage = "not begun"
+        """How far the latest attempt has come, in words."""
         self._provider_failures = 0
         self._providing: asyncio.Task[str | Token] | None = None
 
@@ -79,6 +81,7 @@ class Connector:
         ``within`` bounds the upgrade, in seconds; a first connect is bounded by its caller.
         """
         url = await self._url()
+        self.stage = f"opening {self._options.url}"
         host = urlsplit(self._options.url).hostname
         options: dict[str, Any] = {"create_connection": WebSocket}
         if is_loopback(host) and int(websockets_version.split(".")[0]) >= 15:
@@ -109,6 +112,7 @@ class Connector:
             failure.__cause__ = scrubbed_cause(error)
         if failure is not None:
             raise failure  # here, where what was caught does not become its context
+        self.stage = "waiting for the server's welcome"
         try:
             welcome = await self._await_welcome(connection)
             await checkpoint_if_cancelled()  # by a close that came when the welcome was there
@@ -125,6 +129,7 @@ class Connector:
         if provider is None:
             return signalling_url(self._options.url, key=self._options.api_key)
         try:
+            self.stage = "waiting for the token_provider"
             token = _checked(await self._provided(provider))
         except Exception as error:
             self._provider_failures += 1

@@ -199,6 +199,10 @@ class SignallingLink(Link):
             if self.state == "idle":
                 await self._connect()
 
+    def progress(self) -> tuple[str, bool]:
+        """Say how far connecting has come, and that no request has left; from any thread."""
+        return self._connector.stage, False
+
     async def _connect(self) -> None:
         self._set_state("connecting")
         self._engine.links.add(self)

@@ -177,7 +177,7 @@ class RoomLink(Link):
         """Say how far joining has come, and whether its request has left; from any thread."""
         request = self._joining
         if request is None:
-            return "connecting", False
+            return self.signalling.progress()
         return "waiting for the acknowledgement" if request.sent else "subscribing", request.sent
 
     def _forget_channel(self) -> None:

@@ -91,6 +91,7 @@ class VideoCapture(guard.LiveObject):
                 the end.
             MeteredError: What ended the track's connection, if that is why it ended.
         """
+        _check_image(image)
         frame = self._grab(timeout)
         return (False, None) if frame is None else (True, self._picture(frame, image))
 
@@ -105,6 +106,7 @@ class VideoCapture(guard.LiveObject):
         self, image: NDArray[Any] | None = None, flag: int = 0
     ) -> tuple[bool, NDArray[np.uint8] | Any]:
         """Return the picture grabbed last, as :meth:`read` does; ``flag`` means nothing."""
+        _check_image(image)
         guard.check_process(self._born, self._label)
         with self._lock:
             frame = self._grabbed
@@ -208,3 +210,13 @@ class VideoCapture(guard.LiveObject):
             return array
         image[...] = array
         return image
+
+
+def _check_image(image: object) -> None:
+    """Raise ``TypeError`` for what is no array that a picture can be put into."""
+    if image is not None and not hasattr(image, "shape"):
+        raise TypeError(
+            "image must be an array that the picture is put into, not "
+            f"{type(image).__name__}; pictures come as bgr24: for another format call "
+            'track.read(format="rgb24")'
+        )

@@ -130,6 +130,14 @@ def cap_deadline() -> Any:
     return Deadline(10)
 
 
+def test_a_format_is_not_taken_for_an_array() -> None:
+    far = Far()
+    cap: Any = far.track.capture()
+    for call in (cap.read, cap.retrieve):
+        with pytest.raises(TypeError, match=r"not str; .* track\.read\(format="):
+            call("rgb24")
+
+
 def test_grab_and_retrieve() -> None:
     far = Far()
     cap = far.track.capture()
