@@ -19,11 +19,10 @@ from fractions import Fraction
 from typing import Any, NamedTuple, Protocol
 
 from aiortc.codecs.base import Encoder
-from aiortc.codecs.vpx import Vp8Encoder
 from av import VideoFrame
 
 from metered_sync.bridge.clock import monotonic
-from metered_sync.engine.webrtc.encoding import PINNED, DescribedH264Encoder
+from metered_sync.engine.webrtc.encoding import PINNED, DescribedH264Encoder, ExactVp8Encoder
 from metered_sync.engine.webrtc.media_frames import VIDEO_RATE
 from metered_sync.engine.webrtc.pictures import PictureNormalizer
 from metered_sync.wire.key_frames import detector
@@ -34,8 +33,8 @@ logger = logging.getLogger("metered_sync")
 MIN_KEY_FRAME_INTERVAL = 0.25
 """Seconds from one key frame to the next that receivers can bring about by asking."""
 
-CODECS: dict[str, type[Vp8Encoder] | type[DescribedH264Encoder]] = {
-    "vp8": Vp8Encoder,
+CODECS: dict[str, type[ExactVp8Encoder] | type[DescribedH264Encoder]] = {
+    "vp8": ExactVp8Encoder,
     "h264": DescribedH264Encoder,
 }
 

@@ -400,7 +400,7 @@ class Session:
     def _fitted(self, description: wire.SessionDescription) -> str:
         """Return the text that aiortc can take: it fails on a section without a codec it knows."""
         parsed = self._read(description)  # (aiortc's own reader has no limits)
-        unfit = {s.mid for s in parsed.sections if s.mid in self._refused or misfit(s) is not None}
+        unfit = self._refused & {section.mid for section in parsed.sections}
         tagged = next((s for s in parsed.sections if s.ice_ufrag), None)
         if not unfit or tagged is None:
             return description.sdp

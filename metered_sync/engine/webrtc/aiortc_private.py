@@ -69,7 +69,6 @@ class Capability(Enum):
 
 
 ENCODER = "_RTCRtpSender__encoder"
-VP8_BITRATE = "_Vp8Encoder__target_bitrate"
 SET_SIGNALING_STATE = "_RTCPeerConnection__setSignalingState"
 PENDING_DESCRIPTION = "_RTCPeerConnection__pendingLocalDescription"
 CONNECT = "_RTCPeerConnection__connect"
@@ -236,12 +235,6 @@ def name_stream(sender: RTCRtpSender, stream_id: str) -> None:
     """Name the stream that a sender's track belongs to, as from the next description on."""
     if _can(Capability.STREAMS):
         sender._stream_id = stream_id
-
-
-def set_vp8_bitrate(encoder: Vp8Encoder, bitrate: int) -> None:
-    """Set the bit rate that libvpx's buffer is made for: a second's worth of bits."""
-    if hasattr(encoder, VP8_BITRATE):
-        setattr(encoder, VP8_BITRATE, bitrate)
 
 
 # --- transceivers and sections --------------------------------------------------------
