@@ -287,7 +287,7 @@ def test_the_default_of_an_object_is_a_number(make: Any) -> None:
 
 
 def test_a_join_that_times_out_says_whether_it_left() -> None:
-    for answer, sent, stage in ((mute, True, "acknowledgement"), (None, False, "connecting")):
+    for answer, sent, stage in ((mute, True, "acknowledgement"), (None, False, "welcome")):
         welcome = WELCOME if answer is not None else None
         with ScriptedServer(answer or mute, welcome=lambda number, it=welcome: it) as server:
             peer = MeteredPeer(api_key="pk_live_x", url=server.url)
