@@ -88,6 +88,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from metered_sync.events import TokenProviderError as TokenProviderError
     from metered_sync.events import Track as Track
     from metered_sync.events import TrackEnded as TrackEnded
+    from metered_sync.gate import SfuGate as SfuGate
     from metered_sync.media.notebook.preview import Preview as Preview
     from metered_sync.media.recording.info import RecordingInfo as RecordingInfo
     from metered_sync.media.recording.recorder import Recorder as Recorder
@@ -217,6 +218,7 @@ _MODULES = {
     "ServerRequestError": "metered_sync.errors",
     "SessionInfo": "metered_sync.wire.sfu",
     "SfuApi": "metered_sync.sfu_api",
+    "SfuGate": "metered_sync.gate",
     "SfuMedia": "metered_sync.sfu_api",
     "SfuAuthError": "metered_sync.errors",
     "SfuClient": "metered_sync.sfu",

@@ -24,14 +24,13 @@ def room_options(media: SfuMedia, options: ConnectionOptions, max_video: int) ->
         servers = () if is_loopback(urlsplit(media.url).hostname) else DEFAULT_STUN
     sfu = SfuOptions(
         url=media.url,
-        app_id=media.app_id,
         metadata=None,
         ice_servers=servers,
         gather_timeout=options.gather_timeout,
         recover=True,
         max_pixels=options.max_pixels,
     )
-    return SfuRoomOptions(sfu, media.secret, max_video=max_video)
+    return SfuRoomOptions(sfu, media.calls, max_video=max_video)
 
 
 def take_if(wanted: Callable[[RemoteTrack], bool]) -> Callable[[RemoteTrack], None]:

@@ -19,6 +19,7 @@ __all__ = [
     "ReconnectOptions",
     "check_during_outage",
     "signalling_options",
+    "token_function",
 ]
 
 MESSAGING_URL = "wss://rms.metered.ca"
@@ -56,7 +57,7 @@ def signalling_options(
             raise ValueError(f"{who} takes api_key or token_provider, not both")
         if api_key is not None:
             check_api_key(who, key_name, api_key)
-        provider = _provider(who, token_provider)
+        provider = None if token_provider is None else token_function(who, token_provider)
         origin = check_origin(
             url if url is not None else MESSAGING_URL, secure="wss", name=url_name
         )
@@ -86,10 +87,8 @@ def _seconds(name: str, value: float) -> float:
     return float(check_number(name, value, above=True, infinite=True, unit="seconds"))
 
 
-def _provider(who: str, provider: object) -> Callable[[], str | Token] | None:
-    """Return a function that gives the token, in the caller's context; ``None`` for no token."""
-    if provider is None:
-        return None
+def token_function(who: str, provider: object) -> Callable[[], str | Token]:
+    """Return a function that gives the token, in the caller's context."""
     if isinstance(provider, (str, Token)):
         try:
             token = check_token(provider.token if isinstance(provider, Token) else provider)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,6 +17,8 @@ from metered_sync.bridge.deadline import Deadline, check_timeout
 from metered_sync.bridge.event_hub import EventHub
 from metered_sync.bridge.loop import Engine
 from metered_sync.engine.sending.local_track import LocalTrack
+from metered_sync.engine.sfu.calls import GateCalls, SfuCalls
+from metered_sync.engine.sfu.gate_tokens import GateTokens
 from metered_sync.engine.sfu.link import SfuLink, SfuOptions
 from metered_sync.engine.sfu.tracks import Incoming, Outgoing
 from metered_sync.engine.webrtc.encoding import check_encoding
@@ -24,16 +28,18 @@ from metered_sync.media.sources.base import Source, TrackSource
 from metered_sync.media.tracks.given import AnyTrack, TrackLike, sendable, tracks_of
 from metered_sync.media.tracks.stream import MediaStream
 from metered_sync.media.tracks.track import RemoteTrack, core_of
+from metered_sync.options import token_function
 from metered_sync.publication import Publication
 from metered_sync.sfu_api import check_credentials
 from metered_sync.wire.arguments import check_choice, check_text, check_whole, shown
+from metered_sync.wire.control import Token
 from metered_sync.wire.key_frames import MAX_PIXELS
 from metered_sync.wire.secrets import hides_arguments
 from metered_sync.wire.sfu import SessionInfo, TrackInfo
 from metered_sync.wire.states import SfuClientState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 from metered_sync.wire.turn import GivenIceServers, check_ice_servers
-from metered_sync.wire.urls import is_loopback
+from metered_sync.wire.urls import check_gate_url, is_loopback
 
 __all__ = ["SfuClient"]
 
@@ -94,6 +100,9 @@ class SfuClient(Client[SfuLink]):
         secret: Its secret; ``METERED_SFU_SECRET``.
         url: The SFU's origin, ``https://host`` (``http://`` for loopback hosts only);
             ``METERED_SFU_URL``.
+        token_provider: Instead of app id and secret, where the secret must not be: a function
+            that returns a room's token, or such a token. Then ``url`` is the address of an
+            :class:`~metered_sync.SfuGate`, and may have a path.
         metadata: A text that others see in :meth:`sessions`.
         timeout: Seconds that a call which acts may take, unless it says otherwise.
         ice_servers: STUN servers to find this machine's public address by, in any form that
@@ -115,6 +124,7 @@ class SfuClient(Client[SfuLink]):
         app_id: str | None = None,
         secret: str | None = None,
         url: str | None = None,
+        token_provider: Callable[[], str | Token] | Token | str | None = None,
         metadata: str | None = None,
         timeout: float = 15.0,
         ice_servers: GivenIceServers | None = None,
@@ -124,13 +134,21 @@ class SfuClient(Client[SfuLink]):
         _timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         super().__init__("SfuClient", timeout)
+        self._make_calls: Callable[[], SfuCalls | GateCalls]
         try:
-            app, self._secret, origin = check_credentials("SfuClient", app_id, secret, url)
+            if token_provider is not None:
+                if (app_id, secret) != (None, None):
+                    raise ValueError("SfuClient takes app_id and secret, or token_provider")
+                origin = self._use_gate(token_provider, url)
+            else:
+                app, key, origin = check_credentials("SfuClient", app_id, secret, url)
+                self._make_calls = functools.partial(SfuCalls, "SfuClient", origin, app, key)
+                del key
             if ice_servers is None:
                 ice_servers = () if is_loopback(urlsplit(origin).hostname) else DEFAULT_STUN
             servers = check_ice_servers(ice_servers)
         finally:
-            del app_id, secret, ice_servers  # no frame of a traceback shows them
+            del app_id, secret, token_provider, ice_servers  # no frame of a traceback shows them
         if metadata is not None and not isinstance(metadata, str):
             raise TypeError(f"metadata must be a string, not {type(metadata).__name__}")
         if not isinstance(recover, bool):
@@ -138,7 +156,6 @@ class SfuClient(Client[SfuLink]):
         gather = check_timeout("gather_timeout", gather_timeout)
         self._options = SfuOptions(
             origin,
-            app,
             metadata,
             servers,
             gather,
@@ -150,6 +167,26 @@ class SfuClient(Client[SfuLink]):
         self._publications: set[Publication] = set()
         """Publications, held for the events about them as long as they are published."""
         self._making = threading.Lock()  # guards making the one object for a received track
+
+    def _use_gate(
+        self, token_provider: Callable[[], str | Token] | Token | str, url: str | None
+    ) -> str:
+        """Make the calls at a gate; return its origin."""
+        address = url or os.environ.get("METERED_SFU_URL")
+        if address is None:
+            raise ValueError("SfuClient with token_provider needs url=…, the gate's address")
+        origin, prefix = check_gate_url(address)
+        try:
+            provider = token_function("SfuClient", token_provider)
+        finally:
+            del token_provider  # no frame of a traceback shows it
+
+        def make() -> GateCalls:
+            tokens = GateTokens("SfuClient", provider)
+            return GateCalls("SfuClient", origin, prefix, tokens.token)
+
+        self._make_calls = make
+        return origin
 
     def __repr__(self) -> str:
         session = f", session {self.session_id}" if self.session_id else ""
@@ -179,7 +216,7 @@ class SfuClient(Client[SfuLink]):
             engine,
             SfuEvents(self, self._hub),
             self._options,
-            self._secret,
+            self._make_calls(),
             self._label,
             self._timings,
         )

@@ -9,15 +9,16 @@ from typing import Any
 
 from metered_sync._rest import RestClient
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.engine.sfu.calls import SfuCalls
+from metered_sync.engine.sfu.calls import GateCalls, SfuCalls
 from metered_sync.wire import sfu as wire
 from metered_sync.wire.arguments import check_text
 from metered_sync.wire.fields import FieldError, Fields
 from metered_sync.wire.secrets import check_sfu_app, hides_arguments
-from metered_sync.wire.urls import check_origin
+from metered_sync.wire.urls import check_gate_url, check_origin
 
 __all__ = ["SfuApi", "SfuMedia", "check_credentials"]
 
+TokenGetter = Callable[[], Awaitable[str]]
 SFU_URL = "https://global.sfu.metered.ca"
 """The origin of the Global SFU."""
 
@@ -62,20 +63,35 @@ class SfuMedia:
         secret: Its secret; ``METERED_SFU_SECRET``. It lets its holder use every session of the
             app: keep it on servers.
         url: The SFU's origin; ``METERED_SFU_URL``.
+        gate: The address of a :class:`~metered_sync.SfuGate` instead, where the secret must not
+            be: it is called with the room's own token.
 
     Raises:
         ValueError: One is missing, or cannot be what it should be.
     """
 
-    __slots__ = ("app_id", "secret", "url")
+    __slots__ = ("calls", "url")
 
+    @hides_arguments
     def __init__(
-        self, *, app_id: str | None = None, secret: str | None = None, url: str | None = None
+        self,
+        *,
+        app_id: str | None = None,
+        secret: str | None = None,
+        url: str | None = None,
+        gate: str | None = None,
     ) -> None:
-        try:
-            self.app_id, self.secret, self.url = check_credentials("SfuMedia", app_id, secret, url)
-        finally:
-            del app_id, secret  # no frame of a traceback shows them
+        self.calls: Callable[[str, TokenGetter], SfuCalls | GateCalls]
+        """Makes the calls, by a label, and by a function that returns the room's token."""
+        if gate is not None and (app_id, secret, url) != (None, None, None):
+            raise ValueError("SfuMedia takes gate=, or app_id=, secret= and url=, not both")
+        if gate is not None:
+            origin, prefix = check_gate_url(gate, "gate")
+            self.url = origin
+            self.calls = lambda label, token: GateCalls(label, origin, prefix, token)
+        else:
+            app, key, self.url = check_credentials("SfuMedia", app_id, secret, url)
+            self.calls = lambda label, token: SfuCalls(label, self.url, app, key)
 
     def __repr__(self) -> str:
         return f"<SfuMedia {self.url}>"
@@ -268,6 +284,10 @@ class SfuApi(RestClient):
         """
         result: list[dict[str, Any]] = self._send(wire.TRACKS, timeout, session_id, kind=list)
         return result
+
+    def forward(self, endpoint: wire.Endpoint, session_id: str, body: Any) -> Any:
+        """Make a call with a body of the SFU's own form; return the decoded answer."""
+        return self._send(endpoint, None, session_id or None, body, kind=object)
 
     def close(self) -> None:
         """Close idle connections to the SFU. Calls made later open new ones."""

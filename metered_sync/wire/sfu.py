@@ -21,6 +21,7 @@ call                    request                    answer
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -48,6 +49,8 @@ __all__ = [
     "SessionInfo",
     "SubscribeRequest",
     "SubscribeOffer",
+    "TICKET",
+    "TICKET_EXPIRED",
     "TRACKS",
     "TrackInfo",
     "error_body",
@@ -55,6 +58,7 @@ __all__ = [
     "parse_error",
     "parse_sessions",
     "parse_tracks",
+    "plain_session_id",
     "sessions_body",
     "tracks_body",
 ]
@@ -78,6 +82,22 @@ class Endpoint:
         return self.route.format(
             app_id=quote(app_id, safe=""), session_id=quote(session_id, safe="")
         )
+
+    def path_at_gate(self, prefix: str, session_id: str = "") -> str:
+        """Return the path at a gate, which stands below ``prefix``."""
+        return prefix + self.path("", session_id).removeprefix(_BASE.format(app_id=""))
+
+
+TICKET = re.compile(r"~(\d{1,12})~([A-Za-z0-9_-]{32})$", re.ASCII)
+"""What a gate adds to a session's id: an expiry and a signature (docs/gate.md)."""
+
+TICKET_EXPIRED = "ticket_expired"
+"""The gate's code for a session whose ticket has expired, with the token that it was made by."""
+
+
+def plain_session_id(session_id: str) -> str:
+    """Return a session's id as the SFU knows it, without a gate's ticket."""
+    return TICKET.sub("", session_id)
 
 
 _BASE = "/api/sfu/{app_id}"
@@ -254,7 +274,10 @@ class SubscribeRequest:
     def body(self) -> JsonObject:
         return {
             "tracks": [
-                {"remoteSessionId": track.session_id, "remoteTrackId": track.track_id}
+                {
+                    "remoteSessionId": plain_session_id(track.session_id),
+                    "remoteTrackId": track.track_id,
+                }
                 for track in self.tracks
             ]
         }

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 from metered_sync.wire.secrets import scrub
 
-__all__ = ["check_origin", "is_loopback", "signalling_url"]
+__all__ = ["check_gate_url", "check_origin", "is_loopback", "signalling_url"]
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -50,6 +50,21 @@ def check_origin(url: object, *, secure: str, name: str = "url") -> str:
             f"{name}: {plain}:// would send keys in the clear to {host}; use {secure}://"
         )
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def check_gate_url(url: object, name: str = "url") -> tuple[str, str]:
+    """Return a gate's origin, and its path without a slash at the end.
+
+    Raises:
+        ValueError: It is no such address, or would carry tokens in the clear.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"{name} must be a gate's address, not {type(url).__name__}")
+    parts = urlsplit(url)
+    if parts.query or parts.fragment:
+        raise ValueError(f"{name} must be a gate's address without a query; got {scrub(url)!r}")
+    origin = check_origin(f"{parts.scheme}://{parts.netloc}", secure="https", name=name)
+    return origin, parts.path.rstrip("/")
 
 
 def signalling_url(origin: str, *, key: str | None = None, token: str | None = None) -> str:

@@ -35,29 +35,29 @@ from metered_sync.wire.secrets import check_token, scrub, scrubbed_cause
 from metered_sync.wire.timings import Timings
 from metered_sync.wire.urls import is_loopback, signalling_url
 
-__all__ = ["Connector"]
+__all__ = ["Connector", "NoTokenError", "checked_token"]
 
 REPORTED_FAILURES = 3
 """After how many failures in a row of the token provider an event tells of them."""
 
 
-class _NoTokenError(Exception):
+class NoTokenError(Exception):
     """A token provider has not answered, or with something else."""
 
 
-def _checked(given: object) -> str:
+def checked_token(given: object) -> str:
     """Return the text of the token that a provider has returned, before it goes anywhere."""
     unrun = unrun_result(given)
     if unrun is not None:
-        raise _NoTokenError(unrun)
+        raise NoTokenError(unrun)
     text = given.token if isinstance(given, Token) else given
     if not isinstance(text, str) or not text:
-        raise _NoTokenError(f"it returned {type(text).__name__}, not a non-empty str")
+        raise NoTokenError(f"it returned {type(text).__name__}, not a non-empty str")
     try:
         return check_token(text)
     except ValueError as error:
         del given, text  # no frame of the traceback shows them
-        raise _NoTokenError(f"it returned a text that {error}") from None
+        raise NoTokenError(f"it returned a text that {error}") from None
 
 
 class Connector:
@@ -72,6 +72,8 @@ class Connector:
         self._timings = timings
         self.stage = "not begun"
         """How far the latest attempt has come, in words."""
+        self.token: Callable[[], str | None] = lambda: None
+        """Returns the newest token, where there is a provider."""
         self._provider_failures = 0
         self._providing: asyncio.Task[str | Token] | None = None
 
@@ -130,12 +132,12 @@ class Connector:
             return signalling_url(self._options.url, key=self._options.api_key)
         try:
             self.stage = "waiting for the token_provider"
-            token = _checked(await self._provided(provider))
+            token = checked_token(await self._provided(provider))
         except Exception as error:
             self._provider_failures += 1
             if self._provider_failures >= REPORTED_FAILURES:
                 self._sink.emit(TokenProviderError(self._provider_failures, error))
-            ours = isinstance(error, _NoTokenError)
+            ours = isinstance(error, NoTokenError)
             raise SignallingConnectError(
                 f"{self._label}: the token_provider failed: "
                 + scrub(str(error) if ours else repr(error)),
@@ -143,6 +145,7 @@ class Connector:
                 close_reason="token_provider failed",
             ) from error
         self._provider_failures = 0
+        self.token = lambda: token
         return signalling_url(self._options.url, token=token)
 
     async def _provided(self, provider: Callable[[], str | Token]) -> object:
@@ -158,7 +161,7 @@ class Connector:
             self.stop()
             raise
         if not done:
-            raise _NoTokenError(
+            raise NoTokenError(
                 f"it took too long, longer than token_provider_timeout={within:g} s; raise that, "
                 "or let it answer sooner"
             )

@@ -96,6 +96,11 @@ class SignallingLink(Link):
         self._retry_after: float | None = None
         self._lost_at: float | None = None
 
+    @property
+    def token(self) -> Callable[[], str | None]:
+        """Returns the token that the connection was made with, where there is one."""
+        return self._connector.token
+
     # --- any thread ---
 
     @property

@@ -40,6 +40,7 @@ from metered_sync.errors import (
     MeteredPeerStateError,
     ReconcileTimeoutError,
     ServerRequestError,
+    SfuAuthError,
 )
 from metered_sync.wire import frames
 from metered_sync.wire.events import (
@@ -416,6 +417,16 @@ class RoomLink(Link):
     def send_refused(self) -> MeteredError | None:
         """Why direct messages cannot be sent, where the key or token does not permit it."""
         return self._messages.refused
+
+    async def token(self) -> str:
+        """Return the token that this peer is connected with; raise ``SfuAuthError`` for none."""
+        token = self.signalling.token()
+        if token is None:
+            raise SfuAuthError(
+                f"{self.label}: the gate takes the room's token, and there is none: connect with "
+                "token_provider=, not with an api_key"
+            )
+        return token
 
     def is_listed(self, peer_id: str) -> bool:
         """Return whether presence lists this member."""

@@ -195,6 +195,9 @@ class RoomHost(Protocol):
     def send_refused(self) -> MeteredError | None:
         """Why direct messages cannot be sent, where the key or token does not permit it."""
 
+    async def token(self) -> str:
+        """Return the token that this peer is connected with; raise ``SfuAuthError`` for none."""
+
     def is_listed(self, peer_id: str) -> bool:
         """Return whether presence lists this member."""
 

@@ -6,7 +6,8 @@ session   one session: one peer connection, negotiated over HTTP
 tracks    the tracks that a client publishes and subscribes to, over all its sessions
 watch     find out which subscribed tracks are gone, and where they are now
 directory find out who publishes what, with few requests
-calls     the SFU's seven HTTP calls
+calls     the SFU's seven HTTP calls, to itself or to a gate
+gate_tokens the token that a gate is called with
 ========= =============================================================================
 
 The door is :class:`~metered_sync.engine.sfu.link.SfuLink`. ``calls`` and ``directory`` need no

@@ -36,7 +36,7 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.link import EventSink, Link
 from metered_sync.bridge.loop import Engine
 from metered_sync.engine.sending.local_track import LocalTrack
-from metered_sync.engine.sfu.calls import SfuCalls
+from metered_sync.engine.sfu.calls import GateCalls, SfuCalls
 from metered_sync.engine.sfu.directory import Directory
 from metered_sync.engine.sfu.session import (
     Progress,
@@ -92,7 +92,7 @@ class SfuLink(Link):
         engine: Engine,
         sink: SfuSink,
         options: SfuOptions,
-        secret: str,
+        calls: SfuCalls | GateCalls,
         label: str,
         timings: Timings = DEFAULT_TIMINGS,
         make_watch: Callable[[Watched], Watch] = Watch,
@@ -110,8 +110,8 @@ class SfuLink(Link):
         self._engine = engine
         self._sink = sink
         self._options = options
-        self._calls = SfuCalls(label, options.url, options.app_id, secret)
-        self.directory = Directory(self._calls, timings)
+        self._calls = calls
+        self.directory = Directory(calls, timings)
         self._progress = Progress()
         self._moved: dict[tuple[str, str], Outgoing] = {}
         """Publications that have other ids now, by the session and track id that they had."""

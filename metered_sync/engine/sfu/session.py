@@ -25,7 +25,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.outlet import Outlet
-from metered_sync.engine.sfu.calls import SfuCalls
+from metered_sync.engine.sfu.calls import GateCalls, SfuCalls
 from metered_sync.engine.sfu.tracks import Incoming, Outgoing
 from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.engine.webrtc.encoding import pin_bitrate, prefer_codec
@@ -61,8 +61,7 @@ class SfuOptions:
     """The options of a session."""
 
     url: str
-    """The SFU's origin."""
-    app_id: str
+    """The SFU's origin, or the gate's."""
     metadata: str | None
     ice_servers: tuple[IceServer, ...]
     gather_timeout: float
@@ -90,7 +89,7 @@ class Session:
     def __init__(
         self,
         label: str,
-        calls: SfuCalls,
+        calls: SfuCalls | GateCalls,
         options: SfuOptions,
         timings: Timings,
         progress: Progress,
@@ -106,6 +105,8 @@ class Session:
             on_ended: Called when a received track ends, and its connection does not.
         """
         self.id = ""
+        self._handle = ""
+        """The id by which calls name the session: a gate's carries a ticket."""
         self.on_lost = on_lost
         self.loss: str | None = None
         """The reason for the session's loss, in words."""
@@ -141,7 +142,8 @@ class Session:
             request = wire.NewRequest(await self._offer(), self._options.metadata)
             negotiated = await self._ask(wire.NEW, wire.Negotiated.parse, deadline, request.body())
             await self._apply(negotiated.description)
-            self.id = negotiated.session_id
+            self._handle = negotiated.session_id
+            self.id = wire.plain_session_id(self._handle)
             await wait_connected(self.pc, self._at)
             await checkpoint_if_cancelled()  # by a close that came when it was connected
         except BaseException:
@@ -442,7 +444,7 @@ class Session:
         self, call: wire.Endpoint, parse: Callable[[object], Any], deadline: Deadline, body: Any
     ) -> Any:
         self._progress.sent = True
-        return await self._calls.ask(call, parse, deadline, session_id=self.id, body=body)
+        return await self._calls.ask(call, parse, deadline, session_id=self._handle, body=body)
 
     async def _check_known(self, deadline: Deadline) -> None:
         """Lose the session if the SFU does not know it any more."""

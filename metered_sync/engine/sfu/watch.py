@@ -245,7 +245,7 @@ class Watch:
     async def _find(self, lost: list[Incoming], deadline: Deadline) -> list[Incoming]:
         """Return the lost tracks that another session publishes, by their names."""
         found = []
-        named = [one for one in lost if one.info.name]
+        named = [one for one in lost if one.info.name] if self._link.directory.searches else []
         published = [t async for t in self._link.directory.search(deadline)] if named else []
         for one in lost:
             candidates = [

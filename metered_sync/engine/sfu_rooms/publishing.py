@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.sending.outlet import Outlet
@@ -32,7 +32,8 @@ __all__ = ["RoomPublisher"]
 
 logger = logging.getLogger("metered_sync")
 FLOW_POLL = 0.02
-"""Seconds between two looks at tracks that have not sent anything yet."""
+"""Seconds between two looks at tracks that have not sent anything yet; it doubles each time."""
+FLOW_POLL_MAX = 0.3
 FLOW_PATIENCE = 1.0
 """Seconds after a recovery for which tracks that were announced may be silent."""
 METERED_FRAMES = 5
@@ -56,7 +57,7 @@ class RoomPublisher:
             make_link: Makes the link that publishes, with its sink.
             on_change: Called when other tracks are to be announced.
             on_speech: Called when this peer begins to speak, or ends.
-            on_refused: Called when the SFU refuses this peer for good.
+            on_refused: Called when this peer is not let publish.
             timings: Pauses and bounds of the attempts.
         """
         self.announced: tuple[AnnouncedTrack, ...] = ()
@@ -70,8 +71,11 @@ class RoomPublisher:
         self._timings = timings
         self._link: SfuLink | None = None
         self._wanted: tuple[LocalTrack, ...] = ()
+        self._refused: tuple[LocalTrack, ...] | None = None
+        """The tracks that the SFU, or the gate, did not let us publish."""
         self._outgoing: list[Outgoing] = []
         self._entries: dict[Outgoing, AnnouncedTrack] = {}
+        self._flow_pause = FLOW_POLL
         self._patience = 0.0
         """The moment up to which a new session's tracks may be silent; 0: there is no new one."""
         self._meters: dict[LocalTrack, _LevelMeter] = {}
@@ -110,9 +114,14 @@ class RoomPublisher:
                 self._refresh()
                 delay = self._timings.recover_delay
                 if len(self._entries) < len(self._outgoing) or self._patience:
-                    pause = FLOW_POLL
+                    pause = self._flow_pause
+                    self._flow_pause = min(self._flow_pause * 2, FLOW_POLL_MAX)
+                else:
+                    self._flow_pause = FLOW_POLL
             except SfuAuthError as error:
-                self._on_refused(error)
+                if self._refused is None:
+                    self._on_refused(error)
+                self._refused = self._wanted
             except (MeteredError, TimeoutError) as error:
                 logger.info("the room's tracks are not published yet: %s", error)
                 pause, delay = delay, min(delay * 2, self._timings.recover_delay_max)
@@ -121,6 +130,8 @@ class RoomPublisher:
 
     async def _publish(self) -> None:
         await self._unpublish()
+        if self._wanted == self._refused:
+            return
         published = {outgoing.local for outgoing in self._outgoing}
         new = [track for track in self._wanted if track not in published and not track.ended]
         self._measure()
@@ -165,7 +176,7 @@ class RoomPublisher:
             current = [one for one in self._outgoing if one.session_id == link.session.id]
             flowing = [one for one in current if one.outlet is not None and one.outlet.frames]
             if session_id != link.session.id:  # the first one, or one after a recovery
-                now = time.monotonic()
+                now = monotonic()
                 self._patience = self._patience or now + FLOW_PATIENCE
                 waiting = [one for one in entries if one not in flowing]
                 if waiting and now < self._patience:

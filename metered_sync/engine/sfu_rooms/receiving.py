@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import anyio
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sfu.link import SfuLink, SfuSink
 from metered_sync.engine.sfu.session import Session, SessionLostError
@@ -105,7 +105,7 @@ class RoomReceiver:
         delay = self._timings.recover_delay
         while not self._closed:
             pause = None
-            if self._tracks.wanted(time.monotonic()):
+            if self._tracks.wanted(monotonic()):
                 try:
                     await self._connect()
                 except SfuAuthError as error:
@@ -156,7 +156,7 @@ class _Worker(Watch):
 
     def pause(self) -> float:
         """Return the seconds to wait: until a track is asked for again, at most."""
-        now = time.monotonic()
+        now = monotonic()
         waits = [
             one.retry_at - now
             for one in self._tracks.wanted(now)
@@ -169,7 +169,7 @@ class _Worker(Watch):
         await self.look_at_own(session, deadline)
         received = self._received()
         await self._let_go(session, deadline)
-        now = time.monotonic()
+        now = monotonic()
         wanted = self._tracks.wanted(now)
         self._ask(wanted, now)
         missing = [one for one in wanted if one not in self._link.incoming and now >= one.retry_at]
@@ -182,7 +182,7 @@ class _Worker(Watch):
         return list(self._link.incoming)
 
     async def _let_go(self, session: Session, deadline: Deadline) -> None:
-        wanted = set(self._tracks.wanted(time.monotonic()))
+        wanted = set(self._tracks.wanted(monotonic()))
         for one in tuple(self._link.incoming):
             if not isinstance(one, RoomTrack) or one.ended:
                 continue
@@ -194,9 +194,7 @@ class _Worker(Watch):
             self._link.incoming.remove(one)
             if gone and not moved:  # its sender has closed it, or is gone: a state will tell
                 one.lost()
-                one.retry_later(
-                    time.monotonic(), self._timings.recover_delay, self._timings.poll_max
-                )
+                one.retry_later(monotonic(), self._timings.recover_delay, self._timings.poll_max)
             elif one in wanted:
                 one.lost()
             else:
@@ -224,7 +222,7 @@ class _Worker(Watch):
             self._link.incoming += tracks
 
     def _note_failure(self, track: RoomTrack, error: MeteredError) -> None:
-        timings, now = self._timings, time.monotonic()
+        timings, now = self._timings, monotonic()
         if isinstance(error, MediaError):
             self._tracks.on_misfit(track, error)
             return

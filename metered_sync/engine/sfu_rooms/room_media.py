@@ -18,7 +18,7 @@ import logging
 import math
 import random
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from av import AudioFrame
 from metered_sync.bridge.loop import Engine
 from metered_sync.engine.rooms.media import MediaOwner, MemberMedia, RoomHost, TrackReceiver
 from metered_sync.engine.rooms.mesh import Mesh
+from metered_sync.engine.sfu.calls import GateCalls, SfuCalls
 from metered_sync.engine.sfu.link import SfuLink, SfuSink
 from metered_sync.engine.sfu.session import SfuOptions
 from metered_sync.engine.sfu.watch import Watch, Watched
@@ -61,13 +62,11 @@ class SfuRoomOptions:
     """The options of a room whose media go through the SFU."""
 
     sfu: SfuOptions
-    secret: str
+    calls: Callable[[str, Callable[[], Awaitable[str]]], SfuCalls | GateCalls]
+    """Makes the SFU's calls, by a label, and by a function that returns the room's token."""
     subscribe: SubscribePolicy = "on-read"
     max_video: int = 16
     """Tracks of pictures that are received at once, at most."""
-
-    def __repr__(self) -> str:
-        return f"SfuRoomOptions({self.sfu.url!r}, subscribe={self.subscribe!r})"
 
 
 class SfuRoomMedia:
@@ -103,7 +102,7 @@ class SfuRoomMedia:
         self._told_watching: dict[str, tuple[str, ...]] = {}
         self._speakers = Speakers(self._on_speakers)
         self._publisher = RoomPublisher(
-            self._publishing_link, self._on_published, self._on_speech, self.on_refused, timings
+            self._publishing_link, self._on_published, self._on_speech, self._on_mute, timings
         )
         self._receiver = RoomReceiver(self._receiving_link, self, timings)
 
@@ -368,6 +367,11 @@ class SfuRoomMedia:
                 for track in member.room_tracks:
                     track.refuse(error)
 
+    def _on_mute(self, error: MeteredError) -> None:
+        """Tell that our tracks are not published; those of others may be received."""
+        logger.warning("%s: its tracks are not published: %s", self._label, error)
+        self._host.on_media_refused(error)
+
     def on_received(self) -> None:
         """Tell those whose tracks are received which of them: it is theirs to use."""
         received = set(self._receiver.received)
@@ -388,9 +392,8 @@ class SfuRoomMedia:
     def _link(self, sink: SfuSink, what: str, make_watch: Callable[[Watched], Watch]) -> SfuLink:
         options = self._options
         label = f"{self._label}: {what}"
-        return SfuLink(
-            self._engine, sink, options.sfu, options.secret, label, self._timings, make_watch
-        )
+        calls = options.calls(label, self._host.token)
+        return SfuLink(self._engine, sink, options.sfu, calls, label, self._timings, make_watch)
 
 
 class _Measuring:

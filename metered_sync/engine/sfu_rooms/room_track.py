@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any, Literal
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.sfu.tracks import Incoming
 from metered_sync.engine.sfu_rooms.messages import AnnouncedTrack
@@ -43,7 +43,7 @@ class RoomTrack(Incoming):
         """The member that sends the track, under the id that it has now."""
         self.wanted_unread = policy == "all"
         """Whether the track is received though nobody reads it."""
-        self.opened = time.monotonic()
+        self.opened = monotonic()
         """The moment at which a reader was opened, or called, last."""
         self.subscribed: TrackInfo | None = None
         """The ids under which the track is received at present."""
@@ -73,7 +73,7 @@ class RoomTrack(Incoming):
 
     def touch(self) -> None:
         """Note that a reader is opened or called just now."""
-        now = self.opened = time.monotonic()
+        now = self.opened = monotonic()
         if self.subscribed is None or now - self._told > TOUCH_INTERVAL:
             self._told = now
             self._on_demand()

@@ -8,11 +8,12 @@ measured too, and that counts more. The loudest comes first.
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from collections.abc import Callable
 
 import numpy as np
+
+from metered_sync.bridge.clock import monotonic
 
 __all__ = ["SpeechDetector", "Speakers", "sound_level"]
 
@@ -84,14 +85,14 @@ class Speakers:
     def note_word(self, peer_id: str, speaking: bool) -> None:
         """Take a member's own word."""
         if speaking:
-            self._said.setdefault(peer_id, time.monotonic())
+            self._said.setdefault(peer_id, monotonic())
         else:
             self._said.pop(peer_id, None)
         self.update()
 
     def note_sound(self, peer_id: str, level: float, seconds: float) -> None:
         """Take the level of a piece of a member's sound."""
-        now = time.monotonic()
+        now = monotonic()
         _, detector = self._measured.get(peer_id) or (0.0, SpeechDetector())
         was = detector.speaking
         self._measured[peer_id] = now, detector
@@ -106,7 +107,7 @@ class Speakers:
 
     def update(self) -> None:
         """Sort the speakers anew; tell where that changes anything."""
-        now = self._sorted_at = time.monotonic()
+        now = self._sorted_at = monotonic()
         measured = {
             peer_id: detector
             for peer_id, (at, detector) in self._measured.items()
