@@ -6,11 +6,11 @@ side, so it holds weakly what a user may hold.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from metered_sync.bridge.atomic import Atomic, WeakAtomic
 from metered_sync.bridge.event_hub import EventHub, EventQueue
 from metered_sync.data_channel import DataChannel
 from metered_sync.engine.rooms.member import Member
@@ -35,23 +35,17 @@ class MemberObjects:
         self.streams_told: set[str] = set()
         """Ids of the streams of which a ``StreamAdded`` has told."""
         self._member = member
-        self._lock = threading.Lock()  # guards what follows, for callers and the loop
-        self._remote: weakref.ref[Any] | None = None
-        self._streams: weakref.WeakValueDictionary[str, MediaStream]
-        self._streams = weakref.WeakValueDictionary()
+        self._remote: WeakAtomic[Any] = WeakAtomic()
+        self._streams: Atomic[dict[str, WeakAtomic[MediaStream]]] = Atomic({})
         self._channels: tuple[Callable[[], DataChannel | None], ...] = ()
         """References to the channels; replaced on the loop, not changed."""
-        self._waiting: weakref.WeakSet[EventQueue] = weakref.WeakSet()
+        self._waiting: Atomic[tuple[weakref.ref[EventQueue], ...]] = Atomic(())
         """Queues of calls that wait for a track, which its metadata may make the right one."""
 
     def remote(self, make: Callable[[], R]) -> R:
         """Return the one remote peer of this member, made if need be."""
-        with self._lock:
-            remote: R | None = self._remote() if self._remote is not None else None
-            if remote is None:
-                remote = make()
-                self._remote = weakref.ref(remote)
-            return remote
+        remote: R = self._remote.get(make)
+        return remote
 
     # --- tracks and streams ---
 
@@ -63,13 +57,9 @@ class MemberObjects:
 
     def known_track(self, remote: object, incoming: IncomingTrack) -> RemoteTrack:
         """Return the one object for a track, with the metadata that it had."""
-        with self._lock:
-            track: RemoteTrack | None = incoming.handle()
-            if track is None:
-                track = RemoteTrack(incoming, remote)
-                incoming.handle = weakref.ref(track)
-            core_of(track).owner = remote  # (it may have been another member's, by another id)
-            return track
+        track: RemoteTrack = incoming.handle.get(lambda: RemoteTrack(incoming, remote))
+        core_of(track).owner = remote  # (it may have been another member's, by another id)
+        return track
 
     def update_metadata(self) -> None:
         """Pass on what has become known about tracks that somebody holds."""
@@ -77,15 +67,15 @@ class MemberObjects:
             track: RemoteTrack | None = incoming.handle()
             if track is not None:
                 core_of(track).metadata = self._member.metadata_of(incoming)
-        with self._lock:
-            waiting = tuple(self._waiting)
-        for queue in waiting:
-            queue.put(Event())  # nobody but the call that waits sees it
+        for ref in self._waiting.value:
+            queue = ref()
+            if queue is not None:
+                queue.put(Event())  # nobody but the call that waits sees it
 
     def wake_by_metadata(self, queue: EventQueue) -> None:
         """Put an event into a queue whenever metadata of tracks has become known."""
-        with self._lock:
-            self._waiting.add(queue)
+        new = weakref.ref(queue)
+        self._waiting.swap(lambda refs: (*(ref for ref in refs if ref() is not None), new))
 
     def stream(self, remote: object, stream_id: str) -> MediaStream:
         """Return the one object for a stream, with the tracks it has now."""
@@ -94,16 +84,21 @@ class MemberObjects:
             for incoming in self._member.media.tracks
             if incoming.stream_id == stream_id
         ]
-        with self._lock:
-            stream = self._streams.get(stream_id)
-            if stream is None:
-                stream = self._streams[stream_id] = MediaStream._received(stream_id)
-            for track in stream.tracks:
-                if track not in tracks:
-                    stream.remove_track(track)
-            for track in tracks:
-                stream.add_track(track)
-            return stream
+        new: WeakAtomic[MediaStream] = WeakAtomic()
+        self._streams.swap(
+            lambda there: {
+                **{name: one for name, one in there.items() if one() is not None},
+                stream_id: there.get(stream_id, new),
+            }
+        )
+        one = self._streams.value.get(stream_id, new)
+        stream: MediaStream = one.get(lambda: MediaStream._received(stream_id))
+        for track in stream.tracks:
+            if track not in tracks:
+                stream.remove_track(track)
+        for track in tracks:
+            stream.add_track(track)
+        return stream
 
     # --- data channels ---
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from aiortc.mediastreams import MediaStreamTrack
 
+from metered_sync.bridge import guard
 from metered_sync.engine.rooms.our_tracks import OurTracks, metadata_signal
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc.encoding import Encoding
@@ -33,13 +33,20 @@ class SentTracks:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _sent; what changes is posted with it held
-        self._sent: dict[AnyTrack, LocalTrack] = {}
+        # Guards _sent; what changes is posted with it held. Nothing of a user's is called then.
+        self._lock = guard.reentrant_lock()
+        self._sent: dict[int, tuple[AnyTrack, LocalTrack]] = {}
+        """By the track's ``id()``: a user's own may compare in ways of their own."""
 
     @property
     def tracks(self) -> list[AnyTrack]:
         """The tracks, as they were given."""
-        return list(self._sent)
+        return [track for track, _ in list(self._sent.values())]
+
+    def _local(self, track: AnyTrack) -> LocalTrack | None:
+        """Return what a track is sent as, if it is."""
+        found = self._sent.get(id(track))
+        return None if found is None else found[1]
 
     def add(
         self,
@@ -63,79 +70,83 @@ class SentTracks:
             post: Reaches the loop.
             to: Sends them there.
         """
-        new: dict[AnyTrack, LocalTrack] = {}
+        new: dict[int, tuple[AnyTrack, LocalTrack]] = {}
+        for track in tracks:
+            encoding = encodings[track.kind]
+            known = self._local(track)
+            if known is not None:
+                _check_same(known, stream_id, metadata, encoding, state)
+                continue
+            local = LocalTrack(
+                _live(track, "add_track"),
+                stream_id=stream_id,
+                metadata=None if metadata is None else dict(metadata),
+                encoding=encoding,
+            )
+            _check_size(local)  # (what has no end is refused here)
+            local.metadata = copied(local.metadata)
+            new[id(track)] = (track, local)
         with self._lock:
-            for track in tracks:
-                encoding = encodings[track.kind]
-                known = self._sent.get(track)
-                if known is not None:
-                    _check_same(known, stream_id, metadata, encoding, state)
-                    continue
-                local = LocalTrack(
-                    _live(track, "add_track"),
-                    stream_id=stream_id,
-                    metadata=None if metadata is None else dict(metadata),
-                    encoding=encoding,
-                )
-                _check_size(local)  # (what has no end is refused here)
-                local.metadata = copied(local.metadata)
-                new[track] = local
+            # (Another thread may have added one just now.)
+            new = {key: sent for key, sent in new.items() if key not in self._sent}
             if new:
                 self._sent.update(new)
-                post(to.add, list(new.values()))
+                post(to.add, [local for _, local in new.values()])
 
     def of_stream(self, stream_id: str) -> list[AnyTrack]:
         """Return the tracks that are sent in a stream."""
-        with self._lock:
-            return [track for track, local in self._sent.items() if local.stream_id == stream_id]
+        sent = list(self._sent.values())
+        return [track for track, local in sent if local.stream_id == stream_id]
 
     def metadata(self, tracks: Iterable[AnyTrack]) -> dict[str, Any] | None:
         """Return a copy of the metadata of the first of these tracks that is sent."""
-        with self._lock:
-            known = [self._sent[track] for track in tracks if track in self._sent]
+        known = [local for track in tracks if (local := self._local(track)) is not None]
         metadata = known[0].metadata if known else None
         return None if metadata is None else copied(dict(metadata))
 
     def remove(self, tracks: Iterable[AnyTrack], post: Post, to: OurTracks) -> bool:
         """Send tracks no longer; say whether any of them was sent."""
         with self._lock:
-            gone = [local for t in tracks if (local := self._sent.pop(t, None)) is not None]
+            gone = [sent for t in tracks if (sent := self._sent.pop(id(t), None)) is not None]
             if gone:
-                post(to.remove, gone)
+                post(to.remove, [local for _, local in gone])
         return bool(gone)
 
     def forget(self, local: LocalTrack) -> None:
         """Let go of a track whose source has ended; on the loop, where it has been removed."""
+        gone = []  # and what is freed with it is freed without the lock
         with self._lock:
-            for track, known in tuple(self._sent.items()):
-                if known is local:
-                    del self._sent[track]
+            for key, sent in list(self._sent.items()):
+                if sent[1] is local:
+                    gone.append(self._sent.pop(key))
 
     def replace(
         self, old: AnyTrack, new: AnyTrack | None, *, state: str, post: Post, to: OurTracks
     ) -> None:
         """Send another track in the place of one; ``None``: nothing."""
+        known = self._local(old)
+        if known is None:
+            raise _not_sent(state)
+        if new is old:
+            return
+        replacement = None
+        sent_already = f"the new {old.kind} track is sent already"
+        if new is not None:
+            if new.kind != old.kind:
+                raise TypeError(f"replace_track: {old.kind} cannot become {new.kind}")
+            if self._local(new) is not None:
+                raise _attached("replace_track", sent_already, state)
+            replacement = known.successor(_live(new, "replace_track"))
         with self._lock:
-            known = self._sent.get(old)
-            if known is None:
-                raise MeteredPeerStateError(
-                    "replace_track: the old track is not sent, or has ended; add the new one",
-                    code="invalid_state",
-                    method="replace_track",
-                    current_state=state,
-                )
-            if new is old:
+            was_sent = new is not None and id(new) in self._sent
+            if not was_sent and self._local(old) is known:
+                if new is not None and replacement is not None:
+                    self._sent[id(new)] = (new, replacement)
+                del self._sent[id(old)]
+                post(to.replace, known, replacement)
                 return
-            replacement = None
-            if new is not None:
-                if new.kind != old.kind:
-                    raise TypeError(f"replace_track: {old.kind} cannot become {new.kind}")
-                if new in self._sent:
-                    what = f"the new {new.kind} track is sent already"
-                    raise _attached("replace_track", what, state)
-                replacement = self._sent[new] = known.successor(_live(new, "replace_track"))
-            del self._sent[old]
-            post(to.replace, known, replacement)
+        # Another thread was quicker.
+        raise _attached("replace_track", sent_already, state) if was_sent else _not_sent(state)
 
 
 def check_stream(method: str, stream: object) -> None:
@@ -176,6 +187,15 @@ def _check_same(
     else:
         return
     raise _attached("add_track", f"the {known.kind} track is sent already, {what}", state)
+
+
+def _not_sent(state: str) -> MeteredPeerStateError:
+    return MeteredPeerStateError(
+        "replace_track: the old track is not sent, or has ended; add the new one",
+        code="invalid_state",
+        method="replace_track",
+        current_state=state,
+    )
 
 
 def _attached(method: str, what: str, state: str) -> MeteredPeerStateError:

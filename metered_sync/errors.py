@@ -140,7 +140,11 @@ class ForkedError(MeteredError):
 
 
 class WrongThreadError(MeteredError):
-    """A blocking call was made on the event-loop thread, which it would stop for ever."""
+    """A blocking call was made where it would wait for itself.
+
+    That is on the event-loop thread; or in a signal handler or finalizer that has interrupted
+    another call at a moment at which it holds something.
+    """
 
 
 class EngineError(MeteredError):

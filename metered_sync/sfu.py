@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, overload
@@ -166,7 +165,6 @@ class SfuClient(Client[SfuLink]):
         self._timings = _timings
         self._publications: set[Publication] = set()
         """Publications, held for the events about them as long as they are published."""
-        self._making = threading.Lock()  # guards making the one object for a received track
 
     def _use_gate(
         self, token_provider: Callable[[], str | Token] | Token | str, url: str | None
@@ -408,12 +406,9 @@ class SfuClient(Client[SfuLink]):
 
     def _track(self, incoming: Incoming) -> RemoteTrack:
         """Return the one object for a track."""
-        with self._making:
-            track: RemoteTrack | None = incoming.handle()
-            if track is None:
-                track = RemoteTrack(incoming, self)
-                incoming.handle = weakref.ref(track)  # the engine must not keep the client alive
-            return track
+        # (It is held weakly: the engine must not keep the client alive.)
+        track: RemoteTrack = incoming.handle.get(lambda: RemoteTrack(incoming, self))
+        return track
 
     def _close_track(self, track: RemoteTrack, timeout: float | None) -> None:
         self.unsubscribe(track, timeout=timeout)

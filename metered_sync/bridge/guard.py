@@ -1,10 +1,11 @@
 """Check, before a blocking call, that it may wait: the right process, the right thread.
 
-Three situations turn a wait into a hang, and each is answered at once instead:
+Four situations turn a wait into a hang, and each is answered at once instead:
 an object inherited over ``os.fork()`` (its engine thread does not exist in the
 child), a wait on the engine's own thread (which would stop the loop that is to
-end the wait), and - legal, but seldom meant - a wait on a thread that runs
-somebody else's event loop.
+end the wait), a wait in a signal handler or finalizer that has interrupted a call
+which holds a lock (the loop may need it to end the wait), and - legal, but seldom
+meant - a wait on a thread that runs somebody else's event loop.
 
 The process is identified by a counter that ``os.fork()`` raises in the child:
 comparing two integers costs nothing, ``os.getpid()`` is a system call.
@@ -17,19 +18,73 @@ import functools
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from metered_sync.bridge.deadline import Deadline, wait
 from metered_sync.bridge.process import after_fork, has_green_threads
-from metered_sync.errors import ForkedError, WrongThreadError
+from metered_sync.errors import ForkedError, MeteredTimeoutError, WrongThreadError
 
-__all__ = ["LiveObject", "check_blocking", "check_process", "engine_threads", "generation"]
+__all__ = [
+    "CallLock",
+    "LiveObject",
+    "check_blocking",
+    "check_process",
+    "engine_threads",
+    "generation",
+    "reentrant_lock",
+]
 
 _generation = 0
 _warned = False
 
 engine_threads: set[int] = set()
 """Identifiers of threads that run one of our event loops."""
+
+_locks: set[weakref.ref[Any]] = set()
+
+
+def reentrant_lock() -> threading.RLock:
+    """Return a lock that a signal handler, or a finalizer, may take while its thread holds it.
+
+    What it guards must bear that. It is for what the loop takes, too: so while a thread holds it,
+    a blocking call there is refused.
+    """
+    lock = threading.RLock()
+    _locks.add(weakref.ref(lock, _locks.discard))
+    return lock
+
+
+class CallLock:
+    """Let one call at a time do what may take long, or wait."""
+
+    def __init__(self) -> None:
+        self._lock: Any = threading.RLock()
+
+    @contextmanager
+    def held(self, deadline: Deadline, what: str) -> Iterator[None]:
+        """Wait for the end of other such calls; then let nobody else in.
+
+        Raises:
+            MeteredTimeoutError: Another call did not end in time.
+            WrongThreadError: It is this thread's own, which a signal handler has interrupted.
+        """
+        if self._lock._is_owned():
+            raise WrongThreadError(
+                f"{what}: a signal handler or finalizer that has interrupted another call on the "
+                "same object cannot wait for its end; set a flag there, and call later"
+            )
+        try:
+            if not wait(self._lock, deadline):
+                raise MeteredTimeoutError(
+                    f"{what}: another thread's call did not end within {deadline}"
+                )
+            yield
+        finally:
+            if self._lock._is_owned():  # (Ctrl-C may come before one could note it)
+                self._lock.release()
 
 
 class LiveObject:
@@ -85,6 +140,14 @@ def check_blocking(born: int, what: object) -> None:
             f"{what}: a blocking call on the event-loop thread would wait for itself; "
             "make it from a callback or from a thread of your own"
         )
+    for ref in _locks.copy() if _locks else ():
+        lock = ref()
+        if lock is not None and lock._is_owned():
+            raise WrongThreadError(
+                f"{what}: a blocking call in a signal handler or finalizer that has interrupted "
+                "another call of this library, which holds what the wait would need; make one "
+                "there that does not wait (publish_nowait(), timeout=0), or set a flag"
+            )
     if not _warned and not has_green_threads():  # (they see our loop as their own)
         _warn_on_foreign_loop(what)
 

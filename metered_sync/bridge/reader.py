@@ -146,8 +146,11 @@ class Reader(guard.LiveObject, Generic[T_co]):
                 self._wake()
 
     def _wake(self) -> None:
-        """Wake one sleeper, if there is one."""
-        for bed in self._sleepers.copy():
+        """Wake one sleeper, if there is one: the latest, for it may be a signal handler's.
+
+        Then the one before is what it has interrupted, and could not take anything.
+        """
+        for bed in reversed(self._sleepers.copy()):
             # (In this order Ctrl-C in between costs a call too many, not one too few.)
             try:
                 bed.release()

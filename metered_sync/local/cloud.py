@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from metered_sync.bridge import guard
-from metered_sync.bridge.deadline import Deadline, wait
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.facade import Facade
 from metered_sync.bridge.loop import Engine
-from metered_sync.errors import ClosedError, MeteredTimeoutError, NotConnectedError
+from metered_sync.errors import ClosedError, NotConnectedError
 from metered_sync.local.faults import Faults
 from metered_sync.local.keys import KeyRing, PublishableKey, SecretKey
 from metered_sync.local.meter import UsageMeter
@@ -115,8 +114,7 @@ class LocalCloud(Facade):
         self._limits = limits
         self._timings = _timings
         self._servers: Servers | None = None
-        # Held by connect() until it serves, so that a second caller waits: with a deadline only.
-        self._starting = threading.Lock()
+        self._starting = guard.CallLock()  # a second call returns when the cloud serves
 
     def __repr__(self) -> str:
         return f"<LocalCloud {self.http_url if self._serving else 'not serving'}>"
@@ -131,17 +129,11 @@ class LocalCloud(Facade):
         """Start serving, and return when clients can connect. ``with`` does it."""
         deadline = self._deadline(timeout)
         guard.check_process(self._born, self._label)
-        if not wait(self._starting, deadline):
-            raise MeteredTimeoutError(
-                f"LocalCloud: another call did not start it within {deadline}"
-            )
-        try:
+        with self._starting.held(deadline, "LocalCloud: start"):
             if self._closed:
                 raise self._closed_error()
             if self._servers is None:
                 self._serve(deadline)
-        finally:
-            self._starting.release()
 
     def _serve(self, deadline: Deadline) -> None:
         self._engine = engine = Engine("metered-sync-cloud").start()

@@ -15,8 +15,9 @@ decoder too slow for its film) is told to move its timeline
 (:meth:`Feed.behind`), so that nothing is played at double speed to catch up.
 
 **Locks.** One lock per feed guards its queues and its state. It is held
-for a few operations only, on the loop too; no finalizer takes it
-(:meth:`Feed.abandon`), and a producer looks up every ``PRODUCER_POLL`` seconds at least.
+for a few operations only, on the loop too. Signal handlers and finalizers may take it in the
+middle of these, to push, to stop or to ask: whoever holds it bears that something is there or
+gone after each call. A producer looks up every ``PRODUCER_POLL`` seconds at least.
 
 Where there is no producer, queues of another class hold what callers push; see
 :mod:`metered_sync.engine.sending.pushed`.
@@ -84,7 +85,7 @@ class Feed:
         self.label = label
         self.born = guard.generation()
         self.queues: dict[str, FeedQueue] = {}
-        self.lock = threading.Lock()
+        self.lock = guard.reentrant_lock()
         self.moved = threading.Condition(self.lock)  # the producer waits here
         self.finished = threading.Condition(self.lock)  # and wait() of a source here
         self.started = False
@@ -104,9 +105,11 @@ class Feed:
         """Raise :class:`ForkedError` in a child of the process that the source was made in."""
         guard.check_process(self.born, self.label)
 
-    def check_blocking(self) -> None:
-        """Raise if a call of the source may not wait here."""
-        guard.check_blocking(self.born, self.label)
+    def check_call(self, deadline: Deadline) -> None:
+        """Raise if a call of the source may not be made here; one may wait, unless it need not."""
+        self.check_process()
+        if deadline.timeout:
+            guard.check_blocking(self.born, self.label)
 
     def clock(self) -> float:
         """Return the seconds since the first frame was put; 0 before."""
@@ -274,6 +277,8 @@ class FeedQueue:
                     if len(self.items) == 1:
                         self._wake()
                     break
+                if not self.items:  # cleared just now, by a finalizer
+                    continue
                 first = self.items[0].due
                 overdue = feed.clock() - first
                 allowed = max((due - first) / 2, MAX_OVERDUE)
@@ -310,7 +315,8 @@ class FeedQueue:
                     return None
                 delay = self._due_in() if self._takers[0] is taker else math.inf
                 if delay <= TIMER_RESOLUTION:
-                    return self._hand_out(self._next())
+                    item = self._next()
+                    return None if item is None else self._hand_out(item)
                 waiter = running.create_future()
                 self._waiters[waiter] = taker
             timer = running.call_later(delay, _settle, waiter) if delay < math.inf else None
@@ -359,9 +365,9 @@ class FeedQueue:
         """Return the seconds until the next frame is due; ``inf``: there is none."""
         return self.items[0].due - self._feed.clock() if self.items else math.inf
 
-    def _next(self) -> DueFrame:
-        """Take the next frame off the queue."""
-        return self.items.popleft()
+    def _next(self) -> DueFrame | None:
+        """Take the next frame off the queue; ``None``: it was stopped just now, by a finalizer."""
+        return self.items.popleft() if self.items else None
 
     def _hand_out(self, item: DueFrame) -> Frame | None:
         self._feed.position = item.position

@@ -180,9 +180,10 @@ class PushedPictureQueue(_PushedQueue):
             return math.inf
         return self._due + self.again_after - self._feed.clock()
 
-    def _next(self) -> DueFrame:
-        assert self._newest is not None
+    def _next(self) -> DueFrame | None:
         picture = self._newest
+        if picture is None:  # stopped just now, by a finalizer
+            return None
         if not self._new:  # whoever took it before may still be using it
             picture = private_copy(picture)
             self._stamp(picture, self._feed.clock())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import weakref
 from collections.abc import Callable, Collection
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from aiortc import RTCRtpReceiver
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
+from metered_sync.bridge.atomic import Atomic, WeakAtomic
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.event_hub import EventHub
 from metered_sync.bridge.reader import Reader
@@ -35,7 +35,7 @@ class IncomingTrack:
     queue is unbounded. They are decoded from the first reader on, while somebody reads, and
     ``UNREAD_DECODING`` seconds longer; see :mod:`metered_sync.engine.webrtc.jitter`. Readers are
     held weakly, for they hold their client, which the engine must not keep alive; the tuple is
-    replaced, not changed, so that the loop reads it without the lock that guards replacing it.
+    replaced, not changed.
 
     The media connection under it may be rebuilt: :meth:`run` then goes on with another
     receiver. Readers see a pause, and timestamps that go on rising.
@@ -79,13 +79,12 @@ class IncomingTrack:
         """Called once, when the track ends, before its hub does: to tell of it."""
         self.on_decoded: Callable[[Frame], None] | None = None
         """Called with each frame that was decoded."""
-        self.handle: Callable[[], Any] = lambda: None
-        """Returns the user's object for the track, while there is one."""
+        self.handle: WeakAtomic[Any] = WeakAtomic()
+        """The user's object for the track, while there is one."""
         self._max_pixels = max_pixels
         self._told_of_key_frames = False
         """Whether it was logged that key frames are missing."""
-        self._readers: tuple[weakref.ref[Reader[Any]], ...] = ()
-        self._lock = threading.Lock()
+        self._readers: Atomic[tuple[weakref.ref[Reader[Any]], ...]] = Atomic(())
         self._until = -math.inf
         """The moment up to which frames are decoded though nobody reads."""
         self._offset: int | None = 0
@@ -98,13 +97,12 @@ class IncomingTrack:
     @property
     def readers(self) -> list[Reader[Any]]:
         """Readers that somebody still holds."""
-        return [reader for ref in self._readers if (reader := ref()) is not None]
+        return [reader for ref in self._readers.value if (reader := ref()) is not None]
 
     def add(self, reader: Reader[Any]) -> None:
         """Spread frames to one more reader, from now on; any thread."""
-        with self._lock:
-            alive = [r for r in self.readers if not r.ended]
-            self._readers = tuple(weakref.ref(r) for r in (*alive, reader))
+        new = weakref.ref(reader)
+        self._readers.swap(lambda refs: (*(ref for ref in refs if _is_open(ref())), new))
         if self.ended:  # perhaps just now, without having seen this reader
             reader.end(self.error)
 
@@ -113,8 +111,9 @@ class IncomingTrack:
 
     def remove(self, reader: Reader[Any]) -> None:
         """Spread frames to a reader no longer; any thread."""
-        with self._lock:
-            self._readers = tuple(weakref.ref(r) for r in self.readers if r is not reader)
+        self._readers.swap(
+            lambda refs: tuple(ref for ref in refs if ref() is not None and ref() is not reader)
+        )
 
     def take_over(self, receiver: RTCRtpReceiver, retransmissions: Collection[int]) -> None:
         """Decide from now on which frames a receiver decodes, and count its packets.
@@ -129,7 +128,7 @@ class IncomingTrack:
         if self.ended:
             return False
         now = monotonic()
-        if any(ref() is not None for ref in self._readers):
+        if any(ref() is not None for ref in self._readers.value):
             self._until = now + UNREAD_DECODING
         return now < self._until
 
@@ -228,3 +227,7 @@ class IncomingTrack:
             "latency": self.latency,
             "restarts": self.restarts,
         }
+
+
+def _is_open(reader: Reader[Any] | None) -> bool:
+    return reader is not None and not reader.ended

@@ -5,13 +5,12 @@ them. That has a buffer of its own, whose bytes count as well (``below``): toget
 most ``max_bytes``. Who finds the buffer full waits in a queue until it is half empty, as does
 who comes before the channel is open.
 
-``SendBuffer._lock`` guards the messages, those who wait, and the end. It is held for a few
-operations only, by callers and the loop; no finalizer takes it.
+There is no lock, so that signal handlers and finalizers may send. Callers put at the end and take
+back what is theirs; the loop takes from the front. Whoever takes something out has it.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 
@@ -76,7 +75,7 @@ class SendBuffer:
                 larger than all of it.
             below: Returns the bytes that have been handed on and are not sent yet.
             wake: Has the loop call :meth:`take` and :meth:`end_turn` soon; called on any thread,
-                with the lock held, once per burst.
+                once per burst.
         """
         self.max_bytes = max_bytes
         self.cap = 0
@@ -85,14 +84,14 @@ class SendBuffer:
         self._low = low
         self._below = below
         self._wake_loop = wake
-        self._lock = threading.Lock()
         self._messages: deque[tuple[Message, int]] = deque()
         self._bytes = 0
         """Bytes of the messages here, and of those taken in this turn."""
         self._taken = 0
         """Bytes taken in this turn."""
         self._waiting: deque[_Waiting] = deque()
-        self._woken = False
+        self._asleep: object | None = object()
+        """Where the loop will not look here by itself: an object, another one each time."""
         self._open = False
         self._refusing = False
         self._error: BaseException | None = None
@@ -122,11 +121,10 @@ class SendBuffer:
     def send(self, message: Message, deadline: Deadline) -> None:
         """Put a message in; wait until there is room."""
         size = measure(message)
-        with self._lock:
-            if self._enter(message, size):
-                return
-            waiting = _Waiting(message, size, blocking=True)
-            self._wait(waiting)
+        if self._enter(message, size):
+            return
+        waiting = _Waiting(message, size, blocking=True)
+        self._wait(waiting)
         try:
             ended = waiting.ended.wait(deadline)
         except BaseException:  # Ctrl-C
@@ -140,18 +138,17 @@ class SendBuffer:
     def send_nowait(self, message: Message) -> None:
         """Put a message in, or into the queue of a channel that is not open yet."""
         size = measure(message)
-        with self._lock:
-            connecting = not self._open
-            if self._enter(message, size):
-                return
-            if not connecting:
-                raise self._overflow("bytes are in the buffer", self._buffered(), self.max_bytes)
-            early, queued = self._early(), len(self._waiting)
-            if queued >= MAX_EARLY_SENDS:
-                raise self._overflow("sends wait for it to open", queued, MAX_EARLY_SENDS)
-            if early and early + size > self.max_bytes:
-                raise self._overflow("bytes wait for it to open", early, self.max_bytes)
-            self._wait(_Waiting(message, size, blocking=False))
+        connecting = not self._open
+        if self._enter(message, size):
+            return
+        if not connecting:
+            raise self._overflow("bytes are in the buffer", self._buffered(), self.max_bytes)
+        early, queued = self._early(), len(self._waiting)
+        if queued >= MAX_EARLY_SENDS:
+            raise self._overflow("sends wait for it to open", queued, MAX_EARLY_SENDS)
+        if early and early + size > self.max_bytes:
+            raise self._overflow("bytes wait for it to open", early, self.max_bytes)
+        self._wait(_Waiting(message, size, blocking=False))
 
     def _overflow(self, what: str, queued: int, cap: int) -> DataChannelOverflowError:
         return DataChannelOverflowError(
@@ -179,22 +176,17 @@ class SendBuffer:
 
     def _forget(self, waiting: _Waiting) -> bool:
         """Give up on a message; false for one that has been dealt with."""
-        with self._lock:
-            try:
-                self._waiting.remove(waiting)
-            except ValueError:
-                return False
-            self._wake()  # those behind it may have room
-            return True
+        if not self._remove(waiting):
+            return False
+        self._wake()  # those behind it may have room
+        return True
 
     def _buffered(self) -> int:
         return self._bytes + self._below()
 
     def _early(self) -> int:
         """Return the bytes of messages that wait for the channel to open, and for nothing else."""
-        return sum(waiting.size for waiting in tuple(self._waiting) if not waiting.blocking)
-
-    # --- with the lock held ---
+        return sum(waiting.size for waiting in self._waiting.copy() if not waiting.blocking)
 
     def _fits(self, size: int) -> bool:
         """Say whether there is room; a message larger than the buffer needs an empty one."""
@@ -205,33 +197,55 @@ class SendBuffer:
 
     def _enter(self, message: Message, size: int) -> bool:
         """Put a message in if there is room for it now."""
-        raise_fresh(self._error)
-        if self._refusing:
-            raise self._closed()
+        self._check()
         if not self._open:
             return False
         if 0 < self.cap < size:
             raise self._oversized(size)
         if self._waiting or not self._fits(size):
             return False
-        self._put(message, size)
+        entry = (message, size)
+        # (No call in between: these two lines are one step.)
+        self._bytes += size
+        self._messages.append(entry)
+        if self._error is not None or self._refusing:  # perhaps just now, and it was not seen here
+            try:
+                self._messages.remove(entry)
+            except ValueError:  # it has been sent, or was dropped
+                pass
+            else:
+                self._bytes -= size
+            self._check()
         self._wake()
         return True
 
+    def _check(self) -> None:
+        """Raise if no message can be put in any more."""
+        raise_fresh(self._error)
+        if self._refusing:
+            raise self._closed()
+
     def _put(self, message: Message, size: int) -> None:
-        self._messages.append((message, size))
         self._bytes += size
+        self._messages.append((message, size))
 
     def _wait(self, waiting: _Waiting) -> None:
+        """Have a message wait for its turn."""
         self._waiting.append(waiting)
+        if (self._error is not None or (self._refusing and waiting.blocking)) and self._forget(
+            waiting
+        ):
+            self._check()
         self._wake()
 
     def _wake(self) -> None:
         """Have the loop take messages, unless it will anyway."""
-        if not self._woken:
+        asleep = self._asleep
+        if asleep is not None:
             # In this order Ctrl-C in between costs a call too many, not one too few.
             self._wake_loop()
-            self._woken = True
+            if self._asleep is asleep:
+                self._asleep = None
 
     def _admit(self) -> list[MeteredError]:
         """Let waiting messages in once half of the buffer is free.
@@ -242,15 +256,21 @@ class SendBuffer:
         errors: list[MeteredError] = []
         free = self._buffered() <= self.max_bytes // 2
         while free and self._waiting:
-            first = self._waiting[0]
-            error = self._oversized(first.size) if 0 < self.cap < first.size else None
-            if error is None:
-                if not self._fits(first.size):
+            try:
+                first = self._waiting[0]
+                error = self._oversized(first.size) if 0 < self.cap < first.size else None
+                if error is None and not self._fits(first.size):
                     break
+                if self._waiting[0] is not first:  # given up just now
+                    continue
+                del self._waiting[0]
+            except IndexError:
+                break
+            if error is None:
                 self._put(first.message, first.size)
             elif not first.blocking:
                 errors.append(error)
-            self._waiting.popleft().finish(error)
+            first.finish(error)
         return errors
 
     # --- the loop ---
@@ -277,30 +297,38 @@ class SendBuffer:
         Returns:
             Errors of messages for which no thread waits.
         """
-        with self._lock:
-            self._bytes -= self._taken
-            self._taken = 0
-            errors = self._admit() if sending else []
-            self._woken = sending and bool(self._messages)
-            return errors
+        taken, self._taken = self._taken, 0
+        self._bytes -= taken
+        self._asleep = None if sending else object()
+        errors = self._admit() if sending else []
+        if sending and not self._messages:
+            self._asleep = object()
+            errors += self._admit()  # those that came meanwhile did not wake us
+            if self._messages:
+                self._wake()
+        return errors
 
     def refuse(self) -> None:
         """Take no more messages. Threads that wait for room get an error at once."""
-        with self._lock:
-            self._refusing = True
-            blocked = [waiting for waiting in self._waiting if waiting.blocking]
-            self._waiting = deque(waiting for waiting in self._waiting if not waiting.blocking)
-        for waiting in blocked:
-            waiting.finish(self._closed())
+        self._refusing = True
+        for waiting in self._waiting.copy():
+            if waiting.blocking and self._remove(waiting):
+                waiting.finish(self._closed())
 
     def end(self, error: BaseException) -> int:
         """Drop all messages; callers get ``error`` from now on. Returns the bytes dropped."""
-        with self._lock:
-            dropped = self._bytes - self._taken + self._early()
-            waiting, self._waiting = self._waiting, deque()
-            self._error = error
-            self._messages.clear()
-            self._bytes = self._taken = 0
-        for each in waiting:
-            each.finish(error if isinstance(error, MeteredError) else self._closed())
+        self._error = error
+        dropped = self._bytes - self._taken + self._early()
+        self._messages.clear()
+        self._bytes = self._taken = 0
+        for waiting in self._waiting.copy():
+            if self._remove(waiting):
+                waiting.finish(error if isinstance(error, MeteredError) else self._closed())
         return dropped
+
+    def _remove(self, waiting: _Waiting) -> bool:
+        try:
+            self._waiting.remove(waiting)
+        except ValueError:  # given up just now
+            return False
+        return True

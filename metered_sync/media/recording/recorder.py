@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
@@ -90,8 +89,8 @@ class Recorder(guard.LiveObject):
         check_encoders(self._format, name)
         self._label = f"Recorder({os.path.basename(name)!r})"
         self._recording = Recording(self._label, name, self._format)
-        self._tracks: dict[AnyTrack, None] = {}
-        self._lock = threading.Lock()  # guards _tracks, and starting and stopping
+        self._tracks: list[AnyTrack] = []
+        self._calls = guard.CallLock()  # of add(), start() and stop()
         self._tried = False
         """Whether somebody has tried to start it."""
         self._stopped = False
@@ -144,13 +143,13 @@ class Recorder(guard.LiveObject):
                     f"{self._label}: this kind of file holds sound only, and {one!r} is video: "
                     "pass .audio of its source, or record to .mp4, .mkv or .webm"
                 )
-            with self._lock:
+            with self._calls.held(deadline, f"{self._label}: add"):
                 if self._stopped or self._recording.done.is_set:
                     raise ClosedError(f"{self._label} has stopped: make a new one")
-                if one in self._tracks:
+                if any(one is other for other in self._tracks):
                     continue
                 recorded = self._recording.add(one)
-                self._tracks[one] = None
+                self._tracks.append(one)
                 if self._recording.running:
                     recorded.reader.attach(deadline)
 
@@ -164,7 +163,7 @@ class Recorder(guard.LiveObject):
         deadline = Deadline.of(timeout, CALL_TIMEOUT)
         recording = self._recording
         guard.check_blocking(recording.born, self._label)
-        with self._lock:
+        with self._calls.held(deadline, f"{self._label}: start"):
             if self._stopped:
                 raise ClosedError(f"{self._label} has stopped: make a new one")
             if recording.running:
@@ -199,7 +198,7 @@ class Recorder(guard.LiveObject):
         deadline = Deadline.of(timeout, CALL_TIMEOUT)
         recording = self._recording
         guard.check_blocking(recording.born, self._label)
-        with self._lock:
+        with self._calls.held(deadline, f"{self._label}: stop"):
             if not self._tried:
                 raise MediaError(
                     f"{self._label}: nothing was recorded, because it was never started: use "

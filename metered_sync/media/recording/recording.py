@@ -180,14 +180,6 @@ class Recording:
                     if track.came:
                         frame = PictureNormalizer().normal(track.held[0].frame)
                         size = (frame.width, frame.height)
-                    else:
-                        logger.warning(
-                            "%s: no picture of %s within %g s; it will be recorded in %d x %d",
-                            self.label,
-                            track.label,
-                            FIRST_PICTURE_WAIT,
-                            *size,
-                        )
                     track.sink = muxer.add_pictures(*size)
                     self._streams.append(track.sink)
             if any(track.kind == "audio" for track in expected):
@@ -197,6 +189,15 @@ class Recording:
                 if self._sound is not None and track.kind == "audio":
                     track.sink = MixerInput(self._sound.mixer)
             self._zero = min(track.earliest() for track in self._tracks if track.held)
+        for track in expected:
+            if track.kind == "video" and not track.came:  # (told without the lock)
+                logger.warning(
+                    "%s: no picture of %s within %g s; it will be recorded in %d x %d",
+                    self.label,
+                    track.label,
+                    FIRST_PICTURE_WAIT,
+                    *DEFAULT_SIZE,
+                )
 
     def _advance(self, zero: float, now: float) -> None:
         for track in self._tracks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from metered_sync.bridge.deadline import WAIT_SLICE, Deadline
 from metered_sync.engine.sending.feed import PRODUCER_POLL
 from metered_sync.engine.sending.pushed import BYTES_PER_SAMPLE, BYTES_PER_SECOND, PushedSoundQueue
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE
-from metered_sync.errors import ClosedError, MeteredTimeoutError
+from metered_sync.errors import ClosedError, MeteredTimeoutError, WrongThreadError
 from metered_sync.media.sources.base import TrackSource
 from metered_sync.media.sources.sound_input import SoundConverter
 from metered_sync.wire.arguments import check_number
@@ -65,8 +66,8 @@ class AudioSource(TrackSource[MediaStreamTrack, None]):
         self._converter = SoundConverter(input_rate, input_layout)  # for the first in _turns
         max_buffered_seconds = check_number("max_buffered_seconds", max_buffered_seconds, 0.1)
         # The feed's lock guards what follows.
-        self._turns: deque[object] = deque()
-        """Calls that push, in their order; the first one may."""
+        self._turns: deque[tuple[int, object]] = deque()
+        """Calls that push, in their order, with their threads; the first one may."""
         self._cleared = 0
         """How often everything was dropped, with the rest of what calls had to push."""
         self._converted_since = 0
@@ -122,7 +123,7 @@ class AudioSource(TrackSource[MediaStreamTrack, None]):
         """
         deadline = Deadline.of(timeout)
         patience = Deadline(UNCONSUMED_WAIT if timeout is None else math.inf)
-        self._feed.check_blocking()
+        self._feed.check_call(deadline)
         checked = self._converter.check(sound)
         with self._turn(deadline, patience) as dropped:
             for part in self._converter.convert(checked):
@@ -156,11 +157,7 @@ class AudioSource(TrackSource[MediaStreamTrack, None]):
         with self._feed.lock:
             self._ended = True
             self._feed.moved.notify_all()
-            while self._turns:  # they leave as soon as they look
-                self._feed.moved.wait(PRODUCER_POLL)
-            if not self._queue.ending:
-                self._queue.add(self._converter.flush())
-                self._queue.end()
+            self._end_if_idle()
 
     def wait_drained(self, timeout: float | None = None) -> None:
         """Wait until all pushed sound has been played, or dropped.
@@ -172,7 +169,7 @@ class AudioSource(TrackSource[MediaStreamTrack, None]):
             MeteredTimeoutError: It was not played in time. It goes on playing.
         """
         deadline = Deadline.of(timeout)
-        self._feed.check_blocking()
+        self._feed.check_call(deadline)
         with self._feed.lock:
             while not self._feed.stopped:
                 self._queue.pass_time()
@@ -189,9 +186,14 @@ class AudioSource(TrackSource[MediaStreamTrack, None]):
     @contextmanager
     def _turn(self, deadline: Deadline, patience: Deadline) -> Iterator[Callable[[], bool]]:
         """Push while no other call does; yield a function: was all dropped since?"""
-        me = object()
+        me = (threading.get_ident(), object())
         try:
             with self._feed.lock:
+                if deadline.timeout and any(thread == me[0] for thread, _ in self._turns):
+                    raise WrongThreadError(
+                        f"{self._label}: a signal handler or finalizer that has interrupted a "
+                        "push cannot wait for the end of it; push with timeout=0 there"
+                    )
                 before = self._cleared
                 self._turns.append(me)
                 self._wait(lambda: self._turns[0] is me, deadline, patience)
@@ -204,8 +206,15 @@ class AudioSource(TrackSource[MediaStreamTrack, None]):
                 if me in self._turns:  # else Ctrl-C came before
                     self._turns.remove(me)
                 self._feed.moved.notify_all()
+                self._end_if_idle()
 
     # --- with the lock held ---
+
+    def _end_if_idle(self) -> None:
+        """End the track, if that is wanted, once no call pushes any more: they leave at once."""
+        if self._ended and not self._turns and not self._queue.ending:
+            self._queue.add(self._converter.flush())
+            self._queue.end()
 
     def _wait(self, ready: Callable[[], object], deadline: Deadline, patience: Deadline) -> None:
         """Wait until a push may go on; raise once the source has ended."""

@@ -119,7 +119,7 @@ class Source(LiveObject, Generic[A_co, V_co]):
             MediaError: Playing failed.
         """
         deadline = Deadline.of(timeout)
-        self._feed.check_blocking()
+        self._feed.check_call(deadline)
         if not self._feed.wait(deadline):
             how = "" if self._feed.started else "; nobody consumes its tracks yet"
             raise MeteredTimeoutError(

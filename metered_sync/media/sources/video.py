@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,8 +68,7 @@ class VideoSource(TrackSource[None, MediaStreamTrack]):
         self._next = -math.inf  # when the next picture may be written; the feed's lock guards it
         self._queue: PushedPictureQueue = self._feed.queues["video"]  # type: ignore[assignment]
         self._queue.again_after = max(STILL_INTERVAL, 2 * self._interval)
-        self._converting = threading.Lock()  # guards the normalizer, while it works
-        self._normalizer = PictureNormalizer()
+        self._idle: deque[PictureNormalizer] = deque()  # as many as work at once
 
     @property
     def dropped(self) -> int:
@@ -96,7 +95,7 @@ class VideoSource(TrackSource[None, MediaStreamTrack]):
                 ``av.VideoFrame`` of any format; its timestamp is not used.
             format: The pixel format of the array or the bytes, as FFmpeg names it.
             timeout: Seconds to wait for the next picture's time; ``None``: as long as
-                it takes.
+                it takes; 0 does not wait, for a signal handler, say.
 
         Raises:
             MeteredTimeoutError: It was not time yet. The picture is shown all the same.
@@ -105,10 +104,14 @@ class VideoSource(TrackSource[None, MediaStreamTrack]):
         """
         captured = monotonic()
         deadline = Deadline.of(timeout)
-        self._feed.check_blocking()
+        self._feed.check_call(deadline)
         frame = self._frame(picture, format)
-        with self._converting:
-            normal = self._normalizer.normal(frame)
+        try:
+            normalizer = self._idle.pop()
+        except IndexError:
+            normalizer = PictureNormalizer()
+        normal = normalizer.normal(frame)
+        self._idle.append(normalizer)
         # (What needs no change has the caller's pixels, which may be changed.)
         frame = private_copy(normal)
         feed = self._feed

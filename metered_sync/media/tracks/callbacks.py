@@ -7,10 +7,10 @@ it runs it keeps the track alive, and with that its client.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
+from metered_sync.bridge.atomic import Atomic
 from metered_sync.bridge.dispatch import Callback, Dispatcher, ErrorHandler
 from metered_sync.errors import ClosedError, raise_fresh
 from metered_sync.media.tracks.core import TrackCore
@@ -67,6 +67,15 @@ class FrameCallback(Callback):
             self.active = False
 
 
+class _Calling(NamedTuple):
+    """The callbacks of a track, and what calls them."""
+
+    callbacks: tuple[FrameCallback, ...] = ()
+    frames: FrameQueue | None = None
+    """The frames that they are called with, while there are callbacks."""
+    dispatcher: Dispatcher[Any] | None = None
+
+
 class FrameCallbacks:
     """Have a dispatcher run the callbacks of one track."""
 
@@ -74,52 +83,65 @@ class FrameCallbacks:
         """Prepare; ``track`` is kept alive with the core while there are callbacks."""
         self._core = core
         self._track = track
-        self._lock = threading.Lock()  # guards what follows; the tuple is replaced, not changed
-        self._callbacks: tuple[FrameCallback, ...] = ()
-        self._frames: FrameQueue | None = None  # while there are callbacks
-        self._dispatcher: Dispatcher[Any] | None = None
+        self._state = Atomic(_Calling())
 
     def add(self, function: Callable[[Any], object]) -> FrameCallback:
         """Call a function with each newest frame from now on."""
         callback = FrameCallback(self, function)
-        with self._lock:
-            if self._core.incoming.ended:
-                raise_fresh(self._core.incoming.error)
-                raise ClosedError(f"{self._core.label} has ended: no more frames will come")
-            if self._frames is None:
-                self._frames = self._start()
-            callback.attach(self._frames)
-            again = [c for c in self._callbacks if callback.origin.replaces(c.origin)]
-            for older in again:  # a cell of a notebook has run again
-                older.deactivate()
-            before = self._callbacks
-            self._callbacks = (*(c for c in before if c.active), callback)
-        for older in again:
+        if self._core.incoming.ended:
+            raise_fresh(self._core.incoming.error)
+            raise ClosedError(f"{self._core.label} has ended: no more frames will come")
+        again: list[FrameCallback] = []
+        new: list[FrameQueue] = []
+
+        def added(there: _Calling) -> _Calling:
+            frames = there.frames
+            if frames is None:
+                if not new:
+                    new.append(read_frames(self._core, mode="latest"))
+                (frames,) = new
+            callback.attach(frames)
+            again[:] = [c for c in there.callbacks if callback.origin.replaces(c.origin)]
+            kept = (c for c in there.callbacks if all(c is not older for older in again))
+            return there._replace(callbacks=(*kept, callback), frames=frames)
+
+        before = self._state.swap(added)
+        for frames in new:
+            if before.frames is None:
+                self._start(frames, callback)
+            else:  # another thread was quicker
+                frames.close()
+        for older in again:  # a cell of a notebook has run again
+            older.deactivate()
             callback.note_replaced(older, self._core.label)
-        del before  # not with the lock held: what is freed may be a user's
         return callback
 
-    def _start(self) -> FrameQueue:
-        """Start a dispatcher, and return the queue that it reads; the lock is held."""
-        frames = read_frames(self._core, mode="latest")
+    def _start(self, frames: FrameQueue, first: FrameCallback) -> None:
+        """Start a dispatcher for the frames of a queue."""
         dispatcher = Dispatcher(self._core.label, frames, self._due, self._on_error)
-        # One at a time: a callback that was closed may still be at it.
-        dispatcher.start(after=self._dispatcher)
-        self._dispatcher = dispatcher
-        return frames
+        try:
+            # One at a time: a callback that was closed may still be at it.
+            dispatcher.start(after=self._state.value.dispatcher)
+        except BaseException:
+            self.remove(first)
+            raise
+        self._state.swap(lambda there: there._replace(dispatcher=dispatcher))
 
     def remove(self, callback: FrameCallback) -> None:
         """End the calls of one callback."""
         self._core.check_process()
-        with self._lock:
-            callback.deactivate()
-            self._callbacks = tuple(c for c in self._callbacks if c.active)
-            if not self._callbacks and self._frames is not None:
-                self._frames.close()
-                self._frames = None
+        callback.deactivate()
+
+        def left(there: _Calling) -> _Calling:
+            callbacks = tuple(c for c in there.callbacks if c.active)
+            return there._replace(callbacks=callbacks, frames=there.frames if callbacks else None)
+
+        before = self._state.swap(left)
+        if before.frames is not None and not any(c.active for c in before.callbacks):
+            before.frames.close()
 
     def _due(self, frame: Any) -> Iterator[tuple[Callback, Any]]:
-        callbacks = self._callbacks
+        callbacks = self._state.value.callbacks
         for callback in callbacks:
             if callback.active:
                 yield callback, frame if callback is callbacks[-1] else self._core.cloner.own(frame)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import statistics
-import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from av import VideoFrame
 
 from metered_sync.bridge import guard
+from metered_sync.bridge.atomic import Atomic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.errors import ClosedError
 from metered_sync.media.tracks.core import TrackCore
@@ -44,6 +45,43 @@ class _TimedFrameQueue(FrameQueue[VideoFrame]):
         super().put(item)
 
 
+class _Grabbed(NamedTuple):
+    """What a capture has read so far."""
+
+    held: VideoFrame | None = None
+    """A frame that came while get() waited, and is not grabbed yet."""
+    frame: VideoFrame | None = None
+    """The frame grabbed last."""
+    size: tuple[int, int] = (0, 0)
+    start: float = 0.0
+    """The time of the first frame, in seconds."""
+    position: float = 0.0
+    """The time of the frame grabbed last, from the first one on."""
+    taken: int = 0
+    """How many frames were grabbed."""
+    released: bool = False
+
+    def grabbed(self, frame: VideoFrame | None) -> _Grabbed:
+        """Return the state after a frame was grabbed."""
+        if frame is None:
+            return self._replace(frame=None)
+        start, position = self.start, self.position
+        if frame.time is not None:
+            start = self.start if self.taken else frame.time
+            position = frame.time - start
+        return self._replace(
+            frame=frame,
+            size=(frame.width, frame.height),
+            start=start,
+            position=position,
+            taken=self.taken + 1,
+        )
+
+    def holding(self, *, frame: VideoFrame, size: tuple[int, int]) -> _Grabbed:
+        """Return the state after a frame came that nobody has grabbed."""
+        return self._replace(held=frame, size=size)
+
+
 class VideoCapture(guard.LiveObject):
     """Read a track as OpenCV's ``cv2.VideoCapture`` reads a camera; OpenCV is not needed.
 
@@ -58,19 +96,13 @@ class VideoCapture(guard.LiveObject):
         self._label = f"capture of {core.label}"
         self._born = guard.generation()
         self._frames = _TimedFrameQueue(self._label, core)
-        self._lock = threading.Lock()  # guards what follows
-        self._held: VideoFrame | None = None  # came while get() waited; not grabbed yet
-        self._grabbed: VideoFrame | None = None
-        self._size = (0, 0)
-        self._start = 0.0
-        self._position = 0.0
-        self._count = 0
-        self._released = False
+        self._state = Atomic(_Grabbed())
         core.incoming.add(self._frames)
 
     def __repr__(self) -> str:
         state = "open" if self.isOpened() else "closed"
-        return f"<{self._label}: {state}, {self._count} frames, {self._frames.dropped} dropped>"
+        taken = self._state.value.taken
+        return f"<{self._label}: {state}, {taken} frames, {self._frames.dropped} dropped>"
 
     def read(
         self, image: NDArray[Any] | None = None, *, timeout: float | None = None
@@ -108,8 +140,7 @@ class VideoCapture(guard.LiveObject):
         """Return the picture grabbed last, as :meth:`read` does; ``flag`` means nothing."""
         _check_image(image)
         guard.check_process(self._born, self._label)
-        with self._lock:
-            frame = self._grabbed
+        frame = self._state.value.frame
         return (False, None) if frame is None else (True, self._picture(frame, image))
 
     def get(self, propId: int, *, timeout: float | None = None) -> float:  # noqa: N803
@@ -127,8 +158,8 @@ class VideoCapture(guard.LiveObject):
         deadline = Deadline.of(timeout, self._timeout)
         guard.check_process(self._born, self._label)
         if propId in (FRAME_WIDTH, FRAME_HEIGHT):
-            self._wait(lambda: self._size != (0, 0), deadline)
-            return float(self._size[propId - FRAME_WIDTH])
+            self._wait(lambda: self._state.value.size != (0, 0), deadline)
+            return float(self._state.value.size[propId - FRAME_WIDTH])
         if propId == FPS:
             self._wait(lambda: len(self._frames.times) >= FPS_PICTURES, deadline)
             times = sorted(self._frames.times)
@@ -137,8 +168,8 @@ class VideoCapture(guard.LiveObject):
             )
             return 1 / interval if interval > 0 else 0.0
         if propId == POS_MSEC:
-            return self._position * 1000
-        return float(self._count) if propId == POS_FRAMES else 0.0
+            return self._state.value.position * 1000
+        return float(self._state.value.taken) if propId == POS_FRAMES else 0.0
 
     def set(self, propId: int, value: float) -> bool:  # noqa: N803
         """Return ``False``: nothing about somebody else's track can be set."""
@@ -146,15 +177,14 @@ class VideoCapture(guard.LiveObject):
 
     def isOpened(self) -> bool:  # noqa: N802
         """Whether there may be more pictures: not once the track has ended."""
-        left = len(self._frames) > 0 or self._held is not None
-        return not self._released and (left or not self._frames.ended)
+        state = self._state.value
+        left = len(self._frames) > 0 or state.held is not None
+        return not state.released and (left or not self._frames.ended)
 
     def release(self) -> None:
         """Stop reading; threads that are blocked in :meth:`read` wake. Repeatable."""
         guard.check_process(self._born, self._label)
-        with self._lock:
-            self._released = True
-            self._held = self._grabbed = None
+        self._state.swap(lambda there: there._replace(released=True, held=None, frame=None))
         self._frames.close()
 
     def __enter__(self: Self) -> Self:
@@ -173,26 +203,17 @@ class VideoCapture(guard.LiveObject):
     def _grab(self, timeout: float | None) -> VideoFrame | None:
         deadline = Deadline.of(timeout, self._timeout)
         guard.check_blocking(self._born, self._label)
-        with self._lock:
-            if self._released:
-                return None
-            held, self._held = self._held, None
+        before = self._state.swap(lambda there: there._replace(held=None))
+        if before.released:
+            return None
         # What arrived while nobody grabbed is newer than what was held.
+        held = before.held
         return self._keep(self._next(deadline) if held is None or len(self._frames) else held)
 
     def _keep(self, frame: VideoFrame | None) -> VideoFrame | None:
         """Make a frame the one grabbed last, unless this was released."""
-        with self._lock:
-            if self._released:
-                return None
-            self._grabbed = frame
-            if frame is not None:
-                self._size = (frame.width, frame.height)
-                if frame.time is not None:
-                    self._start = self._start if self._count else frame.time
-                    self._position = frame.time - self._start
-                self._count += 1
-        return frame
+        before = self._state.swap(lambda there: there if there.released else there.grabbed(frame))
+        return None if before.released else frame
 
     def _wait(self, known: Callable[[], bool], deadline: Deadline) -> None:
         """Take frames until a property is known, or the track ends; keep the last frame."""
@@ -200,9 +221,8 @@ class VideoCapture(guard.LiveObject):
             frame = self._next(deadline)
             if frame is None:
                 return
-            with self._lock:
-                self._held = frame
-                self._size = (frame.width, frame.height)
+            size = (frame.width, frame.height)
+            self._state.swap(functools.partial(_Grabbed.holding, frame=frame, size=size))
 
     def _picture(self, frame: VideoFrame, image: NDArray[Any] | None) -> NDArray[Any]:
         array = self._core.converter.convert(frame, "bgr24")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from metered_sync.bridge import guard
@@ -38,17 +37,17 @@ class TrackCore:
         self.hub = incoming.hub
         """Hands the track's events to those who listen."""
         self.hub.label = self.label
-        self._making = threading.Lock()  # guards _relay
         self._relay: RelayedTrack | None = None
 
     @property
     def relay(self) -> RelayedTrack:
         """The one track of aiortc's that this track is sent on as."""
         self.check_process()
-        with self._making:
-            if self._relay is None:
-                self._relay = RelayedTrack(self.incoming)
-            return self._relay
+        if self._relay is None:
+            made = RelayedTrack(self.incoming)
+            if self._relay is None:  # (no call between the two: they are one step)
+                self._relay = made
+        return self._relay
 
     @property
     def label(self) -> str:

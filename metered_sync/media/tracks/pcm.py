@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import queue
-import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,10 +11,15 @@ import numpy as np
 from av import AudioFrame
 
 from metered_sync.bridge import guard
-from metered_sync.bridge.deadline import Deadline, wait
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.process import keep_in_child
 from metered_sync.bridge.reader import check_no_block
-from metered_sync.errors import ClosedError, MeteredError, MeteredTimeoutError
+from metered_sync.errors import (
+    ClosedError,
+    MeteredError,
+    MeteredTimeoutError,
+    WrongThreadError,
+)
 from metered_sync.media.resampling import Resampler, check_rate
 from metered_sync.media.tracks.frame_queue import FrameQueue
 from metered_sync.wire.arguments import plain_number
@@ -54,8 +58,7 @@ class PcmReader(guard.LiveObject, Iterator["NDArray[np.int16]"]):
         self._cutter = _ChunkCutter(rate, layout, samples)
         self._lost = 0
         self._born = guard.generation()
-        # Held while a chunk is waited for and made: taken with a deadline only.
-        self._lock = threading.Lock()
+        self._reading = guard.CallLock()
 
     def __repr__(self) -> str:
         state = "closed" if self._frames.ended else "open"
@@ -82,9 +85,7 @@ class PcmReader(guard.LiveObject, Iterator["NDArray[np.int16]"]):
         deadline = Deadline.of(timeout)
         guard.check_blocking(self._born, self._label)
         late = MeteredTimeoutError(f"{self._label}: no whole chunk within {deadline}")
-        if not wait(self._lock, deadline):
-            raise late
-        try:
+        with self._reading.held(deadline, self._label):
             while (chunk := self._cutter.chunk()) is None:
                 try:
                     frame = self._frames.get(timeout=deadline.left())
@@ -99,8 +100,6 @@ class PcmReader(guard.LiveObject, Iterator["NDArray[np.int16]"]):
                 self._cutter.add(frame, follows=dropped == self._lost)
                 self._lost = dropped
             return chunk
-        finally:
-            self._lock.release()
 
     def get_nowait(self) -> NDArray[np.int16]:
         """Return the next chunk if there is one.
@@ -111,7 +110,7 @@ class PcmReader(guard.LiveObject, Iterator["NDArray[np.int16]"]):
         """
         try:
             return self.get(timeout=0)
-        except MeteredTimeoutError:
+        except (MeteredTimeoutError, WrongThreadError):  # (the latter: another call is at it)
             raise queue.Empty from None
 
     def __next__(self) -> NDArray[np.int16]:

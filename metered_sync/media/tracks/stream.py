@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import threading
 import uuid
 from collections.abc import Iterable
 from typing import Any
 
+from metered_sync.bridge.atomic import Atomic
 from metered_sync.bridge.guard import LiveObject
 from metered_sync.media.sources.base import Source
 from metered_sync.media.tracks.given import AnyTrack, TrackLike, tracks_of
@@ -51,8 +51,7 @@ class MediaStream(LiveObject):
                 "spaces or punctuation that separates can ('camera', 'screen-2'), but not '-'"
             )
         self._id = id
-        self._lock = threading.Lock()  # guards replacing the tuple
-        self._tracks: tuple[AnyTrack, ...] = ()
+        self._all: Atomic[tuple[AnyTrack, ...]] = Atomic(())
         one_thing = isinstance(tracks, (str, bytes, RemoteTrack, Source))
         plain = isinstance(tracks, Iterable) and not one_thing
         added: Any = tracks if plain else tracks_of(tracks)[0]
@@ -69,6 +68,10 @@ class MediaStream(LiveObject):
     def __repr__(self) -> str:
         kinds = ", ".join(track.kind for track in self._tracks) or "no tracks"
         return f"<MediaStream {self._id!r}: {kinds}>"
+
+    @property
+    def _tracks(self) -> tuple[AnyTrack, ...]:
+        return self._all.value
 
     @property
     def id(self) -> str:
@@ -103,9 +106,14 @@ class MediaStream(LiveObject):
             TypeError: Neither a track nor a source.
         """
         added = tracks_of(track)[0]
-        with self._lock:
-            new = [one for one in dict.fromkeys(added) if one not in self._tracks]
-            self._tracks = (*self._tracks, *new)
+
+        def longer(there: tuple[AnyTrack, ...]) -> tuple[AnyTrack, ...]:
+            for one in added:
+                if all(one is not other for other in there):
+                    there = (*there, one)
+            return there
+
+        self._all.swap(longer)
 
     def remove_track(self, track: TrackLike) -> None:
         """Take a track, or the tracks of a source, out; others are left as they are.
@@ -113,5 +121,6 @@ class MediaStream(LiveObject):
         What is being sent goes on being sent.
         """
         removed = tracks_of(track)[0]
-        with self._lock:
-            self._tracks = tuple(one for one in self._tracks if one not in removed)
+        self._all.swap(
+            lambda there: tuple(one for one in there if all(one is not other for other in removed))
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, cast, overload
@@ -70,7 +69,6 @@ class RemoteTrack(Observable, Generic[F_co]):
         self._core = TrackCore(incoming, owner)
         self._core.metadata = metadata
         self._hub = self._core.hub
-        self._lock = threading.Lock()  # guards _newest
         self._newest: FrameQueue[VideoFrame] | None = None
         self._callbacks = FrameCallbacks(self._core, self)
 
@@ -183,9 +181,13 @@ class RemoteTrack(Observable, Generic[F_co]):
         check_format(format)
         deadline = Deadline.of(timeout)
         self._core.check_process()
-        with self._lock:
-            if self._newest is None:
-                self._newest = read_frames(self._core, mode="latest")
+        newest = self._newest
+        if newest is None:
+            made: FrameQueue[VideoFrame] = read_frames(self._core, mode="latest")
+            if self._newest is None:  # (no call between the two: they are one step)
+                self._newest = made
+            else:
+                made.close()
             newest = self._newest
         self._core.incoming.touch()
         newest.idle_since = None

@@ -258,18 +258,27 @@ def test_a_deadline() -> None:
 def test_a_picture_is_stamped_before_it_is_converted() -> None:
     source = VideoSource(64, 48, fps=100)
     moments = []
+    go_on = threading.Event()
 
-    def write() -> None:
+    class Slow(np.ndarray):
+        """A picture that takes long to convert."""
+
+        @property
+        def dtype(self) -> Any:
+            go_on.wait(10)
+            return super().dtype
+
+    def write(picture: Any) -> None:
         moments.append(time.monotonic())
-        source.write(plain())
+        source.write(picture)
 
     with Listener(source.video) as eye:
-        write()
+        write(plain())
         eye.wait_for(1)
-        writer = threading.Thread(target=write)
-        with source._converting:  # converting takes long
-            writer.start()
-            wait_until(lambda: len(moments) == 2 and time.monotonic() > moments[1] + 0.2)
+        writer = threading.Thread(target=write, args=(plain().view(Slow),))
+        writer.start()
+        wait_until(lambda: len(moments) == 2 and time.monotonic() > moments[1] + 0.2)
+        go_on.set()
         writer.join(10)
         eye.wait_for(2)
         apart = (eye.pts()[1] - eye.pts()[0]) / 90000

@@ -110,13 +110,13 @@ def test_what_get_waited_for_is_read_next_unless_there_is_a_newer_one() -> None:
         with pytest.raises(MeteredTimeoutError):
             cap.read()
         far.send(picture(60))
-        cap._wait(lambda: cap._held is not None, cap_deadline())
+        cap._wait(lambda: cap._state.value.held is not None, cap_deadline())
         far.send(picture(100))
         _, image = cap.read()
         assert image is not None
         assert shown(image) == 100
         far.send(picture(101))
-        cap._wait(lambda: cap._held is not None, cap_deadline())
+        cap._wait(lambda: cap._state.value.held is not None, cap_deadline())
         far.incoming.end()
         assert cap.isOpened()
         assert cap.grab()
