@@ -242,6 +242,8 @@ class Generation:
         bound_gathering(self.pc, self._gather_timeout)
         if self._relay_only:
             ice.relay_only(self.pc, self.label)
+        if self.pc.sctp is not None:
+            aiortc_private.bound_reassembly(self.pc.sctp)
         given = RTCSessionDescription(sdp.build(description), type_)
         # Shielded: aioice leaves a socket open where its gathering is cancelled.
         with anyio.CancelScope(shield=True):

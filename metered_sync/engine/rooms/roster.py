@@ -38,6 +38,8 @@ MAX_MEMBERS = 256
 """How many members a roster holds; the rest is left out."""
 MAX_EARLY = 256
 """How many messages of unknown peers are kept, of all together."""
+MAX_EARLY_BYTES = 1 << 20
+"""How many bytes their frames may have together."""
 OWN_IDS = 16
 """How many of our own former ids are remembered: the server may list them for a while yet."""
 MORE_REQUESTS = 2
@@ -249,10 +251,13 @@ class Roster:
 
     def keep_early(self, event: Direct) -> None:
         """Keep a message until presence announces its sender."""
-        if len(self._early) >= MAX_EARLY:
+        self._early.append((monotonic(), event))
+        while (
+            len(self._early) > MAX_EARLY
+            or sum(early.frame_size for _, early in self._early) > MAX_EARLY_BYTES
+        ):
             self._early.popleft()
             logger.debug("%s: too many messages of unknown peers", self._label)
-        self._early.append((monotonic(), event))
 
     def _take_early(self, peer_id: str) -> list[Direct]:
         """Return what a peer has sent before it was known; drop what is too old."""

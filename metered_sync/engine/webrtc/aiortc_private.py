@@ -65,6 +65,7 @@ class Capability(Enum):
     GATHERING = "a STUN server that does not answer costs 5 s"
     LOOPBACK = "WebRTC does not work on a machine without a network"
     CHANNELS = "closing a data channel may lose what is on its way"
+    REASSEMBLY = "a member may fill the memory through a data channel"
     QUEUES = "tracks that are queued elsewhere grow while nobody receives them"
 
 
@@ -160,6 +161,13 @@ def _needs() -> tuple[_Need, ...]:
         _Need(can.LOOPBACK, aioice.ice, None, ("get_host_addresses",)),
         _Need(
             can.CHANNELS, RTCSctpTransport, "__init__", ("_outbound_queue", "_sent_queue", "_loop")
+        ),
+        _Need(can.REASSEMBLY, RTCSctpTransport, None, ("_receive_data_chunk",)),
+        _Need(
+            can.REASSEMBLY,
+            RTCSctpTransport,
+            "__init__",
+            ("_inbound_streams", "_sack_misordered", "_advertised_rwnd"),
         ),
         _Need(can.QUEUES, aiortc.rtcrtpreceiver.RemoteStreamTrack, "__init__", ("_queue",)),
     )  # fmt: skip
@@ -623,6 +631,49 @@ def max_message_size(channel: RTCDataChannel) -> int:
     """
     size = getattr(channel.transport, "_remote_max_message_size", DEFAULT_CAP)
     return size if isinstance(size, int) else DEFAULT_CAP
+
+
+MAX_PARTS = 512
+"""Parts of messages, of all channels of a connection, that wait for others to come."""
+MAX_STREAMS = 1024
+"""Streams of a connection for which such parts are kept."""
+
+
+def bound_reassembly(transport: RTCSctpTransport) -> None:
+    """Keep of messages that are not complete what the receive window permits, and no more.
+
+    aiortc (1.14 to 1.16) announces a window of 1 MiB, and keeps whatever comes. What is left out
+    here is not acknowledged, so a sender that keeps to the window sends it again.
+    """
+    if not _can(Capability.REASSEMBLY) or "_receive_data_chunk" in vars(transport):
+        return
+    inner: Any = transport
+    receive, streams = inner._receive_data_chunk, inner._inbound_streams
+    parts: dict[int, int] = {}
+    total = refused = 0
+
+    async def bounded(chunk: Any) -> None:
+        nonlocal total, refused
+        number = chunk.stream_id
+        # The one that all others wait for may take some more: it may complete them.
+        is_next = chunk.tsn == (inner._last_received_tsn + 1) % (1 << 32)
+        if (
+            inner._advertised_rwnd + is_next * DEFAULT_CAP < len(chunk.user_data)
+            or max(total, len(inner._sack_misordered)) >= MAX_PARTS * (1 + is_next)
+            or (number not in streams and len(streams) >= MAX_STREAMS)
+        ):
+            refused += 1
+            if refused % MAX_PARTS == 1:  # perhaps some parts have been given up meanwhile
+                parts.clear()
+                parts.update((key, len(one.reassembly)) for key, one in streams.items())
+                total = sum(parts.values())
+            return
+        await receive(chunk)
+        left = len(streams[number].reassembly) if number in streams else 0
+        total += left - parts.get(number, 0)
+        parts[number] = left
+
+    inner._receive_data_chunk = bounded
 
 
 # --- tracks ---------------------------------------------------------------------------

@@ -16,6 +16,7 @@ A channel belongs to one media connection and ends with it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from queue import Empty
@@ -40,6 +41,8 @@ from metered_sync.wire.events import DCClose, DCError, DCMessage, DCOpen
 from metered_sync.wire.states import DataChannelState
 
 __all__ = ["MAX_BUFFERED", "ChannelLink"]
+
+logger = logging.getLogger("metered_sync")
 
 MAX_BUFFERED = 1 << 20
 """Bytes that the buffer of a channel holds by default."""
@@ -70,8 +73,16 @@ class ChannelSink(EventSink, Protocol):
 class MessageInbox(Reader[Message]):
     """The messages that a channel received."""
 
+    refused = 0
+    """How many of the dropped messages were larger than may be."""
+
     def _size(self, item: Message) -> int:
         return len(item)
+
+    def refuse(self) -> None:
+        """Count a message that is not taken."""
+        self.refused += 1
+        self._dropped += 1
 
 
 class ChannelLink(Link):
@@ -264,6 +275,9 @@ class ChannelLink(Link):
     def _on_message(self, data: Message) -> None:
         if self._closing:
             return
+        if len(data) > self.raw.transport.getCapabilities().maxMessageSize:
+            self._refuse(len(data))
+            return
         sink = self._sink
         if sink is not None and sink.takes_messages:
             self.hand_over()  # in order
@@ -272,6 +286,12 @@ class ChannelLink(Link):
         self.inbox.put(data)
         if sink is not None:
             sink.emit(_event(data))
+
+    def _refuse(self, size: int) -> None:
+        """Drop a message that is larger than this side has said it accepts (RFC 8841)."""
+        if not self.inbox.refused:
+            logger.warning("%s: messages that are too large are dropped: %d bytes", self, size)
+        self.inbox.refuse()
 
     def _on_error(self, error: object) -> None:
         self._report(MeteredError(f"{self.label}: {error!r}"))

@@ -62,9 +62,8 @@ def close(pair: Pair, link: ChannelLink, timeout: float = 20) -> None:
 # --- the inbox ------------------------------------------------------------------------
 
 
-def test_an_inbox_is_bounded_in_bytes_and_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_channels, "MAX_INBOX", 100)
-    inbox = MessageInbox("inbox", maxsize=5)
+def test_an_inbox_is_bounded_in_bytes_and_number() -> None:
+    inbox = MessageInbox("inbox", maxsize=5, max_bytes=100)
     for number in range(10):
         inbox.put(bytes([number]) * 40)
     assert (len(inbox), inbox.dropped) == (2, 8)
@@ -74,7 +73,7 @@ def test_an_inbox_is_bounded_in_bytes_and_number(monkeypatch: pytest.MonkeyPatch
     assert (len(inbox), inbox.dropped) == (5, 13)
     inbox.put(b"x" * 101)  # larger than all of it: what is newest is there
     assert (len(inbox), inbox.get()) == (1, b"x" * 101)
-    assert inbox._come == inbox._gone
+    assert inbox._came == inbox._went
 
 
 # --- sending --------------------------------------------------------------------------
