@@ -216,8 +216,8 @@ class Roster:
     def _leave(self, member: Member) -> None:
         """Take a member from the list: for good, or until it comes back. Time will tell."""
         member.listed = False
-        loop = asyncio.get_running_loop()
         if self._independent:
+            loop = asyncio.get_running_loop()
             member.limbo = loop.call_later(self._timings.room_limbo, self.remove, member, None)
             self._owner.on_unlisted(member)
             return
@@ -227,6 +227,7 @@ class Roster:
             self.remove(member, None)
             return
         member.set_state("reconnecting")
+        loop = asyncio.get_running_loop()
         member.limbo = loop.call_later(self._timings.limbo, self.remove, member, None)
 
     def remove(self, member: Member, error: BaseException | None) -> None:
