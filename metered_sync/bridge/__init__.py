@@ -10,6 +10,7 @@ event_reader the queue of events
 event_hub  an object's events, for the queues and callbacks that want them
 dispatch   the threads that run users' functions
 reader     the one bounded queue from the loop to blocking callers
+threads    starting a thread, or saying why that cannot be
 workers    blocking functions for the engine, on daemon threads of our own
 atomic     what threads share, replaced without a lock
 clock      the clock that all this goes by

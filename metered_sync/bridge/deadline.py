@@ -9,15 +9,25 @@ from __future__ import annotations
 
 import math
 import sys
-from threading import TIMEOUT_MAX, Lock
+from threading import TIMEOUT_MAX, Lock, get_ident, main_thread
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.wire.arguments import plain_number
 
-__all__ = ["WAIT_SLICE", "Deadline", "Latch", "Turnover", "check_timeout", "wait"]
+__all__ = [
+    "WAIT_SLICE",
+    "Deadline",
+    "Latch",
+    "Turnover",
+    "check_timeout",
+    "longest_wait",
+    "wait",
+]
 
 WAIT_SLICE = 0.1 if sys.platform == "win32" else TIMEOUT_MAX
 """Seconds of the longest uninterrupted wait: Windows sees Ctrl-C only between two waits."""
+MAIN_WAIT_SLICE = 0.5
+"""The same on the main thread: ``_thread.interrupt_main()`` (IDLE's Ctrl-C) ends no wait."""
 
 
 def check_timeout(name: str, seconds: object, wanted: str = "a number of seconds") -> float:
@@ -64,13 +74,19 @@ class Deadline:
         return f"{self.timeout:g} s"
 
 
+def longest_wait() -> float:
+    """Return for how many seconds this thread may wait at a time."""
+    on_main = get_ident() == main_thread().ident
+    return min(WAIT_SLICE, MAIN_WAIT_SLICE) if on_main else WAIT_SLICE
+
+
 def wait(lock: Lock, deadline: Deadline) -> bool:
     """Acquire ``lock`` by the deadline; say whether that worked."""
     while True:
-        left = deadline.left()
-        if lock.acquire(timeout=min(left, WAIT_SLICE)):
+        left, longest = deadline.left(), longest_wait()
+        if lock.acquire(timeout=min(left, longest)):
             return True
-        if left <= WAIT_SLICE:
+        if left <= longest:
             return False
 
 

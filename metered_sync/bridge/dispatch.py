@@ -23,6 +23,7 @@ from metered_sync.bridge.cells import CellFunction
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.process import at_exit
 from metered_sync.bridge.reader import Reader
+from metered_sync.bridge.threads import start_thread
 from metered_sync.errors import MeteredError
 from metered_sync.wire.arguments import check_function, unrun_result
 
@@ -128,7 +129,7 @@ class Dispatcher(Generic[T]):
         self._after = after
         _running.add(self)
         try:
-            self._thread.start()
+            start_thread(self._thread)
         except BaseException:  # there are too many threads, or the interpreter is ending
             _running.discard(self)
             raise

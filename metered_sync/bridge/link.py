@@ -6,7 +6,8 @@ from typing import Protocol
 
 import anyio
 
-from metered_sync.errors import raise_fresh
+from metered_sync.bridge.process import TOO_LATE, is_exiting
+from metered_sync.errors import ClosedError, raise_fresh
 from metered_sync.wire.events import Event
 
 __all__ = ["EventSink", "Link", "MessageSink"]
@@ -36,6 +37,12 @@ class Link:
     error: BaseException | None = None
     """The error that has ended it, once it has ended."""
     _opening: anyio.Lock | None = None
+
+    def closed(self) -> ClosedError:
+        """Return the error that closing it now ends it with."""
+        if is_exiting():
+            return ClosedError(f"{self.label} is closed: {TOO_LATE}")
+        return ClosedError(f"{self.label} is closed; make a new one")
 
     def check(self) -> None:
         """Raise the error that has ended it, if it has ended; from any thread."""

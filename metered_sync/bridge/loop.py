@@ -52,6 +52,8 @@ from metered_sync.bridge.deadline import Deadline, Latch
 from metered_sync.bridge.event_loop import new_event_loop
 from metered_sync.bridge.link import Link
 from metered_sync.bridge.logs import guarded_logger
+from metered_sync.bridge.process import TOO_LATE, is_exiting
+from metered_sync.bridge.threads import start_thread
 from metered_sync.errors import EngineError, MeteredTimeoutError, fresh, raise_fresh
 from metered_sync.wire.secrets import clear_locals
 
@@ -147,14 +149,14 @@ class Engine:
     def start(self) -> Engine:
         """Start the thread, unless another call has, and wait until its loop runs."""
         try:
-            self._to_start.pop().start()
+            start_thread(self._to_start.pop())
             running.add(self)
         except IndexError:
             pass
-        except RuntimeError as error:
-            self.error = EngineError("the interpreter is shutting down: too late to connect")
+        except EngineError as error:
+            self.error = error
             self.started.set()
-            raise self.error from error
+            raise
         except BaseException:  # Ctrl-C: if the thread does start, it ends again
             self.error = EngineError(f"the start of the thread {self.name!r} was interrupted")
             self.started.set()
@@ -169,7 +171,8 @@ class Engine:
 
     def stop(self) -> None:
         """End the loop and its thread, once what runs on it has been cancelled; on the loop."""
-        self.error = EngineError(f"the event loop of {self.name!r} has been stopped")
+        stopped = f"the event loop of {self.name!r} has been stopped"
+        self.error = EngineError(f"{stopped}: {TOO_LATE}" if is_exiting() else stopped)
         self._stopping.set()
 
     def join(self, deadline: Deadline) -> None:

@@ -21,6 +21,7 @@ import _thread
 import atexit
 import concurrent.futures.thread
 import os
+import sys
 import threading
 import types
 import weakref
@@ -31,7 +32,15 @@ from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.logs import guarded_logger
 
-__all__ = ["ExitStage", "after_fork", "at_exit", "has_green_threads", "keep_in_child"]
+__all__ = [
+    "TOO_LATE",
+    "ExitStage",
+    "after_fork",
+    "at_exit",
+    "has_green_threads",
+    "is_exiting",
+    "keep_in_child",
+]
 
 logger = guarded_logger("metered_sync")  # (all modules that log import this one)
 
@@ -46,6 +55,12 @@ EXIT_FLOOR = 0.25
 STAGE_ENDS: dict[ExitStage, float] = {"close": 0.6, "finish": 0.8, "drain": 0.9, "stop": 1.0}
 """The part of a run's time that has passed when each stage gives up."""
 
+TOO_LATE = (
+    "the interpreter is exiting. Functions of atexit, weakref.finalize and logging.shutdown run "
+    "too late; do it before the main program ends, in a `with` or `finally` block around it"
+)
+"""What to tell those who come after the exit has begun."""
+
 _after_fork: list[Callable[[], None]] = []
 _at_exit: dict[ExitStage, list[Callable[[Deadline], None]]] = {stage: [] for stage in STAGE_ENDS}
 _exit_spent = 0.0
@@ -53,6 +68,7 @@ _kept: weakref.WeakSet[Any] = weakref.WeakSet()
 """Objects that a child which is forked from now on must not free."""
 _never_freed: list[Any] = []
 """Objects that a forked child holds for ever, for it cannot free them."""
+_exiting = False
 
 
 def after_fork(function: Callable[[], None]) -> None:
@@ -83,16 +99,22 @@ def keep_in_child(owner: object) -> None:
     _kept.add(owner)
 
 
+def is_exiting() -> bool:
+    """Say whether the interpreter is exiting: connections are closed, or are being closed."""
+    return _exiting or sys.is_finalizing()
+
+
 def _in_child() -> None:
-    global _exit_spent
-    _exit_spent = 0.0
+    global _exit_spent, _exiting
+    _exit_spent, _exiting = 0.0, False
     _never_freed.extend(_kept)
     for function in _after_fork:
         _guarded(function)
 
 
 def _exit() -> None:
-    global _exit_spent
+    global _exit_spent, _exiting
+    _exiting = True
     started = monotonic()
     limit = max(EXIT_LIMIT - _exit_spent, EXIT_FLOOR)
     interrupt: BaseException | None = None

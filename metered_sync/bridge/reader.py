@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from typing import Any, Generic, Literal, TypeVar
 
 from metered_sync.bridge import guard
-from metered_sync.bridge.deadline import WAIT_SLICE, Deadline
+from metered_sync.bridge.deadline import Deadline, longest_wait
 from metered_sync.errors import ClosedError, MeteredTimeoutError, fresh
 from metered_sync.wire.arguments import check_choice, check_whole
 
@@ -133,8 +133,8 @@ class Reader(guard.LiveObject, Generic[T_co]):
         try:
             self._sleepers.append(bed)
             while not self._items and not self._ended:
-                left = deadline.left()
-                if bed.acquire(timeout=min(left, WAIT_SLICE)) or left <= WAIT_SLICE:
+                left, longest = deadline.left(), longest_wait()
+                if bed.acquire(timeout=min(left, longest)) or left <= longest:
                     break
         finally:
             try:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from metered_sync.bridge.process import after_fork
+from metered_sync.bridge.threads import start_thread
 
 __all__ = ["run_in_worker"]
 
@@ -29,22 +30,24 @@ _lock = threading.Lock()  # guards _idle
 _idle = 0
 
 
-def _work() -> None:
+def _work(first: list[Callable[[], None]]) -> None:
     global _idle
+    job = first.pop()
     while True:
-        try:
-            job = _jobs.get(timeout=IDLE_LIMIT)
-        except queue.Empty:
-            with _lock:
-                # A job may have been queued just now, counting on this thread.
-                if not _jobs.empty():
-                    continue
-                _idle -= 1
-                return
         job()
         del job
         with _lock:
             _idle += 1
+        while True:
+            try:
+                job = _jobs.get(timeout=IDLE_LIMIT)
+                break
+            except queue.Empty:
+                with _lock:
+                    # Else a job has been queued just now, counting on this thread.
+                    if _jobs.empty():
+                        _idle -= 1
+                        return
 
 
 def _submit(job: Callable[[], None]) -> None:
@@ -53,9 +56,13 @@ def _submit(job: Callable[[], None]) -> None:
         spare = _idle > 0
         if spare:
             _idle -= 1
-        _jobs.put(job)
+            _jobs.put(job)
     if not spare:
-        threading.Thread(target=_work, name="metered-sync-worker", daemon=True).start()
+        # (A job queued for a thread that cannot be started would run when its caller has long
+        # been told that it failed.)
+        start_thread(
+            threading.Thread(target=_work, args=([job],), name="metered-sync-worker", daemon=True)
+        )
 
 
 async def run_in_worker(function: Callable[..., T], *args: Any) -> T:

@@ -17,7 +17,7 @@ from metered_sync.bridge import dispatch
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.dispatch import Callback, Dispatcher
 from metered_sync.bridge.reader import Reader
-from metered_sync.errors import DisconnectedError
+from metered_sync.errors import DisconnectedError, EngineError
 from tests.conftest import run_script, wait_until
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
@@ -188,7 +188,7 @@ def test_one_that_cannot_start_is_not_waited_for(monkeypatch: pytest.MonkeyPatch
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(one._thread, "start", fail)
-    with pytest.raises(RuntimeError, match="new thread"):
+    with pytest.raises(EngineError, match="new thread"):
         one.start()
     assert one not in dispatch._running
 

@@ -220,7 +220,7 @@ def test_a_thread_that_cannot_start_or_does_not_in_time(monkeypatch: pytest.Monk
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
     monkeypatch.setattr(late._thread, "start", fail)
-    with pytest.raises(EngineError, match="too late to connect"):
+    with pytest.raises(EngineError, match="the interpreter is exiting"):
         late.start()
     slow = Engine("slow")
     monkeypatch.setattr(slow._thread, "start", lambda: None)

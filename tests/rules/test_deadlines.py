@@ -30,7 +30,6 @@ from metered_sync import (
     VideoSource,
 )
 from metered_sync.bridge import deadline as deadline_module
-from metered_sync.bridge import reader as reader_module
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource
 from tests.conftest import wait_until
@@ -162,7 +161,6 @@ def test_waits_in_slices_work_too(
 ) -> None:
     # As on Windows, where Ctrl-C is seen between two waits only.
     monkeypatch.setattr(deadline_module, "WAIT_SLICE", 0.01)
-    monkeypatch.setattr(reader_module, "WAIT_SLICE", 0.01)
     options = shared_cloud.client_options()
     with SignallingClient(**options) as alice, SignallingClient(**options) as bob:
         inbox = alice.subscribe("slices")

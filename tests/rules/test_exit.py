@@ -332,3 +332,47 @@ assert "SfuClient" in dir(metered_sync)
 """
     done = run_script(source)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        "atexit.register(goodbye)",
+        "weakref.finalize(goodbye, goodbye_of, client)",
+        "logging.getLogger().addHandler(Farewell())",
+    ],
+    ids=["atexit", "finalize", "logging"],
+)
+def test_a_goodbye_after_the_main_program_arrives_or_is_told_how_to(
+    served_cloud: dict[str, str], register: str
+) -> None:
+    source = f"""
+import atexit, logging, sys, weakref
+from metered_sync import MeteredError, SignallingClient
+options = dict(url=sys.argv[1], api_key=sys.argv[2])
+client, listener = SignallingClient(**options), SignallingClient(**options)
+client.connect()
+
+def goodbye_of(client):
+    try:
+        client.publish("goodbye", 1)
+    except MeteredError as error:
+        print(error)
+    else:
+        print("delivered")
+
+def goodbye():
+    goodbye_of(client)
+
+class Farewell(logging.Handler):
+    def flush(self):
+        goodbye()
+
+{register}
+client.publish("goodbye", 0)
+"""
+    done = run_script(source, served_cloud["url"], served_cloud["publishable_key"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "delivered\n" or (
+        "the interpreter is exiting" in done.stdout and "`finally`" in done.stdout
+    )

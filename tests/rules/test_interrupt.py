@@ -10,7 +10,7 @@ import time
 import pytest
 
 from metered_sync.local import LocalCloud
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_script
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 
@@ -187,3 +187,20 @@ print("same")
         shared_cloud.publishable_key,
     )
     assert (done.stdout, done.stderr) == ("same\n", "")
+
+
+def test_interrupt_main_ends_a_wait(served_cloud: dict[str, str]) -> None:
+    source = f"""{CLIENT}
+import _thread
+with SignallingClient(url=sys.argv[1], api_key=sys.argv[2]) as client:
+    inbox = client.subscribe("quiet")
+    for wait in (inbox.get, lambda: next(inbox), lambda: client.wait_for(Message)):
+        threading.Timer(0.1, _thread.interrupt_main).start()
+        began = time.monotonic()
+        try:
+            wait()
+        except KeyboardInterrupt:
+            print(time.monotonic() - began < 2)
+"""
+    done = run_script(source, served_cloud["url"], served_cloud["publishable_key"], timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n" * 3, "")

@@ -227,8 +227,7 @@ class SignallingLink(Link):
 
     async def aclose(self) -> None:
         """Close with the code that says so: 1000, "client requested close"."""
-        closed = ClosedError(f"{self.label} is closed; make a new one")
-        self._finish(closed, CLOSE_NORMAL, "client requested close")
+        self._finish(self.closed(), CLOSE_NORMAL, "client requested close")
         connection, finished = self._connection, self._finished
         try:
             if connection is not None:

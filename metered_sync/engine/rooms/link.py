@@ -192,7 +192,7 @@ class RoomLink(Link):
         if self.error is None and self.state == "joined":
             await self.media.leave()
         if self.error is None:
-            self._end(ClosedError(f"{self.label} is closed; make a new one"), self._reason)
+            self._end(self.closed(), self._reason)
         try:
             await self.media.aclose()
         finally:

@@ -43,7 +43,8 @@ from av import AudioFrame, VideoFrame
 from metered_sync.bridge import guard, process
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import WAIT_SLICE, Deadline
-from metered_sync.errors import MediaError
+from metered_sync.bridge.threads import start_thread
+from metered_sync.errors import EngineError, MediaError
 
 __all__ = ["FedTrack", "Feed", "Frame", "DueFrame", "FeedQueue"]
 
@@ -231,7 +232,13 @@ class Feed:
                     name=f"metered-sync-{self.label}",
                     daemon=True,
                 )
-                self._thread.start()
+                try:
+                    start_thread(self._thread)
+                except EngineError as error:
+                    failure = MediaError(f"{self.label} cannot play: {error}")
+                    failure.__cause__ = error
+                    logger.warning("%s", failure)
+                    self._stop(failure)
 
 
 class FeedQueue:

@@ -151,7 +151,7 @@ class SfuLink(Link):
                 return await operation(*args)
             finally:
                 self._scopes.discard(scope)
-        raise fresh(self.error or ClosedError(f"{self.label} is closed; make a new one"))
+        raise fresh(self.error or self.closed())
 
     # --- life ---
 
@@ -199,7 +199,7 @@ class SfuLink(Link):
 
     async def aclose(self) -> None:
         """Close the session. The SFU notices by the DTLS close."""
-        self._finish(ClosedError(f"{self.label} is closed; make a new one"))
+        self._finish(self.closed())
         if self.session is not None:
             await self.session.close()
 

@@ -27,6 +27,7 @@ from typing import Any
 from metered_sync.bridge import guard
 from metered_sync.bridge.cells import cell_id
 from metered_sync.bridge.clock import monotonic
+from metered_sync.bridge.threads import start_thread
 from metered_sync.errors import MediaError, MeteredError, MeteredTimeoutError
 from metered_sync.media.notebook.output import CellOutput, WidgetOutput, notebook
 from metered_sync.media.notebook.views import LevelView, PictureView, View
@@ -102,7 +103,7 @@ class Preview(guard.LiveObject):
         self._thread = threading.Thread(
             target=self._run, name=f"metered-sync-preview ({self._label})", daemon=True
         )
-        self._thread.start()
+        start_thread(self._thread)
 
     def __repr__(self) -> str:
         state = "stopped" if self._stopped else "live"

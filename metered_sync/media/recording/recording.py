@@ -16,9 +16,10 @@ from metered_sync.bridge import guard, process
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline, Latch
 from metered_sync.bridge.reader import Reader
+from metered_sync.bridge.threads import start_thread
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, SAMPLES_PER_FRAME
 from metered_sync.engine.webrtc.pictures import PictureNormalizer
-from metered_sync.errors import ClosedError, MediaError, MeteredTimeoutError
+from metered_sync.errors import ClosedError, EngineError, MediaError, MeteredTimeoutError
 from metered_sync.media.pyav import READ_ERRORS, media_error, media_errors
 from metered_sync.media.recording.formats import FileFormat
 from metered_sync.media.recording.info import RecordedStream, RecordingInfo
@@ -86,11 +87,11 @@ class Recording:
     def start(self, deadline: Deadline) -> None:
         """Start the thread, and have all tracks deliver their frames."""
         try:
-            self._thread.start()
-        except RuntimeError as error:
+            start_thread(self._thread)
+        except EngineError as error:
             self._fail(error)
             self._end()
-            raise MediaError(f"{self.label}: the interpreter is exiting") from error
+            raise
         _running.add(self)
         for track in self._tracks:
             track.reader.attach(deadline)

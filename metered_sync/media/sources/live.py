@@ -8,6 +8,7 @@ from typing import Any
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline, Latch
+from metered_sync.bridge.threads import start_thread
 from metered_sync.engine.sending.feed import Feed, FeedQueue, Frame
 from metered_sync.errors import MediaError
 from metered_sync.media.sources.base import A_co, Source, V_co
@@ -77,7 +78,7 @@ def open_in_time(function: Callable[[], Any], deadline: Deadline, label: str) ->
                 result.close()
         done.set()
 
-    threading.Thread(target=run, name=f"metered-sync-opening {label}", daemon=True).start()
+    start_thread(threading.Thread(target=run, name=f"metered-sync-opening {label}", daemon=True))
     try:
         done.wait(deadline)
     finally:
