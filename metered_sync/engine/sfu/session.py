@@ -126,7 +126,8 @@ class Session:
         self._mids: set[str] = set()
         """Media sections in which a track arrives."""
         self._refused: set[str] = set()
-        """Media sections that this side has rejected: what is sent there cannot be decoded."""
+        """Media sections that are rejected: by the SFU, or because what is sent there cannot be
+        decoded. The SFU gives their places to others."""
         self._heard = (0, monotonic())
 
     # --- life ---
@@ -260,6 +261,7 @@ class Session:
                 await outgoing.keep_counts()
                 outgoing.release()
                 await self._close_track(transceiver, outgoing.track_id, deadline)
+                await transceiver.sender.stop()  # its reports would go on
 
     async def unsubscribe(self, incoming: Incoming, deadline: Deadline) -> None:
         """Give up the media section in which a track arrives."""
@@ -270,6 +272,7 @@ class Session:
                 incoming.live = False
                 await self._close_track(transceiver, incoming.own_id, deadline)
                 self._mids.discard(incoming.mid)
+                await transceiver.receiver.stop()  # its thread and its reports would go on
 
     async def _close_track(
         self, transceiver: RTCRtpTransceiver, track_id: str, deadline: Deadline
@@ -314,6 +317,8 @@ class Session:
             problem = next(filter(None, map(self._misfit, tracks, sections)), None)
             if problem is not None:
                 self._refused.update(section.mid for section in sections)
+            # Answered as they are offered (RFC 3264, section 6); aiortc would accept them.
+            self._refused.update(section.mid for section in offer.sections if section.rejected)
             await self._apply(subscribed.description)
             transceivers = {t.mid: t for t in pc.getTransceivers()}
             for incoming, section in [] if problem else zip(tracks, sections, strict=True):
@@ -355,9 +360,11 @@ class Session:
         # aiortc ends tracks before it says that their connection is gone.
         if receiver.transport.state in ("failed", "closed"):
             self.lose("its media connection was lost")
-        elif incoming.transceiver is transceiver and not incoming.ended:
-            incoming.live = False
-            self._on_ended(incoming)
+        else:
+            if incoming.transceiver is transceiver and not incoming.ended:
+                incoming.live = False
+                self._on_ended(incoming)
+            await receiver.stop()
             # The section is not used again: aiortc would report on it as long as the session lasts.
             await receiver.stop()
 

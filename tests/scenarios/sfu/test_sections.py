@@ -1,0 +1,52 @@
+"""Publish and subscribe again and again on one session: nothing of earlier tracks stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+from metered_sync import SfuClient
+from metered_sync.bridge import engines
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.local import LocalCloud
+from metered_sync.testing import ToneSource
+from metered_sync.wire import sdp
+from tests.conftest import wait_until
+
+ROUNDS = 5
+
+
+def left(client: SfuClient) -> tuple[int, int, int]:
+    """Count tasks that report on media, threads that decode, and sections of a session."""
+
+    async def tasks() -> int:
+        return sum("_run_rtcp" in repr(task) for task in asyncio.all_tasks())
+
+    link: Any = client._link
+    sections = sdp.parse(link.session.pc.localDescription.sdp).sections
+    decoders = [t for t in threading.enumerate() if t.name.endswith("-decoder")]
+    reporting = engines.current().call(tasks, deadline=Deadline(5), what="tasks")
+    return reporting, len(decoders), len(sections)
+
+
+def test_tracks_that_come_and_go_leave_nothing(shared_cloud: LocalCloud) -> None:
+    options = shared_cloud.sfu_options()
+    with SfuClient(**options) as sender, SfuClient(**options) as receiver, ToneSource(440) as tone:
+        before = left(receiver)
+        for number in range(2 * ROUNDS):
+            publication = sender.publish(tone.audio, name=f"{number}")
+            track = receiver.subscribe(publication)
+            with track.frames() as frames:
+                frames.get(timeout=20)
+            if number % 2:
+                receiver.unsubscribe(track)
+            publication.close()
+            if not number % 2:
+                track.wait_ended(timeout=20)
+        wait_until(lambda: left(receiver)[:2] == before[:2], 20)
+        assert left(receiver)[2] <= before[2] + 2
+        last = receiver.subscribe(sender.publish(tone.audio, name="last"))
+        with last.frames() as frames:
+            frames.get(timeout=20)
+        assert last.restarts == 0
