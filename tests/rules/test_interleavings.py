@@ -163,6 +163,9 @@ class Join(Operation):
         other = stack.enter_context(MeteredPeer(**cloud.token_options("bob"), ice_servers=[]))
         other.add_track(source.video)
         other.join("steps")
+        with self.client() as first:  # with the first picture the source's thread begins
+            first.join("steps")
+            first.wait_for_peer("bob", timeout=LIMIT).track("video").read(timeout=LIMIT)
 
     def client(self) -> Any:
         return MeteredPeer(**self.cloud.token_options("ann"), ice_servers=[], reconnect=FAST)
