@@ -22,7 +22,7 @@ __all__ = ["run_in_worker"]
 
 T = TypeVar("T")
 
-IDLE_LIMIT = 10.0
+IDLE_LIMIT = 5.0
 """Seconds after which a worker thread without a job ends."""
 
 _jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
