@@ -39,6 +39,8 @@ CLOSE_ABNORMAL = 1006
 """The close code that stands for a connection lost without a close frame (RFC 6455, 7.4.1)."""
 WRITE_BUFFER = 1 << 15
 """Bytes in the transport's buffer from which on it takes no more."""
+STEP = 0.02
+"""Seconds for which frames are handed on in one step of the loop; the others come in the next."""
 _DATA_OPCODES = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 _CONTROL_HEADS = (0x88, 0x89, 0x8A)
 _RESPONSE_END = b"\r\n\r\n"
@@ -77,7 +79,8 @@ class WebSocket(asyncio.Protocol):
         # The head of the answer to the upgrade, as far as it has come; then None.
         self._head: bytes | None = b""
         self._short = False  # whether text frames take the short way
-        self._rest = b""  # the beginning of a frame
+        self._rest = b""  # the beginning of a frame, or all that waits for the next step
+        self._waiting = False  # for the next step
         self._pieces: list[bytes] = []  # of a fragmented message
         self._binary = False
 
@@ -151,6 +154,7 @@ class WebSocket(asyncio.Protocol):
         self.transport.set_write_buffer_limits(WRITE_BUFFER)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._finish()
         self.protocol.receive_eof()  # (repeatable) the state is "closed" after it
         self.full = False
         if self._cut_off is not None:
@@ -180,8 +184,11 @@ class WebSocket(asyncio.Protocol):
         if frames:
             self.data_received(frames)
 
-    def _cut(self, data: bytes) -> None:
-        """Cut the stream into frames."""
+    def _cut(self, data: bytes, step: float = STEP) -> None:
+        """Cut the stream into frames, for so many seconds."""
+        if self._waiting:  # (TLS may bring more all the same)
+            self._rest += data
+            return
         if self._rest:
             data = self._rest + data
         at, end = 0, len(data)
@@ -199,6 +206,9 @@ class WebSocket(asyncio.Protocol):
                     self.last_text = now
                     self._receiver(data[start:stop])
                     at = stop
+                    if at < end and monotonic() - now > step:
+                        self._wait()
+                        break
                     continue
                 self._short = size <= MAX_INBOUND_FRAME
                 break
@@ -218,6 +228,25 @@ class WebSocket(asyncio.Protocol):
             rest, self._rest = self._rest, b""
             self._parse(rest)
 
+    def _wait(self) -> None:
+        """Let the loop do something else; what has come is handed on in its next step."""
+        self._waiting = True
+        self.transport.pause_reading()
+        self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._waiting:
+            self._waiting = False
+            self._cut(b"")
+            if not self._waiting:
+                self.transport.resume_reading()
+
+    def _finish(self) -> None:
+        """Hand on what waits: the stream has ended."""
+        if self._waiting:
+            self._waiting = False
+            self._cut(b"", math.inf)
+
     def _parse(self, data: bytes) -> None:
         """Have the library parse what has come, and send what it answers."""
         self.protocol.receive_data(data)
@@ -225,6 +254,7 @@ class WebSocket(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Take the end of the stream; the transport closes itself."""
+        self._finish()
         self.protocol.receive_eof()
         self._process()
 
