@@ -14,6 +14,7 @@ import asyncio
 import functools
 import logging
 import math
+from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple, Protocol
@@ -98,6 +99,7 @@ class SharedEncoder:
         """The moment from which a key frame is due (``time.monotonic()``)."""
         self._last_key = -math.inf
         self._failed = False
+        self._starved = False
 
     @property
     def consumers(self) -> int:
@@ -155,11 +157,27 @@ class SharedEncoder:
         if key:
             self._key_at, self._last_key = math.inf, now
         self._busy = True
-        job = asyncio.get_running_loop().run_in_executor(None, self._encode, pts, frame, key)
+        pictures = deque([frame])
+        loop = asyncio.get_running_loop()
+        try:
+            job = loop.run_in_executor(None, self._encode, pts, pictures, key)
+        except RuntimeError as error:  # it has no thread, and gets none; the next picture may
+            pictures.clear()  # the executor still has the job
+            self._busy = False
+            self.dropped += 1
+            self._key_at = 0.0 if key else self._key_at
+            if not self._starved:
+                logger.warning("pictures are not sent, for want of a thread: %s", error)
+            self._starved = True
+            return
+        self._starved = False
         job.add_done_callback(functools.partial(self._done, key))
 
-    def _encode(self, pts: int, frame: VideoFrame, key: bool) -> Encoded:
-        """Encode a picture; on a thread of the executor."""
+    def _encode(self, pts: int, pictures: deque[VideoFrame], key: bool) -> Encoded:
+        """Encode a picture, if it is still there; on a thread of the executor."""
+        if not pictures:
+            return Encoded(pts, [], False)
+        frame = pictures[0]
         frame = self._normalizer.normal(frame)
         frame.pts, frame.time_base = pts, Fraction(1, VIDEO_RATE)
         payloads, _ = self._encoder.encode(frame, key)

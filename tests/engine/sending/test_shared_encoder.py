@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import threading
 import time
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from av import VideoFrame
 
 from metered_sync.engine.sending.local_track import LocalTrack
+from metered_sync.engine.sending.shared_encoder import Encoded, SharedEncoder
 from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.engine.webrtc.aiortc_private import Capability
 from metered_sync.engine.webrtc.encoding import Encoding
@@ -263,3 +266,31 @@ def test_with_an_aiortc_that_hides_its_encoders_each_sender_encodes(
         local.close()
 
     run(test())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where stacks of any size can be had")
+def test_a_machine_without_threads_loses_pictures_and_no_more() -> None:
+    class Taker:
+        wish = None
+
+        def __init__(self) -> None:
+            self.taken: asyncio.Queue[Encoded] = asyncio.Queue()
+
+        def put(self, pts: int, content: Encoded) -> None:
+            self.taken.put_nowait(content)
+
+    async def test() -> None:
+        encoder, taker = SharedEncoder("vp8", None, lambda: None), Taker()
+        encoder.add(taker)  # type: ignore[arg-type]
+        threading.stack_size(1 << 47)  # which no system has
+        try:
+            encoder.put(0, VideoFrame(64, 48, "yuv420p"))
+        finally:
+            threading.stack_size(0)
+        assert encoder.dropped == 1
+        encoder.put(3000, VideoFrame(64, 48, "yuv420p"))
+        first = await asyncio.wait_for(taker.taken.get(), 10)
+        assert (first.pts, first.key) == (3000, True)
+        assert taker.taken.empty()
+
+    asyncio.run(test())
