@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import threading
 import types
@@ -15,8 +16,9 @@ import metered_sync.local
 import metered_sync.peer
 import metered_sync.testing  # noqa: F401 - their classes are looked at
 from metered_sync.bridge import guard
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.guard import LiveObject
-from metered_sync.errors import ForkedError, WrongThreadError
+from metered_sync.errors import ForkedError, MeteredTimeoutError, WrongThreadError
 
 
 @pytest.fixture(autouse=True)
@@ -85,3 +87,47 @@ def test_what_is_half_built_can_be_shown() -> None:
     for kind in kinds:
         if kind.__module__.startswith("metered_sync."):  # (not those of tests)
             assert kind.__name__ in repr(object.__new__(kind))
+
+
+def test_a_wait_is_refused_while_this_thread_holds_a_lock_that_the_loop_takes() -> None:
+    lock = guard.reentrant_lock()
+    guard.check_blocking(guard.generation(), "a call")
+    with lock:
+        with pytest.raises(WrongThreadError, match="a call: a blocking call in a signal handler"):
+            guard.check_blocking(guard.generation(), "a call")
+        others: list[str] = []
+        thread = threading.Thread(
+            target=lambda: others.append(str(guard.check_blocking(guard.generation(), "a call")))
+        )
+        thread.start()
+        thread.join(10)
+        assert others == ["None"]
+    guard.check_blocking(guard.generation(), "a call")
+    del lock
+    gc.collect()
+    guard.check_blocking(guard.generation(), "a call")
+
+
+def test_calls_that_wait_go_one_at_a_time_and_never_within_each_other() -> None:
+    calls = guard.CallLock()
+    with calls.held(Deadline(1), "the first"):
+        with (
+            pytest.raises(WrongThreadError, match="the second: a signal handler"),
+            calls.held(Deadline(1), "the second"),
+        ):
+            pass
+        errors: list[BaseException] = []
+
+        def other() -> None:
+            try:
+                with calls.held(Deadline(0.01), "another"):
+                    pass
+            except MeteredTimeoutError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(10)
+        assert "another: another thread's call did not end within 0.01 s" in str(errors[0])
+    with calls.held(Deadline(0), "the third"):
+        pass

@@ -21,6 +21,7 @@ from metered_sync import (
 )
 from metered_sync.bridge.event_hub import EventQueue
 from metered_sync.bridge.reader import Reader
+from tests.conftest import wait_until
 
 
 def reader(**options: Any) -> Reader[int]:
@@ -237,3 +238,34 @@ def test_the_arguments_of_a_queue_are_told_what_to_do_instead() -> None:
     for value in (True, False):
         with pytest.raises(ValueError, match=r"timeout must be .* bool: .*get_nowait\(\)"):
             reader.get(value)
+
+
+def test_who_sleeps_last_is_woken_first() -> None:
+    """It may be in a signal handler that has interrupted the one before."""
+    inbox = reader()
+    got: queue.Queue[tuple[str, int]] = queue.Queue()
+    for name in ("first", "second"):
+        threading.Thread(
+            target=lambda name=name: got.put((name, inbox.get(timeout=10))), daemon=True
+        ).start()
+        wait_until(lambda name=name: len(inbox._sleepers) == ("first", "second").index(name) + 1)
+    inbox.put(1)
+    assert got.get(timeout=10) == ("second", 1)
+    inbox.put(2)
+    assert got.get(timeout=10) == ("first", 2)
+
+
+def test_the_second_close_wakes_those_whom_the_first_could_not() -> None:
+    inbox = reader()
+    ended: queue.Queue[str] = queue.Queue()
+
+    def read() -> None:
+        with pytest.raises(ClosedError):
+            inbox.get(timeout=10)
+        ended.put("woken")
+
+    threading.Thread(target=read, daemon=True).start()
+    wait_until(lambda: inbox._sleepers)
+    inbox._ended = True  # as if Ctrl-C had come right after this
+    inbox.close()
+    assert ended.get(timeout=5) == "woken"

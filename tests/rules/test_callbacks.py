@@ -274,3 +274,30 @@ def test_connecting_subscribing_and_closing_from_many_threads_at_once(
             thread.join(30)
         client.close()
         assert not errors
+
+
+def test_what_is_freed_with_a_callback_may_remove_others(pair: Any) -> None:
+    alice, _ = pair
+
+    class Callback:
+        """A callback that cleans up when it is let go."""
+
+        def __call__(self, event: object) -> None:
+            pass
+
+        def __del__(self) -> None:
+            alice.off(Message, print)
+            freed.append(threading.get_ident())
+
+    freed: list[int] = []
+    for let_go in (
+        lambda: alice.off(Message),
+        lambda: alice.close(),  # and here it is the loop's thread that frees it
+    ):
+        alice.on(Message, Callback())
+        thread = threading.Thread(target=let_go, daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+        alice.on_error = None
+    wait_until(lambda: len(freed) == 2)
