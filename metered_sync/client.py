@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -85,6 +86,8 @@ class SignallingClient(Client[SignallingLink]):
         auto_resubscribe: Whether subscriptions are repeated after a reconnect.
         rate_limit: Frames per second and burst that the client keeps to; the service
             closes a connection that sends more than 100 and 200. ``None``: no limit.
+        ca_file: A file of certificates (PEM) to be trusted instead of the system's; the
+            environment's ``SSL_CERT_FILE``, else ``REQUESTS_CA_BUNDLE``, unless given.
 
     Raises:
         ValueError: Both or neither of key and provider, a key or token of another kind, or
@@ -107,6 +110,7 @@ class SignallingClient(Client[SignallingLink]):
         token_provider_timeout: float = 10.0,
         auto_resubscribe: bool = True,
         rate_limit: tuple[float, float] | None = (90, 180),
+        ca_file: str | os.PathLike[str] | None = None,
         _timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         super().__init__("SignallingClient", timeout)
@@ -121,6 +125,7 @@ class SignallingClient(Client[SignallingLink]):
                 token_provider_timeout=token_provider_timeout,
                 auto_resubscribe=auto_resubscribe,
                 rate_limit=rate_limit,
+                ca_file=ca_file,
             )
         finally:
             del api_key, token_provider  # no frame of a traceback shows them

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from metered_sync._rest import RestClient
+from metered_sync.engine.network.certificates import check_ca_file
 from metered_sync.engine.rest import Rest, Service
 from metered_sync.errors import ControlPlaneError, OversizedPayloadError
 from metered_sync.tokens import as_patterns, as_texts, check_ttl
@@ -43,6 +44,8 @@ class ControlPlane(RestClient):
         url: The service's origin, ``https://host`` (``http://`` for loopback hosts only);
             the host of ``METERED_URL``.
         timeout: Seconds that a call may take, unless it says otherwise.
+        ca_file: A file of certificates (PEM) to be trusted, as for
+            :class:`~metered_sync.SignallingClient`.
 
     Raises:
         ValueError: A key is missing, or is of another kind.
@@ -56,6 +59,7 @@ class ControlPlane(RestClient):
         *,
         url: str | None = None,
         timeout: float = 15.0,
+        ca_file: str | os.PathLike[str] | None = None,
     ) -> None:
         names = (
             "METERED_KEY_ID" if key_id is None else "key_id",
@@ -78,7 +82,8 @@ class ControlPlane(RestClient):
                 name="url" if given else "METERED_URL",
             )
             self._key_id = key_id
-            self._rest = Rest(_service(self._origin, key_id), f"{key_id}:{secret}")
+            trusted = check_ca_file(ca_file)
+            self._rest = Rest(_service(self._origin, key_id), f"{key_id}:{secret}", ca_file=trusted)
         finally:
             del key_id, secret  # no frame of a traceback shows them
 

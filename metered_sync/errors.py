@@ -165,12 +165,16 @@ class NotConnectedError(SignallingError):
 class SignallingConnectError(SignallingError):
     """The connection could not be established."""
 
-    def __init__(self, message: str, *, close_code: int, close_reason: str) -> None:
+    def __init__(
+        self, message: str, *, close_code: int, close_reason: str, retry_after: float = 0.0
+    ) -> None:
         super().__init__(message)
         self.close_code = close_code
         """The WebSocket close code, the HTTP status of a refused upgrade, or 1006."""
         self.close_reason = close_reason
         """The server's words, or the name of the transport error."""
+        self.retry_after = retry_after
+        """Seconds that a server which refused the upgrade asks to wait, or 0."""
 
 
 class ServerRequestError(SignallingError):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from metered_sync.engine.messaging.options import ReconnectOptions, SignallingOptions
+from metered_sync.engine.network.certificates import check_ca_file
 from metered_sync.wire.arguments import check_choice, check_function, check_number, plain_number
 from metered_sync.wire.control import Token
 from metered_sync.wire.secrets import check_api_key, check_token
@@ -40,6 +41,7 @@ def signalling_options(
     token_provider_timeout: float,
     auto_resubscribe: bool,
     rate_limit: tuple[float, float] | None,
+    ca_file: str | os.PathLike[str] | None = None,
 ) -> SignallingOptions:
     """Check what a client is made with; the environment fills in key and address."""
     key_name, url_name = "api_key", "url"
@@ -74,6 +76,7 @@ def signalling_options(
         inactivity_timeout=_seconds("inactivity_timeout", inactivity_timeout),
         auto_resubscribe=bool(auto_resubscribe),
         rate_limit=_rate_limit(rate_limit),
+        ca_file=check_ca_file(ca_file),
     )
 
 

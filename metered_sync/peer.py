@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -80,8 +81,8 @@ class MeteredPeer(Client[RoomLink]):
     Args:
         api_key: As for :class:`~metered_sync.SignallingClient`, and so are ``token_provider``,
             ``url``, ``timeout``, ``reconnect``, ``inactivity_timeout``,
-            ``token_provider_timeout`` and ``rate_limit``. The key or token needs the Send
-            permission: signals between peers travel as direct messages.
+            ``token_provider_timeout``, ``rate_limit`` and ``ca_file``. The key or token needs the
+            Send permission: signals between peers travel as direct messages.
         ice_servers: STUN and TURN servers, instead of those that the service names: a list of
             :class:`~metered_sync.IceServer`, dicts as browsers take them, addresses, or aiortc's
             ``RTCIceServer``.
@@ -122,6 +123,7 @@ class MeteredPeer(Client[RoomLink]):
         token_provider_timeout: float = 10.0,
         auto_resubscribe: bool = True,
         rate_limit: tuple[float, float] | None = (90, 180),
+        ca_file: str | os.PathLike[str] | None = None,
         ice_servers: GivenIceServers | None = None,
         relay_only: bool = False,
         gather_timeout: float = 5.0,
@@ -143,6 +145,7 @@ class MeteredPeer(Client[RoomLink]):
                 token_provider_timeout=token_provider_timeout,
                 auto_resubscribe=auto_resubscribe,
                 rate_limit=rate_limit,
+                ca_file=ca_file,
             )
             servers = None if ice_servers is None else check_ice_servers(ice_servers)
         finally:

@@ -15,6 +15,7 @@ from metered_sync._facade import Client
 from metered_sync.bridge.deadline import Deadline, check_timeout
 from metered_sync.bridge.event_hub import EventHub
 from metered_sync.bridge.loop import Engine
+from metered_sync.engine.network.certificates import check_ca_file
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.sfu.calls import GateCalls, SfuCalls
 from metered_sync.engine.sfu.gate_tokens import GateTokens
@@ -112,6 +113,8 @@ class SfuClient(Client[SfuLink]):
         recover: Whether a session that is lost is made again.
         max_pixels: The area of the pictures that are decoded, width times height: larger ones
             are dropped, and the log says so once.
+        ca_file: A file of certificates (PEM) to be trusted, as for
+            :class:`~metered_sync.SignallingClient`.
     """
 
     _emitter = "SfuClient"
@@ -130,18 +133,22 @@ class SfuClient(Client[SfuLink]):
         gather_timeout: float = DEFAULT_TIMINGS.gather,
         recover: bool = True,
         max_pixels: int = MAX_PIXELS,
+        ca_file: str | os.PathLike[str] | None = None,
         _timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         super().__init__("SfuClient", timeout)
+        trusted = check_ca_file(ca_file)
         self._make_calls: Callable[[], SfuCalls | GateCalls]
         try:
             if token_provider is not None:
                 if (app_id, secret) != (None, None):
                     raise ValueError("SfuClient takes app_id and secret, or token_provider")
-                origin = self._use_gate(token_provider, url)
+                origin = self._use_gate(token_provider, url, trusted)
             else:
                 app, key, origin = check_credentials("SfuClient", app_id, secret, url)
-                self._make_calls = functools.partial(SfuCalls, "SfuClient", origin, app, key)
+                self._make_calls = functools.partial(
+                    SfuCalls, "SfuClient", origin, app, key, ca_file=trusted
+                )
                 del key
             if ice_servers is None:
                 ice_servers = () if is_loopback(urlsplit(origin).hostname) else DEFAULT_STUN
@@ -160,6 +167,7 @@ class SfuClient(Client[SfuLink]):
             gather,
             recover,
             check_whole("max_pixels", max_pixels, 1, unit="pixels"),
+            trusted,
         )
         self._url = origin
         self._timings = _timings
@@ -167,7 +175,10 @@ class SfuClient(Client[SfuLink]):
         """Publications, held for the events about them as long as they are published."""
 
     def _use_gate(
-        self, token_provider: Callable[[], str | Token] | Token | str, url: str | None
+        self,
+        token_provider: Callable[[], str | Token] | Token | str,
+        url: str | None,
+        ca_file: str | None,
     ) -> str:
         """Make the calls at a gate; return its origin."""
         address = url or os.environ.get("METERED_SFU_URL")
@@ -181,7 +192,7 @@ class SfuClient(Client[SfuLink]):
 
         def make() -> GateCalls:
             tokens = GateTokens("SfuClient", provider)
-            return GateCalls("SfuClient", origin, prefix, tokens.token)
+            return GateCalls("SfuClient", origin, prefix, tokens.token, ca_file=ca_file)
 
         self._make_calls = make
         return origin

@@ -9,6 +9,7 @@ from typing import Any
 
 from metered_sync._rest import RestClient
 from metered_sync.bridge.deadline import Deadline
+from metered_sync.engine.network.certificates import check_ca_file
 from metered_sync.engine.sfu.calls import GateCalls, SfuCalls
 from metered_sync.wire import sfu as wire
 from metered_sync.wire.arguments import check_text
@@ -81,17 +82,21 @@ class SfuMedia:
         url: str | None = None,
         gate: str | None = None,
     ) -> None:
-        self.calls: Callable[[str, TokenGetter], SfuCalls | GateCalls]
-        """Makes the calls, by a label, and by a function that returns the room's token."""
+        self.calls: Callable[[str, TokenGetter, str | None], SfuCalls | GateCalls]
+        """Makes the calls: by a label, a function that returns the room's token, a ``ca_file``."""
         if gate is not None and (app_id, secret, url) != (None, None, None):
             raise ValueError("SfuMedia takes gate=, or app_id=, secret= and url=, not both")
         if gate is not None:
             origin, prefix = check_gate_url(gate, "gate")
             self.url = origin
-            self.calls = lambda label, token: GateCalls(label, origin, prefix, token)
+            self.calls = lambda label, token, ca_file: GateCalls(
+                label, origin, prefix, token, ca_file=ca_file
+            )
         else:
             app, key, self.url = check_credentials("SfuMedia", app_id, secret, url)
-            self.calls = lambda label, token: SfuCalls(label, self.url, app, key)
+            self.calls = lambda label, _, ca_file: SfuCalls(
+                label, self.url, app, key, ca_file=ca_file
+            )
 
     def __repr__(self) -> str:
         return f"<SfuMedia {self.url}>"
@@ -132,6 +137,8 @@ class SfuApi(RestClient):
         url: The SFU's origin, ``https://host`` (``http://`` for loopback hosts only);
             ``METERED_SFU_URL``.
         timeout: Seconds that a call may take, unless it says otherwise.
+        ca_file: A file of certificates (PEM) to be trusted, as for
+            :class:`~metered_sync.SignallingClient`.
     """
 
     @hides_arguments
@@ -142,14 +149,16 @@ class SfuApi(RestClient):
         url: str | None = None,
         *,
         timeout: float = 15.0,
+        ca_file: str | os.PathLike[str] | None = None,
     ) -> None:
         try:
             super().__init__("SfuApi", timeout)
+            trusted = check_ca_file(ca_file)
             app_id, secret, self._origin = check_credentials("SfuApi", app_id, secret, url)
         except BaseException:
             app_id = secret = None  # no frame of the traceback shows them
             raise
-        self._calls = SfuCalls("SfuApi", self._origin, app_id, secret)
+        self._calls = SfuCalls("SfuApi", self._origin, app_id, secret, ca_file=trusted)
 
     def __repr__(self) -> str:
         return f"<SfuApi {self._origin}>"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from urllib.parse import urlencode
 
 from metered_sync._rest import RestClient
+from metered_sync.engine.network.certificates import check_ca_file
 from metered_sync.engine.rest import Rest, Service
 from metered_sync.errors import TurnError
 from metered_sync.events import IceServer
@@ -34,6 +36,8 @@ class TurnApi(RestClient):
         secret_key: Makes and lists credentials. It stays on your server.
         url: Another origin, ``https://host`` (``http://`` for loopback hosts only).
         timeout: Seconds that a call may take, unless it says otherwise.
+        ca_file: A file of certificates (PEM) to be trusted, as for
+            :class:`~metered_sync.SignallingClient`.
 
     Raises:
         ValueError: No key, or another bad argument.
@@ -48,6 +52,7 @@ class TurnApi(RestClient):
         secret_key: str | None = None,
         url: str | None = None,
         timeout: float = 15.0,
+        ca_file: str | os.PathLike[str] | None = None,
     ) -> None:
         if not isinstance(app, str) or not _APP_NAME.fullmatch(app):
             raise ValueError("app must be the app's name alone, as in <app>.metered.live")
@@ -65,12 +70,12 @@ class TurnApi(RestClient):
                     check_secret("TurnApi", name, value)
             origin = f"https://{app}.metered.live" if url is None else url
             self._origin = check_origin(origin, secure="https")
-            service = _service(app, self._origin)
+            service, trusted = _service(app, self._origin), check_ca_file(ca_file)
             # The service takes its keys from the query and from nowhere else.
             if api_key is not None:
-                self._api = Rest(service, api_key, parameter="apiKey")
+                self._api = Rest(service, api_key, parameter="apiKey", ca_file=trusted)
             if secret_key is not None:
-                self._secret = Rest(service, secret_key, parameter="secretKey")
+                self._secret = Rest(service, secret_key, parameter="secretKey", ca_file=trusted)
         finally:
             api_key = secret_key = value = None  # no frame of a traceback shows them
 

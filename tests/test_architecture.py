@@ -24,7 +24,7 @@ FLOORS = (
 )
 """From the ground up. What is at the top of the package and not named here is the face."""
 WINGS = (
-    {"logs"},
+    {"logs", "network"},
     {"http_session"},
     {"http"},
     {"messaging", "webrtc"},

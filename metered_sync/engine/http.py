@@ -20,15 +20,14 @@ import functools
 import json as json_module
 import logging
 import math
+import re
 import ssl
 import weakref
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import anyio
 import requests
@@ -41,9 +40,10 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.workers import run_in_worker
 from metered_sync.engine.http_session import Session
 from metered_sync.engine.logs import scrub_loggers
+from metered_sync.engine.network.retry_after import retry_after
+from metered_sync.engine.network.route import Route
 from metered_sync.wire.json_codec import encode
 from metered_sync.wire.secrets import scrub, scrubbed_cause
-from metered_sync.wire.urls import is_loopback
 
 __all__ = ["Answer", "Http", "HttpError"]
 
@@ -73,10 +73,12 @@ scrub_loggers("urllib3", "requests")
 class HttpError(Exception):
     """No answer to a request arrived."""
 
-    def __init__(self, message: str, *, sent: bool = True) -> None:
+    def __init__(self, message: str, *, sent: bool = True, final: bool = False) -> None:
         super().__init__(message)
         self.sent = sent
         """Whether the request may have reached the server."""
+        self.final = final
+        """Whether another attempt would fail alike: a certificate, a proxy's password."""
 
 
 @dataclass(frozen=True)
@@ -130,13 +132,20 @@ class Http:
         origin: Scheme, host and port.
         secret: Sent as a bearer token,
         parameter: or as this parameter of the query.
+        ca_file: The certificates that are trusted; else the environment's.
     """
 
-    def __init__(self, origin: str, secret: str, *, parameter: str | None = None) -> None:
+    def __init__(
+        self,
+        origin: str,
+        secret: str,
+        *,
+        parameter: str | None = None,
+        ca_file: str | None = None,
+    ) -> None:
         self._origin = origin
         self._auth = _Credential(secret, parameter)
-        # An environment's proxy cannot reach our loopback.
-        self._trust_env = not is_loopback(urlsplit(origin).hostname)
+        self._ca_file = ca_file
         self._closed = False
         self._born = guard.generation()
         # When each was last used, and the session: newest last. (A deque needs no lock.)
@@ -160,7 +169,7 @@ class Http:
             used, session = self._idle.pop()
         except IndexError:
             session = Session()
-            session.trust_env = self._trust_env
+            session.trust_env = False  # proxies and certificates are chosen here
         else:
             if monotonic() - used > MAX_IDLE_TIME:
                 session.close()  # its connection; the next request makes another
@@ -197,7 +206,9 @@ class Http:
             try:
                 answer = await run_in_worker(self._send, method, path, data, deadline)
             except HttpError as failure:
-                if last or (failure.sent and not safe) or wait >= deadline.left():
+                if last or failure.final or (failure.sent and not safe):
+                    raise
+                if wait >= deadline.left():
                     raise
                 problem = str(failure)
             else:
@@ -214,6 +225,24 @@ class Http:
 
     def _send(self, method: str, path: str, data: bytes | None, deadline: Deadline) -> Answer:
         left = deadline.left() + ABANDONED_GRACE
+        try:
+            route = Route.choose(self._origin, self._ca_file, socks="socks")
+            verify = route.authorities.verify()
+        except ValueError as error:  # (whose words are ours)
+            problem = str(error)
+        else:
+            return self._exchange(method, path, data, left, route, verify)
+        raise HttpError(problem, sent=False, final=True)
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        data: bytes | None,
+        left: float,
+        route: Route,
+        verify: str | bool,
+    ) -> Answer:
         give_up = monotonic() + left
         session = self._take()
         try:
@@ -225,6 +254,8 @@ class Http:
                 auth=self._auth,
                 timeout=None if math.isinf(left) else left,
                 allow_redirects=False,  # an API has no reason to, and would be sent the secret
+                proxies=None if route.proxy is None else {"https": route.proxy.url},
+                verify=verify,
                 stream=True,
             ) as response:
                 raw = bytearray()
@@ -240,9 +271,11 @@ class Http:
                         raise HttpError("the answer is too long, or too slow")
                 text = raw.decode("utf-8", "replace")
                 body = _body(text if response.ok else self._auth.hide(text))
-                return Answer(response.status_code, body, _retry_after(response))
+                headers = response.headers
+                wait = retry_after(headers.get("Retry-After"), headers.get("Date"))
+                return Answer(response.status_code, body, wait)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            failure = HttpError(_reason(error), sent=_may_have_left(error))
+            failure = _failure(error, route)
             failure.__cause__ = scrubbed_cause(error, self._auth.hide)
         finally:
             self._give_back(session)
@@ -264,23 +297,6 @@ def _body(text: str) -> Any:
         return scrub(text[:MAX_EXCERPT])
 
 
-def _retry_after(response: requests.Response) -> float:
-    """Return the header's seconds; a date counts from the server's own clock, if it shows one."""
-    value = response.headers.get("Retry-After", "")
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            now = parsedate_to_datetime(response.headers["Date"])
-        except (KeyError, TypeError, ValueError):
-            now = datetime.now(timezone.utc)
-        try:
-            seconds = (parsedate_to_datetime(value) - now).total_seconds()
-        except (TypeError, ValueError):
-            return 0.0
-    return max(0.0, seconds) if math.isfinite(seconds) else 0.0
-
-
 def _nested(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and those inside it: urllib3 wraps the system's several times."""
     inner: BaseException | None = error
@@ -293,6 +309,8 @@ def _nested(error: BaseException) -> Iterator[BaseException]:
         inner = next((e for e in found if isinstance(e, BaseException)), None)
 
 
+_CONNECT_REFUSED = re.compile(r"Tunnel connection failed: (\d{3})")
+"""What ``http.client`` says of a proxy's answer to CONNECT."""
 _BEFORE_SENDING = (
     urllib3.exceptions.NewConnectionError,
     urllib3.exceptions.ConnectTimeoutError,
@@ -304,14 +322,30 @@ def _may_have_left(error: BaseException) -> bool:
     return not any(isinstance(inner, _BEFORE_SENDING) for inner in _nested(error))
 
 
+def _failure(error: BaseException, route: Route) -> HttpError:
+    """Return the error that says why no answer arrived."""
+    sent, proxy = _may_have_left(error), route.proxy
+    for inner in _nested(error):
+        tls = route.tls_failure(inner)
+        if tls is not None:
+            return HttpError(route.through(tls), sent=sent, final=True)
+    reason = route.through(_reason(error))
+    if proxy is None or not isinstance(error, requests.exceptions.ProxyError):
+        return HttpError(reason, sent=sent)
+    refused = _CONNECT_REFUSED.search(str(error))
+    if refused is None:
+        return HttpError(reason, sent=False)
+    status = int(refused[1])
+    final = status not in RETRIED_STATUSES
+    return HttpError(proxy.refusal(status, route.host), sent=False, final=final)
+
+
 def _reason(error: BaseException) -> str:
     """Return in a few words why no answer arrived."""
     if isinstance(error, requests.ConnectTimeout):
         return "the connection took too long"
     if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
         return "the answer took too long"
-    if isinstance(error, requests.exceptions.SSLError):
-        return "the TLS certificate or handshake was refused"
     for inner in _nested(error):
         if isinstance(inner, OSError) and inner.strerror:
             return inner.strerror.lower()

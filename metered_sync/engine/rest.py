@@ -59,11 +59,19 @@ class Rest:
         service: The service.
         secret: Sent as a bearer token,
         parameter: or as this parameter of the query.
+        ca_file: The certificates that are trusted; else the environment's.
     """
 
-    def __init__(self, service: Service, secret: str, *, parameter: str | None = None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        secret: str,
+        *,
+        parameter: str | None = None,
+        ca_file: str | None = None,
+    ) -> None:
         self._service = service
-        self._http = Http(service.origin, secret, parameter=parameter)
+        self._http = Http(service.origin, secret, parameter=parameter, ca_file=ca_file)
 
     def close(self) -> None:
         """Close idle connections. Calls under way go on to their end."""

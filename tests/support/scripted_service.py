@@ -14,7 +14,7 @@ import socket
 import ssl as ssl_module
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed, InvalidState
@@ -130,6 +130,7 @@ class ScriptedServer:
         welcome: The first frame for connection number n; ``None`` sends none.
         status: The HTTP status for upgrade number n; ``None`` accepts it.
         ssl: Serve over TLS with this context.
+        headers: Go with the refusal of an upgrade.
     """
 
     def __init__(
@@ -139,11 +140,13 @@ class ScriptedServer:
         welcome: Callable[[int], dict[str, Any] | None] = lambda number: WELCOME,
         status: Callable[[int], int | None] = lambda number: None,
         ssl: ssl_module.SSLContext | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.answer = answer
         self.welcome = welcome
         self.status = status
         self.ssl = ssl
+        self.headers = headers or {}
         self.upgrades: list[str] = []
         """The request target of each upgrade, those that were refused included."""
         self.connections: list[Scripted] = []
@@ -178,7 +181,10 @@ class ScriptedServer:
         status = self.status(number)
         if status is None:
             return None
-        return connection.respond(http.HTTPStatus(status), "refused by the script\n")
+        response = connection.respond(http.HTTPStatus(status), "refused by the script\n")
+        for name, value in self.headers.items():
+            response.headers[name] = value
+        return response
 
     def _serve(self, connection: ServerConnection) -> None:
         scripted = Scripted(connection, next(self._numbers))

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
-from websockets.asyncio.client import connect as websocket_connect
-from websockets.exceptions import InvalidStatus
-from websockets.version import version as websockets_version
 
 from metered_sync.bridge.link import EventSink
 from metered_sync.bridge.workers import run_in_worker
-from metered_sync.engine.logs import scrubbed_logger
 from metered_sync.engine.messaging.options import SignallingOptions
+from metered_sync.engine.messaging.upgrade import open_socket
 from metered_sync.engine.messaging.websocket import CLOSE_ABNORMAL, WebSocket
 from metered_sync.errors import SignallingConnectError
 from metered_sync.wire import frames
@@ -28,12 +23,11 @@ from metered_sync.wire.limits import (
     CLOSE_NORMAL,
     CLOSE_OVER_LIMIT,
     CLOSE_TOKEN_EXPIRED,
-    MAX_INBOUND_FRAME,
     TERMINAL_CLOSES,
 )
-from metered_sync.wire.secrets import check_token, scrub, scrubbed_cause
+from metered_sync.wire.secrets import check_token, scrub
 from metered_sync.wire.timings import Timings
-from metered_sync.wire.urls import is_loopback, signalling_url
+from metered_sync.wire.urls import signalling_url
 
 __all__ = ["Connector", "NoTokenError", "checked_token"]
 
@@ -82,38 +76,14 @@ class Connector:
 
         ``within`` bounds the upgrade, in seconds; a first connect is bounded by its caller.
         """
-        url = await self._url()
-        self.stage = f"opening {self._options.url}"
-        host = urlsplit(self._options.url).hostname
-        options: dict[str, Any] = {"create_connection": WebSocket}
-        if is_loopback(host) and int(websockets_version.split(".")[0]) >= 15:
-            options["proxy"] = None  # an environment's proxy cannot reach our loopback
-        connection: Any
-        failure: SignallingConnectError | None = None
-        try:
-            connection = await websocket_connect(
-                url,
-                compression=None,
-                open_timeout=None if within == math.inf else within,
-                close_timeout=self._timings.close,
-                ping_interval=None,  # the watchdog counts text frames, as the server expects
-                max_size=MAX_INBOUND_FRAME,
-                logger=scrubbed_logger("metered_sync.websocket"),
-                **options,
-            )
-        except InvalidStatus as error:
-            failure = self._refused(error)
-            failure.__cause__ = scrubbed_cause(error)
-        except Exception as error:  # the system's, the library's, a codec's, a proxy's
-            failure = SignallingConnectError(
-                f"{self._label}: cannot connect to {self._options.url}: {scrub(str(error))}; "
-                "check the url and that the server runs",
-                close_code=CLOSE_ABNORMAL,
-                close_reason=type(error).__name__,
-            )
-            failure.__cause__ = scrubbed_cause(error)
-        if failure is not None:
-            raise failure  # here, where what was caught does not become its context
+        connection = await open_socket(
+            await self._url(),  # (in no variable here: no frame of a traceback shows it)
+            label=self._label,
+            origin=self._options.url,
+            ca_file=self._options.ca_file,
+            within=within,
+            close_timeout=self._timings.close,
+        )
         self.stage = "waiting for the server's welcome"
         try:
             welcome = await self._await_welcome(connection)
@@ -129,6 +99,7 @@ class Connector:
         """Return the address with its credential; a fresh token where there is a provider."""
         provider = self._options.token_provider
         if provider is None:
+            self.stage = f"opening {self._options.url}"
             return signalling_url(self._options.url, key=self._options.api_key)
         try:
             self.stage = "waiting for the token_provider"
@@ -146,6 +117,7 @@ class Connector:
             ) from error
         self._provider_failures = 0
         self.token = lambda: token
+        self.stage = f"opening {self._options.url}"
         return signalling_url(self._options.url, token=token)
 
     async def _provided(self, provider: Callable[[], str | Token]) -> object:
@@ -173,21 +145,6 @@ class Connector:
         if self._providing is not None:
             self._providing.cancel()
             self._providing = None
-
-    def _refused(self, error: InvalidStatus) -> SignallingConnectError:
-        status = error.response.status_code
-        body = scrub((error.response.body or b"")[:200].decode("utf-8", "replace"))
-        remedy = {
-            401: "check the key or token, and the key's allowed origins",
-            404: "check the url: it does not lead to a messaging service",
-            429: "too many connection attempts; wait a minute",
-        }.get(status, "check the url and the service's status")
-        return SignallingConnectError(
-            f"{self._label}: {self._options.url} refused the connection (HTTP {status}) "
-            f"{body}: {remedy}",
-            close_code=status,
-            close_reason="handshake rejected",
-        )
 
     async def _await_welcome(self, connection: WebSocket) -> frames.Welcome:
         welcome: asyncio.Future[frames.Welcome] = asyncio.get_running_loop().create_future()

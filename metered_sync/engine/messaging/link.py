@@ -302,6 +302,7 @@ class SignallingLink(Link):
                 self._connection, welcome = await self._connector.open(within=self._timings.open)
             except SignallingConnectError as error:
                 code, reason = error.close_code, error.close_reason
+                self._retry_after = min(error.retry_after, self._timings.going_away_max)
                 logger.info("%s: attempt %d failed: %s", self.label, attempt, error)
                 end = self._options.why_final(code)
                 if end is not None:

@@ -73,6 +73,8 @@ class SignallingOptions:
     auto_resubscribe: bool = True
     rate_limit: tuple[float, float] | None = (90, 180)
     """Frames per second, and the burst."""
+    ca_file: str | None = None
+    """The certificates that are trusted; else the environment's."""
 
     def why_final(self, code: int) -> str | None:
         """Say why a connection that ended with a close code must not be made again."""

@@ -1,8 +1,8 @@
 """Carry text messages over a WebSocket: ``websockets``' protocol, with a short way for text.
 
-``connect()`` of ``websockets`` makes the TCP connection (TLS, proxies and redirects included) and
-has this class ask for the upgrade; its sans-I/O ``ClientProtocol`` does the handshake, control
-frames, fragments, limits and the close. What is nearly all of the traffic - text frames that come
+``connect()`` of ``websockets`` makes the TCP connection (TLS and proxies included) and has this
+class ask for the upgrade; its sans-I/O ``ClientProtocol`` does the handshake, control frames,
+fragments, limits and the close. What is nearly all of the traffic - text frames that come
 whole - is cut out of the stream here and handed on as bytes, without an object, a queue or a task
 for each; and frames go out as bytes that a caller's thread has built, many with one write.
 ``benchmarks/pubsub.py`` says what that is worth.
@@ -18,11 +18,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from email import message_from_bytes
 from typing import Any, cast
 
 from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 
@@ -30,7 +33,7 @@ from metered_sync.bridge.clock import monotonic
 from metered_sync.wire.limits import MAX_INBOUND_FRAME
 from metered_sync.wire.websocket import WHOLE_TEXT
 
-__all__ = ["CLOSE_ABNORMAL", "Receiver", "WebSocket"]
+__all__ = ["CLOSE_ABNORMAL", "Receiver", "UpgradeRefusedError", "WebSocket"]
 
 Receiver = Callable[["bytes | None"], None]
 """Takes a message: the UTF-8 bytes of a text, or ``None`` for a binary one."""
@@ -45,6 +48,24 @@ _DATA_OPCODES = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 _CONTROL_HEADS = (0x88, 0x89, 0x8A)
 _RESPONSE_END = b"\r\n\r\n"
 _MAX_RESPONSE = 1 << 16
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})\b")
+BODY_PATIENCE = 0.5
+"""Seconds that the body of a refusal may take: it may have no length, and no end."""
+
+
+class UpgradeRefusedError(Exception):
+    """The answer to the upgrade has another status than 101.
+
+    Not the library's own class: that one has ``connect()`` follow redirects.
+    """
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
+        self.headers = headers
+        """By their names in lower case."""
+        self.body = body
+        """Its beginning."""
 
 
 class WebSocket(asyncio.Protocol):
@@ -78,6 +99,7 @@ class WebSocket(asyncio.Protocol):
         self._receiver: Receiver = self._early.append
         # The head of the answer to the upgrade, as far as it has come; then None.
         self._head: bytes | None = b""
+        self._refusal: UpgradeRefusedError | None = None  # as far as its head tells
         self._short = False  # whether text frames take the short way
         self._rest = b""  # the beginning of a frame, or all that waits for the next step
         self._waiting = False  # for the next step
@@ -99,17 +121,21 @@ class WebSocket(asyncio.Protocol):
         self._send()
         either = (self._answered, self._lost)
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if self.protocol.handshake_exc is not None:
-            raise self.protocol.handshake_exc
+        failure = self.protocol.handshake_exc
+        if isinstance(failure, InvalidStatus):
+            response = failure.response
+            body = bytes(response.body or b"")
+            fields = {name.lower(): value for name, value in response.headers.raw_items()}
+            raise UpgradeRefusedError(response.status_code, fields, body)
+        if self._refusal is not None:
+            raise self._refusal
+        if failure is not None:
+            raise failure
         if not self._answered.done():
             raise ConnectionError("the connection was lost before the answer to the upgrade")
 
     def start_keepalive(self) -> None:
         """Do nothing: the connection's owner watches over it."""
-
-    def close_transport(self) -> None:
-        """End the connection after a handshake that failed (websockets 14)."""
-        self.transport.abort()
 
     # --- life ---
 
@@ -179,10 +205,24 @@ class WebSocket(asyncio.Protocol):
             self._head = data
             return
         self._head = None
+        status = _STATUS_LINE.match(head)
+        if status is not None and status[1] != b"101":
+            self._refused(int(status[1]), head, frames)
         self._parse(head + end)
         self._short = self.protocol.state is OPEN
         if frames:
             self.data_received(frames)
+
+    def _refused(self, status: int, head: bytes, body: bytes) -> None:
+        """Keep what the head of a refusal says, in case that its body does not end."""
+        parsed = message_from_bytes(head.partition(b"\r\n")[2] + _RESPONSE_END)
+        fields = {name.lower(): str(value) for name, value in parsed.items()}
+        self._refusal = UpgradeRefusedError(status, fields, body)
+        self._loop.call_later(BODY_PATIENCE, self._answer)
+
+    def _answer(self) -> None:
+        if not self._answered.done():
+            self._answered.set_result(None)
 
     def _cut(self, data: bytes, step: float = STEP) -> None:
         """Cut the stream into frames, for so many seconds."""
@@ -265,8 +305,8 @@ class WebSocket(asyncio.Protocol):
         for event in events:
             if isinstance(event, Frame) and event.opcode in _DATA_OPCODES:
                 self._take(event)
-        if not self._answered.done() and (events or self.protocol.handshake_exc is not None):
-            self._answered.set_result(None)  # the first event is the answer to the upgrade
+        if events or self.protocol.handshake_exc is not None:
+            self._answer()  # the first event is the answer to the upgrade
 
     def _take(self, frame: Frame) -> None:
         """Take a data frame of the library's parser, and hand on the message that it completes."""

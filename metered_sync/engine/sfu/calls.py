@@ -42,10 +42,12 @@ class SfuCalls:
     lists_sessions = True
     """Whether all sessions of the app can be listed."""
 
-    def __init__(self, label: str, origin: str, app_id: str, secret: str) -> None:
+    def __init__(
+        self, label: str, origin: str, app_id: str, secret: str, *, ca_file: str | None = None
+    ) -> None:
         self.origin = origin
         self._app_id = app_id
-        self._rest = Rest(_service(label, origin, _WRONG_SECRET), secret)
+        self._rest = Rest(_service(label, origin, _WRONG_SECRET), secret, ca_file=ca_file)
 
     def close(self) -> None:
         """Close idle connections."""
@@ -91,7 +93,13 @@ class GateCalls:
     lists_sessions = False
 
     def __init__(
-        self, label: str, origin: str, prefix: str, token: Callable[[], Awaitable[str]]
+        self,
+        label: str,
+        origin: str,
+        prefix: str,
+        token: Callable[[], Awaitable[str]],
+        *,
+        ca_file: str | None = None,
     ) -> None:
         """Prepare.
 
@@ -100,9 +108,11 @@ class GateCalls:
             origin: The gate's scheme, host and port.
             prefix: Its path.
             token: Returns a token that is valid now; may raise an ``SfuAuthError``.
+            ca_file: The certificates that are trusted; else the environment's.
         """
         self.origin = origin
         self._prefix = prefix
+        self._ca_file = ca_file
         self._token = token
         self._service = _service(label, origin, "does the token permit it, and is it still valid?")
         self._rest: Rest | None = None
@@ -154,7 +164,7 @@ class GateCalls:
         try:
             if self._rest is None or token != self._held():
                 self.close()
-                self._rest = Rest(self._service, token)
+                self._rest = Rest(self._service, token, ca_file=self._ca_file)
                 held = token
                 self._held = lambda: held
             return self._rest

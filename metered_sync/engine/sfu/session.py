@@ -68,6 +68,8 @@ class SfuOptions:
     recover: bool
     max_pixels: int
     """The area of the pictures that are decoded, at most."""
+    ca_file: str | None = None
+    """The certificates that are trusted; else the environment's."""
 
 
 @dataclass

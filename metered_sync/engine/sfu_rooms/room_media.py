@@ -62,8 +62,8 @@ class SfuRoomOptions:
     """The options of a room whose media go through the SFU."""
 
     sfu: SfuOptions
-    calls: Callable[[str, Callable[[], Awaitable[str]]], SfuCalls | GateCalls]
-    """Makes the SFU's calls, by a label, and by a function that returns the room's token."""
+    calls: Callable[[str, Callable[[], Awaitable[str]], str | None], SfuCalls | GateCalls]
+    """Makes the SFU's calls: by a label, a function that returns the room's token, a ``ca_file``."""
     subscribe: SubscribePolicy = "on-read"
     max_video: int = 16
     """Tracks of pictures that are received at once, at most."""
@@ -392,7 +392,7 @@ class SfuRoomMedia:
     def _link(self, sink: SfuSink, what: str, make_watch: Callable[[Watched], Watch]) -> SfuLink:
         options = self._options
         label = f"{self._label}: {what}"
-        calls = options.calls(label, self._host.token)
+        calls = options.calls(label, self._host.token, options.sfu.ca_file)
         return SfuLink(self._engine, sink, options.sfu, calls, label, self._timings, make_watch)
 
 

@@ -5,19 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
-import select
 import socket
-import ssl
 import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
-from websockets.version import version as websockets_version
 
 from metered_sync import SignallingConnectError, Token
 from metered_sync.engine.messaging.handshake import REPORTED_FAILURES, Connector
@@ -226,84 +220,3 @@ def test_nobody_there() -> None:
         assert (error.close_code, error.close_reason) == (1006, "ConnectionRefusedError")
 
     run(test)
-
-
-# --- proxies --------------------------------------------------------------------------
-
-
-@contextmanager
-def connect_proxy(port: int) -> Iterator[tuple[str, list[bytes]]]:
-    """Run an HTTP proxy that leads every CONNECT to a port of ours; yield address and requests."""
-    requests: list[bytes] = []
-
-    def serve(client: socket.socket) -> None:
-        with client, socket.create_connection(("127.0.0.1", port)) as server:
-            head = b""
-            while b"\r\n\r\n" not in head:
-                head += client.recv(65536)
-            requests.append(head)
-            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            ways = {client: server, server: client}
-            while True:
-                for source in select.select(list(ways), [], [], 10)[0]:
-                    data = source.recv(65536)
-                    if not data:
-                        return
-                    ways[source].sendall(data)
-
-    def accept() -> None:
-        while True:
-            try:
-                client, _ = listening.accept()
-            except OSError:
-                return
-            threading.Thread(target=serve, args=(client,), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=accept, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}", requests
-        listening.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
-
-
-needs_proxies = pytest.mark.skipif(
-    int(websockets_version.split(".")[0]) < 15, reason="websockets knows proxies from 15 on"
-)
-
-
-@needs_proxies
-def test_the_environments_proxy_leads_to_the_service(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("rms.example.test").configure_cert(context)
-
-    async def test() -> None:
-        welcome = await Attempts("wss://rms.example.test").open()
-        assert welcome.peer_id == "me"
-
-    with ScriptedServer(ssl=context) as server:
-        port = int(server.url.rpartition(":")[2])
-        with connect_proxy(port) as (proxy, requests):
-            monkeypatch.setenv("HTTPS_PROXY", proxy)
-            monkeypatch.delenv("NO_PROXY", raising=False)
-            monkeypatch.delenv("no_proxy", raising=False)
-            run(test)
-        assert requests[0].startswith(b"CONNECT rms.example.test:443 HTTP/1.1\r\n")
-        assert b"pk_live_x" not in requests[0]
-        assert server.upgrades == ["/v1?key=pk_live_x"]
-
-
-@needs_proxies
-def test_no_proxy_leads_to_our_own_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def test() -> None:
-        await Attempts(server.url).open()
-
-    with ScriptedServer() as server:
-        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"):
-            monkeypatch.setenv(name, "http://127.0.0.1:9")
-        run(test)

@@ -9,12 +9,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.protocol import CLOSED, OPEN
 from websockets.uri import parse_uri
 
-from metered_sync.engine.messaging.websocket import CLOSE_ABNORMAL, WebSocket
+from metered_sync.engine.messaging.websocket import CLOSE_ABNORMAL, UpgradeRefusedError, WebSocket
 from metered_sync.wire.limits import MAX_INBOUND_FRAME
 from tests.support.open_websocket import Transport, answer_to, frames_in, upgraded, upgrading
 
@@ -174,13 +173,29 @@ def test_the_handshake_succeeds() -> None:
     asyncio.run(run())
 
 
-def test_a_refused_handshake_says_with_which_status() -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"Content-Length: 4\r\n",
+        b"",  # a body that ends with the connection, which stays open
+        b"Content-Length: 400\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"no colon\r\nRetry-After: 5\r\n" * 300,
+    ],
+    ids=["whole", "without a length", "less than promised", "chunked", "odd"],
+)
+def test_a_refused_handshake_says_with_which_status(fields: bytes) -> None:
     async def run() -> None:
-        _, task = await shaking(b"HTTP/1.1 429 Wait\r\nContent-Length: 4\r\n\r\nlate")
-        with pytest.raises(InvalidStatus) as caught:
+        _, task = await shaking(b"HTTP/1.1 429 Wait\r\nRetry-After: 5\r\n" + fields + b"\r\nlate")
+        if b"no colon" in fields:  # the library refuses it at once
+            with pytest.raises(Exception, match="HTTP"):
+                task.result()
+            return
+        with pytest.raises(UpgradeRefusedError) as caught:
             task.result()
-        assert caught.value.response.status_code == 429
-        assert bytes(caught.value.response.body or b"") == b"late"
+        assert caught.value.status == 429
+        assert caught.value.headers["retry-after"] == "5"
+        assert caught.value.body == b"late"
 
     asyncio.run(run())
 
