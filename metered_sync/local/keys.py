@@ -15,6 +15,9 @@ from metered_sync.wire.tokens import Claims, Grant, key_id, parse_claims
 
 __all__ = ["Identity", "KeyRing", "PublishableKey", "SecretKey", "TurnedAway"]
 
+NBF_LEEWAY = 5.0
+"""Seconds by which the clock that set a token's ``nbf`` may be ahead of ours."""
+
 
 @dataclass(frozen=True)
 class PublishableKey:
@@ -118,6 +121,8 @@ class KeyRing:
             raise TurnedAway(CLOSE_INVALID_TOKEN, "invalid token") from None
         if claims.expires_at <= time.time():
             raise TurnedAway(CLOSE_TOKEN_EXPIRED, "token expired")
+        if claims.not_before is not None and claims.not_before > time.time() + NBF_LEEWAY:
+            raise TurnedAway(CLOSE_INVALID_TOKEN, "token not valid yet")
         return _of_claims(claims, pair.grant)
 
 

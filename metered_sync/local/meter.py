@@ -48,15 +48,19 @@ class UsageMeter:
         self._connections = 0
         self._peak = 0
         self._messages = 0
-        self._attempts: dict[str | None, deque[float]] = {}
+        self._attempts: dict[tuple[str | None, bool], deque[float]] = {}
         """When the latest attempts of each address were made."""
 
-    def attempt(self, address: str | None) -> bool:
-        """Return whether an address may try to connect once more; if so, count the attempt."""
+    def attempt(self, address: str | None, *, apart: bool = False) -> bool:
+        """Return whether an address may try to connect once more; if so, count the attempt.
+
+        Those that any web page can make a browser make are counted ``apart``: they must not
+        lock out the developer at the same machine.
+        """
         if not self._limits:
             return True
         now = monotonic()
-        times = self._attempts.setdefault(address, deque(maxlen=MAX_ATTEMPTS))
+        times = self._attempts.setdefault((address, apart), deque(maxlen=MAX_ATTEMPTS))
         if len(times) == MAX_ATTEMPTS and now - times[0] < self._window:
             return False
         times.append(now)

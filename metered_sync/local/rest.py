@@ -52,7 +52,7 @@ async def read_json(request: web.Request, most: int = MAX_REST_BODY) -> Any:
         raw = await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise too_large from None
-    except web.RequestPayloadError:  # e.g. a chunk that is none
+    except (web.RequestPayloadError, ConnectionError):  # a chunk that is none; it went away
         raise Refusal(400, "invalid_request", "the body cannot be read") from None
     if len(raw) > most:
         raise too_large

@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiohttp import WSMsgType, web
 
@@ -39,6 +40,7 @@ from metered_sync.wire.names import (
     utf8_size,
 )
 from metered_sync.wire.timings import Timings
+from metered_sync.wire.urls import is_loopback
 
 __all__ = ["SignallingServer"]
 
@@ -57,6 +59,18 @@ class _RequestRefusedError(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+def _is_foreign(origin: str | None) -> bool:
+    """Return whether a page that is not of this machine asks; programs send no origin."""
+    return origin is not None and not is_loopback(_host_of(origin))
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).hostname
+    except ValueError:
+        return None
 
 
 class SignallingServer:
@@ -140,15 +154,14 @@ class SignallingServer:
             if request.transport is not None:
                 request.transport.abort()
             return web.Response(status=503)  # to nobody
-        if not self.meter.attempt(request.remote):
+        key, token = request.query.get("key"), request.query.get("token")
+        origin = request.headers.get("Origin")
+        apart = (key is None and token is None) or _is_foreign(origin)
+        if not self.meter.attempt(request.remote, apart=apart):
             return web.Response(status=429)
         turned_away: TurnedAway | None = None
         try:
-            identity = self.keys.identify(
-                request.query.get("key"),
-                request.query.get("token"),
-                request.headers.get("Origin"),
-            )
+            identity = self.keys.identify(key, token, origin)
         except TurnedAway as error:
             turned_away = error
         ws = web.WebSocketResponse(
@@ -162,6 +175,8 @@ class SignallingServer:
         except web.HTTPBadRequest:
             problem = "this is no WebSocket handshake (RFC 6455, 4.2.1)"
             raise Refusal(400, "bad_request", problem) from None
+        except ConnectionError:  # it went away meanwhile
+            return web.Response(status=503)  # to nobody
         if turned_away is None and self.meter.full:
             turned_away = TurnedAway(CLOSE_OVER_LIMIT, "over the plan's limit")
         if turned_away is not None:

@@ -21,6 +21,7 @@ from av.format import ContainerFormat
 from av.video.reformatter import VideoReformatter
 
 from metered_sync.errors import MediaError
+from metered_sync.media.file_objects import FileObject
 from metered_sync.wire.secrets import scrub
 
 __all__ = [
@@ -58,7 +59,7 @@ _ANY_TEXT: dict[str, Any] = (
 
 OPENING_FORMATS = frozenset(
     {
-        *("avisynth", "concat", "dash", "dvdvideo", "hls", "imf", "lavfi", "libcdio"),
+        *("avisynth", "concat", "dash", "dvdvideo", "hls", "imf", "lavfi", "libcdio", "mlv"),
         *("rtsp", "sdp", "vapoursynth", "vobsub"),
     }
 )
@@ -77,8 +78,8 @@ def _plain_formats() -> str:
     return ",".join(name for name in sorted(names) if name not in OPENING_FORMATS)
 
 
-def open_file(path: str, *, trusted: bool = False) -> Any:
-    """Open a media file of this machine for reading.
+def open_file(path: str | FileObject, *, trusted: bool = False) -> Any:
+    """Open a media file of this machine, or one that is open already, for reading.
 
     ``trusted`` permits files that name others, whatever they are called: playlists, lists of
     pieces, rows of pictures. Else FFmpeg refuses them as an invalid argument.
@@ -86,23 +87,29 @@ def open_file(path: str, *, trusted: bool = False) -> Any:
     if trusted:
         return _opened(path)
     container = _opened(path, {"format_whitelist": _plain_formats(), "pattern_type": "none"})
+    if isinstance(path, FileObject):
+        return container
     if container.format.name == "image2" and PICTURE_PATTERN.search(os.path.basename(path)):
         container.close()
         raise av.error.ArgumentError(errno.EINVAL, "its name is a pattern of pictures", path)
     return container
 
 
-def _opened(path: str, options: dict[str, str] | None = None) -> Any:
+def _opened(path: str | FileObject, options: dict[str, str] | None = None) -> Any:
     # With the protocol spelt out no path can be mistaken for another one.
+    name: Any = path.view() if isinstance(path, FileObject) else "file:" + path
     try:
-        return av.open("file:" + path, options=options, **_ANY_TEXT)
+        return av.open(name, options=options, **_ANY_TEXT)
     except av.error.EOFError:
         # FFmpeg 8.1 (PyAV 19) takes some sound in WAV files, a tone of 1 kHz, for another format.
-        with open(path, "rb") as file:
-            head = file.read(12)
+        if isinstance(path, FileObject):
+            head = path.view().read(12)
+        else:
+            with open(path, "rb") as file:
+                head = file.read(12)
         if head[:4] != b"RIFF" or head[8:] != b"WAVE":
             raise
-        return av.open("file:" + path, format="wav", **_ANY_TEXT)
+        return av.open(name, format="wav", **_ANY_TEXT)
 
 
 def reason_of(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from av import AudioFrame, AudioResampler
 
-from metered_sync.engine.webrtc.media_frames import interleaved, sound_kind
+from metered_sync.engine.webrtc.media_frames import interleaved, mixed_down, sound_kind
 from metered_sync.media.pyav import OPEN_ERRORS
 from metered_sync.wire.arguments import check_whole
 
@@ -39,6 +39,7 @@ class Resampler:
             FFmpegError, ValueError: This kind of sound cannot be converted; others can.
         """
         before = np.zeros((0, self._channels), np.int16)
+        frame = mixed_down(frame)
         kind = sound_kind(frame)
         if self._resampler is None or kind != self._kind:
             before = self.flush()

@@ -50,6 +50,8 @@ class Claims:
     """Handed to the connecting peer alone, in its welcome."""
     peer_metadata: dict[str, Any] | None = None
     """Shown to other peers."""
+    not_before: float | None = None
+    """Unix seconds before which it does not count yet; this library never sets them."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def key_id(token: str) -> str:
 def parse_claims(token: str, secret: str) -> Claims:
     """Return the claims of a token; ``ValueError`` unless ``secret`` signed it.
 
-    The expiry is read, not judged: that takes a clock.
+    Expiry and ``nbf`` are read, not judged: that takes a clock.
     """
     try:
         payload = jwt.decode(
@@ -171,9 +173,11 @@ def parse_claims(token: str, secret: str) -> Claims:
     except (jwt.PyJWTError, ValueError, RecursionError) as error:
         problem = "the signature or a required claim is wrong"
         raise ValueError(problem) from scrubbed_cause(error)
-    expires_at = payload["exp"]
+    expires_at, not_before = payload["exp"], payload.get("nbf")
     if not is_number(expires_at):
         raise ValueError("the expiry is not a number")
+    if not_before is not None and not is_number(not_before):
+        raise ValueError("the time before which it is not valid is no number")
     channels, permissions = payload.get("channels"), payload.get("permissions")
     claims = Claims(
         payload["sub"],
@@ -182,6 +186,7 @@ def parse_claims(token: str, secret: str) -> Claims:
         tuple(permissions) if isinstance(permissions, list) else permissions,
         payload.get("metadata"),
         payload.get("peerMetadata"),
+        not_before,
     )
     if isinstance(claims.permissions, tuple):
         # Actions that a newer service knows are no reason to refuse the rest.

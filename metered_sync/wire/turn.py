@@ -44,6 +44,8 @@ CREDENTIALS = "/api/v2/turn/credentials"
 """The path of the list of credentials."""
 MAX_ICE_SERVERS = 16
 """Entries of a list of ICE servers; a longer one is dropped."""
+MAX_ICE_URLS = 16
+"""Addresses of one entry; a list with a longer one is dropped."""
 MAX_ICE_URL = 512
 """Characters of an ICE server's address."""
 MAX_ICE_CREDENTIAL = 1024
@@ -61,7 +63,7 @@ def parse_ice_servers(body: object) -> tuple[IceServer, ...]:
     """Return the ICE servers of a decoded list; one bad entry spoils it all.
 
     At most 16 entries, addresses of 1 to 512 characters, credentials of at most 1,024
-    (both published clients).
+    (both published clients); at most 16 addresses an entry (ours).
     """
     if isinstance(body, list) and len(body) > MAX_ICE_SERVERS:
         raise FieldError(f"the list must have at most {MAX_ICE_SERVERS} ICE servers")
@@ -73,6 +75,8 @@ def _ice_server(entry: Fields) -> IceServer:
     urls = [urls] if isinstance(urls, str) else urls
     if not isinstance(urls, list) or not urls or not all(map(_is_ice_url, urls)):
         raise entry.error("urls", "must be an address of an ICE server, or a list of them")
+    if len(urls) > MAX_ICE_URLS:
+        raise entry.error("urls", f"must be at most {MAX_ICE_URLS} addresses")
     username = entry.optional_text("username", most=MAX_ICE_CREDENTIAL)
     credential = entry.optional_text("credential", most=MAX_ICE_CREDENTIAL)
     return IceServer(tuple(urls), username, credential)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import ssl
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -121,9 +122,12 @@ def _failed(
     label: str, origin: str, route: Route | None, error: Exception
 ) -> SignallingConnectError:
     """Return the error that tells why there was no answer to the upgrade."""
+    text = scrub(str(error)) or type(error).__name__
+    if origin.startswith("wss:") and isinstance(error, ConnectionResetError):
+        error = ssl.SSLEOFError()  # (asyncio's name for it)
     tls = None if route is None else route.tls_failure(error)
     if route is None:
-        reason = scrub(str(error))  # (its own words: a variable, or a file, cannot be used)
+        reason = text  # (its own words: a variable, or a file, cannot be used)
     elif tls is not None:
         reason = route.through(tls)
     elif isinstance(error, InvalidProxyStatus) and route.proxy is not None:
@@ -131,7 +135,7 @@ def _failed(
     elif isinstance(error, InvalidMessage):
         reason = route.through("what answers there does not speak WebSocket; is the url right?")
     else:
-        reason = f"{route.through(scrub(str(error)))}; check the url and that the server runs"
+        reason = f"{route.through(text)}; check the url and that the server runs"
     return SignallingConnectError(
         f"{label}: cannot connect to {origin}: {reason}",
         close_code=CLOSE_ABNORMAL,

@@ -81,15 +81,15 @@ class Authorities:
             return self._refused(error, host)
         if not isinstance(error, ssl.SSLError):
             return None
-        if error.reason == "NO_CERTIFICATE_OR_CRL_FOUND":
-            return f"{self.source}={self.path!r} {_NO_CERTIFICATES}"
-        if error.reason in _NO_TLS:
-            return f"what answers at {host} does not speak TLS on that port; is the url right?"
         if isinstance(error, ssl.SSLEOFError):
             return (
                 f"{host} ended the connection during the TLS handshake; does it speak TLS on that "
                 "port?"
             )
+        if error.reason == "NO_CERTIFICATE_OR_CRL_FOUND":
+            return f"{self.source}={self.path!r} {_NO_CERTIFICATES}"
+        if error.reason in _NO_TLS:
+            return f"what answers at {host} does not speak TLS on that port; is the url right?"
         return f"the TLS handshake with {host} failed ({error.reason or type(error).__name__})"
 
     def _refused(self, error: ssl.SSLCertVerificationError, host: str) -> str:

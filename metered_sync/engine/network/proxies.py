@@ -84,22 +84,30 @@ def proxy_for(origin: str, *, socks: str) -> Proxy | None:
     parts = urlsplit(origin)
     if is_loopback(parts.hostname):
         return None  # an environment's proxy cannot reach our loopback
-    proxies = urllib.request.getproxies()
-    kind = next((kind for kind in ("https", "all") if proxies.get(kind)), None)
-    if kind is None:
+    if _named() is None:
         return None
     from requests.utils import should_bypass_proxies  # (it takes a while, and most need it not)
 
     if should_bypass_proxies(f"https://{parts.netloc}", no_proxy=None):
         return None
-    name = f"{kind}_proxy"
-    variable = next((n for n in (name, name.upper()) if os.environ.get(n)), "the system's settings")
-    proxy = _parse(proxies[kind], variable)
+    proxy = _parse(*_named() or ("", ""))  # (in no variable here: no frame of a traceback shows it)
     if proxy.url.startswith("socks") and importlib.util.find_spec(socks) is None:
         raise ValueError(
-            f"{variable} names a SOCKS proxy, which needs more: pip install 'metered_sync[socks]'"
+            f"{proxy.variable} names a SOCKS proxy, which needs more: "
+            "pip install 'metered_sync[socks]'"
         )
     return proxy
+
+
+def _named() -> tuple[str, str] | None:
+    """Return the address that counts, and the variable that has it."""
+    proxies = urllib.request.getproxies()
+    for kind in ("https", "all"):
+        if proxies.get(kind):
+            names = (f"{kind}_proxy", f"{kind}_proxy".upper())
+            found = (name for name in names if os.environ.get(name))
+            return proxies[kind], next(found, "the system's settings")
+    return None
 
 
 def _parse(text: str, variable: str) -> Proxy:
@@ -113,7 +121,7 @@ def _parse(text: str, variable: str) -> Proxy:
     place = _PLACE.fullmatch(end)
     port = int((place and place[2]) or _PORTS.get(scheme, 0))
     if place is None or scheme not in _PORTS or not 0 < port < 65536:
-        del text, match, rest, login  # no frame of the traceback shows them
+        del text, match, rest, login, end, place  # no frame of the traceback shows them
         raise ValueError(
             f"{variable} has no address of a proxy: write http://host:port, or "
             "http://user:password@host:port, or socks5h://host:port"

@@ -18,6 +18,7 @@ from metered_sync.engine.webrtc.media_frames import (
     AUDIO_RATE,
     SAMPLES_PER_FRAME,
     VIDEO_RATE,
+    mixed_down,
     sound_kind,
 )
 
@@ -90,6 +91,7 @@ class AudioTimeline:
 
         An encoder of aiortc refuses a frame whose rate or layout is not that of the first.
         """
+        frame = mixed_down(frame)
         shape = sound_kind(frame)
         if self._resampler is None or shape != self._shape:
             self._resampler = AudioResampler(

@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from av import AudioFrame, VideoFrame
+from av import AudioFrame, AudioResampler, VideoFrame
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,6 +18,7 @@ __all__ = [
     "Frame",
     "audio_frame",
     "interleaved",
+    "mixed_down",
     "padded",
     "private_copy",
     "sound_kind",
@@ -45,6 +46,32 @@ SMALLEST_PAGE = 4096
 def sound_kind(frame: AudioFrame) -> tuple[str, str, int]:
     """Return the format, layout and rate of a frame: a resampler is made for these."""
     return (frame.format.name, frame.layout.name, frame.sample_rate)
+
+
+def mixed_down(frame: AudioFrame) -> AudioFrame:
+    """Return sound whose channels have no places as the average of them all, left and right.
+
+    FFmpeg guesses places for three to eight channels, takes one of them for a subwoofer, and
+    leaves that out; of more it leaves out others, or refuses them.
+    """
+    layout = frame.layout
+    if layout.nb_channels < 3 or layout.name != f"{layout.nb_channels} channels":
+        return frame
+    planar = frame.format.is_planar
+    if planar and layout.nb_channels > 8:  # more planes than PyAV (18) can count
+        packed = AudioResampler(frame.format.packed.name, layout, frame.sample_rate)
+        (frame,) = packed.resample(frame)
+        planar = False
+    samples: NDArray[Any] = frame.to_ndarray()
+    if not planar:
+        samples = samples.reshape(-1, layout.nb_channels).T
+    average = samples.mean(axis=0, dtype=np.float64).astype(samples.dtype)
+    both = np.stack((average, average)) if planar else np.repeat(average, 2)[None]
+    mixed = AudioFrame.from_ndarray(both, format=frame.format.name, layout="stereo")
+    mixed.sample_rate, mixed.pts = frame.sample_rate, frame.pts
+    if frame.time_base is not None:
+        mixed.time_base = frame.time_base
+    return mixed
 
 
 def interleaved(frame: AudioFrame, channels: int) -> NDArray[np.int16]:

@@ -106,16 +106,21 @@ class Dtls:
         identity: DtlsIdentity,
         fingerprints: tuple[Fingerprint, ...],
         send: Callable[[bytes], None],
+        on_timeout: Callable[[Dtls], None] = lambda _: None,
     ) -> None:
         self._identity = identity
         self._fingerprints = fingerprints
         self._send = send
+        self._on_timeout = on_timeout
+        """Called when the state has changed though no datagram came."""
         self._timer: asyncio.TimerHandle | None = None
         self._ssl = SSL.Connection(identity.context, None)
         self._ssl.set_accept_state()
         self._ssl.set_ciphertext_mtu(_MTU)
         self.state = "connecting"
         """``"connecting"``, ``"connected"``, ``"failed"`` or ``"closed"``."""
+        self.problem = ""
+        """Why it has failed."""
         self.rx: pylibsrtp.Session | None = None
         self.tx: pylibsrtp.Session | None = None
 
@@ -147,10 +152,18 @@ class Dtls:
             self._ssl.do_handshake()
         except SSL.WantReadError:
             self._arm_timer()
-        except SSL.Error:
-            self.state = "failed"
+        except SSL.Error as error:
+            self._fail(_words(error))
         else:
-            self.state = "connected" if self._is_expected_peer() and self._set_keys() else "failed"
+            if not self._is_expected_peer():
+                self._fail("the client's certificate has not the fingerprint of its description")
+            elif not self._set_keys():
+                self._fail("the client knows none of our SRTP protection profiles")
+            else:
+                self.state = "connected"
+
+    def _fail(self, problem: str) -> None:
+        self.state, self.problem = "failed", problem
 
     def _read(self) -> None:
         """Discard application data (SCTP is not spoken here) and notice the good-bye."""
@@ -201,8 +214,9 @@ class Dtls:
         self._timer = None
         try:
             self._ssl.DTLSv1_handle_timeout()
-        except SSL.Error:
-            self.state = "failed"
+        except SSL.Error as error:
+            self._fail(_words(error) or "the client has not answered")
+            self._on_timeout(self)
             return
         self._flush()
         self._arm_timer()
@@ -214,6 +228,12 @@ class Dtls:
             return
         for datagram in _datagrams(data):
             self._send(datagram)
+
+
+def _words(error: SSL.Error) -> str:
+    """Return OpenSSL's reasons; it has none where time has run out."""
+    reasons = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    return ", ".join(str(reason[-1]) for reason in reasons)
 
 
 def _datagrams(data: bytes) -> Iterator[bytes]:

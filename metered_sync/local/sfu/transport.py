@@ -8,6 +8,7 @@ belongs to shows in the check's user name, and from then on in the address it ca
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import secrets
 import socket
@@ -25,6 +26,7 @@ __all__ = ["Address", "ClientTransport", "UdpPort"]
 Address = tuple[str, int]
 """Host and port; IPv6 has two more items, which are kept as they came."""
 
+logger = logging.getLogger("metered_sync")
 _random = random.Random()
 _MAX_ADDRESSES = 8
 """Addresses of one client that are remembered: its interfaces, or a NAT that moves."""
@@ -228,14 +230,21 @@ class ClientTransport:
         """Take a DTLS datagram from an address that has been checked."""
         if self._dtls is None or (self._may_shake_again and _is_client_hello(data)):
             self._may_shake_again = False
-            self._dtls = Dtls(self._identity, self.fingerprints, self._send)
-        before = self._dtls.state
-        self._dtls.feed(data)
-        after = self._dtls.state
-        if after != before:
-            is_up = after == "connected"
-            self._rx, self._tx = (self._dtls.rx, self._dtls.tx) if is_up else (None, None)
-            self._enter(after)
+            self._dtls = Dtls(self._identity, self.fingerprints, self._send, self._on_dtls_change)
+        dtls = self._dtls
+        before = dtls.state
+        dtls.feed(data)
+        if dtls.state != before:
+            self._on_dtls_change(dtls)
+
+    def _on_dtls_change(self, dtls: Dtls) -> None:
+        if dtls is not self._dtls:  # one that was given up for another
+            return
+        is_up = dtls.state == "connected"
+        self._rx, self._tx = (dtls.rx, dtls.tx) if is_up else (None, None)
+        if dtls.problem:
+            logger.warning("SFU: the DTLS handshake of a client failed: %s", dtls.problem)
+        self._enter(dtls.state)
 
     def on_media(self, data: bytes) -> None:
         """Take an SRTP or SRTCP packet; drop what is forged or repeated."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+from collections.abc import Callable
 from typing import Any
 
 from metered_sync.bridge import guard
+from metered_sync.media.file_objects import FILE_FAILURES, FileObject
 
 __all__ = ["OutputFile"]
 
@@ -18,8 +21,14 @@ class OutputFile:
     though FFmpeg is told to close it all the same.
     """
 
-    def __init__(self, path: str) -> None:
-        self._file = open(path, "wb", buffering=0)  # noqa: SIM115
+    def __init__(self, target: str | FileObject) -> None:
+        self._file: Any
+        self._owned = not isinstance(target, FileObject)
+        if isinstance(target, FileObject):
+            self._file = target.file
+            self._try(self._file.truncate, 0)
+        else:
+            self._file = open(target, "wb", buffering=0)  # noqa: SIM115
         self._born = guard.generation()
         self._at = 0
         self._kept = 0
@@ -32,11 +41,11 @@ class OutputFile:
         """Write bytes; in a forked child, where FFmpeg may end the file, write none."""
         if self.error is None and self._born == guard.generation():
             try:
-                self._file.seek(self._at)
+                self._try(self._file.seek, self._at)
                 left = memoryview(data)
                 while left:
-                    left = left[self._file.write(left) :]
-                self.size = max(self.size, self._file.tell())
+                    left = left[self._try(self._file.write, left) :]
+                self.size = max(self.size, self._at + len(data))
             except OSError as error:
                 self.fail(error)
                 raise
@@ -52,7 +61,7 @@ class OutputFile:
         if self.error is None:
             self.error = error
             with contextlib.suppress(OSError):
-                self._file.truncate(self._kept)
+                self._try(self._file.truncate, self._kept)
                 self.size = self._kept
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -66,7 +75,21 @@ class OutputFile:
         return self._at
 
     def close(self) -> None:
-        """Close the file for good. (FFmpeg does not call this: a network disk may fail here.)"""
+        """Close the file for good; of a user's file, write out what it holds back.
+
+        (FFmpeg does not call this: a network disk may fail here.)
+        """
         if not self.closed:
             self.closed = True
-            self._file.close()
+            if self._owned:
+                self._file.close()
+            elif hasattr(self._file, "flush"):
+                self._try(self._file.flush)
+
+    @staticmethod
+    def _try(call: Callable[..., Any], *args: Any) -> Any:
+        """Make a call; what a user's file raises becomes an ``OSError``."""
+        try:
+            return call(*args)
+        except FILE_FAILURES as error:
+            raise OSError(errno.EBADF, f"the file cannot be written any more ({error})") from None

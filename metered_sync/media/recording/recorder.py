@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, TypeVar
+from typing import IO, Any, Literal, Protocol, TypeVar
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
@@ -19,7 +20,8 @@ from metered_sync.errors import (
     MeteredTimeoutError,
     raise_fresh,
 )
-from metered_sync.media.recording.formats import FILE_FORMATS, check_encoders
+from metered_sync.media.file_objects import FileObject
+from metered_sync.media.recording.formats import FILE_FORMATS, FileFormat, check_encoders
 from metered_sync.media.recording.info import RecordingInfo
 from metered_sync.media.recording.recording import Recording
 from metered_sync.media.tracks.given import AnyTrack, TrackLike, tracks_of
@@ -62,20 +64,25 @@ class Recorder(guard.LiveObject):
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | IO[bytes],
         *tracks: TrackLike | HasTracks | Sequence[TrackLike | HasTracks],
         on_progress: Callable[[RecordingInfo], object] | None = None,
+        format: str | None = None,
     ) -> None:
         """Prepare a recording; nothing is written before :meth:`start`.
 
         Args:
-            path: The file; its directory must exist.
+            path: The file; its directory must exist. Or a binary file that is open for
+                writing and can be sought in (``io.BytesIO``, a temporary file): it is
+                written from its beginning, and stays open.
             tracks: What to record: tracks that arrive, local ones (any aiortc track),
                 anything that has ``.tracks`` (sources, streams, peers), or lists of these.
             on_progress: Called as ``on_progress(info)`` with a :class:`RecordingInfo` about
                 twice a second, and at the end, on a thread of its own. It may block and call
                 anything; calls that fall due meanwhile are left out. What it raises is
                 logged and stops nothing.
+            format: What the file is to be, ``"mp4"`` for instance, where its name does not
+                say it with a suffix.
 
         Raises:
             ValueError: A suffix that stands for no format.
@@ -84,11 +91,18 @@ class Recorder(guard.LiveObject):
                 build of PyAV lacks an encoder.
             TypeError: Something that is neither a track nor has any.
         """
-        name = _checked(path)
-        self._format = FILE_FORMATS[os.path.splitext(name)[1].lower()]
+        target: str | FileObject
+        if isinstance(path, (str, os.PathLike)):
+            target = name = _text_of(path)
+        else:
+            target = FileObject(path, "Recorder", writing=True)
+            name = target.name
+        self._format = _format_of(name, format)
+        if isinstance(target, str):
+            _check_place(target)
         check_encoders(self._format, name)
         self._label = f"Recorder({os.path.basename(name)!r})"
-        self._recording = Recording(self._label, name, self._format)
+        self._recording = Recording(self._label, target, self._format)
         self._tracks: list[AnyTrack] = []
         self._calls = guard.CallLock()  # of add(), start() and stop()
         self._tried = False
@@ -169,7 +183,7 @@ class Recorder(guard.LiveObject):
             if recording.running:
                 return
             self._tried = True
-            recording.open()
+            recording.open(deadline)
             if self._on_progress is not None:
                 recording.on_progress = _reporter(self._label, self._on_progress)
                 recording.owner = self
@@ -228,23 +242,45 @@ class Recorder(guard.LiveObject):
                 raise
 
 
-def _checked(path: str | os.PathLike[str]) -> str:
-    """Return the path as text, if a file of that name can be recorded to."""
+def _text_of(path: str | os.PathLike[str]) -> str:
+    """Return a path as text."""
     name = os.fspath(path)
     if not isinstance(name, str):
         raise TypeError(f"path must be a str or a path object, not {type(name).__name__}")
-    suffix = os.path.splitext(name)[1].lower()
-    if suffix not in FILE_FORMATS:
-        known = ", ".join(sorted(FILE_FORMATS))
-        raise ValueError(f"the suffix of {name!r} stands for no format; one of these does: {known}")
+    return name
+
+
+def _format_of(name: str, format: object) -> FileFormat:
+    """Return the format that was asked for, or that a file's suffix stands for."""
+    known = ", ".join(sorted(FILE_FORMATS))
+    if format is None:
+        suffix = os.path.splitext(name)[1].lower()
+        if suffix not in FILE_FORMATS:
+            raise ValueError(
+                f"the suffix of {name!r} stands for no format; one of these does: {known} "
+                '(of a file that is open: format="mp4" says it, too)'
+            )
+        return FILE_FORMATS[suffix]
+    asked = "." + format.lower().removeprefix(".") if isinstance(format, str) else ""
+    if asked not in FILE_FORMATS:
+        raise ValueError(f"format must be one of {known}, not {format!r}")
+    return FILE_FORMATS[asked]
+
+
+def _check_place(name: str) -> None:
+    """Raise where a file of this name cannot be recorded to."""
     directory = os.path.dirname(os.path.abspath(name))
     if not os.path.isdir(directory):
         raise MediaNotFoundError(f"{name!r} cannot be written: there is no directory {directory!r}")
     if os.path.isdir(name):
         raise MediaError(f"{name!r} cannot be written: it is a directory")
+    if os.path.exists(name) and stat.S_ISFIFO(os.stat(name).st_mode):
+        raise MediaError(
+            f"{name!r} cannot be written: it is a pipe, and media is not written from one end to "
+            "the other; record to a file"
+        )
     if not os.access(name if os.path.exists(name) else directory, os.W_OK):
         raise MediaError(f"{name!r} cannot be written: permission denied")
-    return name
 
 
 def _tracks(value: object) -> list[AnyTrack]:

@@ -20,6 +20,8 @@ from metered_sync.bridge.threads import start_thread
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, SAMPLES_PER_FRAME
 from metered_sync.engine.webrtc.pictures import PictureNormalizer
 from metered_sync.errors import ClosedError, EngineError, MediaError, MeteredTimeoutError
+from metered_sync.media.file_objects import FileObject
+from metered_sync.media.opening import open_in_time
 from metered_sync.media.pyav import READ_ERRORS, media_error, media_errors
 from metered_sync.media.recording.formats import FileFormat
 from metered_sync.media.recording.info import RecordedStream, RecordingInfo
@@ -47,18 +49,20 @@ REPORT_INTERVAL = 0.5
 class Recording:
     """Run a recording, from its start to the end of its file."""
 
-    def __init__(self, label: str, path: str, format: FileFormat) -> None:
+    def __init__(self, label: str, target: str | FileObject, format: FileFormat) -> None:
         self.label = label
         self.born = guard.generation()
         self.done = Latch()
         """A signal that the file is closed."""
         self.error: BaseException | None = None
-        self.info = RecordingInfo(path, 0.0, 0, 0, 0, ())
+        self.path = target.name if isinstance(target, FileObject) else target
+        """The file's path, or what an open one is called."""
+        self.info = RecordingInfo(self.path, 0.0, 0, 0, 0, ())
         self.on_progress: Callable[[RecordingInfo, bool], None] | None = None
         """A function that is called with the info, and whether it is the last. Must not block."""
         self.owner: object = None
         """A recorder with a callback, which is kept alive as long as it records."""
-        self._path = path
+        self._target = target
         self._format = format
         self._inbox: Reader[QueuedFrame] = Reader(label, maxsize=1 << 20)
         self._lock = threading.Lock()  # guards adding tracks, and the choice of streams
@@ -79,10 +83,17 @@ class Recording:
         """Whether the recording has begun, and not ended."""
         return self._output is not None and not self.done.is_set
 
-    def open(self) -> None:
-        """Open the file."""
-        with media_errors(f"{self._path!r} cannot be written"):
-            self._output = OutputFile(self._path)
+    def open(self, deadline: Deadline) -> None:
+        """Open the file; ``MeteredTimeoutError`` where that takes too long."""
+        with media_errors(f"{self.path!r} cannot be written"):
+            try:
+                target = self._target
+                self._output = open_in_time(lambda: OutputFile(target), deadline, self.label)
+            except TimeoutError:
+                raise MeteredTimeoutError(
+                    f"{self.label}: {self.path!r} could not be opened within {deadline}; is it a "
+                    "pipe that nobody reads, or on a disk that does not answer?"
+                ) from None
 
     def start(self, deadline: Deadline) -> None:
         """Start the thread, and have all tracks deliver their frames."""
@@ -272,7 +283,7 @@ class Recording:
         )
         kind = "video" if any(stream.kind == "video" for stream in streams) else "audio"
         self.info = RecordingInfo(
-            self._path,
+            self.path,
             max((stream.duration for stream in streams), default=0.0),
             sum(stream.frames for stream in streams if stream.kind == kind),
             sum(track.reader.dropped for track in self._tracks),

@@ -1,17 +1,18 @@
 """Sources: where the frames of local tracks come from.
 
-=========== ===========================================================================
-base        give all sources their tracks, their clock, and one way to be stopped
-files       media files, played in real time
-demuxing    read a media file once, in the order of playing
-live        sources that cannot be made to wait
-playout     decode live streams, and place their frames in time
-rtsp        network cameras
-devices     cameras, microphones and screens of this machine
-video       pictures that a program makes
-audio       sound that a program makes
-sound_input convert bytes, arrays and frames of sound to the format that is sent
-=========== ===========================================================================
+=============== =======================================================================
+base            give all sources their tracks, their clock, and one way to be stopped
+files           media files, played in real time
+demuxing        read a media file once, in the order of playing
+discontinuities the clock of a file that jumps
+live            sources that cannot be made to wait
+playout         decode live streams, and place their frames in time
+rtsp            network cameras
+devices         cameras, microphones and screens of this machine
+video           pictures that a program makes
+audio           sound that a program makes
+sound_input     convert bytes, arrays and frames of sound to the format that is sent
+=============== =======================================================================
 
 A source reads on a thread of its own and feeds :mod:`metered_sync.engine.sending`; what becomes
 of its tracks (a room, the SFU, a recording) is not known here.

@@ -18,10 +18,17 @@ import numpy as np
 from av import AudioFrame, AudioResampler, VideoFrame
 from av.stream import Disposition
 
-from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, SAMPLES_PER_FRAME, sound_kind
+from metered_sync.engine.webrtc.media_frames import (
+    AUDIO_RATE,
+    SAMPLES_PER_FRAME,
+    mixed_down,
+    sound_kind,
+)
 from metered_sync.engine.webrtc.pictures import PictureNormalizer
 from metered_sync.errors import MediaError
+from metered_sync.media.file_objects import FileObject
 from metered_sync.media.pyav import OPEN_ERRORS, READ_ERRORS, media_errors, open_file
+from metered_sync.media.sources.discontinuities import continuous
 
 __all__ = ["Reading", "decoded", "pixel_aspect", "probe", "streams_of"]
 
@@ -45,7 +52,7 @@ def streams_of(container: Any) -> dict[str, Any]:
     return found
 
 
-def probe(path: str, *, trusted: bool = False) -> tuple[list[str], float | None]:
+def probe(path: str | FileObject, *, trusted: bool = False) -> tuple[list[str], float | None]:
     """Return the kinds of a file's streams, and its duration in seconds where it says.
 
     Raises:
@@ -89,7 +96,12 @@ class Reading:
     """
 
     def __init__(
-        self, path: str, kinds: Collection[str], position: float, *, trusted: bool = False
+        self,
+        path: str | FileObject,
+        kinds: Collection[str],
+        position: float,
+        *,
+        trusted: bool = False,
     ) -> None:
         self._container = open_file(path, trusted=trusted)
         try:
@@ -109,7 +121,8 @@ class Reading:
         self._packets: dict[int, deque[Any]] = {
             stream.index: deque() for stream in self._streams.values()
         }
-        self._demuxed: Iterator[Any] = self._container.demux(*self._streams.values())
+        packets = self._container.demux(*self._streams.values())
+        self._demuxed: Iterator[Any] = continuous(self._container, packets)
         self._ends = dict.fromkeys(self._streams, 0.0)
 
     @property
@@ -183,6 +196,7 @@ class Reading:
                 ):  # something is missing
                     count += round(at - taken)
                     taken = at
+                frame = mixed_down(frame)
                 if shape != sound_kind(frame):
                     shape = sound_kind(frame)
                     resampler = AudioResampler("s16", "stereo", AUDIO_RATE, SAMPLES_PER_FRAME)

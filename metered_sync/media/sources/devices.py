@@ -14,9 +14,10 @@ from aiortc.mediastreams import MediaStreamTrack
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.feed import Feed
 from metered_sync.errors import MediaError, MediaNotFoundError, MeteredTimeoutError
+from metered_sync.media.opening import open_in_time
 from metered_sync.media.pyav import OPEN_ERRORS, READ_ERRORS, media_error
 from metered_sync.media.sources.base import A_co, V_co
-from metered_sync.media.sources.live import LiveSource, open_in_time
+from metered_sync.media.sources.live import LiveSource
 from metered_sync.media.sources.playout import Playout, StreamLostError, read
 from metered_sync.wire.arguments import check_number, check_whole, plain_number
 

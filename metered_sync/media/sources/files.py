@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 import re
 from fractions import Fraction
+from typing import IO
 
 from av import AudioFrame, VideoFrame
 
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.feed import Feed
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE
-from metered_sync.errors import ClosedError, MediaError, MediaNotFoundError
+from metered_sync.errors import (
+    ClosedError,
+    MediaError,
+    MediaNotFoundError,
+    MeteredTimeoutError,
+)
+from metered_sync.media.file_objects import FileObject
+from metered_sync.media.opening import open_in_time
 from metered_sync.media.pyav import media_errors
 from metered_sync.media.sources.base import Source
 from metered_sync.media.sources.demuxing import Reading, probe
@@ -22,6 +31,8 @@ DECODED_AHEAD = {"video": 8, "audio": 50}
 """Frames that are decoded ahead: about 0.3 s of pictures, 1 s of sound."""
 SEEK_DELAY = 0.03
 """Seconds between a seek and the first frame from there: the frame before lasts that long."""
+OPEN_TIMEOUT = 15.0
+"""Seconds that opening may take unless told otherwise."""
 MAX_LOOP_SKEW = 0.1
 """Seconds by which sound and pictures may differ in length and still be looped without a gap."""
 MAX_STREAM_LAG = 0.5
@@ -31,7 +42,11 @@ PROTOCOL = re.compile(r"[A-Za-z0-9+.-]{2,}:|subfile,")
 
 
 def from_file(
-    path: str | os.PathLike[str], *, loop: bool = False, trusted: bool = False
+    path: str | os.PathLike[str] | IO[bytes],
+    *,
+    loop: bool = False,
+    trusted: bool = False,
+    timeout: float | None = None,
 ) -> FileSource:
     """Open a media file for playing.
 
@@ -39,33 +54,57 @@ def from_file(
     consumes its tracks; sound and pictures stay in step.
 
     Args:
-        path: A file on this machine.
+        path: A file on this machine. Or a binary file that is open and can be sought in
+            (``io.BytesIO``, an upload, a temporary file): it is played from its beginning, and
+            belongs to this source until that ends: close it afterwards, and do not read it
+            meanwhile.
         loop: Whether to start again at the end, for ever; timestamps go on rising.
         trusted: Whether to play files that name other files, which are then opened, too:
             playlists (``.m3u8``), lists of pieces (ffconcat), rows of pictures
             (``picture%d.png``). FFmpeg tells them by what is in them, not by their names.
+        timeout: Seconds in which to open it; ``None``: 15.
 
     Raises:
         MediaNotFoundError: There is no such file.
-        MediaError: It cannot be read or decoded, or has neither sound nor pictures.
+        MediaError: It cannot be read or decoded, or has neither sound nor pictures; or an
+            open file that cannot be sought in.
+        MeteredTimeoutError: It was not opened in time.
         ValueError: A URL or another protocol of FFmpeg instead of a path.
     """
-    return FileSource(path, loop=loop, trusted=trusted)
+    return FileSource(path, loop=loop, trusted=trusted, timeout=timeout)
 
 
 class FileSource(Source):
     """Play a media file. Made by :func:`from_file`."""
 
     def __init__(
-        self, path: str | os.PathLike[str], *, loop: bool = False, trusted: bool = False
+        self,
+        path: str | os.PathLike[str] | IO[bytes],
+        *,
+        loop: bool = False,
+        trusted: bool = False,
+        timeout: float | None = None,
     ) -> None:
         """Open the file; see :func:`from_file`."""
-        name = _checked(path)
-        kinds, duration = probe(name, trusted=trusted)
-        label = f"from_file({os.path.basename(name)!r})"
+        deadline = Deadline.of(timeout, OPEN_TIMEOUT)
+        given = _given(path)
+        label = (
+            f"from_file({given if isinstance(given, FileObject) else os.path.basename(given)!r})"
+        )
+
+        def look() -> tuple[str | FileObject, list[str], float | None]:
+            name = given if isinstance(given, FileObject) else _checked(given)
+            return name, *probe(name, trusted=trusted)
+
+        try:
+            name, kinds, duration = open_in_time(look, deadline, label)
+        except TimeoutError:
+            raise MeteredTimeoutError(
+                f"{label}: not opened within {deadline}; is it on a disk that does not answer?"
+            ) from None
         playback = _Playback(name, label, loop, trusted)
         super().__init__(label, {kind: DECODED_AHEAD[kind] for kind in kinds}, playback.run)
-        self._duration = duration
+        self._duration: float | None = duration
 
     @property
     def duration(self) -> float | None:
@@ -88,11 +127,18 @@ class FileSource(Source):
         self._feed.seek(float(seconds))
 
 
-def _checked(path: str | os.PathLike[str]) -> str:
-    """Return the absolute path of a file that is there and is no protocol or device."""
+def _given(path: str | os.PathLike[str] | IO[bytes]) -> str | FileObject:
+    """Return the path as text, or the open file, which a user gave."""
+    if not isinstance(path, (str, os.PathLike)):
+        return FileObject(path, "from_file()")
     name = os.fspath(path)
     if not isinstance(name, str):
         raise TypeError(f"path must be a str or a path object, not {type(name).__name__}")
+    return name
+
+
+def _checked(name: str) -> str:
+    """Return the absolute path of a file that is there and is no protocol or device."""
     if match := PROTOCOL.match(name):
         raise ValueError(
             f"{match[0]!r} at the start of a path would be a protocol to FFmpeg, and "
@@ -112,7 +158,7 @@ def _checked(path: str | os.PathLike[str]) -> str:
 class _Playback:
     """Play a file into a feed, without knowing the source."""
 
-    def __init__(self, path: str, label: str, loop: bool, trusted: bool) -> None:
+    def __init__(self, path: str | FileObject, label: str, loop: bool, trusted: bool) -> None:
         self._path = path
         self._label = label
         self._loop = loop

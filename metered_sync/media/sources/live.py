@@ -1,19 +1,14 @@
-"""Run sources that are live: they cannot be made to wait, and are opened with a deadline."""
+"""Run sources that are live: they cannot be made to wait."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection
-from typing import Any
 
-from metered_sync.bridge import guard
-from metered_sync.bridge.deadline import Deadline, Latch
-from metered_sync.bridge.threads import start_thread
 from metered_sync.engine.sending.feed import Feed, FeedQueue, Frame
 from metered_sync.errors import MediaError
 from metered_sync.media.sources.base import A_co, Source, V_co
 
-__all__ = ["LiveSource", "open_in_time"]
+__all__ = ["LiveSource"]
 
 MAX_WAITING_FRAMES = {"video": 2, "audio": 15}
 """Frames that wait for a consumer, at most: 0.3 s of sound."""
@@ -49,44 +44,3 @@ class LiveQueue(FeedQueue):
             while len(self.items) >= self._size:
                 self.items.popleft()
         return super().put(frame, due, position)
-
-
-def open_in_time(function: Callable[[], Any], deadline: Deadline, label: str) -> Any:
-    """Open a container on a thread of its own, and return it.
-
-    FFmpeg knows neither Ctrl-C nor this deadline. What it opens too late is closed.
-
-    Raises:
-        TimeoutError: The deadline passed.
-        Exception: What ``function`` raised.
-    """
-    guard.check_blocking(guard.generation(), label)
-    lock = threading.Lock()  # guards what follows
-    outcome: list[Any] = []
-    waiting = True
-    done = Latch()
-
-    def run() -> None:
-        try:
-            result = function()
-        except Exception as error:
-            result = error
-        with lock:
-            if waiting:
-                outcome.append(result)
-            elif not isinstance(result, Exception):
-                result.close()
-        done.set()
-
-    start_thread(threading.Thread(target=run, name=f"metered-sync-opening {label}", daemon=True))
-    try:
-        done.wait(deadline)
-    finally:
-        with lock:
-            waiting = False
-            result = outcome.pop() if outcome else None
-    if result is None:
-        raise TimeoutError
-    if isinstance(result, Exception):
-        raise result
-    return result

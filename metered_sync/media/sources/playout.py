@@ -18,7 +18,12 @@ from av import AudioFrame, AudioResampler, VideoFrame
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.sending.feed import Feed, FeedQueue
-from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, SAMPLES_PER_FRAME, sound_kind
+from metered_sync.engine.webrtc.media_frames import (
+    AUDIO_RATE,
+    SAMPLES_PER_FRAME,
+    mixed_down,
+    sound_kind,
+)
 from metered_sync.engine.webrtc.pictures import PictureNormalizer
 from metered_sync.media.sources.demuxing import decoded, pixel_aspect, streams_of
 
@@ -166,6 +171,7 @@ class Playout:
         due = self._audio.due(frame.time, self._feed.clock())
         if self._audio.offset is not None and self._video.offset is not None:
             due += min(max(self._video.offset - self._audio.offset, 0.0), MAX_SOUND_DELAY)
+        frame = mixed_down(frame)
         shape = sound_kind(frame)
         if self._resampler is None or self._shape != shape:
             self._resampler = AudioResampler("s16", "stereo", AUDIO_RATE, SAMPLES_PER_FRAME)

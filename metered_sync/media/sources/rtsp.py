@@ -16,9 +16,10 @@ from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.feed import PRODUCER_POLL, Feed
 from metered_sync.errors import MediaError, MeteredTimeoutError
+from metered_sync.media.opening import open_in_time
 from metered_sync.media.pyav import OPEN_ERRORS, READ_ERRORS, media_error, reason_of
 from metered_sync.media.sources.demuxing import streams_of
-from metered_sync.media.sources.live import LiveSource, open_in_time
+from metered_sync.media.sources.live import LiveSource
 from metered_sync.media.sources.playout import Playout, StreamLostError, read
 from metered_sync.wire.secrets import hides_arguments
 

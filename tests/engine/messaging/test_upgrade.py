@@ -17,6 +17,7 @@ from tests.rules.test_secrets import shown
 from tests.support.scripted_service import ScriptedServer
 from tests.support.seen import frames_of
 
+KEY = "pk_live_HUSH"
 FAST = ReconnectOptions(initial_delay=0.01, max_delay=0.02)
 
 
@@ -46,7 +47,7 @@ def saying(*answers: bytes) -> Iterator[tuple[str, list[bytes]]]:
 
 def refused(url: str) -> SignallingConnectError:
     with pytest.raises(SignallingConnectError) as caught:
-        SignallingClient(api_key="pk_live_HUSH", url=url).connect(timeout=20)
+        SignallingClient(api_key=KEY, url=url).connect(timeout=20)
     assert "HUSH" not in frames_of(caught.value) + shown(caught.value)
     return caught.value
 

@@ -165,3 +165,52 @@ def test_output_is_cut_between_records(sizes: list[int], cut: list[int]) -> None
     datagrams = list(_datagrams(data))
     assert [len(datagram) for datagram in datagrams] == cut
     assert b"".join(datagrams) == data
+
+
+# --- failures ---
+
+
+def failing(*fingerprints: Fingerprint) -> tuple[Dtls, Client, list[bytes], list[Dtls]]:
+    told: list[Dtls] = []
+    sent: list[bytes] = []
+    client = Client()
+    prints = fingerprints or (client.identity.fingerprint,)
+    return Dtls(DtlsIdentity(), prints, sent.append, told.append), client, sent, told
+
+
+def test_a_handshake_that_fails_says_why() -> None:
+    async def run() -> None:
+        dtls, client, sent, _ = failing(Fingerprint("sha-256", "00:11"))
+        shake(dtls, client, sent)
+        assert dtls.state == "failed"
+        assert "fingerprint" in dtls.problem
+        dtls, client, sent, _ = failing()
+        client.ssl = SSL.Connection(SSL.Context(SSL.DTLS_METHOD), None)  # without a certificate
+        client.ssl.set_connect_state()
+        client.ssl.set_ciphertext_mtu(1200)
+        with pytest.raises(SSL.Error):
+            shake(dtls, client, sent)
+        assert dtls.state == "failed"
+        assert dtls.problem != ""
+
+    asyncio.run(run())
+
+
+def test_a_failure_by_time_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        dtls, client, _, told = failing()
+        for datagram in _datagrams(client.step()):
+            dtls.feed(datagram)
+        assert (dtls.state, told) == ("connecting", [])
+        # OpenSSL gives up after a dozen repetitions, which double up to a minute: all at once here.
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(
+            loop, "call_later", lambda delay, call, *args: loop.call_soon(call, *args)
+        )
+        dtls._on_timer()
+        ended = loop.time() + 20
+        while not told and loop.time() < ended:
+            await asyncio.sleep(0)
+        dtls.close()
+
+    asyncio.run(run())

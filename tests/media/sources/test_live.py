@@ -13,7 +13,8 @@ from av import AudioFrame
 from metered_sync import MediaError
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.feed import Feed
-from metered_sync.media.sources.live import MAX_WAITING_FRAMES, LiveSource, open_in_time
+from metered_sync.media.opening import open_in_time
+from metered_sync.media.sources.live import MAX_WAITING_FRAMES, LiveSource
 
 
 class Container:
