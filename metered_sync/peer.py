@@ -157,6 +157,7 @@ class MeteredPeer(Client[RoomLink]):
             bool(relay_only),
             check_timeout("gather_timeout", gather_timeout),
             check_whole("max_pixels", max_pixels, 1, unit="pixels"),
+            self._signalling.ca_file,
         )
         self._timings = _timings
         self._sent = SentTracks()

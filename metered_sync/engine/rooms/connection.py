@@ -412,6 +412,7 @@ class RemoteConnection:
             ice.choose_servers(servers, self._negotiation.failures),
             gather_timeout=self._options.gather_timeout,
             relay_only=self._options.relay_only,
+            ca_file=self._options.ca_file,
             on_refused=self._on_refused,
         )
 

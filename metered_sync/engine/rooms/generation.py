@@ -29,6 +29,7 @@ from metered_sync.engine.webrtc.peer_connection import (
     bound_gathering,
     close_quietly,
     peer_connection,
+    trust_relays,
 )
 from metered_sync.engine.webrtc.sdp_repair import (
     MAX_CANDIDATES,
@@ -63,6 +64,7 @@ class Generation:
         *,
         gather_timeout: float,
         relay_only: bool,
+        ca_file: str | None,
         on_refused: Callable[[str], None],
     ) -> None:
         self.pc: RTCPeerConnection = peer_connection(servers)
@@ -83,6 +85,7 @@ class Generation:
         self._pins = pins
         self._gather_timeout = gather_timeout
         self._relay_only = relay_only
+        self._ca_file = ca_file
         self._on_refused = on_refused
         self._turn = anyio.Lock()
         self._origin: int | None = None
@@ -240,6 +243,7 @@ class Generation:
     async def _describe(self, type_: str, description: sdp.Description) -> str:
         """Set our description; return it with all candidates."""
         bound_gathering(self.pc, self._gather_timeout)
+        trust_relays(self.pc, self._ca_file, self.label)
         if self._relay_only:
             ice.relay_only(self.pc, self.label)
         if self.pc.sctp is not None:

@@ -55,6 +55,8 @@ class ConnectionOptions:
     """Seconds to wait for those servers in each negotiation, at most."""
     max_pixels: int = MAX_PIXELS
     """The area of the pictures that are decoded, at most."""
+    ca_file: str | None = None
+    """The certificates that are trusted; else the environment's."""
 
 
 class MediaOwner(Protocol):

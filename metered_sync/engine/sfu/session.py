@@ -35,6 +35,7 @@ from metered_sync.engine.webrtc.peer_connection import (
     close_quietly,
     gather_on,
     peer_connection,
+    trust_relays,
     wait_connected,
 )
 from metered_sync.engine.webrtc.sdp_repair import misfit, placeholder, reject
@@ -394,6 +395,7 @@ class Session:
     async def _offer(self) -> wire.SessionDescription:
         self._between = True
         bound_gathering(self.pc, self._options.gather_timeout)
+        trust_relays(self.pc, self._options.ca_file, self._label)
         # Shielded: aioice leaves a socket open where its gathering is cancelled.
         with self._webrtc("offer", "no offer can be made"), anyio.CancelScope(shield=True):
             await self.pc.setLocalDescription(await self.pc.createOffer())

@@ -17,6 +17,7 @@ import contextlib
 import functools
 import logging
 import queue
+import ssl
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from enum import Enum
 from types import FunctionType, SimpleNamespace
@@ -411,6 +412,13 @@ def use_relays_only(transport: RTCIceTransport) -> bool:
     connection = _connection(transport)
     connection._transport_policy = aioice.ice.TransportPolicy.RELAY
     return connection.turn_server is not None
+
+
+def trust_relay(transport: RTCIceTransport, context: Callable[[], ssl.SSLContext]) -> None:
+    """Have a context made for the TURN server that is reached over TLS, if there is one."""
+    connection = _connection(transport)
+    if getattr(connection, "turn_ssl", False) is True:
+        connection.turn_ssl = context()  # (aioice hands it to asyncio, which takes either)
 
 
 def bound_gathering(transport: RTCIceTransport, seconds: float) -> None:

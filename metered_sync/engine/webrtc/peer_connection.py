@@ -12,6 +12,7 @@ from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection
 from aiortc.rtcconfiguration import RTCBundlePolicy
 
 from metered_sync.engine.logs import scrub_loggers
+from metered_sync.engine.network.certificates import Authorities
 from metered_sync.engine.webrtc import aiortc_private, ice
 from metered_sync.engine.webrtc.steady_clock import use_steady_clock
 from metered_sync.errors import NegotiationFailedError
@@ -22,6 +23,7 @@ __all__ = [
     "close_quietly",
     "gather_on",
     "peer_connection",
+    "trust_relays",
     "wait_connected",
 ]
 
@@ -67,6 +69,22 @@ def bound_gathering(pc: RTCPeerConnection, seconds: float) -> None:
     """
     for transport in ice.transports(pc):
         aiortc_private.bound_gathering(transport, seconds)
+
+
+def trust_relays(pc: RTCPeerConnection, ca_file: str | None, label: str) -> None:
+    """Trust the same certificates of TURN servers, reached over TLS, as of all other services.
+
+    Raises:
+        NegotiationFailedError: The file with them cannot be used.
+    """
+    authorities = Authorities.choose(ca_file)
+    if authorities.path is None:
+        return
+    try:
+        for transport in ice.transports(pc):
+            aiortc_private.trust_relay(transport, authorities.context)
+    except ValueError as error:
+        raise NegotiationFailedError(f"{label}: {error}", stage="ICE") from None
 
 
 async def wait_connected(pc: RTCPeerConnection, stage: Callable[[str], None]) -> None:

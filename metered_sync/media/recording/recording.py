@@ -85,15 +85,15 @@ class Recording:
 
     def open(self, deadline: Deadline) -> None:
         """Open the file; ``MeteredTimeoutError`` where that takes too long."""
-        with media_errors(f"{self.path!r} cannot be written"):
-            try:
-                target = self._target
-                self._output = open_in_time(lambda: OutputFile(target), deadline, self.label)
-            except TimeoutError:
-                raise MeteredTimeoutError(
-                    f"{self.label}: {self.path!r} could not be opened within {deadline}; is it a "
-                    "pipe that nobody reads, or on a disk that does not answer?"
-                ) from None
+        opened = None
+        with media_errors(f"{self.path!r} cannot be written"), contextlib.suppress(TimeoutError):
+            opened = open_in_time(lambda: OutputFile(self._target), deadline, self.label)
+        if opened is None:
+            raise MeteredTimeoutError(
+                f"{self.label}: {self.path!r} could not be opened within {deadline}; is it a pipe "
+                "that nobody reads, or on a disk that does not answer?"
+            )
+        self._output = opened
 
     def start(self, deadline: Deadline) -> None:
         """Start the thread, and have all tracks deliver their frames."""

@@ -412,7 +412,7 @@ def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for path, error, message in [
             ("a.avi", ValueError, r"stands for no format.*\.mp4"),
             ("mp4", ValueError, "stands for no format"),
-            (b"a.mp4", TypeError, "must be a str or a path"),
+            (b"a.mp4", TypeError, "takes a path or a file"),
             (tmp_path / "none" / "a.mp4", MediaNotFoundError, "there is no directory"),
         ]:
             with pytest.raises(error, match=message):
