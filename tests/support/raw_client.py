@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import websockets
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -43,9 +42,7 @@ class Raw:
         }
 
 
-OPTIONS: dict[str, Any] = {"close_timeout": 0.5}
-if int(websockets.__version__.split(".")[0]) >= 15:
-    OPTIONS["proxy"] = None
+OPTIONS: dict[str, Any] = {"close_timeout": 0.5, "proxy": None}
 
 
 @contextmanager

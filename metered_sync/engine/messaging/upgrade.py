@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from websockets.asyncio.client import connect as websocket_connect
-from websockets.exceptions import InvalidMessage, InvalidProxyStatus
+from websockets.exceptions import InvalidMessage, InvalidProxyStatus, ProxyError
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.workers import run_in_worker
@@ -123,6 +123,8 @@ def _failed(
 ) -> SignallingConnectError:
     """Return the error that tells why there was no answer to the upgrade."""
     text = scrub(str(error)) or type(error).__name__
+    if isinstance(error, ProxyError) and error.__cause__ is not None:  # what SOCKS says
+        text += f": {scrub(str(error.__cause__))}"
     if origin.startswith("wss:") and isinstance(error, ConnectionResetError):
         error = ssl.SSLEOFError()  # (asyncio's name for it)
     tls = None if route is None else route.tls_failure(error)
