@@ -28,6 +28,8 @@ __all__ = ["Dtls", "DtlsIdentity"]
 _DTLS_1_2 = 0xFEFD
 _MTU = 1200
 """Bytes of a DTLS datagram: what WebRTC's own stacks allow themselves."""
+HANDSHAKE_TIMEOUT = 30.0
+"""Seconds that a handshake may take; OpenSSL repeats its flights for minutes."""
 _RECORD_HEADER_SIZE = 13
 _REPLAY_WINDOW = 1024
 """Packets; a retransmission may come that late, as the cache for NACKs is as long."""
@@ -114,6 +116,7 @@ class Dtls:
         self._on_timeout = on_timeout
         """Called when the state has changed though no datagram came."""
         self._timer: asyncio.TimerHandle | None = None
+        self._began = asyncio.get_running_loop().time()
         self._ssl = SSL.Connection(identity.context, None)
         self._ssl.set_accept_state()
         self._ssl.set_ciphertext_mtu(_MTU)
@@ -212,10 +215,15 @@ class Dtls:
 
     def _on_timer(self) -> None:
         self._timer = None
+        waited = asyncio.get_running_loop().time() - self._began
         try:
             self._ssl.DTLSv1_handle_timeout()
         except SSL.Error as error:
-            self._fail(_words(error) or "the client has not answered")
+            self._fail(_words(error) or f"the client has not answered for {waited:.0f} s")
+        else:
+            if waited > HANDSHAKE_TIMEOUT:
+                self._fail(f"the client has not answered for {waited:.0f} s")
+        if self.state == "failed":
             self._on_timeout(self)
             return
         self._flush()
