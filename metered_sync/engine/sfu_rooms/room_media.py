@@ -63,7 +63,7 @@ class SfuRoomOptions:
 
     sfu: SfuOptions
     calls: Callable[[str, Callable[[], Awaitable[str]], str | None], SfuCalls | GateCalls]
-    """Makes the SFU's calls: by a label, a function that returns the room's token, a ``ca_file``."""
+    """Makes the SFU's calls: by a label, what returns the room's token, and a ``ca_file``."""
     subscribe: SubscribePolicy = "on-read"
     max_video: int = 16
     """Tracks of pictures that are received at once, at most."""
