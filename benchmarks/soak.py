@@ -52,8 +52,8 @@ PUBLISH_EVERY = 0.5
 """Seconds between two messages of a client."""
 LOSS = 0.02
 """The share of media packets that the SFU loses."""
-GROWTH = 60 << 20
-"""Bytes that the process may grow by: caches, encoders of several sizes, fragmentation."""
+GROWTH = 40.0
+"""MiB that the process may grow by after the first third, in which caches and heaps fill up."""
 SLACK = {"threads": 0, "tasks": 0, "links": 0, "files": 4}
 """More than at the beginning that is accepted: the pool of HTTP connections has its own ways."""
 SETTLING = 60.0
@@ -194,19 +194,22 @@ class Application:
         gaps = [gap for inbox in self.inboxes for gap in inbox.unexplained()]
         return [f"lost without an outage: {gap}" for gap in gaps]
 
-    def progress(self) -> list[int]:
-        return [*self.published, *(one.received for one in self.inboxes), *self.pictures]
+    def progress(self) -> dict[str, int]:
+        """Return what has been done so far, by who does it."""
+        done = {f"publisher {n}": count for n, count in enumerate(self.published)}
+        done |= {f"reader {one.number}": one.received for one in self.inboxes}
+        return done | {f"track {n}": count for n, count in enumerate(self.pictures)}
 
-    def works(self) -> bool:
-        """Say whether everything moves on and is connected, within ``SETTLING`` seconds."""
+    def stuck(self) -> list[str]:
+        """Return what does not move on, or is not connected, within ``SETTLING`` seconds."""
         before, deadline = self.progress(), time.monotonic() + SETTLING
         others = (*self.clients, *self.members, *self.readers, self.sender)
-        while time.monotonic() < deadline:
-            moved = all(b > a for a, b in zip(before, self.progress(), strict=True))
-            if moved and all(one.state in ("connected", "joined") for one in others):
-                return True
+        while True:
+            stuck = [name for name, count in self.progress().items() if count == before[name]]
+            stuck += [repr(one) for one in others if one.state not in ("connected", "joined")]
+            if not stuck or time.monotonic() > deadline:
+                return stuck
             time.sleep(0.05)
-        return False
 
     def close(self) -> None:
         self.stop.set()
@@ -225,10 +228,10 @@ def soak(seconds: float, every: float, series: Series, say: Callable[[str], None
         cloud = stack.enter_context(LocalCloud(limits=False))
         application = Application(cloud, stack, series, f"{folder}/soak.mkv")
         stack.callback(application.close)
-        if not application.works():
-            return ["it does not work from the beginning"]
+        if stuck := application.stuck():
+            return [f"from the beginning {one} does not work" for one in stuck]
         gc.collect()
-        before, began, memory = held(), time.monotonic(), resident()
+        before, began = held(), time.monotonic()
         cloud.faults.lose_media(LOSS)
         turn = 0
         while time.monotonic() < began + seconds:
@@ -249,11 +252,12 @@ def soak(seconds: float, every: float, series: Series, say: Callable[[str], None
                 + f"  {sum(application.pictures)} pictures"
             )
         cloud.faults.lose_media(0)
-        if not application.works():
-            wrong.append("it does not work in the end")
+        wrong += [f"in the end {one} does not work" for one in application.stuck()]
         wrong += _grown(before)
-        if memory and resident() - memory > GROWTH:
-            wrong.append(f"memory has grown by {(resident() - memory) >> 20} MiB")
+        memory = series.counts["memory"]
+        growth = memory[-1] - max(memory[: len(memory) // 3 + 1])
+        if growth > GROWTH:
+            wrong.append(f"memory has grown by {growth:.0f} MiB")
         recorded = application.recorder.stop()
         if recorded.duration < seconds * 0.8:
             wrong.append(f"{recorded.duration:.0f} of {seconds:.0f} s were recorded")
