@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import logging
@@ -20,6 +21,7 @@ from hypothesis import settings
 
 from metered_sync.engine import http
 from metered_sync.local import LocalCloud
+from tests.support import rooms
 from tests.support.scripted_http import ScriptedHttp, serving
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -147,3 +149,9 @@ def run_script(
         env={**os.environ, **env},
         check=False,
     )
+
+
+@pytest.fixture(params=["mesh", "sfu"])
+def peer(request: pytest.FixtureRequest) -> rooms.PeerFactory:
+    """A function that makes peers; a test that takes it runs for both ways of a room's media."""
+    return functools.partial(rooms.peer, through=request.param)

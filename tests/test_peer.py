@@ -32,7 +32,6 @@ from metered_sync import (
     MeteredTimeoutError,
     PeerJoined,
     PeerLeft,
-    ReconnectOptions,
     ServerRequestError,
     StateChange,
     StreamAdded,
@@ -40,27 +39,14 @@ from metered_sync import (
     Track,
 )
 from metered_sync.local import LocalCloud
-from metered_sync.testing import PatternSource, ToneSource, dominant_frequency, read_number
+from metered_sync.testing import ToneSource, dominant_frequency, read_number
 from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.conftest import wait_until
 from tests.support.outage import outage
+from tests.support.rooms import PeerFactory, pattern, peer
 
-FAST = ReconnectOptions(initial_delay=0.05, max_delay=0.2)
-
-
-def peer(cloud: LocalCloud, peer_id: str, *, claims: Any = None, **options: Any) -> MeteredPeer:
-    return MeteredPeer(
-        **{
-            **cloud.token_options(peer_id, **(claims or {})),
-            "ice_servers": [],
-            "reconnect": FAST,
-            **options,
-        }
-    )
-
-
-def pattern(width: int = 160, height: int = 120, fps: int = 10) -> PatternSource:
-    return PatternSource(width, height, fps=fps)
+BRIEF = dataclasses.replace(DEFAULT_TIMINGS, limbo=0.5, room_limbo=0.5)
+"""Members that have gone are forgotten soon."""
 
 
 @pytest.fixture
@@ -98,8 +84,11 @@ def test_servers_as_browsers_write_them(shared_cloud: LocalCloud, room: str, ser
 # --- joining --------------------------------------------------------------------------
 
 
-def test_peers_see_each_other_come_and_go(shared_cloud: LocalCloud, room: str) -> None:
-    with peer(shared_cloud, "ann", claims={"peer_metadata": {"name": "Ann"}}) as ann:
+def test_peers_see_each_other_come_and_go(
+    shared_cloud: LocalCloud, room: str, peer: PeerFactory
+) -> None:
+    claims = {"peer_metadata": {"name": "Ann"}}
+    with peer(shared_cloud, "ann", claims=claims, _timings=BRIEF) as ann:
         assert (ann.state, ann.peer_id, ann.channel, ann.remote_peers) == ("idle", None, None, [])
         with ann.events(Joined, PeerJoined, PeerLeft, Left, StateChange) as events:
             ann.join(room)
@@ -127,7 +116,9 @@ def test_peers_see_each_other_come_and_go(shared_cloud: LocalCloud, room: str) -
         assert ann.state == "closed"
 
 
-def test_joining_twice_or_badly_is_told(shared_cloud: LocalCloud, room: str) -> None:
+def test_joining_twice_or_badly_is_told(
+    shared_cloud: LocalCloud, room: str, peer: PeerFactory
+) -> None:
     with peer(shared_cloud, "ann", claims={"channels": ["room/**"]}) as ann:
         with pytest.raises(MeteredPeerStateError, match="join"):
             ann.wait_for_peer(timeout=0)
@@ -157,7 +148,7 @@ def test_a_peer_joins_and_does_not_connect(shared_cloud: LocalCloud) -> None:
         assert not hasattr(ann, "connect")
 
 
-def test_joined_is_a_block(shared_cloud: LocalCloud, room: str) -> None:
+def test_joined_is_a_block(shared_cloud: LocalCloud, room: str, peer: PeerFactory) -> None:
     ann = peer(shared_cloud, "ann")
     with ann.joined(room) as same:
         assert same is ann
@@ -200,7 +191,7 @@ def test_a_key_that_may_not_see_is_told(cloud: LocalCloud, room: str) -> None:
 # --- messages -------------------------------------------------------------------------
 
 
-def test_messages_to_all_and_to_one(shared_cloud: LocalCloud, room: str) -> None:
+def test_messages_to_all_and_to_one(shared_cloud: LocalCloud, room: str, peer: PeerFactory) -> None:
     with peer(shared_cloud, "ann") as ann, peer(shared_cloud, "bob") as bob:
         ann.join(room)
         bob.join(room, include_sender_metadata=True)
@@ -221,7 +212,9 @@ def test_messages_to_all_and_to_one(shared_cloud: LocalCloud, room: str) -> None
 # --- media ----------------------------------------------------------------------------
 
 
-def test_video_both_ways_and_late_tracks(shared_cloud: LocalCloud, room: str) -> None:
+def test_video_both_ways_and_late_tracks(
+    shared_cloud: LocalCloud, room: str, peer: PeerFactory
+) -> None:
     with (
         pattern() as one,
         pattern(320, 240) as two,
@@ -246,7 +239,9 @@ def test_video_both_ways_and_late_tracks(shared_cloud: LocalCloud, room: str) ->
             at_bob.track("audio", timeout=0.05)
 
 
-def test_streams_have_ids_and_metadata(shared_cloud: LocalCloud, room: str) -> None:
+def test_streams_have_ids_and_metadata(
+    shared_cloud: LocalCloud, room: str, peer: PeerFactory
+) -> None:
     with (
         pattern() as video,
         ToneSource(440) as tone,
@@ -261,7 +256,7 @@ def test_streams_have_ids_and_metadata(shared_cloud: LocalCloud, room: str) -> N
         there = joined.get(timeout=5).peer
         track = there.track("video", stream_id="camera", timeout=20)
         assert (track.stream_id, track.metadata) == ("camera", {"role": "camera"})
-        assert track.id == video.video.id
+        assert (track.id == video.video.id) is (there.pc is not None)  # the SFU's are its own
         sound = there.track("audio", timeout=20)
         frames = sound.frames()
         heard = [frames.get(timeout=20) for _ in range(30)][10:]
@@ -283,7 +278,7 @@ def test_streams_have_ids_and_metadata(shared_cloud: LocalCloud, room: str) -> N
         assert again.read(timeout=20).shape == (120, 160, 3)
 
 
-def test_the_metadata_that_is_sent(shared_cloud: LocalCloud) -> None:
+def test_the_metadata_that_is_sent(shared_cloud: LocalCloud, peer: PeerFactory) -> None:
     with (
         pattern() as one,
         pattern() as two,
@@ -308,7 +303,9 @@ def test_the_metadata_that_is_sent(shared_cloud: LocalCloud) -> None:
             ann.get_track_metadata("camera")
 
 
-def test_replacing_a_track_keeps_frames_flowing(shared_cloud: LocalCloud, room: str) -> None:
+def test_replacing_a_track_keeps_frames_flowing(
+    shared_cloud: LocalCloud, room: str, peer: PeerFactory
+) -> None:
     with (
         pattern() as one,
         pattern(320, 240) as two,
@@ -332,7 +329,9 @@ def test_replacing_a_track_keeps_frames_flowing(shared_cloud: LocalCloud, room: 
             ann.replace_track(one.video, two.video)  # not sent any more
 
 
-def test_a_third_peer_gets_what_is_there(shared_cloud: LocalCloud, room: str) -> None:
+def test_a_third_peer_gets_what_is_there(
+    shared_cloud: LocalCloud, room: str, peer: PeerFactory
+) -> None:
     with ExitStack() as stack:
         source = stack.enter_context(pattern(fps=5))
         ann, bob, cis = (stack.enter_context(peer(shared_cloud, n)) for n in ("ann", "bob", "cis"))
@@ -350,7 +349,7 @@ def test_a_third_peer_gets_what_is_there(shared_cloud: LocalCloud, room: str) ->
 # --- data channels --------------------------------------------------------------------
 
 
-def test_a_data_channel_both_ways(shared_cloud: LocalCloud, room: str) -> None:
+def test_a_data_channel_both_ways(shared_cloud: LocalCloud, room: str, peer: PeerFactory) -> None:
     with peer(shared_cloud, "ann") as ann, peer(shared_cloud, "bob") as bob:
         ann.join(room)
         bob.join(room)
@@ -368,7 +367,9 @@ def test_a_data_channel_both_ways(shared_cloud: LocalCloud, room: str) -> None:
             assert channel.get(timeout=20) == bytes(size)
 
 
-def test_channels_that_were_there_before_anybody_asked(shared_cloud: LocalCloud, room: str) -> None:
+def test_channels_that_were_there_before_anybody_asked(
+    shared_cloud: LocalCloud, room: str, peer: PeerFactory
+) -> None:
     with peer(shared_cloud, "ann") as ann, peer(shared_cloud, "bob") as bob:
         ann.join(room)
         bob.join(room)
@@ -470,9 +471,10 @@ def test_a_dead_media_path_is_made_anew(cloud: LocalCloud, room: str) -> None:
             frames.get(timeout=30)
 
 
-def test_a_peer_that_crashes_ends_its_readers(cloud: LocalCloud, room: str) -> None:
-    timings = dataclasses.replace(DEFAULT_TIMINGS, limbo=0.5)
-    with peer(cloud, "bob", _timings=timings) as bob, pattern() as source:
+def test_a_peer_that_crashes_ends_its_readers(
+    cloud: LocalCloud, room: str, peer: PeerFactory
+) -> None:
+    with peer(cloud, "bob", _timings=BRIEF) as bob, pattern() as source:
         ann = peer(cloud, "ann", reconnect=False)
         ann.add_track(source.video)
         ann.join(room)
@@ -488,7 +490,7 @@ def test_a_peer_that_crashes_ends_its_readers(cloud: LocalCloud, room: str) -> N
         ann.close()
 
 
-def test_idle_peers_are_never_stuck(cloud: LocalCloud, room: str) -> None:
+def test_idle_peers_are_never_stuck(cloud: LocalCloud, room: str, peer: PeerFactory) -> None:
     with peer(cloud, "ann") as ann, peer(cloud, "bob") as bob:
         ann.join(room)
         bob.join(room)
@@ -510,7 +512,7 @@ def test_idle_peers_are_never_stuck(cloud: LocalCloud, room: str) -> None:
                 assert there.state == "connected"
 
 
-def test_terminal_ends_tell_everybody(cloud: LocalCloud, room: str) -> None:
+def test_terminal_ends_tell_everybody(cloud: LocalCloud, room: str, peer: PeerFactory) -> None:
     with peer(cloud, "ann") as ann, peer(cloud, "bob") as bob:
         ann.join(room)
         bob.join(room)
@@ -542,7 +544,7 @@ def test_terminal_ends_tell_everybody(cloud: LocalCloud, room: str) -> None:
             ann.send(1)
 
 
-def test_closing_wakes_everybody(shared_cloud: LocalCloud, room: str) -> None:
+def test_closing_wakes_everybody(shared_cloud: LocalCloud, room: str, peer: PeerFactory) -> None:
     ended: queue.Queue[BaseException] = queue.Queue()
     with peer(shared_cloud, "ann") as ann, peer(shared_cloud, "bob") as bob:
         ann.join(room)
@@ -571,7 +573,9 @@ def test_closing_wakes_everybody(shared_cloud: LocalCloud, room: str) -> None:
         assert [type(ended.get(timeout=1)) for _ in calls] == [ClosedError] * 4
 
 
-def test_stats_name_the_path_and_the_traffic(shared_cloud: LocalCloud, room: str) -> None:
+def test_stats_name_the_path_and_the_traffic(
+    shared_cloud: LocalCloud, room: str, peer: PeerFactory
+) -> None:
     with (
         pattern() as source,
         peer(shared_cloud, "ann") as ann,
@@ -604,7 +608,9 @@ def _some(track: Any, count: int) -> Iterator[Any]:
         yield frames.get(timeout=20)
 
 
-def test_a_wait_for_a_track_in_vain_says_what_is_there(shared_cloud: LocalCloud, room: str) -> None:
+def test_a_wait_for_a_track_in_vain_says_what_is_there(
+    shared_cloud: LocalCloud, room: str, peer: PeerFactory
+) -> None:
     with (
         peer(shared_cloud, "ann") as ann,
         peer(shared_cloud, "bob") as bob,

@@ -104,6 +104,8 @@ class Roster:
         self._independent = independent
         self._own_ids: deque[str] = deque(maxlen=OWN_IDS)
         self._early: deque[tuple[float, Direct]] = deque()
+        self._warned = False
+        """Whether it has been told that there are too many members."""
         self._list_due = False
         """Whether the next presence frame lists all members."""
         self._back = False
@@ -189,12 +191,11 @@ class Roster:
         member = self.members.get(peer.peer_id)
         if member is None:
             if len(self.members) >= MAX_MEMBERS:
-                logger.warning(
-                    "%s: more than %d members; %r is left out",
-                    self._label,
-                    MAX_MEMBERS,
-                    peer.peer_id,
-                )
+                if not self._warned:
+                    self._warned = True
+                    logger.warning(
+                        "%s: more than %d members; the rest is left out", self._label, MAX_MEMBERS
+                    )
                 return
             member = self.members[peer.peer_id] = self._owner.make_member(peer)
             self._sink.peer_joined(member)
@@ -217,8 +218,7 @@ class Roster:
         """Take a member from the list: for good, or until it comes back. Time will tell."""
         member.listed = False
         if self._independent:
-            loop = asyncio.get_running_loop()
-            member.limbo = loop.call_later(self._timings.room_limbo, self.remove, member, None)
+            self._keep(member, self._timings.room_limbo)
             self._owner.on_unlisted(member)
             return
         member.present = False
@@ -227,8 +227,12 @@ class Roster:
             self.remove(member, None)
             return
         member.set_state("reconnecting")
+        self._keep(member, self._timings.limbo)
+
+    def _keep(self, member: Member, seconds: float) -> None:
+        """Remove a member after so long, unless it comes back."""
         loop = asyncio.get_running_loop()
-        member.limbo = loop.call_later(self._timings.limbo, self.remove, member, None)
+        member.limbo = loop.call_later(seconds, self.remove, member, None)
 
     def remove(self, member: Member, error: BaseException | None) -> None:
         """Forget a member for good."""

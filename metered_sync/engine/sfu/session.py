@@ -29,7 +29,8 @@ from metered_sync.engine.sfu.calls import GateCalls, SfuCalls
 from metered_sync.engine.sfu.tracks import Incoming, Outgoing
 from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.engine.webrtc.encoding import pin_bitrate, prefer_codec
-from metered_sync.engine.webrtc.ice import loopback_address
+from metered_sync.engine.webrtc.ice import loopback_address, transports
+from metered_sync.engine.webrtc.ice import path as ice_path
 from metered_sync.engine.webrtc.peer_connection import (
     bound_gathering,
     close_quietly,
@@ -175,6 +176,16 @@ class Session:
 
     def _at(self, stage: str) -> None:
         self._progress.stage = stage
+
+    @property
+    def idle_sections(self) -> int:
+        """How many media sections carry nothing: a description has all that there ever were."""
+        transceivers = self.pc.getTransceivers()
+        return sum(one.currentDirection in (None, "inactive") for one in transceivers)
+
+    def paths(self) -> list[dict[str, str]]:
+        """Return the kinds of the ICE candidates that were chosen."""
+        return [path for one in transports(self.pc) if (path := ice_path(one))]
 
     async def heard(self) -> float:
         """Return the seconds since media, or reports on it, last came: ICE does not count."""

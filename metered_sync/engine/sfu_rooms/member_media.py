@@ -6,6 +6,7 @@ that carries nothing else and is made with the first of them, by whichever side.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -29,6 +30,7 @@ from metered_sync.errors import NegotiationFailedError
 from metered_sync.wire.events import IceServer
 from metered_sync.wire.signals import SessionDescription, TrackMetadata, parse_signal
 from metered_sync.wire.states import PeerConnectionState
+from metered_sync.wire.timings import Timings
 
 __all__ = ["MemberRoom", "SfuMember"]
 
@@ -59,6 +61,9 @@ class MemberRoom(Protocol):
     async def outgoing(self) -> list[dict[str, Any]]:
         """Return the counts of what this peer publishes."""
 
+    def paths(self) -> list[dict[str, str]]:
+        """Return the kinds of the ICE candidates that the sessions use."""
+
     def gone(self, member: SfuMember) -> None:
         """Forget a member."""
 
@@ -75,6 +80,7 @@ class SfuMember:
         local_id: str,
         remote_id: str,
         label: str,
+        timings: Timings,
     ) -> None:
         """Prepare; ``connect`` makes the connection for data channels, once it is needed."""
         self.id = remote_id
@@ -87,8 +93,11 @@ class SfuMember:
         self._connect = connect
         self._local_id = local_id
         self._label = label
+        self._timings = timings
         self._tracks: dict[str, RoomTrack] = {}
         """By id; those that were closed here among them."""
+        self._absent: dict[RoomTrack, asyncio.TimerHandle] = {}
+        """Tracks that the member sends no more, with the moment at which they end."""
         self._data: MemberMedia | None = None
         self._warned_of_mesh = False
         self._warned_of_size = False
@@ -198,12 +207,17 @@ class SfuMember:
         gone = [track for track_id, track in self._tracks.items() if track_id not in listed]
         for track in gone:
             del self._tracks[track.id]
+        absent = [track for track in self._absent if not track.ended]
+        arrived = []
         for announced in listed.values():
-            known = self._tracks.get(announced.track_id) or _find_again(announced, gone)
+            known = self._tracks.get(announced.track_id)
+            known = known or _find_again(announced, gone) or _find_again(announced, absent)
             if known is not None:
                 known.announce(announced, session_id or "")
                 self._tracks[announced.track_id] = known
-        arrived = []
+                if known in self._absent:
+                    self._absent.pop(known).cancel()
+                    arrived.append(known)
         for announced in new:
             if announced.track_id not in self._tracks:
                 track = self._room.new_track(self, announced, session_id or "")
@@ -212,8 +226,11 @@ class SfuMember:
                 arrived.append(track)
         for track in gone:
             if not track.ended:
-                track.end()
                 self.owner.on_track_gone(track)
+                self._let_end(track, at_once=not state.tracks)
+        if not state.tracks:
+            for track in tuple(self._absent):
+                self._end_absent(track)
         for announced in listed.values():
             self.owner.on_metadata(
                 TrackMetadata(
@@ -223,6 +240,21 @@ class SfuMember:
         for track in arrived:
             self.owner.on_track(track, True)
         self._room.changed(self)
+
+    def _let_end(self, track: RoomTrack, *, at_once: bool) -> None:
+        """End a track that the member sends no more, unless it sends it again in time."""
+        if at_once:
+            track.end()
+        else:
+            loop = asyncio.get_running_loop()
+            pause = self._timings.track_return
+            self._absent[track] = loop.call_later(pause, self._end_absent, track)
+
+    def _end_absent(self, track: RoomTrack) -> None:
+        timer = self._absent.pop(track, None)
+        if timer is not None:
+            timer.cancel()
+            track.end()
 
     def hand_over(self, other: SfuMember) -> None:
         """Give all tracks to the same member under another id."""
@@ -280,16 +312,16 @@ class SfuMember:
 
     def end_tracks(self, error: BaseException | None) -> None:
         """End the tracks that the member sends."""
-        for track in tuple(self._tracks.values()):
+        for track in (*self._tracks.values(), *self._absent):
             track.end(error)
         if self._data is not None:
             self._data.end_tracks(error)
 
     async def stats(self) -> dict[str, Any]:
         """Return what was sent and received so far."""
-        paths = []
+        paths = self._room.paths()
         if self._data is not None:
-            paths = (await self._data.stats()).get("paths", [])
+            paths += (await self._data.stats()).get("paths", [])
         return {
             "state": self.state,
             "generations": self.generations,
@@ -300,6 +332,9 @@ class SfuMember:
 
     async def aclose(self) -> None:
         """Close the connection for data, and forget the member."""
+        self._state = "closed"
+        for track in tuple(self._absent):
+            self._end_absent(track)
         self._room.gone(self)
         if self._data is not None:
             await self._data.aclose()

@@ -20,6 +20,7 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.sending.outlet import Outlet
 from metered_sync.engine.sfu.link import SfuLink, SfuSink
+from metered_sync.engine.sfu.session import Session
 from metered_sync.engine.sfu.tracks import Incoming, Outgoing
 from metered_sync.engine.sfu_rooms.messages import AnnouncedTrack
 from metered_sync.engine.sfu_rooms.speakers import SpeechDetector, sound_level
@@ -81,6 +82,11 @@ class RoomPublisher:
         self._meters: dict[LocalTrack, _LevelMeter] = {}
         self._wake = asyncio.Event()
         self._closed = False
+
+    @property
+    def session(self) -> Session | None:
+        """The session that is in use, if there is one."""
+        return None if self._link is None else self._link.session
 
     # --- as the receiver of our tracks ---
 
@@ -201,8 +207,11 @@ class RoomPublisher:
     def _measure(self) -> None:
         """Listen to our own sound, to say whether this peer speaks."""
         wanted = {track for track in self._wanted if track.kind == "audio"}
-        for track in self._meters.keys() - wanted:
+        gone = self._meters.keys() - wanted
+        for track in gone:
             self._meters.pop(track).close()
+        if gone:
+            self._note_level()
         for track in wanted - self._meters.keys():
             self._meters[track] = _LevelMeter(track, self._note_level)
 

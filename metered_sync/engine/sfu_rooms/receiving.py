@@ -48,6 +48,12 @@ ROUND = 16
 """Tracks that are subscribed to in one round, at most."""
 
 
+MAX_IDLE_SECTIONS = 32
+"""Sections without a track that a session may have, before it is made anew."""
+MAX_IDLE_SECTIONS_UNREAD = 8
+"""The same while nothing is received, so that nobody notices."""
+
+
 class TrackDirectory(Protocol):
     """The room's tracks, for the one who receives them."""
 
@@ -87,6 +93,11 @@ class RoomReceiver:
         self._worker: _Worker | None = None
         self._wake = asyncio.Event()
         self._closed = False
+
+    @property
+    def session(self) -> Session | None:
+        """The session that is in use, if there is one."""
+        return None if self._link is None else self._link.session
 
     @property
     def received(self) -> list[RoomTrack]:
@@ -177,6 +188,18 @@ class _Worker(Watch):
             await self._subscribe(missing[start : start + ROUND], session, deadline)
         if self._received() != received:
             self._tracks.on_received()
+        self._renew(session)
+
+    def _renew(self, session: Session) -> None:
+        """Begin a new session once the description of this one has grown too long.
+
+        It has a section for every track that was ever received; aiortc (1.14 to 1.16) cannot use
+        one again whose sender has ended.
+        """
+        if session.idle_sections > (
+            MAX_IDLE_SECTIONS if self._link.incoming else MAX_IDLE_SECTIONS_UNREAD
+        ):
+            session.lose("its description has grown too long")
 
     def _received(self) -> list[Incoming]:
         return list(self._link.incoming)

@@ -95,7 +95,10 @@ class SfuRoomMedia:
         self._left = False
         self._refused: MeteredError | None = None
         """Why the SFU does not let us in, if it does not."""
+        self._heard = False
+        """Whether we speak just now."""
         self._speaking = False
+        """Whether the others have been told that we speak."""
         self._speech_due: asyncio.TimerHandle | None = None
         self._spread: asyncio.TimerHandle | None = None
         """When our state is sent to all, because it cannot be sent to newcomers."""
@@ -122,7 +125,13 @@ class SfuRoomMedia:
     ) -> MemberMedia:
         """Return the media of a member."""
         member = SfuMember(
-            self, owner, self._mesh, local_id=local_id, remote_id=remote_id, label=label
+            self,
+            owner,
+            self._mesh,
+            local_id=local_id,
+            remote_id=remote_id,
+            label=label,
+            timings=self._timings,
         )
         self._members[remote_id] = member
         self.arrived(member)
@@ -208,6 +217,7 @@ class SfuRoomMedia:
 
     def _on_speech(self, speaking: bool) -> None:
         """Tell that we speak, or are quiet: not more than twice a second."""
+        self._heard = speaking
         if self._speech_due is None and speaking != self._speaking and not self._left:
             self._speaking = speaking
             self._on_published()
@@ -216,6 +226,7 @@ class SfuRoomMedia:
 
     def _speech_told(self) -> None:
         self._speech_due = None
+        self._on_speech(self._heard)
 
     def arrived(self, member: SfuMember) -> None:
         """Send a member that has come, or come back, our state if there is something in it."""
@@ -295,6 +306,11 @@ class SfuRoomMedia:
     async def outgoing(self) -> list[dict[str, Any]]:
         """Return the counts of what this peer publishes."""
         return await self._publisher.stats()
+
+    def paths(self) -> list[dict[str, str]]:
+        """Return the kinds of the ICE candidates that the sessions use."""
+        sessions = self._publisher.session, self._receiver.session
+        return [path for one in sessions if one is not None for path in one.paths()]
 
     def gone(self, member: SfuMember) -> None:
         """Forget a member."""

@@ -7,6 +7,7 @@ measured too, and that counts more. The loudest comes first.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
@@ -89,6 +90,8 @@ class Speakers:
         else:
             self._said.pop(peer_id, None)
         self.update()
+        if peer_id in self._measured:  # which may be the last that is measured of it
+            asyncio.get_running_loop().call_later(MEASURED_FOR, self.update)
 
     def note_sound(self, peer_id: str, level: float, seconds: float) -> None:
         """Take the level of a piece of a member's sound."""

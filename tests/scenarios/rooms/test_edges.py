@@ -41,8 +41,8 @@ from metered_sync.testing import PatternSource, ToneSource
 from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.conftest import wait_until
 from tests.support.outage import outage
+from tests.support.rooms import FAST, PeerFactory, pattern, peer
 from tests.support.scripted_service import Scripted, ScriptedServer, polite
-from tests.test_peer import FAST, pattern, peer
 
 
 def outcomes(*calls: Callable[[], object]) -> list[BaseException | None]:
@@ -75,7 +75,9 @@ def emit(to: MeteredPeer, *events: Any) -> None:
 # --- joining --------------------------------------------------------------------------
 
 
-def test_two_threads_that_join_at_once(shared_cloud: LocalCloud, room: str) -> None:
+def test_two_threads_that_join_at_once(
+    shared_cloud: LocalCloud, room: str, peer: PeerFactory
+) -> None:
     for round_ in range(5):
         with peer(shared_cloud, f"twice{round_}") as ann:
             errors = outcomes(lambda: ann.join(room), lambda: ann.join(f"{room}/other"))
@@ -85,7 +87,7 @@ def test_two_threads_that_join_at_once(shared_cloud: LocalCloud, room: str) -> N
             assert ann.channel == (room if errors[0] is None else f"{room}/other")
 
 
-def test_closing_while_joining(cloud: LocalCloud, room: str) -> None:
+def test_closing_while_joining(cloud: LocalCloud, room: str, peer: PeerFactory) -> None:
     server: Any = cloud._servers
     for delay in (0.0, 0.01, 0.05, 0.3):
         ann = peer(cloud, "ann")
@@ -104,7 +106,7 @@ def test_closing_while_joining(cloud: LocalCloud, room: str) -> None:
         assert ann.state == "closed"
 
 
-def test_a_drop_while_joining(cloud: LocalCloud, room: str) -> None:
+def test_a_drop_while_joining(cloud: LocalCloud, room: str, peer: PeerFactory) -> None:
     with peer(cloud, "bob") as bob, peer(cloud, "ann") as ann:
         bob.join(room)
         with ann.events(Connected) as connects:
@@ -152,19 +154,24 @@ def test_ones_own_former_id_is_nobody_else(cloud: LocalCloud, room: str) -> None
         assert [there.id for there in ann.remote_peers] == ["new"]
 
 
-def test_at_most_256_members_and_each_once(shared_cloud: LocalCloud, room: str) -> None:
+def test_at_most_256_members_and_each_once(
+    shared_cloud: LocalCloud, room: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with peer(shared_cloud, "ann") as ann, ann.events(PeerJoined, PeerLeft) as events:
         ann.join(room)
         many = tuple(PresencePeer(f"p{n % 300}", None) for n in range(600))
         emit(ann, Presence(room, many, ()))
         assert len(ann.remote_peers) == 256
         assert len(events) == 256
+        assert caplog.text.count("more than 256 members") == 1
         emit(ann, Presence(room, many[:5], many[:5]))  # left and back again in one frame
         assert len(ann.remote_peers) == 256
         assert len(events) == 256 + 10
 
 
-def test_a_list_that_is_not_due_tells_of_nobody_new(cloud: LocalCloud, room: str) -> None:
+def test_a_list_that_is_not_due_tells_of_nobody_new(
+    cloud: LocalCloud, room: str, peer: PeerFactory
+) -> None:
     with pattern() as source, peer(cloud, "ann") as ann, peer(cloud, "bob") as bob:
         ann.add_track(source.video)
         ann.join(room)
@@ -279,7 +286,9 @@ def test_metadata_and_its_clearing_come_in_order() -> None:
 # --- tracks ---------------------------------------------------------------------------
 
 
-def test_tracks_that_cannot_be_added(shared_cloud: LocalCloud, room: str) -> None:
+def test_tracks_that_cannot_be_added(
+    shared_cloud: LocalCloud, room: str, peer: PeerFactory
+) -> None:
     with (
         pattern() as one,
         pattern() as two,
@@ -318,7 +327,9 @@ def test_tracks_that_cannot_be_added(shared_cloud: LocalCloud, room: str) -> Non
         assert [track.source for track in link.our_tracks.tracks] == [one.video]
 
 
-def test_no_track_is_replaced_while_reconnecting(cloud: LocalCloud, room: str) -> None:
+def test_no_track_is_replaced_while_reconnecting(
+    cloud: LocalCloud, room: str, peer: PeerFactory
+) -> None:
     with pattern() as one, pattern() as two, peer(cloud, "ann") as ann:
         ann.add_track(one.video)
         ann.join(room)
@@ -352,7 +363,7 @@ def test_how_a_track_is_encoded_and_that_it_is_done_once(
 
 
 def test_replacing_a_track_by_itself_or_by_one_that_is_sent(
-    shared_cloud: LocalCloud, room: str
+    shared_cloud: LocalCloud, room: str, peer: PeerFactory
 ) -> None:
     with pattern() as one, pattern() as two, peer(shared_cloud, "ann") as ann:
         ann.add_track(one.video)
@@ -369,7 +380,9 @@ def test_replacing_a_track_by_itself_or_by_one_that_is_sent(
         assert not ann._sent.tracks
 
 
-def test_edits_without_time_are_made_all_the_same(shared_cloud: LocalCloud, room: str) -> None:
+def test_edits_without_time_are_made_all_the_same(
+    shared_cloud: LocalCloud, room: str, peer: PeerFactory
+) -> None:
     """What is sent is never something else than what remove_track() has been told."""
     with pattern() as one, peer(shared_cloud, "ann") as ann:
         ann.join(room)
@@ -387,7 +400,7 @@ def test_edits_without_time_are_made_all_the_same(shared_cloud: LocalCloud, room
 
 
 def test_a_removed_track_is_not_sent_to_those_who_come_later(
-    shared_cloud: LocalCloud, room: str
+    shared_cloud: LocalCloud, room: str, peer: PeerFactory
 ) -> None:
     with (
         pattern() as one,
@@ -406,7 +419,9 @@ def test_a_removed_track_is_not_sent_to_those_who_come_later(
         assert not there._member.announced
 
 
-def test_tracks_added_while_reconnecting_arrive(cloud: LocalCloud, room: str) -> None:
+def test_tracks_added_while_reconnecting_arrive(
+    cloud: LocalCloud, room: str, peer: PeerFactory
+) -> None:
     with pattern() as source, peer(cloud, "ann") as ann, peer(cloud, "bob") as bob:
         ann.join(room)
         bob.join(room)
@@ -423,8 +438,11 @@ def test_tracks_added_while_reconnecting_arrive(cloud: LocalCloud, room: str) ->
 # --- remote peers ---------------------------------------------------------------------
 
 
-def test_a_peer_that_has_left_says_so(shared_cloud: LocalCloud, room: str) -> None:
-    with pattern() as source, peer(shared_cloud, "ann") as ann:
+def test_a_peer_that_has_left_says_so(
+    shared_cloud: LocalCloud, room: str, peer: PeerFactory
+) -> None:
+    timings = dataclasses.replace(DEFAULT_TIMINGS, room_limbo=0.5)
+    with pattern() as source, peer(shared_cloud, "ann", _timings=timings) as ann:
         ann.join(room)
         with peer(shared_cloud, "bob") as bob:
             bob.add_track(source.video)
@@ -466,7 +484,7 @@ def test_a_data_channel_survives_a_new_generation_while_it_opens(
 
 
 def test_the_options_of_a_data_channel_reach_the_other_side(
-    shared_cloud: LocalCloud, room: str
+    shared_cloud: LocalCloud, room: str, peer: PeerFactory
 ) -> None:
     with (
         peer(shared_cloud, "ann") as ann,

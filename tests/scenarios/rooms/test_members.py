@@ -25,8 +25,8 @@ from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.conftest import wait_until
 from tests.scenarios.rooms.test_edges import emit
 from tests.support.outage import outage
+from tests.support.rooms import FAST, pattern, peer
 from tests.support.scripted_service import Scripted, ScriptedServer, polite
-from tests.test_peer import FAST, pattern, peer
 
 
 def test_what_comes_before_its_sender_is_known_is_not_lost(

@@ -7,8 +7,8 @@ from typing import Any
 from metered_sync import ConnectionReset, MeteredPeer, PeerJoined
 from metered_sync.local import LocalCloud
 from tests.conftest import wait_until
+from tests.support.rooms import FAST, pattern, peer
 from tests.support.scripted_service import Scripted, ScriptedServer
-from tests.test_peer import FAST, pattern, peer
 
 
 def words(connection: Scripted) -> list[tuple[str, Any]]:

@@ -22,7 +22,7 @@ from metered_sync.testing import PatternSource
 from metered_sync.wire.signals import TrackMetadata
 from tests.conftest import wait_until
 from tests.support.room_parts import IdleMedia
-from tests.test_peer import FAST
+from tests.support.rooms import FAST
 
 
 class AnnouncedMedia(IdleMedia):
