@@ -52,7 +52,7 @@ def spooled(folder: Path) -> Any:
 @pytest.mark.parametrize(
     "kind", [memory, opened, unbuffered, temporary, spooled], ids=lambda kind: kind.__name__
 )
-@pytest.mark.parametrize("format", ["m4a", ".wav", "MKV"])
+@pytest.mark.parametrize("format", ["m4a", ".WAV"])
 def test_what_can_be_sought_in_is_written(
     tmp_path: Path, kind: Callable[[Path], Any], format: str
 ) -> None:
@@ -121,6 +121,7 @@ def test_one_that_is_closed_meanwhile_fails_with_words() -> None:
     file.close()
     source.push(np.zeros(9600, np.int16))
     source.end()
+    source.wait_drained(timeout=20)
     with pytest.raises(MediaError, match=r"writing failed.*cannot be written any more"):
         recorder.stop(timeout=20)
 
