@@ -101,7 +101,7 @@ def run(tmp_path: Path, source: str, loop: str) -> list[str]:
         pytest.skip("this machine does not let processes make namespaces")
     assert (done.returncode, done.stderr) == (0, "")
     *lines, end = done.stdout.splitlines()
-    assert time.monotonic() - float(end) < 3
+    assert time.monotonic() - float(end) < 5  # a lookup would hold it up for 8
     return lines
 
 
