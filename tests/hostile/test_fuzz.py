@@ -134,6 +134,7 @@ KINDS: dict[str, tuple[Callable[[bytes], None], tuple[bytes, ...]]] = {
 }
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("count", [3000, pytest.param(200_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_comes_is_read_or_refused_in_time(kind: str, count: int) -> None:

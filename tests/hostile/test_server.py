@@ -43,7 +43,7 @@ FRAMES: dict[str, Callable[[], Iterator[str | bytes]]] = {
     "going away": lambda: iter(['{"type":"going_away","retryAfterMs":1}'] * 5000),
     "acknowledgements": lambda: iter(['{"type":"ack","requestId":"none"}'] * 5000),
     "large messages": lambda: iter(
-        [json.dumps({"type": "message", "channel": "c", "from": "p", "data": [[]] * 15_000})] * 40
+        [json.dumps({"type": "message", "channel": "c", "from": "p", "data": [[]] * 8_000})] * 40
     ),
     "members": lambda: iter(
         [json.dumps({"type": "presence", "channel": "c", "joined": members(1500), "left": []})] * 5
