@@ -24,6 +24,7 @@ from tests.support.colours import (
     HEIGHT,
     PATCHES,
     WIDTH,
+    PhoneExtensions,
     apart,
     bt601,
     colour_files,
@@ -32,6 +33,7 @@ from tests.support.colours import (
     first_frame,
     patches,
     set_matrix,
+    video_senders,
 )
 
 SAMPLE = ("bt709.mp4", "yuvj420p.mkv", "hevc10full.mp4", "gray10.mkv", "x264rgb.mkv")
@@ -183,3 +185,40 @@ def test_a_turned_film_is_recorded_upright(tmp_path: Path) -> None:
     seen = np.frombuffer(raw, np.uint8).reshape(WIDTH, HEIGHT, 3)
     assert np.abs(colours(seen.swapaxes(0, 1)) - PATCHES).max() <= NEAR
     assert np.abs(colours(patches()) - PATCHES).max() == 0
+
+
+def test_pictures_of_a_telephone_are_upright(shared_cloud: LocalCloud, tmp_path: Path) -> None:
+    """They lie, and their packets say so: upright for readers, for recordings, and sent on."""
+    before = video_senders()
+    with (
+        from_file(colour_files().path("yuvj420p.mkv"), loop=True) as film,
+        MeteredPeer(**shared_cloud.client_options()) as ann,
+        MeteredPeer(**shared_cloud.client_options()) as bob,
+    ):
+        ann.add_track(film.video)
+        ann.join("colours/turned")
+        bob.join("colours/turned")
+        track = bob.wait_for_peer(timeout=20).track("video", timeout=20)
+        track.read(timeout=20)
+        [sender] = [one for one in video_senders() if one not in before]
+        extensions = PhoneExtensions(sender)
+        times = []
+        for orientation in (1, 2, 3, 0, 1):
+            extensions.orientation = orientation
+            shape = (HEIGHT, WIDTH, 3) if orientation % 2 == 0 else (WIDTH, HEIGHT, 3)
+
+            def upright(turns: int = orientation, shape: Any = shape) -> bool:
+                seen = track.read(timeout=20)
+                rgb = np.rot90(seen[..., ::-1], turns)
+                return seen.shape == shape and np.abs(colours(rgb) - PATCHES).max() <= NEAR
+
+            wait_until(upright, 20)
+            with track.frames(mode="fifo") as frames:
+                times += [frames.get(timeout=20).time for _ in range(3)]
+        assert times == sorted(set(times))
+        with Recorder(tmp_path / "phone.mp4", track) as recorder:
+            wait_until(lambda: recorder.info.frames >= 3, 20)
+    upright_film = first_frame(tmp_path / "phone.mp4")
+    assert (upright_film.width, upright_film.height) == (HEIGHT, WIDTH)
+    rgb = np.rot90(bt601(upright_film), 1)
+    assert np.abs(colours(rgb) - PATCHES).max() <= NEAR

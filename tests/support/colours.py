@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import struct
 import subprocess
 import tempfile
@@ -12,6 +13,7 @@ from typing import Any
 
 import av
 import numpy as np
+from aiortc import RTCRtpSender
 from av import VideoFrame
 from av.filter import Graph
 
@@ -176,3 +178,30 @@ def filtered(frame: VideoFrame, name: str, arguments: str | None = None) -> Vide
     result = graph.pull()
     assert isinstance(result, VideoFrame)
     return result
+
+
+class PhoneExtensions:
+    """Header extensions of a sender of aiortc's, with those that a telephone's would have."""
+
+    def __init__(self, sender: Any) -> None:
+        """Have a sender write them, under the numbers that are offered."""
+        self.orientation = 0
+        self._inner = sender._RTCRtpSender__rtp_header_extensions_map
+        sender._RTCRtpSender__rtp_header_extensions_map = self
+
+    def configure(self, parameters: Any) -> None:
+        self._inner.configure(parameters)
+
+    def set(self, values: Any) -> tuple[int, bytes]:
+        _, data = self._inner.set(values)
+        data += bytes((13 << 4, self.orientation))
+        return 0xBEDE, data + bytes(-len(data) % 4)
+
+
+def video_senders() -> list[Any]:
+    """Return all senders of pictures in this process that send."""
+    return [
+        one
+        for one in gc.get_objects()
+        if isinstance(one, RTCRtpSender) and one.kind == "video" and one.track is not None
+    ]

@@ -15,6 +15,7 @@ from aiortc.codecs import get_decoder, get_encoder
 from aiortc.rtp import RtpPacket
 
 from metered_sync.engine.webrtc import jitter
+from metered_sync.engine.webrtc.picture_extensions import Colours
 from metered_sync.testing.sources import PatternPainter, read_number
 from metered_sync.wire.key_frames import MAX_PIXELS
 
@@ -46,6 +47,7 @@ class FrameConsumer:
     def __init__(self) -> None:
         self.wants = True
         self.left_out = 0
+        self.appearances: list[tuple[int, int, Colours | None]] = []
         self.max_pixels = MAX_PIXELS
         self.dropped = 0
         self.lacking: list[bool] = []
@@ -55,6 +57,9 @@ class FrameConsumer:
 
     def leave_out(self) -> None:
         self.left_out += 1
+
+    def appears(self, pts: int, turns: int, colours: Colours | None) -> None:
+        self.appearances.append((pts, turns, colours))
 
     def admits(self, width: int, height: int) -> bool:
         return width * height <= self.max_pixels

@@ -25,6 +25,7 @@ from aiortc.sdp import candidate_from_sdp
 from metered_sync.engine.rooms.sdp_pins import Pins, arrange
 from metered_sync.engine.rooms.sections import Sections
 from metered_sync.engine.webrtc import aiortc_private, ice
+from metered_sync.engine.webrtc.header_extensions import PictureExtensions
 from metered_sync.engine.webrtc.peer_connection import (
     bound_gathering,
     close_quietly,
@@ -83,6 +84,7 @@ class Generation:
         """The other side's latest description."""
         self._sections = sections
         self._pins = pins
+        self._extensions = PictureExtensions()
         self._gather_timeout = gather_timeout
         self._relay_only = relay_only
         self._ca_file = ca_file
@@ -117,7 +119,7 @@ class Generation:
             restore = aiortc_private.keep_agreed(self.pc)
             offer = sdp.parse((await self.pc.createOffer()).sdp)
             restore()
-            offer = self._pins.apply(self._arrange(offer))
+            offer = self._extensions.offer(self._pins.apply(self._arrange(offer)))
             self.offered = await self._describe("offer", offer)
             return self.offered
 
@@ -169,6 +171,7 @@ class Generation:
             self._sections.place_offered()
             aiortc_private.set_unoffered(self.pc)
             answer = sdp.parse((await self.pc.createAnswer()).sdp)
+            answer = self._extensions.answer(answer, offer.description)
             self.answered = await self._describe("answer", answer)
             self._sections.settle(final=False)
             return self.answered
@@ -237,6 +240,7 @@ class Generation:
         self._check()
         self.remote = repaired
         self._pins.learn(repaired.original)
+        self._extensions.learn(repaired.description, self.pc)
         answered = type_ == "answer"
         self._sections.adopt(repaired.original, repaired.rejected, self.pc, answered=answered)
 

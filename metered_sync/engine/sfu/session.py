@@ -29,6 +29,7 @@ from metered_sync.engine.sfu.calls import GateCalls, SfuCalls
 from metered_sync.engine.sfu.tracks import Incoming, Outgoing
 from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.engine.webrtc.encoding import pin_bitrate, prefer_codec
+from metered_sync.engine.webrtc.header_extensions import PictureExtensions
 from metered_sync.engine.webrtc.ice import loopback_address, transports
 from metered_sync.engine.webrtc.ice import path as ice_path
 from metered_sync.engine.webrtc.peer_connection import (
@@ -115,6 +116,7 @@ class Session:
         self.loss: str | None = None
         """The reason for the session's loss, in words."""
         self.pc = peer_connection(options.ice_servers)
+        self._extensions = PictureExtensions()
         self._label = label
         self._calls = calls
         self._options = options
@@ -339,7 +341,9 @@ class Session:
                 apart = {c.payload_type for c in section.codecs if c.name.lower() == "rtx"}
                 incoming.take_over(transceivers[section.mid].receiver, apart)
             with self._webrtc("answer", "no answer can be made to the SFU's offer"):
-                await pc.setLocalDescription(await pc.createAnswer())
+                answer = sdp.parse((await pc.createAnswer()).sdp)
+                answer = self._extensions.answer(answer, offer)
+                await pc.setLocalDescription(RTCSessionDescription(sdp.build(answer), "answer"))
             if subscribed.renegotiation_required:
                 reply = wire.RenegotiateRequest(self._described())
                 await self._ask(wire.RENEGOTIATE, lambda body: body, deadline, reply.body())
@@ -409,7 +413,8 @@ class Session:
         trust_relays(self.pc, self._options.ca_file, self._label)
         # Shielded: aioice leaves a socket open where its gathering is cancelled.
         with self._webrtc("offer", "no offer can be made"), anyio.CancelScope(shield=True):
-            await self.pc.setLocalDescription(await self.pc.createOffer())
+            offer = self._extensions.offer(sdp.parse((await self.pc.createOffer()).sdp))
+            await self.pc.setLocalDescription(RTCSessionDescription(sdp.build(offer), "offer"))
         self._at("HTTP")
         return self._described()
 
@@ -445,6 +450,7 @@ class Session:
         with self._webrtc(description.type, f"the SFU's {description.type} cannot be applied"):
             self._forget_recycled(sdp.parse(text))
             await self.pc.setRemoteDescription(RTCSessionDescription(text, description.type))
+            self._extensions.learn(sdp.parse(text), self.pc)
         if description.type == "answer":
             self._between = False
 

@@ -28,6 +28,7 @@ import aioice.ice
 import aiortc
 from aiortc import (
     RTCDataChannel,
+    RTCDtlsTransport,
     RTCIceGatherer,
     RTCIceTransport,
     RTCPeerConnection,
@@ -67,6 +68,7 @@ class Capability(Enum):
     LOOPBACK = "WebRTC does not work on a machine without a network"
     CHANNELS = "closing a data channel may lose what is on its way"
     REASSEMBLY = "a member may fill the memory through a data channel"
+    EXTENSIONS = "pictures of browsers may have wrong colours, or lie on their side"
     QUEUES = "tracks that are queued elsewhere grow while nobody receives them"
 
 
@@ -80,6 +82,7 @@ NACK_GENERATOR = "_RTCRtpReceiver__nack_generator"
 RECEIVER_CODECS = "_RTCRtpReceiver__codecs"
 DECODER_QUEUE = "_RTCRtpReceiver__decoder_queue"
 DECODER_THREAD = "_RTCRtpReceiver__decoder_thread"
+EXTENSIONS_MAP = "_rtp_header_extensions_map"
 TIMESTAMP_MAPPER = "_RTCRtpReceiver__timestamp_mapper"
 
 
@@ -170,6 +173,8 @@ def _needs() -> tuple[_Need, ...]:
             "__init__",
             ("_inbound_streams", "_sack_misordered", "_advertised_rwnd"),
         ),
+        _Need(can.EXTENSIONS, RTCDtlsTransport, "_handle_rtp_data", (EXTENSIONS_MAP,)),
+        _Need(can.EXTENSIONS, aiortc.rtp, None, ("unpack_header_extensions",)),
         _Need(can.QUEUES, aiortc.rtcrtpreceiver.RemoteStreamTrack, "__init__", ("_queue",)),
     )  # fmt: skip
 
@@ -471,6 +476,48 @@ def timestamp_origin(receiver: RTCRtpReceiver | None) -> int | None:
     return getattr(getattr(receiver, TIMESTAMP_MAPPER, None), "_origin", None)
 
 
+class _ExtensionsMap:
+    """A transport's reader of header extensions, which reads further ones."""
+
+    def __init__(self, inner: Any) -> None:
+        self.uris: dict[int, str] = {}
+        """The extensions to be read, by their numbers."""
+        self._inner = inner
+
+    def configure(self, parameters: Any) -> None:
+        """Take over numbers, as the transport's own reader does."""
+        self._inner.configure(parameters)
+
+    def get(self, profile: int, value: bytes) -> Any:
+        """Return the values of a packet's extensions, with ours among them."""
+        values = self._inner.get(profile, value)
+        values.further = {
+            self.uris[number]: data
+            for number, data in aiortc.rtp.unpack_header_extensions(profile, value)
+            if number in self.uris
+        }
+        return values
+
+
+def read_extensions(pc: RTCPeerConnection, uris: dict[int, str]) -> None:
+    """Have a connection's receivers read header extensions that aiortc does not know."""
+    if not _can(Capability.EXTENSIONS):
+        return
+    for transceiver in pc.getTransceivers():
+        transport = transceiver.receiver.transport
+        reader = getattr(transport, EXTENSIONS_MAP)
+        if not isinstance(reader, _ExtensionsMap):
+            reader = _ExtensionsMap(reader)
+            setattr(transport, EXTENSIONS_MAP, reader)
+        reader.uris = uris
+
+
+def extensions_of(packet: Any) -> dict[str, bytes]:
+    """Return the values of a packet's extensions that aiortc does not know, by URI."""
+    values: dict[str, bytes] = getattr(packet.extensions, "further", {})
+    return values
+
+
 class PacketPath:
     """A receiver's way from packets to its decoder."""
 
@@ -504,6 +551,11 @@ class PacketPath:
             timestamp = getattr(self._receiver, TIMESTAMP_MAPPER).map(packets[0].timestamp)
             codec = self.codecs[packets[0].payload_type]
             getattr(self._receiver, DECODER_QUEUE).put((codec, _Frame(data, timestamp)))
+
+    def pts_of(self, packet: Any) -> int:
+        """Return the timestamp that a packet's frame will have."""
+        pts: int = getattr(self._receiver, TIMESTAMP_MAPPER).map(packet.timestamp)
+        return pts
 
     @property
     def waiting(self) -> int:

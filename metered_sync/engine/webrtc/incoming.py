@@ -16,7 +16,9 @@ from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.event_hub import EventHub
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.webrtc import jitter
+from metered_sync.engine.webrtc.appearance import Appearances
 from metered_sync.engine.webrtc.media_frames import Frame
+from metered_sync.engine.webrtc.picture_extensions import Colours
 from metered_sync.engine.webrtc.stats import Received
 from metered_sync.wire.key_frames import MAX_PIXELS
 
@@ -82,6 +84,7 @@ class IncomingTrack:
         self.handle: WeakAtomic[Any] = WeakAtomic()
         """The user's object for the track, while there is one."""
         self._max_pixels = max_pixels
+        self._appearances = Appearances()
         self._told_of_key_frames = False
         """Whether it was logged that key frames are missing."""
         self._readers: Atomic[tuple[weakref.ref[Reader[Any]], ...]] = Atomic(())
@@ -121,6 +124,7 @@ class IncomingTrack:
         ``retransmissions`` are payload types.
         """
         self.received.watch(receiver, retransmissions)
+        self._appearances.forget()
         jitter.take_over(receiver, self)
 
     def wanted(self) -> bool:
@@ -131,6 +135,10 @@ class IncomingTrack:
         if any(ref() is not None for ref in self._readers.value):
             self._until = now + UNREAD_DECODING
         return now < self._until
+
+    def appears(self, pts: int, turns: int, colours: Colours | None) -> None:
+        """Note how pictures are to be shown from a timestamp on: quarters clockwise, colours."""
+        self._appearances.note(pts, turns, colours)
 
     def leave_out(self) -> None:
         """Count a frame that came and is not decoded."""
@@ -176,8 +184,7 @@ class IncomingTrack:
             self._offset = None
         try:
             while not self.ended:
-                frame: Any = await track.recv()
-                self._spread(frame)
+                self._spread(await self._appearances.applied(await track.recv()))
         except MediaStreamError:
             pass
 

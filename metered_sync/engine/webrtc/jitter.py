@@ -29,7 +29,14 @@ from aiortc import RTCRtpReceiver
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.webrtc import aiortc_private
-from metered_sync.engine.webrtc.aiortc_private import PacketPath, payload
+from metered_sync.engine.webrtc.aiortc_private import PacketPath, extensions_of, payload
+from metered_sync.engine.webrtc.picture_extensions import (
+    COLOR_SPACE,
+    VIDEO_ORIENTATION,
+    Colours,
+    read_colours,
+    read_turns,
+)
 from metered_sync.wire.key_frames import detector, largest_size, starts_picture, starts_stream
 
 __all__ = ["FrameConsumer", "take_over"]
@@ -70,6 +77,9 @@ class FrameConsumer(Protocol):
 
     def leave_out(self) -> None:
         """Count a frame that came and is not decoded."""
+
+    def appears(self, pts: int, turns: int, colours: Colours | None) -> None:
+        """Note how pictures are to be shown from a timestamp on: quarters clockwise, colours."""
 
     def admits(self, width: int, height: int) -> bool:
         """Say whether a picture of this size is to be decoded; count one that is not."""
@@ -246,6 +256,10 @@ class _VideoIntake(_Intake):
         """The timestamp of a picture that was too long, while its packets come."""
         self._refused = False
         """Whether the latest key frame was refused: nothing that refers to it can be decoded."""
+        self._appearance: tuple[int, Colours | None] = (0, None)
+        """How the latest picture is to be shown: quarters clockwise, colours."""
+        self._told: object = None
+        """The consumer that was told of it, and what it was told."""
         self._first: list[Any] | None = None
         """The first packets of a stream that has only just begun."""
         self._ended: int | None = None
@@ -342,7 +356,24 @@ class _VideoIntake(_Intake):
         if self._lacking:
             self._lacking = False
             self.consumer.lack_key_frame(False)
+        self._note_appearance(parts)
         self._hand_over(parts)
+
+    def _note_appearance(self, parts: list[Any]) -> None:
+        """Tell how a picture is to be shown, where that changes; see ``picture_extensions``."""
+        values: dict[str, bytes] = {}
+        for packet in parts:
+            values |= extensions_of(packet)
+        turns, colours = (0, None) if any(map(self._is_key, parts)) else self._appearance
+        if VIDEO_ORIENTATION in values:
+            turns = read_turns(values[VIDEO_ORIENTATION])
+        if COLOR_SPACE in values:
+            colours = read_colours(values[COLOR_SPACE])
+        self._appearance = turns, colours
+        told = self.consumer, turns, colours
+        if told != self._told:
+            self._told = told
+            self.consumer.appears(self._path.pts_of(parts[0]), turns, colours)
 
     def _refuse(self, now: float) -> None:
         """Drop a picture that would cost too much, and what refers to it: ask for a key frame."""

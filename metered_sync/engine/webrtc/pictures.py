@@ -16,7 +16,7 @@ from av import VideoFrame
 
 from metered_sync.engine.webrtc.filters import FilterChain, Step
 
-__all__ = ["FULL", "LIMITED", "PictureNormalizer", "describe", "scaling", "turn_of"]
+__all__ = ["FULL", "LIMITED", "PictureNormalizer", "describe", "scaling", "turn_of", "turned"]
 
 MATRIX = struct.Struct("=9i")
 """A display matrix: rows of three numbers, as FFmpeg has them in memory."""
@@ -41,6 +41,13 @@ _TURNS: dict[tuple[int, int, int, int], tuple[Step, ...]] = {
     (0, -1, -1, 0): (("transpose", "clock_flip"),),
 }
 """The filters for each display matrix but the plain one, by the signs of its upper left part."""
+
+
+def turned(quarters: int) -> tuple[Step, ...]:
+    """Return the filters that turn a frame clockwise."""
+    return ((), *(_TURNS[matrix] for matrix in ((0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0))))[
+        quarters & 3
+    ]
 
 
 def turn_of(frame: VideoFrame) -> tuple[Step, ...]:

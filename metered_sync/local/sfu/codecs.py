@@ -26,6 +26,8 @@ __all__ = [
 
 MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
 _ABS_SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
+_COLOR_SPACE = "http://www.webrtc.org/experiments/rtp-hdrext/color-space"
+_VIDEO_ORIENTATION = "urn:3gpp:video-orientation"
 _AUDIO_LEVEL = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
 
 _FORWARDED_EXTENSIONS = frozenset(
@@ -34,11 +36,11 @@ _FORWARDED_EXTENSIONS = frozenset(
         _ABS_SEND_TIME,
         _AUDIO_LEVEL,
         "urn:ietf:params:rtp-hdrext:toffset",
-        "urn:3gpp:video-orientation",
+        _VIDEO_ORIENTATION,
         "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay",
         "http://www.webrtc.org/experiments/rtp-hdrext/video-content-type",
         "http://www.webrtc.org/experiments/rtp-hdrext/video-timing",
-        "http://www.webrtc.org/experiments/rtp-hdrext/color-space",
+        _COLOR_SPACE,
         "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time",
     )
 )
@@ -72,7 +74,12 @@ DEFAULT_CODECS: dict[str, tuple[Codec, ...]] = {
 }
 DEFAULT_EXTENSIONS: dict[str, tuple[Extension, ...]] = {
     "audio": (Extension(1, MID), Extension(2, _AUDIO_LEVEL)),
-    "video": (Extension(1, MID), Extension(3, _ABS_SEND_TIME)),
+    "video": (
+        Extension(1, MID),
+        Extension(3, _ABS_SEND_TIME),
+        Extension(8, _COLOR_SPACE),
+        Extension(13, _VIDEO_ORIENTATION),
+    ),
 }
 
 

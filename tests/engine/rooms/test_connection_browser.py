@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 
+from metered_sync.bridge.reader import Reader
+from metered_sync.media.pixels import PixelConverter
 from metered_sync.wire.signals import SessionDescription
 from metered_sync.wire.timings import DEFAULT_TIMINGS
+from tests.support.colours import PATCHES, colours
 from tests.support.connections import FAST, Side, frames, picture, run, tone, until
 from tests.support.peer_page import PeerPage, peer_page
 
@@ -373,6 +378,52 @@ def test_its_connection_is_closed_and_made_again() -> None:
             await until(lambda: side.link.generations == 2, what="a new generation")
             await gets(side, ["audio"])
             await plays(page, 1)
+            await in_order(page)
+
+    run(test())
+
+
+@pytest.mark.parametrize("ids", [POLITE, pytest.param(IMPOLITE, marks=pytest.mark.slow)])
+def test_its_canvas_has_the_right_colours(ids: tuple[str, str]) -> None:
+    """It sends them from 0 to 255, in BT.709, and says so in the packets only."""
+
+    async def test() -> None:
+        side = Side(*ids)
+        async with peer_page(side) as page:
+            if ids == IMPOLITE:  # we offer first
+                side.link.set_tracks([picture()])
+                await plays(page, 1)
+            await page.run(
+                """
+                const canvas = document.createElement('canvas');
+                [canvas.width, canvas.height] = [patches.length * 64, 128];
+                const context = canvas.getContext('2d');
+                let number = 0;
+                setInterval(() => {
+                  patches.forEach((c, i) => {
+                    context.fillStyle = `rgb(${c})`;
+                    context.fillRect(i * 64, 0, 64, 128);
+                  });
+                  context.fillRect(0, 0, 8 + ++number % 2 * 4, 8);
+                }, 66);
+                pc.addTrack(canvas.captureStream(15).getVideoTracks()[0]);
+                """,
+                patches=PATCHES,
+            )
+            await gets(side, ["video"])
+            [track] = side.present
+            converter = PixelConverter()
+            newest: Reader[Any] = Reader("test", maxsize=1)
+            track.add(newest)
+
+            def is_right() -> bool:
+                if not len(newest):
+                    return False
+                rgb = converter.convert(newest.get_nowait(), "rgb24")
+                return bool(np.abs(colours(rgb) - PATCHES).max() <= 8)
+
+            await until(is_right, 20, "the right colours")
+            newest.end()
             await in_order(page)
 
     run(test())

@@ -11,6 +11,7 @@ from aiortc.rtp import RtpPacket
 
 from metered_sync.engine.webrtc import aiortc_private, jitter
 from metered_sync.engine.webrtc.aiortc_private import Capability
+from metered_sync.engine.webrtc.picture_extensions import COLOR_SPACE, VIDEO_ORIENTATION, Colours
 from tests.support.receivers import (
     FRAME,
     PCMU,
@@ -440,3 +441,27 @@ def test_other_receivers_of_the_process_are_left_alone() -> None:
     Receiver()
     other: Any = RTCRtpReceiver("video", Transport())  # type: ignore[arg-type]
     assert type(other._RTCRtpReceiver__jitter_buffer) is JitterBuffer
+
+
+@both
+def test_how_pictures_are_to_be_shown(codec: str) -> None:
+    """It is told with the picture from which it holds; what is not said stays as it was."""
+    receiver = Receiver()
+    canvas, turned = bytes((1, 13, 1, 0x20)), b"\1"
+    said: list[dict[str, bytes]] = [
+        {COLOR_SPACE: canvas, VIDEO_ORIENTATION: turned},  # a key frame
+        {},
+        {VIDEO_ORIENTATION: b"\0"},
+        {},
+        {},  # a key frame
+        {},
+    ]
+    pictures = packets(codec, encoded(codec, len(said), keys=(0, 4)))
+    for parts, values in zip(pictures, said, strict=True):
+        parts[-1].extensions.further = values  # type: ignore[attr-defined]
+        receiver.take(*parts)
+    assert receiver.consumer.appearances == [
+        (0, 1, Colours(1, 2)),
+        (2 * FRAME, 0, Colours(1, 2)),
+        (4 * FRAME, 0, None),
+    ]

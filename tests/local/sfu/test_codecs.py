@@ -87,10 +87,11 @@ def test_default_tables_avoid_what_has_a_meaning_already():
     assert len(set(numbers)) == len(numbers)
     assert not {97, 98} & set(numbers)
     assert [codec.name for codec in moved] == [codec.name for codec in plain]
-    known = [Extension(1, "urn:other"), Extension(4, codecs.MID)]
-    mid, send_time = codecs.default_extensions("video", known)
+    known = [Extension(1, "urn:other"), Extension(4, codecs.MID), Extension(8, "urn:more")]
+    mid, send_time, colours, orientation = codecs.default_extensions("video", known)
     assert mid.id == 4
     assert send_time.id == 3
+    assert (colours.id, orientation.id) == (2, 13)
 
 
 def test_a_table_never_changes_a_number():
