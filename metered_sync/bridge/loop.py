@@ -305,8 +305,8 @@ class Engine:
             self._tasks.start_soon(run)
         except EngineError as error:
             refuse(error)
-        except RuntimeError:  # the tasks have ended, by an error that _die() will tell
-            refuse(EngineError(f"the event loop of {self.name!r} is ending"))
+        except RuntimeError:  # the tasks have ended by an error, which _die() tells everybody
+            pass
 
     def abandon(self, link: Link) -> None:
         """Close a link whose owner is gone."""
