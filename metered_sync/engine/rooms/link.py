@@ -466,15 +466,18 @@ class RoomLink(Link):
     def spawn(self, function: Callable[[], Awaitable[None]]) -> None:
         """Run a coroutine function in the background; it ends with the room."""
 
-        async def run() -> None:
-            with anyio.CancelScope() as scope:
-                self._scopes.add(scope)
-                try:
-                    await function()
-                finally:
-                    self._scopes.discard(scope)
+        scope = anyio.CancelScope()
 
-        self._engine.spawn(self, run)
+        async def run() -> None:
+            try:
+                with scope:
+                    await function()
+            finally:
+                self._scopes.discard(scope)
+
+        if self.error is None:
+            self._scopes.add(scope)  # the room may end before the task begins
+            self._engine.spawn(self, run)
 
     def forget(self, peer_id: str) -> None:
         """Forget a member that is there under another id."""

@@ -235,8 +235,9 @@ class SfuLink(Link):
         self.error = error
         self._engine.links.discard(self)
         self._calls.close()
-        for scope in tuple(self._scopes):
-            scope.cancel()
+        if self._engine.error is None:  # else what ran has ended with the loop
+            for scope in tuple(self._scopes):
+                scope.cancel()
         for outgoing in self.outgoing:
             outgoing.close()
         end = None if isinstance(error, ClosedError) else error
