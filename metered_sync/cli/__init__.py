@@ -1,14 +1,17 @@
-"""Run the command line, ``metered-sync``: a module for each command.
+"""Run the command line, ``metered-sync``.
 
-======= ===============================================================================
-main    read the command line, and run the command that it names
-command the type that commands add themselves to
-serve   run a local cloud until Ctrl-C
-demo    publish a clip and watch it, through a local cloud
-======= ===============================================================================
+========== ============================================================================
+main       run the command line, or say what it needs
+app        load the command that was named; errors become lines and exit statuses
+connection the options by which commands connect: ``@connection_options("messaging", …)``
+dev_cloud  a local cloud with the keys of development, and how to find one that runs
+output     data to stdout, talk to stderr: lines, tables, JSON, progress
+========== ============================================================================
 
-A command is a module with ``add_to(commands)`` and ``run(options) -> int``. What a command does
-belongs to the library; here it is only asked for, and shown.
+A command is a module in ``commands`` whose ``command`` is a :mod:`click` command, named in
+``app.COMMANDS``. It returns its exit status (``None``: 0), and imports the library inside its
+function, so that help and completion are quick. What a command does belongs to the library; here
+it is only asked for, and shown.
 """
 
 from metered_sync.cli.main import main

@@ -25,4 +25,4 @@ def test_the_package_is_the_command() -> None:
     assert module("--help").stdout == run("--help").stdout
     misused = module("serve", "--nonsense")
     assert misused.returncode == 2
-    assert misused.stderr.startswith("usage: metered-sync ")
+    assert misused.stderr.startswith("Usage: metered-sync ")
