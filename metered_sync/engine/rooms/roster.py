@@ -5,9 +5,10 @@ changes. A list that does not come is asked for again. After an outage of our ow
 on the list is to be reached anew, because to the others we have left and come back, perhaps
 under another id.
 
-**Limbo.** A member that leaves while its media flow is kept for a while (``Timings.limbo``):
-if it was only its connection to the service that broke, it comes back. Where media do not depend
-on signalling, every member is, and nobody is told before (``Timings.room_limbo``).
+**Limbo.** A member that leaves while its media flow, or are being connected anew, is kept for a
+while (``Timings.limbo``): if it was only its connection to the service that broke, it comes back,
+and this connection may break again before the media are there. Where media do not depend on
+signalling, every member is kept, and nobody is told before (``Timings.room_limbo``).
 
 **Early messages.** A member's first messages may overtake the presence frame that announces
 it. Messages of unknown peers are kept for a moment (``Timings.early``), within bounds, and
@@ -223,7 +224,7 @@ class Roster:
             return
         member.present = False
         self._sink.peer_left(member)
-        if member.media.state != "connected":
+        if member.media.state not in ("connected", "reconnecting"):
             self.remove(member, None)
             return
         member.set_state("reconnecting")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from metered_sync.engine.rooms.roster import MAX_EARLY, MAX_MEMBERS, MORE_REQUESTS
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.events import Direct, Presence, PresencePeer, StateChange
+from metered_sync.wire.states import PeerConnectionState
 from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.support.connections import until
 from tests.support.room_parts import Journal
@@ -34,14 +36,13 @@ def listed(*names: str) -> Journal:
     return room
 
 
-def on_loop(test: Callable[[], Any]) -> Callable[[], None]:
+def on_loop(test: Callable[..., Any]) -> Callable[..., None]:
     """Run a test on an event loop."""
 
-    def run() -> None:
-        asyncio.run(asyncio.wait_for(test(), 20))
+    @functools.wraps(test)
+    def run(**options: Any) -> None:
+        asyncio.run(asyncio.wait_for(test(**options), 20))
 
-    run.__name__ = test.__name__
-    run.__doc__ = test.__doc__
     return run
 
 
@@ -132,14 +133,18 @@ async def test_a_list_that_comes_is_not_asked_for() -> None:
     assert not {"ask for list", "no list"}.intersection(map(str, room.happened))
 
 
+@pytest.mark.parametrize("state", ["connected", "reconnecting"])
 @on_loop
-async def test_a_member_whose_media_flow_may_come_back() -> None:
+async def test_a_member_whose_media_flow_may_come_back(state: PeerConnectionState) -> None:
+    """Also where they flowed before, and are being connected anew."""
     room = listed("ann")
     ann: Any = room.roster.members["ann"]
     ann.media.become("connected")
+    ann.media.become(state)
     room.take_happened()
     room.roster.take(presence(left=("ann",)))
-    assert room.take_happened() == ["left ann", ("ann", StateChange("connected", "reconnecting"))]
+    changes = [("ann", StateChange("connected", "reconnecting"))] if state == "connected" else []
+    assert room.take_happened() == ["left ann", *changes]
     assert room.roster.present == ()
     room.roster.take(presence("ann", metadata={"n": 2}))
     assert room.take_happened() == ["joined ann", "reconnect ann", "arrived ann"]
@@ -147,12 +152,13 @@ async def test_a_member_whose_media_flow_may_come_back() -> None:
     assert ann.limbo is None
 
 
+@pytest.mark.parametrize("state", ["connected", "reconnecting"])
 @on_loop
-async def test_a_member_that_does_not_come_back_is_forgotten() -> None:
+async def test_a_member_that_does_not_come_back_is_forgotten(state: PeerConnectionState) -> None:
     room = Journal(SOON)
     room.roster.take(presence("ann"))
     ann: Any = room.roster.members["ann"]
-    ann.media.become("connected")
+    ann.media.become(state)
     room.roster.take(presence(left=("ann",)))
     await until(lambda: not room.roster.members)
     assert (ann.state, room.happened[-1]) == ("closed", "disconnect ann")

@@ -19,6 +19,7 @@ import pytest
 from metered_sync import (
     AudioSource,
     ClosedError,
+    ConnectionReset,
     MediaStream,
     MeteredTimeoutError,
     Recorder,
@@ -235,6 +236,36 @@ def test_a_rebuilt_connection_is_a_pause(cloud: LocalCloud, room: str) -> None:
         with outage(cloud, bob):
             pass
         wait_until(lambda: track.restarts > 0, 20)
+        track.read(timeout=20)
+        assert not track.ended
+
+
+@pytest.mark.parametrize("who", ["ann", "bob", None])
+def test_losses_in_quick_succession_are_a_pause(
+    cloud: LocalCloud, room: str, who: str | None
+) -> None:
+    """Each comes while the media are being connected anew after the one before."""
+    with pattern() as one, peer(cloud, "ann") as ann, peer(cloud, "bob") as bob:
+        ann.add_track(one)
+        ann.join(room)
+        bob.join(room)
+        there = bob.wait_for_peer(timeout=5)
+        track = there.track("video", timeout=20)
+        track.read(timeout=20)
+        losses = iter(range(3))
+        lost = threading.Event()
+
+        def lose(_: ConnectionReset) -> None:
+            if next(losses, None) is not None:
+                cloud.faults.drop_connections(who)
+            else:
+                lost.set()
+
+        there.on(ConnectionReset, lose)
+        cloud.faults.drop_connections(who)
+        assert lost.wait(30)
+        assert bob.wait_for_peer("ann", timeout=10) is there
+        there.wait_connected(timeout=20)
         track.read(timeout=20)
         assert not track.ended
 
