@@ -345,13 +345,18 @@ class SfuClient(Client[SfuLink]):
         publications = [
             Publication(self, one, track) for one, track in zip(outgoing, tracks, strict=True)
         ]
-        if outgoing:
-            self._run(link, link.publish, outgoing, deadline=deadline, what="publish")
-        self._publications.update(publications)
-        for publication in publications:
-            if publication._outgoing.closed:  # its source has ended just now
-                self._publications.discard(publication)
-        return publications if many else publications[0]
+        try:
+            if outgoing:
+                self._run(link, link.publish, outgoing, deadline=deadline, what="publish")
+            self._publications.update(publications)
+            for publication in publications:
+                if publication._outgoing.closed:  # its source has ended just now
+                    self._publications.discard(publication)
+            return publications if many else publications[0]
+        except BaseException:  # Ctrl-C may come when all is done: then nobody has what is published
+            self._publications.difference_update(publications)
+            link.drop(outgoing)
+            raise
 
     def _unpublish(self, publication: Publication, timeout: float | None) -> None:
         deadline = self._deadline(timeout)
@@ -409,11 +414,14 @@ class SfuClient(Client[SfuLink]):
         if not wanted:
             return []
         link = self._connected("subscribe")
-        incoming: list[Incoming] = self._run(
-            link, link.subscribe, wanted, deadline=deadline, what="subscribe"
-        )
-        tracks = [self._track(one) for one in incoming]
-        return tracks if many else tracks[0]
+        incoming = [Incoming(info, self._options.max_pixels) for info in wanted]
+        try:
+            self._run(link, link.subscribe, incoming, deadline=deadline, what="subscribe")
+            tracks = [self._track(one) for one in incoming]
+            return tracks if many else tracks[0]
+        except BaseException:  # as in publish()
+            link.drop(incoming)
+            raise
 
     def _track(self, incoming: Incoming) -> RemoteTrack:
         """Return the one object for a track."""

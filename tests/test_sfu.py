@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import queue
 import socket
+import sys
 import threading
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -30,6 +33,7 @@ from metered_sync import (
 )
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource, dominant_frequency, read_number
+from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.conftest import ROOT, wait_until
 
 CLIP = ROOT / "metered_sync" / "demo" / "bunny.mp4"
@@ -472,3 +476,49 @@ def test_an_array_is_no_track_and_is_not_printed_whole(pair: Any) -> None:
         with pytest.raises(TypeError, match="a track or a source is needed") as caught:
             call()
         assert len(str(caught.value)) < 400
+
+
+LATE_STEP = 3
+"""Of the moments at which Ctrl-C may come late, every how manieth is tried."""
+
+
+@pytest.mark.parametrize("what", ["publish", "subscribe"])
+def test_ctrl_c_that_comes_when_all_is_done_leaves_nothing(
+    shared_cloud: LocalCloud, what: str
+) -> None:
+    options = shared_cloud.sfu_options()
+    timings = dataclasses.replace(DEFAULT_TIMINGS, watch=60)
+    with (
+        PatternSource(64, 48, 5) as pattern,
+        SfuClient(**options) as other,
+        SfuClient(**options, _timings=timings) as client,
+    ):
+        theirs = other.publish(pattern.video)
+        ours, track = client.publish(pattern.video), client.subscribe(theirs)
+        link: Any = client._link
+        made = link.outgoing if what == "publish" else link.incoming
+        moments = 0
+
+        def interrupt(frame: FrameType, event: str, _: object) -> None:
+            """Interrupt our code at the n-th moment from which on the engine is done."""
+            nonlocal moments
+            in_ours = frame.f_globals.get("__name__", "").startswith("metered_sync")
+            if event in ("call", "c_return") and in_ours and len(made) > 1:
+                moments += 1
+                if moments == at:
+                    raise KeyboardInterrupt
+
+        for at in range(1, 200, LATE_STEP):
+            moments = 0
+            sys.setprofile(interrupt)
+            try:
+                client.publish(pattern.video) if what == "publish" else client.subscribe(theirs)
+            except KeyboardInterrupt:
+                wait_until(lambda: len(made) == 1, 5, "nothing is left of the call")
+            finally:
+                sys.setprofile(None)
+            if moments < at:
+                break
+        assert at > 2 * LATE_STEP
+        assert track.read(timeout=10) is not None
+        assert ours in client._publications

@@ -274,8 +274,7 @@ class Steps:
                 wait_until(lambda: client.state == "closed")
                 return
             try:
-                if name != "Ctrl-C":  # which may come as the call is done: its result is lost
-                    wait_until(lambda: operation.made(client) == made, what="nothing half made")
+                wait_until(lambda: operation.made(client) == made, what="nothing half made")
                 if interruption.happened:
                     operation.call(client, LIMIT)
             finally:

@@ -25,7 +25,7 @@ from __future__ import annotations
 import functools
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import anyio
@@ -425,11 +425,8 @@ class SfuLink(Link):
         outgoing.close()
         self._moved = {ids: one for ids, one in self._moved.items() if one is not outgoing}
 
-    async def subscribe(
-        self, tracks: Sequence[wire.TrackInfo], deadline: Deadline
-    ) -> list[Incoming]:
-        """Receive tracks of other sessions, in one round, in their order."""
-        incoming = [Incoming(info, self._options.max_pixels) for info in tracks]
+    async def subscribe(self, incoming: Sequence[Incoming], deadline: Deadline) -> None:
+        """Receive tracks of other sessions, in one round."""
         named = self._begin_to_name([one for one in incoming if not one.info.kind], deadline)
 
         async def subscribe(session: Session) -> None:
@@ -440,16 +437,23 @@ class SfuLink(Link):
         for one in incoming:
             one.on_end = self._tell_end
         self.incoming += incoming
-        try:
-            # (The SFU may hold the answer back until a track's first packet: the watch asks again.)
-            with anyio.move_on_after(min(deadline.left(), self.timings.names)):
-                await named.wait()
-        except BaseException:
-            for one in incoming:
+        # (The SFU may hold the answer back until a track's first packet: the watch asks again.)
+        with anyio.move_on_after(min(deadline.left(), self.timings.names)):
+            await named.wait()
+
+    def drop(self, tracks: Iterable[Outgoing | Incoming]) -> None:
+        """Undo a call that was broken off, perhaps when all was done; from any thread."""
+        self._engine.post(self._drop, tracks)
+
+    def _drop(self, tracks: Iterable[Outgoing | Incoming]) -> None:
+        for one in tracks:
+            if isinstance(one, Outgoing):
+                self._forget(one)
+            else:
+                one.on_end = None  # nobody has heard of it
                 one.end()
-            self._watch.wake()  # to unsubscribe from what nobody will ever get
-            raise
-        return incoming
+        if self.connected:
+            self._watch.wake()  # to unpublish, and to unsubscribe
 
     def _begin_to_name(self, nameless: Sequence[Incoming], deadline: Deadline) -> anyio.Event:
         """Ask for the names of tracks that are subscribed to by their ids alone, meanwhile."""
