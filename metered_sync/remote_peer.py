@@ -323,7 +323,8 @@ class RemotePeer(Observable):
 
         Raises:
             MeteredTimeoutError: It did not open in time; it is closed.
-            ClosedError, ServerRequestError, NegotiationFailedError: As :meth:`track`.
+            NegotiationFailedError: The other side refuses data channels; or as :meth:`track`.
+            ClosedError, ServerRequestError: As :meth:`track`.
         """
         options = channel_options(
             ordered=ordered,

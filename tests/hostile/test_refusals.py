@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
+from metered_sync import MeteredError, MeteredPeer, NegotiationFailedError
+from metered_sync.engine.webrtc.sdp_repair import reject
 from metered_sync.engine.webrtc.stats import Received
+from metered_sync.local import LocalCloud
+from metered_sync.wire import sdp
+from metered_sync.wire.signals import SessionDescription, build_signal
 from tests.support.connections import FAST, Side, picture, run, tone, until
+from tests.support.raw_client import raw
 from tests.support.refusing_member import RefusingMember
 
 SETTLED = 0.2
@@ -133,8 +140,51 @@ def test_data_channels_are_refused(beside: bool) -> None:
             member.refuses = lambda section: section.kind == "application"
             if beside:
                 side.link.set_tracks([tone()])
-            await side.link.open_channel("chat", {})
+            raw = await side.link.open_channel("chat", {})
+            problems: list[MeteredError] = []
+            raw.on("error", problems.append)
             await rests(side, 1)
             assert side.link.state == ("connected" if beside else "idle")
+            assert raw.readyState == "closed"
+            assert ["refuses data channels" in str(problem) for problem in problems] == [True]
+            if beside:
+                with pytest.raises(NegotiationFailedError, match="refuses data channels"):
+                    await side.link.open_channel("again", {})
+            else:  # then it is offered once more
+                assert (await side.link.open_channel("again", {})).readyState == "connecting"
+                await rests(side, 2)
 
     run(test())
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_whoever_waits_for_a_refused_data_channel_is_told_at_once(
+    shared_cloud: LocalCloud, wait: bool
+) -> None:
+    room = f"refused-{wait}"
+    with (
+        MeteredPeer(**shared_cloud.token_options("a"), ice_servers=[]) as peer,
+        raw(shared_cloud, "z") as member,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        peer.join(room)
+        member.ask(type="subscribe", channel=room)
+        remote = peer.wait_for_peer("z", timeout=10)
+        opened = pool.submit(remote.create_data_channel, "chat", wait=wait, timeout=30)
+        while True:
+            frame = member.receive()
+            data = frame.get("data") if frame["type"] == "direct" else None
+            if isinstance(data, dict) and data["type"] == "rtc-description":
+                break
+        offer = sdp.parse(data["description"]["sdp"])
+        answer = reject(offer, {section.mid for section in offer.sections})
+        signal = build_signal(SessionDescription("answer", sdp.build(answer)))
+        member.ask(type="send", to="a", data=signal)
+        if wait:
+            with pytest.raises(NegotiationFailedError, match="refuses data channels"):
+                opened.result(10)
+        else:
+            channel = opened.result(10)
+            with pytest.raises(NegotiationFailedError, match="refuses data channels"):
+                channel.get(timeout=10)
+            assert channel.state == "closed"

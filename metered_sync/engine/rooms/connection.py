@@ -122,6 +122,8 @@ class RemoteConnection:
         )
         self._signals = SignalQueue(label)
         self._negotiation = Negotiation(timings, polite=self.polite)
+        self._opening: list[RTCDataChannel] = []
+        """Data channels of ours that may not be open yet."""
         self._wake = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
         self._generation = self._make()
@@ -170,12 +172,34 @@ class RemoteConnection:
             self._owner.post(signal)
 
     async def open_channel(self, label: str, options: Mapping[str, Any]) -> RTCDataChannel:
-        """Make a data channel on the present generation; return it while it connects."""
-        raw = self.pc.createDataChannel(label, **options)
-        self._generation.used = True
+        """Make a data channel on the present generation; return it while it connects.
+
+        Where the peer refuses it, there is an ``error`` event before the ``close``.
+        """
         self._sections.want_data()
+        if self._sections.refuses_data:
+            raise self._data_refusal()
+        raw = self.pc.createDataChannel(label, **options)
+        self._opening = [one for one in self._opening if one.readyState == "connecting"]
+        self._opening.append(raw)
+        self._generation.used = True
         self._wake.set()
         return raw
+
+    def _refuse_channels(self) -> None:
+        """Close the data channels that wait for a section that the peer refuses."""
+        waiting, self._opening = self._opening, []
+        for raw in waiting:
+            if raw.readyState == "connecting":
+                if raw.listeners("error"):
+                    raw.emit("error", self._data_refusal())
+                raw.close()
+
+    def _data_refusal(self) -> NegotiationFailedError:
+        return NegotiationFailedError(
+            f"{self._label}: the peer refuses data channels: it answers their section with port 0",
+            stage="answer",
+        )
 
     def take_message(self, data: Any, *, direct: bool) -> bool:
         """Take a signal out of a direct message; return false where it is none."""
@@ -312,6 +336,8 @@ class RemoteConnection:
             self._signals.move_on(before)
         if not self._negotiation.ignores_offer:
             self._note_unfit(unfit_tracks(origin))
+        if self._sections.refuses_data:
+            self._refuse_channels()
 
     def _note_unfit(self, unfit: tuple[UnfitTrack, ...]) -> None:
         """Tell of tracks that cannot be received, those aside that were told of before."""

@@ -24,7 +24,13 @@ from metered_sync.engine.rooms.track_metadata import AnnouncedMetadata
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc.data_channel import ChannelLink
 from metered_sync.engine.webrtc.incoming import IncomingTrack
-from metered_sync.errors import ClosedError, MeteredError, fresh, raise_fresh
+from metered_sync.errors import (
+    ClosedError,
+    MeteredError,
+    NegotiationFailedError,
+    fresh,
+    raise_fresh,
+)
 from metered_sync.wire.events import (
     ConnectionReset,
     Event,
@@ -260,6 +266,8 @@ class Member:
             if not wait or link.state == "open":
                 return channel
             link.cut()
+            if isinstance(link.error, NegotiationFailedError):
+                raise fresh(link.error)
             if self.media.generations == generations:
                 raise ClosedError(f"{what}: it was closed before it was open")
 

@@ -162,6 +162,12 @@ class Sections:
         """Whether the other side does not want to receive a track of ours where it is sent."""
         return any(slot.refused for slot in self.slots) or bool(self._refused)
 
+    @property
+    def refuses_data(self) -> bool:
+        """Whether the other side has refused the section for data channels."""
+        data = [slot.rejected for slot in self.slots if slot.kind == "application"]
+        return self._data_refused or (bool(data) and all(data))
+
     def renew(self) -> None:
         """Keep the sections for a new generation, and drop the transceivers of the old one."""
         self.release()

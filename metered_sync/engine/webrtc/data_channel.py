@@ -294,7 +294,11 @@ class ChannelLink(Link):
         self.inbox.refuse()
 
     def _on_error(self, error: object) -> None:
-        self._report(MeteredError(f"{self.label}: {error!r}"))
+        if isinstance(error, MeteredError):  # ours: there will be no such channel
+            self._report(error)
+            self._finish(error)
+        else:
+            self._report(MeteredError(f"{self.label}: {error!r}"))
 
     def _on_close(self) -> None:
         if self._closing:
