@@ -42,7 +42,7 @@ class Raw:
         }
 
 
-OPTIONS: dict[str, Any] = {"close_timeout": 0.5, "proxy": None}
+OPTIONS: dict[str, Any] = {"close_timeout": 0.5, "proxy": None, "max_queue": None}
 
 
 @contextmanager

@@ -382,7 +382,6 @@ class Session:
             if incoming.transceiver is transceiver and not incoming.ended:
                 incoming.live = False
                 self._on_ended(incoming)
-            await receiver.stop()
             # The section is not used again: aiortc would report on it as long as the session lasts.
             await receiver.stop()
 
@@ -437,18 +436,21 @@ class Session:
         bundle = dict.fromkeys((*parsed.bundle, *unfit))
         return sdp.build(replace(parsed, sections=tuple(sections), bundle=tuple(bundle)))
 
-    def _forget_recycled(self, description: sdp.Description) -> None:
+    async def _forget_recycled(self, description: sdp.Description) -> None:
         """Give up sections in whose place the SFU offers others."""
         for transceiver in self.pc.getTransceivers():
             index = aiortc_private.section_index(transceiver, -1)
             here = description.sections[index : index + 1] if index >= 0 else ()
             if here and transceiver.mid not in (None, here[0].mid):
                 aiortc_private.retire(transceiver)
+                aiortc_private.discard(self.pc, transceiver)
+                await transceiver.receiver.stop()
+                await transceiver.sender.stop()
 
     async def _apply(self, description: wire.SessionDescription) -> None:
         text = self._fitted(description)
         with self._webrtc(description.type, f"the SFU's {description.type} cannot be applied"):
-            self._forget_recycled(sdp.parse(text))
+            await self._forget_recycled(sdp.parse(text))
             await self.pc.setRemoteDescription(RTCSessionDescription(text, description.type))
             self._extensions.learn(sdp.parse(text), self.pc)
         if description.type == "answer":

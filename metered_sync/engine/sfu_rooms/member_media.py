@@ -191,9 +191,9 @@ class SfuMember:
                 self._label,
                 state.cut,
             )
+        self._become("connected")  # before its tracks are told of
         self.apply()
         self._room.speaks(self, state.speaking)
-        self._become("connected")
 
     def apply(self) -> None:
         """Make the tracks those of the newest state, as far as its session is the member's."""

@@ -197,11 +197,19 @@ def _fitting(
     left = MAX_STATE
     fit = []
     for track, body in tracks[:MAX_STATE_TRACKS]:
-        left -= len(json.dumps(body, ensure_ascii=False))
+        left -= _size(body)
         if left < 0:
             break
         fit.append(track)
     return tuple(fit)
+
+
+def _size(body: dict[str, Any]) -> int:
+    """Return the characters of a track's JSON; of what is nested too deep, more than fit."""
+    try:
+        return len(json.dumps(body, ensure_ascii=False))
+    except RecursionError:
+        return MAX_STATE + 1
 
 
 def _is_whole(value: object) -> bool:

@@ -198,6 +198,8 @@ class RoomPublisher:
                     entries[one] = _entry(one)
         announced = tuple(entries[one] for one in self._outgoing if one in entries)
         self._entries = entries
+        if not announced:
+            session_id = None
         if (announced, session_id) != (self.announced, self.session_id):
             self.announced, self.session_id = announced, session_id
             self._on_change()

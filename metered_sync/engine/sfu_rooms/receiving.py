@@ -193,8 +193,8 @@ class _Worker(Watch):
     def _renew(self, session: Session) -> None:
         """Begin a new session once the description of this one has grown too long.
 
-        It has a section for every track that was ever received; aiortc (1.14 to 1.16) cannot use
-        one again whose sender has ended.
+        That is so where the SFU does not give the places of closed sections to new ones: then
+        there is one for every track that was ever received.
         """
         if session.idle_sections > (
             MAX_IDLE_SECTIONS if self._link.incoming else MAX_IDLE_SECTIONS_UNREAD

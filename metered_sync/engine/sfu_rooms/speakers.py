@@ -2,7 +2,8 @@
 
 A member speaks while two fifths of the last half second of its sound were louder than -30 dB
 below full scale. Each member says so of itself in its state; where its sound is received, it is
-measured too, and that counts more. The loudest comes first.
+measured too, and that counts more. The loudest comes first; of those that are about as loud, who
+began last.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ SPEECH_SHARE = 0.4
 UNMEASURED = -30.0
 """The level at which members are sorted in whose sound is not received."""
 LEVEL_STEP = 6.0
-"""Decibels by which two speakers are told apart: levels change all the time."""
+"""Decibels by which a speaker has to be louder to come before another: levels change all the
+time."""
 SORT_INTERVAL = 0.5
 """Seconds between two times of sorting those who go on speaking."""
 MEASURED_FOR = 1.0
@@ -118,13 +120,17 @@ class Speakers:
         }
         speaking = [one for one in self._said if one not in measured]
         speaking += [one for one, detector in measured.items() if detector.speaking]
-        places = {peer_id: place for place, peer_id in enumerate(self.ids)}
-
-        def order(peer_id: str) -> tuple[float, float]:
-            level = measured[peer_id].level if peer_id in measured else UNMEASURED
-            return -round(level / LEVEL_STEP), places.get(peer_id, -1)
-
-        ids = tuple(sorted(speaking, key=order))
+        levels = {one: measured[one].level if one in measured else UNMEASURED for one in speaking}
+        new = [one for one in speaking if one not in self.ids]
+        order: list[str] = []
+        for one in (*new, *(known for known in self.ids if known in levels)):
+            quieter = (
+                place
+                for place, other in enumerate(order)
+                if levels[one] >= levels[other] + LEVEL_STEP
+            )
+            order.insert(next(quieter, len(order)), one)
+        ids = tuple(order)
         if ids != self.ids:
             self.ids = ids
             self._on_change(ids)

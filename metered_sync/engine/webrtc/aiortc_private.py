@@ -57,6 +57,7 @@ class Capability(Enum):
     CODECS = "a codec may not be preferred in an answer, and media may stop after a further offer"
     STREAMS = "tracks arrive in streams without their names"
     SECTIONS = "rooms may not agree with browsers on tracks that come and go"
+    FORGETTING = "a connection keeps something of each track that it ever received"
     BUNDLES = "connections may stop when their first track does"
     ROLLBACK = "connections whose offers cross are made anew"
     STARTING = "tracks that are added while a connection is made may be missing"
@@ -76,6 +77,9 @@ ENCODER = "_RTCRtpSender__encoder"
 SET_SIGNALING_STATE = "_RTCPeerConnection__setSignalingState"
 PENDING_DESCRIPTION = "_RTCPeerConnection__pendingLocalDescription"
 CONNECT = "_RTCPeerConnection__connect"
+TRANSCEIVERS = "_RTCPeerConnection__transceivers"
+REMOTE_ICE = "_RTCPeerConnection__remoteIce"
+REMOTE_DTLS = "_RTCPeerConnection__remoteDtls"
 ICE_START = "_RTCIceTransport__start"
 JITTER_BUFFER = "_RTCRtpReceiver__jitter_buffer"
 NACK_GENERATOR = "_RTCRtpReceiver__nack_generator"
@@ -139,6 +143,9 @@ def _needs() -> tuple[_Need, ...]:
             ("_get_mline_index", "_set_mline_index", "_set_mid"),
         ),
         _Need(can.SECTIONS, RTCRtpTransceiver, "__init__", ("_offerDirection",)),
+        _Need(
+            can.FORGETTING, RTCPeerConnection, "__init__", (TRANSCEIVERS, REMOTE_ICE, REMOTE_DTLS)
+        ),
         _Need(can.BUNDLES, RTCRtpTransceiver, "__init__", ("_bundled",)),
         _Need(can.BUNDLES, RTCSctpTransport, "__init__", ("_bundled",)),
         _Need(can.ROLLBACK, RTCPeerConnection, None, (SET_SIGNALING_STATE,)),
@@ -307,6 +314,18 @@ def retire(transceiver: RTCRtpTransceiver) -> None:
     transceiver.direction = "inactive"
     set_offered(transceiver, "inactive")
     set_section_index(transceiver, None)
+
+
+def discard(pc: RTCPeerConnection, transceiver: RTCRtpTransceiver) -> None:
+    """Forget a retired transceiver, just before an offer that gives its place away is applied.
+
+    aiortc keeps each until the end, and looks at all of them for each description. What sent and
+    received there is to be stopped by the caller.
+    """
+    if _can(Capability.FORGETTING):
+        getattr(pc, TRANSCEIVERS).remove(transceiver)
+        getattr(pc, REMOTE_ICE).pop(transceiver, None)
+        getattr(pc, REMOTE_DTLS).pop(transceiver, None)
 
 
 def set_mid(transceiver: RTCRtpTransceiver, mid: str | None) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import aiortc.rtcrtpreceiver
 import pytest
-from aiortc import RTCPeerConnection, RTCRtpReceiver
+from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
 from aiortc.contrib.media import MediaRelay
 from aiortc.mediastreams import MediaStreamTrack
 
@@ -288,6 +288,27 @@ def test_streams_and_sections_are_named() -> None:
         aiortc_private.set_section_index(two, None)
         assert aiortc_private.section_index(two, 99) == 99
         await pc.close()
+
+    run(test())
+
+
+def test_a_transceiver_is_forgotten() -> None:
+    async def test() -> None:
+        near, far = peer_connection(()), peer_connection(())
+        kept, over = near.addTransceiver("audio"), near.addTransceiver("video")
+        await negotiate(near, far)
+        offer = await far.createOffer()  # one in which another section takes its place
+        text = offer.sdp.replace("a=mid:1\r", "a=mid:9\r").replace("BUNDLE 0 1", "BUNDLE 0 9")
+        aiortc_private.retire(over)
+        aiortc_private.discard(near, over)
+        await near.setRemoteDescription(RTCSessionDescription(text, "offer"))
+        await near.setLocalDescription(await near.createAnswer())
+        assert near.getTransceivers()[0] is kept
+        assert [one.mid for one in near.getTransceivers()] == ["0", "9"]
+        assert near.localDescription.sdp.count("m=") == 2
+        await near.setLocalDescription(await near.createOffer())  # without the old one
+        for pc in (near, far):
+            await pc.close()
 
     run(test())
 
