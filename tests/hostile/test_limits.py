@@ -2,59 +2,109 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 
+from aiortc import RTCSctpTransport
+
 from metered_sync.bridge.event_reader import CEILING
-from metered_sync.bridge.reader import MAX_BYTES
+from metered_sync.bridge.reader import MAX_BYTES, Reader
+from metered_sync.engine.messaging import inbound, websocket
 from metered_sync.engine.rooms import (
     error_throttle,
-    generation,
     member,
     roster,
     signal_queue,
     track_metadata,
 )
-from metered_sync.engine.webrtc import aiortc_private, data_channel, jitter
-from metered_sync.wire import key_frames, limits, sdp, turn
+from metered_sync.engine.webrtc import aiortc_private, data_channel, jitter, sdp_repair
+from metered_sync.local.sfu import checks
+from metered_sync.wire import data_channels, key_frames, limits, sdp, signals, turn
+from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.conftest import ROOT
 
 KIB, MIB = 1024, 1 << 20
+WAITING = inspect.signature(Reader).parameters["maxsize"].default
 
 
 def test_the_page_says_what_the_code_does() -> None:
+    """Each row, and each number of it."""
     page = (ROOT / "docs" / "limits.md").read_text()
     rows = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|", page, re.MULTILINE))
-    for row, values in {
+    in_descriptions = (
+        f"{sdp.MAX_LINES:,} lines",
+        f"{sdp_repair.MAX_SECTIONS} media sections",
+        f"{sdp.MAX_SECTION_LINES} lines a section",
+        f"{sdp.MAX_FORMATS} formats a section",
+    )
+    said = {
         "a frame of the messaging server": (f"{limits.MAX_INBOUND_FRAME // MIB} MiB",),
+        "errors of the server, and frames of it that cannot be read": (
+            f"{inbound.LOGGED} lines in the log at once, then {inbound.LOGGED} a minute",
+        ),
+        "frames that come all at once": (f"{websocket.STEP * 1000:g} ms",),
         "members of a room": (f"{roster.MAX_MEMBERS}",),
         "messages from members that presence has not announced": (
             f"{roster.MAX_EARLY},",
             f"{roster.MAX_EARLY_BYTES // MIB} MiB",
+            f"{DEFAULT_TIMINGS.early:g} s",
         ),
-        "messages that your program has not read": ("4,096 ", f"{MAX_BYTES // MIB} MiB"),
-        "other events that your program has not read": (f"{CEILING * 4096:,}",),
-        "errors in what a member sends": (f"{error_throttle.ERROR_BURST} at once",),
+        "messages that your program has not read": (
+            f"{WAITING:,} in a reader",
+            f"{MAX_BYTES // MIB} MiB",
+        ),
+        "other events that your program has not read": (f"{CEILING * WAITING:,}",),
+        "errors in what a member sends": (
+            f"{error_throttle.ERROR_BURST} at once",
+            "one a second" if error_throttle.ERROR_INTERVAL == 1 else "?",
+        ),
         "signals of a member that wait to be handled": (f"{signal_queue.MAX_SIGNALS:,}",),
-        "a description (SDP) of a member": (f"{limits.MAX_FRAME // KIB} KiB",),
+        "a description (SDP) of a member": (f"{limits.MAX_FRAME // KIB} KiB", *in_descriptions),
         "a description of an SFU, or one sent to the local SFU": (
             f"{sdp.MAX_DESCRIPTION // KIB} KiB",
+            f"{sdp.MAX_LINES:,} lines",
+            f"{sdp.MAX_SECTIONS} media sections ({checks._MAX_SESSION_SECTIONS} at",
         ),
-        "ICE candidates for a description": (f"{generation.MAX_CANDIDATES},",),
+        "ICE candidates for a description": (
+            f"{sdp_repair.MAX_CANDIDATES},",
+            f"{signals.MAX_CANDIDATE:,} characters",
+            f"{sdp_repair.MAX_COPIED_CANDIDATES:,} in all",
+        ),
         "ICE servers in a welcome": (
             f"{turn.MAX_ICE_SERVERS},",
+            f"{turn.MAX_ICE_URLS} addresses",
             f"{turn.MAX_ICE_URL} characters",
+        ),
+        "a wait that a refused upgrade asks for (`Retry-After`)": (
+            f"{DEFAULT_TIMINGS.going_away_max:g} s",
         ),
         "tracks of a member whose metadata is kept": (f"{track_metadata.MAX_ANNOUNCED}",),
         "the size of a picture": (f"{key_frames.MAX_PIXELS:,} pixels",),
-        "the data of a picture": (f"{jitter.MAX_PICTURE_BYTES // MIB} MiB",),
+        "the data of a picture": (
+            f"{jitter.MAX_PICTURE_BYTES // MIB} MiB",
+            f"{jitter.MAX_PICTURE_PACKETS:,} packets",
+        ),
+        "pictures and sound that wait for a decoder": (f"{jitter.MAX_DECODER_WAIT} s",),
+        "packets behind one that is missing": (f"{jitter.MAX_WAITING}",),
         "data channels that a member has open": (f"{member.MAX_CHANNELS}",),
+        "a message of a data channel": (f"{data_channels.DEFAULT_CAP:,} with aiortc before 1.16",),
         "parts of messages of data channels that wait for others": (
             f"{aiortc_private.MAX_PARTS} parts",
             f"{aiortc_private.MAX_STREAMS:,} channels",
         ),
         "messages of a data channel that wait to be read": (
+            f"{WAITING:,}",
             f"{data_channel.MAX_INBOX // MIB} MiB",
         ),
-    }.items():
+    }
+    assert rows.keys() - said.keys() == {"what a stranger sends"}
+    for row, values in said.items():
         for value in values:
             assert value in rows[row], f"{row}: {rows[row]}"
+    assert inbound.LOG_INTERVAL == 60
+
+
+def test_messages_of_a_data_channel_are_as_long_as_aiortc_says() -> None:
+    page = (ROOT / "docs" / "limits.md").read_text()
+    transport = RTCSctpTransport.__new__(RTCSctpTransport)
+    assert f"{transport.getCapabilities().maxMessageSize:,}" in page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.link import MessageSink
 from metered_sync.engine.messaging.outbox import Outbox
 from metered_sync.engine.messaging.request import Request
@@ -18,6 +19,10 @@ __all__ = ["Inbound"]
 
 logger = logging.getLogger("metered_sync")
 
+LOGGED = 10
+"""Frames of a connection that the log tells of at once, where they cannot be handled."""
+LOG_INTERVAL = 60.0
+"""Seconds after which it tells of so many more, and of how many it has not told."""
 REFUSAL_REMEDIES = {
     "channel_not_authorized": "the key's or token's patterns do not cover the channel",
     "channel_limit_exceeded": "unsubscribe from another channel first",
@@ -61,12 +66,15 @@ class Inbound:
         self._label = label
         self._own_id = own_id
         self._timings = timings
+        self._logged = self._unlogged = 0
+        self._log_at = -LOG_INTERVAL
+        """When the first of those frames came that were logged last."""
 
     def receive(self, text: bytes | None) -> None:
         """Take a message of the connection: a text, or ``None`` for a binary one."""
         try:
             if text is None:
-                logger.warning("%s: ignored a binary frame", self._label)
+                self._log(logging.WARNING, "ignored a binary frame")
                 return
             request = self._outbox.take(frames.acknowledged(text))
             if request is None:
@@ -74,10 +82,22 @@ class Inbound:
             else:
                 request.finish()
         except frames.FrameError as error:
-            logger.warning("%s: ignored a frame: %s", self._label, error)
+            self._log(logging.WARNING, f"ignored a frame: {error}")
         except Exception as error:  # lest the transport close the connection
             clear_locals(error)
-            logger.exception("%s: a frame of the server could not be handled", self._label)
+            self._log(logging.ERROR, "a frame of the server could not be handled", error)
+
+    def _log(self, level: int, text: str, error: Exception | None = None) -> None:
+        """Tell of a frame in the log, at a bounded rate: a server sends as many as it likes."""
+        now = monotonic()
+        if now - self._log_at >= LOG_INTERVAL:
+            self._logged, self._log_at = 0, now
+        if self._logged == LOGGED:
+            self._unlogged += 1
+            return
+        more = f" (and {self._unlogged} more since the one before)" if self._unlogged else ""
+        self._logged, self._unlogged = self._logged + 1, 0
+        logger.log(level, "%s: %s%s", self._label, text, more, exc_info=error)
 
     def _handle(self, frame: frames.ServerFrame | None) -> None:
         if isinstance(frame, Message):
@@ -100,7 +120,7 @@ class Inbound:
                 self.retry_after = min(frame.retry_after_ms / 1000, self._timings.going_away_max)
             self._sink.emit(GoingAway(round(self.retry_after * 1000)))
         elif frame is None:
-            logger.info("%s: ignored a frame of a type that is not known", self._label)
+            self._log(logging.INFO, "ignored a frame of a type that is not known")
 
     def _handle_error(self, frame: frames.ErrorFrame) -> None:
         request = self._outbox.take(frame.request_id) if frame.request_id else None
@@ -118,5 +138,5 @@ class Inbound:
         elif not (frame.code == "unknown_type" and frame.request_id is None):
             # (A server older than app-level pings answers them so.)
             text = scrub(frame.message) if frame.message is not None else None
-            logger.warning("%s: the server reports %s: %s", self._label, scrub(frame.code), text)
+            self._log(logging.WARNING, f"the server reports {scrub(frame.code)}: {text}")
             self._sink.emit(ServerError(frame.code, text, frame.request_id))

@@ -165,6 +165,29 @@ def test_what_cannot_be_understood_is_ignored_and_logged(client: Client, log: io
         assert words in log.getvalue()
 
 
+@pytest.mark.parametrize(
+    "frame",
+    [
+        '{"type":"error","code":"internal_error"}',
+        '{"type":"from_the_future"}',
+        "not JSON",
+        None,
+    ],
+)
+def test_a_flood_of_frames_is_logged_at_a_bounded_rate(
+    client: Client, log: io.StringIO, frame: str | None
+) -> None:
+    for _ in range(500):
+        client.inbound.receive(None if frame is None else frame.encode())
+    assert len(log.getvalue().splitlines()) == 10
+    client.inbound._log_at -= 61  # a minute later
+    for _ in range(20):
+        client.inbound.receive(None if frame is None else frame.encode())
+    lines = log.getvalue().splitlines()
+    assert len(lines) == 20
+    assert "(and 490 more since the one before)" in lines[10]
+
+
 def test_what_goes_wrong_while_a_frame_is_handled_is_logged(log: io.StringIO) -> None:
     class Fails(Client):
         def emit(self, event: Event) -> None:
