@@ -38,7 +38,7 @@ from metered_sync.bridge import guard
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.workers import run_in_worker
-from metered_sync.engine.http_session import Session
+from metered_sync.engine.http_session import give_up_at, new_session
 from metered_sync.engine.logs import scrub_loggers
 from metered_sync.engine.network.retry_after import retry_after
 from metered_sync.engine.network.route import Route
@@ -168,8 +168,7 @@ class Http:
         try:
             used, session = self._idle.pop()
         except IndexError:
-            session = Session()
-            session.trust_env = False  # proxies and certificates are chosen here
+            session = new_session()  # proxies and certificates are chosen here
         else:
             if monotonic() - used > MAX_IDLE_TIME:
                 session.close()  # its connection; the next request makes another
@@ -244,6 +243,7 @@ class Http:
         verify: str | bool,
     ) -> Answer:
         give_up = monotonic() + left
+        give_up_at.set(give_up)  # in the worker's own context
         session = self._take()
         try:
             with session.request(
