@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import io
 import json
@@ -24,11 +25,13 @@ from metered_sync import (
     MeteredTimeoutError,
     PeerJoined,
     PeerLeft,
+    SfuMedia,
     TrackEnded,
     WrongThreadError,
 )
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource
+from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.conftest import run_script, wait_until
 from tests.rules.test_fork import START as FORK
 from tests.rules.test_interrupt import SERVER, interrupt
@@ -452,13 +455,21 @@ def test_a_peer_with_callbacks_stays_alive(options: dict[str, Any]) -> None:
 # --- 9: leaks -------------------------------------------------------------------------
 
 
-def test_joining_and_leaving_leaves_nothing(options: dict[str, Any]) -> None:
-    with MeteredPeer(**options, rate_limit=None) as host, ToneSource(440) as tone:
+@pytest.mark.parametrize("through", ["mesh", "sfu"])
+def test_joining_and_leaving_leaves_nothing(
+    options: dict[str, Any], served_cloud: dict[str, str], through: str
+) -> None:
+    options |= {"rate_limit": None}
+    if through == "sfu":
+        app, secret = served_cloud["sfu_app_id"], served_cloud["sfu_secret"]
+        options["media"] = SfuMedia(app_id=app, secret=secret, url=served_cloud["http_url"])
+    brief = dataclasses.replace(DEFAULT_TIMINGS, room_limbo=0.05)
+    with MeteredPeer(**options, _timings=brief) as host, ToneSource(440) as tone:
         host.add_track(tone.audio)
         host.join("leaks")
 
         def round_() -> None:
-            with MeteredPeer(**options, rate_limit=None) as guest:
+            with MeteredPeer(**options) as guest:
                 guest.on(PeerLeft, print)
                 guest.join("leaks")
                 there = guest.wait_for_peer(timeout=20)
@@ -468,7 +479,7 @@ def test_joining_and_leaving_leaves_nothing(options: dict[str, Any]) -> None:
                     there.track("audio", timeout=20).frames().get(timeout=20)
             wait_until(lambda: not host.remote_peers)
 
-        check(round_, rounds=50, per_round=4000)
+        check(round_, rounds=15, per_round=4000)
 
 
 def test_peers_that_fail_leave_nothing(options: dict[str, Any]) -> None:

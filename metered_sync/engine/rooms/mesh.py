@@ -29,7 +29,12 @@ class Mesh:
         """Prepare; ``url`` is the service's, which may be on a loopback address."""
         self._options = options
         self._timings = timings
+        self._url = url
         self._gather_on = loopback_address(url)
+
+    def with_timings(self, timings: Timings) -> Mesh:
+        """Return another one, with other intervals."""
+        return Mesh(self._options, self._url, timings)
 
     def __call__(
         self, owner: MediaOwner, *, local_id: str, remote_id: str, label: str

@@ -82,7 +82,8 @@ class SfuRoomMedia:
         self._options = options
         # While the room lasts there is no giving up.
         self._timings = replace(timings, recover_budget=math.inf)
-        self._mesh = mesh
+        # Nobody in such a room offers by itself, so there is nobody to let go first.
+        self._mesh = mesh.with_timings(replace(timings, first_offer=0.0, courtesy=0.0))
         self._label = label
         self._members: dict[str, SfuMember] = {}
         """By peer id."""

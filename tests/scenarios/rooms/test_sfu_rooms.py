@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -236,6 +237,25 @@ def test_a_source_in_a_room_and_on_the_sfu_is_encoded_once(
         in_room.read(timeout=10)
         ann.close()
         assert source.video.readyState == "live"
+
+
+def test_both_open_data_channels_at_once(shared_cloud: LocalCloud, room: str) -> None:
+    with (
+        peer(shared_cloud, "ann") as ann,
+        peer(shared_cloud, "bob") as bob,
+        ThreadPoolExecutor() as threads,
+    ):
+        ann.join(room)
+        bob.join(room)
+        there, back = bob.wait_for_peer(timeout=5), ann.wait_for_peer(timeout=5)
+        opening = [
+            threads.submit(one.create_data_channel, one.id, timeout=20) for one in (there, back)
+        ]
+        for one, number in zip([one.result(30) for one in opening], (0, 1), strict=True):
+            one.send(f"message {number}")
+        wait_until(lambda: len(there.channels) == len(back.channels) == 2, 10)
+        texts = {c.get(timeout=10) for r in (there, back) for c in r.channels if c.label != r.id}
+        assert texts == {"message 0", "message 1"}
 
 
 # --- outages --------------------------------------------------------------------------
