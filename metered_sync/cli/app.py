@@ -32,6 +32,12 @@ INTERRUPTED = 130
 COMMANDS = (
     "demo",
     "serve",
+    "publish",
+    "listen",
+    "peers",
+    "kick",
+    "usage",
+    "token",
 )
 """In the order of the help: each is ``command`` of the module of its name."""
 

@@ -90,14 +90,20 @@ class Connection:
 
     def key_pair(self) -> dict[str, str]:
         """Return the secret key: ``key_id`` and ``secret``."""
-        key_id = self._given.get("key_id") or self._value("METERED_KEY_ID")
-        secret = self._secret("key_secret_file") or self._value("METERED_KEY_SECRET")
+        key_id, secret = self.known_key_pair().values()
         if not key_id or not secret:
             raise click.UsageError(
                 f"no secret key: set {'METERED_KEY_SECRET' if key_id else 'METERED_KEY_ID'}, or "
                 f"give {'--key-secret-file' if key_id else '--key-id'} or --local"
             )
         return {"key_id": key_id, "secret": secret}
+
+    def known_key_pair(self) -> dict[str, str | None]:
+        """Return what is known of the secret key: ``key_id`` and ``secret``, or ``None``."""
+        return {
+            "key_id": self._given.get("key_id") or self._value("METERED_KEY_ID"),
+            "secret": self._secret("key_secret_file") or self._value("METERED_KEY_SECRET"),
+        }
 
     def turn(self) -> dict[str, Any]:
         """Return keyword arguments for ``TurnApi``; either key may be ``None``."""
@@ -185,15 +191,23 @@ _LOCAL_NAMES = {
 }
 
 
-def connection_options(*parts: Part) -> Callable[[Command], Command]:
-    """Add the options by which a command connects; it gets them as its argument ``connection``."""
+def connection_options(*parts: Part, address: bool = True) -> Callable[[Command], Command]:
+    """Add the options by which a command connects; it gets them as its argument ``connection``.
+
+    Without ``address`` it connects to nothing, and needs the keys alone.
+    """
     options = [option for part in parts for option in _OPTIONS[part]]
-    options.append(click.option("--url", metavar="ORIGIN", help="Another address of the service."))
+    if address:
+        options.append(
+            click.option("--url", metavar="ORIGIN", help="Another address of the service.")
+        )
     options.append(
         click.option(
             "--local",
             is_flag=True,
-            help="Use the local cloud: a running `serve --dev`, else one for this command alone.",
+            help="Use the local cloud: a running `serve --dev`, else one for this command alone."
+            if address
+            else "Use the keys of `serve --dev`.",
         )
     )
     names = ("key", "bearer", "key_id", "key_secret_file", "turn_secret_file", "app_id")

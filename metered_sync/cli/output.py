@@ -81,8 +81,12 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 def coloured(text: str, **style: Any) -> str:
     """Return a piece of a line of data in a style of :func:`click.style`, where stdout has any."""
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return text if plain or not is_terminal(sys.stdout) else click.style(text, **style)
+    return text if _plain() or not is_terminal(sys.stdout) else click.style(text, **style)
+
+
+def _plain() -> bool:
+    """Return whether the user wants no colours, or has none."""
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
@@ -104,7 +108,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: st
         from rich.table import Table
         from rich.text import Text
 
-        shown = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        shown = Table(*columns, box=None, pad_edge=False, header_style="" if _plain() else "bold")
         for column in shown.columns:
             column.overflow = "fold"
         for row in cells:

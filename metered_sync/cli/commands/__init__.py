@@ -2,6 +2,12 @@
 
 ======= ===============================================================================
 serve   run a local cloud until Ctrl-C
+publish publish a message, or a line of standard input each
+listen  print messages as they come
+peers   list who is in a channel
+kick    disconnect a peer
+usage   show the app's usage and its plan
+token   make tokens, and explain them
 demo    publish a clip and watch it, through a local cloud
 ======= ===============================================================================
 """

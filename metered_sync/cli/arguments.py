@@ -1,0 +1,76 @@
+"""Check what commands are given: names of channels and peers, JSON, lines of standard input."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+import click
+
+from metered_sync.wire.json_codec import decode
+from metered_sync.wire.names import check_channel, check_one_channel, check_peer_id
+
+__all__ = ["CHANNEL", "JSON", "PATTERN", "PEER", "LineError", "input_lines", "parsed_json"]
+
+MAX_LINE = 1 << 20
+"""Bytes of a line of standard input; many times what a message may have."""
+
+
+class Checked(click.ParamType):  # type: ignore[type-arg]  # (not generic in older ones)
+    """An argument that a function checks: its ``ValueError`` is a misuse, with its words."""
+
+    def __init__(self, name: str, check: Callable[[str], Any]) -> None:
+        self.name = name
+        self._check = check
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self._check(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def parsed_json(text: str | bytes) -> Any:
+    """Return the value that JSON text has; ``ValueError`` says what is wrong with it."""
+    try:
+        return decode(text if isinstance(text, str) else text.decode())
+    except RecursionError:
+        raise ValueError("is nested too deeply to be sent as JSON") from None
+    except ValueError as error:
+        shown = text if isinstance(text, str) else text.decode(errors="replace")
+        shown = ascii(shown if len(shown) <= 40 else f"{shown[:39]}…")
+        raise ValueError(f"{shown} is not JSON ({error})") from None
+
+
+CHANNEL = Checked("channel", lambda name: check_one_channel(name, "CHANNEL"))
+"""The name of one channel."""
+PATTERN = Checked("channel", check_channel)
+"""The name of a channel, or a pattern of names."""
+PEER = Checked("peer", check_peer_id)
+"""The id of a peer."""
+JSON = Checked("json", parsed_json)
+"""A value, written as JSON."""
+
+
+class LineError(ValueError):
+    """A line of standard input cannot be used."""
+
+
+def input_lines(stream: BinaryIO | None = None) -> Iterator[tuple[int, bytes | LineError]]:
+    """Yield the lines of standard input, without their ends, and their numbers from 1.
+
+    One that is too long is skipped, and a :class:`LineError` stands for it.
+    """
+    source = sys.stdin.buffer if stream is None else stream
+    number = 0
+    while line := source.readline(MAX_LINE + 2):
+        number += 1
+        if len(line) > MAX_LINE and not line.endswith(b"\n"):
+            while line and not line.endswith(b"\n"):
+                line = source.readline(MAX_LINE)
+            yield number, LineError(f"is longer than {MAX_LINE} bytes")
+            continue
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")  # a mark that some programs begin with
+        yield number, line.rstrip(b"\n").removesuffix(b"\r")
