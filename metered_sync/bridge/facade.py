@@ -17,10 +17,13 @@ from metered_sync.bridge.deadline import Deadline, check_timeout
 from metered_sync.bridge.link import Link
 from metered_sync.bridge.loop import Engine
 
-__all__ = ["Facade", "close_when_collected"]
+__all__ = ["Facade", "close_when_collected", "on_forgotten"]
 
 T = TypeVar("T")
 Self = TypeVar("Self", bound="Facade")
+
+on_forgotten: list[Callable[[Link], object]] = []
+"""Told of each link whose owner is collected while it is open. They must take no lock."""
 
 
 class Facade(guard.LiveObject):
@@ -98,6 +101,8 @@ def _abandon(engine: Engine, link: Link) -> None:
     # Runs whenever the collector does, on any thread: no locks here.
     if engine.born == guard.generation() and link in engine.links:
         engine.post(engine.abandon, link)
+        for tell in on_forgotten:
+            tell(link)
         warnings.warn(
             f"{link.label} was not closed; use `with`, or call close()",
             ResourceWarning,

@@ -12,6 +12,7 @@ from metered_sync.bridge.facade import Facade
 from metered_sync.bridge.loop import Engine
 from metered_sync.errors import ClosedError, NotConnectedError
 from metered_sync.local.faults import Faults
+from metered_sync.local.frame_log import FrameLog
 from metered_sync.local.keys import KeyRing, PublishableKey, SecretKey
 from metered_sync.local.meter import UsageMeter
 from metered_sync.local.servers import Servers
@@ -105,6 +106,7 @@ class LocalCloud(Facade):
         """What a TURN server is to be started with, so that it accepts these credentials."""
         self.faults = Faults(self._do)
         """Faults to inject."""
+        self._log = FrameLog(self._do)
         self._host = host
         self._port = check_whole("port", port, most=65535)
         self._max_connections = check_whole("max_connections", max_connections)
@@ -177,6 +179,7 @@ class LocalCloud(Facade):
             limits=self._limits,
             ice_servers=None if self._ice_servers is None else turn.ice_servers,
         )
+        signalling.scheduler.log = self._log
         sfu = Sfu(
             app_id=self.sfu_app_id,
             secret=self.sfu_secret,
@@ -199,6 +202,26 @@ class LocalCloud(Facade):
         if self._servers is not None and engine is not None:
             self._close(self._servers, deadline)
             engine.join(deadline)
+
+    def reset(self, *, timeout: float | None = None) -> None:
+        """Be as new, at the same address and with the same keys: for the next test.
+
+        Faults end; messaging connections are closed (1001), SFU sessions end; what was counted,
+        made and logged is forgotten. A client that somebody still holds comes back by itself.
+        Returns when all that is done.
+        """
+
+        async def reset(servers: Servers) -> None:
+            await servers.reset()
+            self._log.clear()
+
+        self._do("reset", timeout, reset)
+
+    @property
+    def log(self) -> FrameLog:
+        """The frames that clients sent and got, from the first look at this on."""
+        self._log.recording = True
+        return self._log
 
     def _do(
         self, what: str, timeout: float | None, function: Callable[[Servers], Awaitable[T]]

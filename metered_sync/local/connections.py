@@ -12,6 +12,7 @@ import asyncio
 import socket as sockets
 import struct
 from collections import deque
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -19,7 +20,10 @@ from metered_sync.bridge.clock import monotonic
 from metered_sync.local.keys import Identity
 from metered_sync.wire.events import PresencePeer
 from metered_sync.wire.limits import MESSAGE_BURST, MESSAGE_RATE
-from metered_sync.wire.websocket import text_head
+from metered_sync.wire.websocket import text_head, text_payload
+
+if TYPE_CHECKING:
+    from metered_sync.local.frame_log import FrameLog
 
 __all__ = ["SendScheduler", "Socket", "text_frame"]
 
@@ -105,6 +109,10 @@ class Socket:
             return
         data = frames[0] if len(frames) == 1 else b"".join(frames)
         self._transport.write(data)
+        log = self._scheduler.log
+        if log is not None and log.recording:
+            for frame in frames:
+                log.add(self.peer_id, text_payload(frame), sent=False)
         self._unchecked += len(data)
         if self._unchecked > _WRITE_CHECK_INTERVAL:
             self._unchecked = 0
@@ -157,6 +165,8 @@ class SendScheduler:
     def __init__(self) -> None:
         self.slow = False
         """Whether frames are delayed, or delayed ones are still on their way."""
+        self.log: FrameLog | None = None
+        """Takes down what leaves and what comes, while it records."""
         self._full: list[Socket] = []
         """The connections that have something to write."""
         self._delay = 0.0

@@ -51,6 +51,13 @@ class UsageMeter:
         self._attempts: dict[tuple[str | None, bool], deque[float]] = {}
         """When the latest attempts of each address were made."""
 
+    def reset(self) -> None:
+        """Forget all but the connections that are open."""
+        self._since = int(time.time())
+        self._peak = self._connections
+        self._messages = 0
+        self._attempts.clear()
+
     def attempt(self, address: str | None, *, apart: bool = False) -> bool:
         """Return whether an address may try to connect once more; if so, count the attempt.
 

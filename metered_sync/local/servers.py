@@ -85,6 +85,12 @@ class Servers(Link):
             ) from error
         self.port = self._runner.addresses[0][1]
 
+    async def reset(self) -> None:
+        """End all faults, connections and sessions, and forget what was counted and made."""
+        self.sfu.reset()
+        self.turn.reset()
+        await self.signalling.reset()
+
     async def aclose(self) -> None:
         """Tell the clients, close all connections, and end the engine."""
         self._engine.links.discard(self)

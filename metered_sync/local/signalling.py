@@ -266,6 +266,9 @@ class SignallingServer:
     # --- requests ---
 
     def _handle(self, socket: Socket, text: str) -> None:
+        log = self.scheduler.log
+        if log is not None and log.recording:
+            log.add(socket.peer_id, text, sent=True)
         try:
             frame = frames.parse_client_frame(text)
         except frames.FrameError as error:
@@ -346,7 +349,14 @@ class SignallingServer:
             raise _RequestRefusedError("over_message_quota", "the plan's messages are used up")
         return frame.data
 
-    # --- faults, for tests ---
+    # --- for tests ---
+
+    async def reset(self) -> None:
+        """End all faults, close all connections (1001), and count from nothing again."""
+        self.scheduler.close()
+        self.refuse_connections(0)
+        await self.close_connections(CLOSE_GOING_AWAY, reason="the local cloud was reset")
+        self.meter.reset()
 
     def drop_connections(self, peer_id: str | None = None) -> None:
         """Cut the TCP connection of every client, or of one peer's."""

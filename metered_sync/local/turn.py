@@ -121,6 +121,10 @@ class TurnService:
             for server in self._servers
         )
 
+    def reset(self) -> None:
+        """Forget the credentials that were made."""
+        self._credentials.clear()
+
     def _make(self, expires_in: int | None, label: str | None) -> TurnCredential:
         until = int(time.time()) + (_UNLIMITED_LIFETIME if expires_in is None else expires_in)
         username = f"{until}:{secrets.token_hex(8)}"

@@ -1,10 +1,16 @@
-"""Sources for tests, whose pictures and sound can be recognised at the other end.
+"""What tests of applications use: sources that are recognised at the other end, a pytest plug-in.
 
 >>> from metered_sync.testing import PatternSource, read_number
 >>> source = PatternSource(320, 240, fps=30)
 >>> # publish source.video; at the other end: read_number(track.read(timeout=10))
 
-Module ``sources`` has them. The names are loaded on first use, for they need the extra ``webrtc``.
+============= ==================================================================
+sources       pictures and sound whose frames can be told apart after a codec
+pytest_plugin a local cloud, clients of it, and a look at the wire, as fixtures
+leaks         the check that a test leaves nothing open (``--metered-leaks``)
+============= ==================================================================
+
+The names of ``sources`` are loaded on first use, for they need the extra ``webrtc``.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ try:
 except ImportError:  # a platform for which it is not built
     from websockets.utils import apply_mask
 
-__all__ = ["WHOLE_TEXT", "masked_text_frame", "text_head"]
+__all__ = ["WHOLE_TEXT", "masked_text_frame", "text_head", "text_payload"]
 
 WHOLE_TEXT = 0x81
 """The first byte of a text message that comes in one frame."""
@@ -29,3 +29,8 @@ def text_head(size: int, masked: int = 0) -> bytes:
     if size < 65536:
         return bytes((WHOLE_TEXT, masked | 126)) + size.to_bytes(2, "big")
     return bytes((WHOLE_TEXT, masked | 127)) + size.to_bytes(8, "big")
+
+
+def text_payload(frame: bytes) -> bytes:
+    """Return the text of a frame with such a header and no mask."""
+    return frame[{126: 4, 127: 10}.get(frame[1], 2) :]

@@ -70,12 +70,20 @@ class Sfu:
 
     async def close(self) -> None:
         """End all sessions and close the socket."""
-        for session in list(self._sessions.values()):
-            session.end()
+        self._end_sessions()
         self._port.close()
         self._context = None
 
+    def _end_sessions(self) -> None:
+        for session in list(self._sessions.values()):
+            session.end()
+
     # --- faults ---
+
+    def reset(self) -> None:
+        """End all sessions, and lose no more media on purpose."""
+        self._end_sessions()
+        self.lose_media(0)
 
     def kill_session(self, session_id: str) -> None:
         """End a session as if the service had lost it; :class:`LookupError` if there is none.
