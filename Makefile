@@ -34,7 +34,7 @@ soak: $(VENV)/.dev
 	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES) --plot soak.png
 
 coverage: $(VENV)/.dev
-	$(BIN)/pytest $(PYTEST_ARGS) --cov --cov-report term-missing:skip-covered
+	$(BIN)/pytest $(PYTEST_ARGS) -p no:metered_sync.testing.pytest_plugin --cov --cov-report term-missing:skip-covered
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import re
 
 import pytest
 
@@ -198,12 +199,16 @@ def test_uses_nothing():
 
 
 def run(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, source: str, *options: str
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    *options: str,
+    **others: str,
 ) -> pytest.RunResult:
     """Run a project's tests with this plug-in and no others, whatever is installed."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    pytester.makepyfile(source)
+    pytester.makepyfile(source, **others)
     return pytester.runpytest_subprocess(
         "-p", PLUGIN, "--strict-markers", "-p", "no:cacheprovider", *options, timeout=100
     )
@@ -215,8 +220,10 @@ def test_the_fixtures(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("METERED_KEY", "a real one")
     monkeypatch.setenv("METERED_TURN_SECRET_KEY", "a real one, too")
     monkeypatch.setenv("METERED_SYNC_LOOP", "asyncio")
-    done = run(pytester, monkeypatch, FIXTURES)
-    done.assert_outcomes(passed=10, errors=2)
+    page = (ROOT / "docs" / "testing.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    done = run(pytester, monkeypatch, FIXTURES, test_guide="\n".join(blocks))
+    done.assert_outcomes(passed=10 + 5, errors=2)
     done.stdout.fnmatch_lines(
         [
             "*the marker metered takes limits, permissions, * by name, not limit",
