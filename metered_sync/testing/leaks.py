@@ -20,7 +20,6 @@ from metered_sync.bridge.facade import on_forgotten
 from metered_sync.bridge.link import Link
 from metered_sync.bridge.loop import Engine, running
 from metered_sync.errors import MeteredError
-from metered_sync.testing.pytest_plugin import SharedCloud
 
 __all__: list[str] = []
 
@@ -87,8 +86,7 @@ def _transports(engine: Engine) -> list[asyncio.BaseTransport]:
 @pytest.fixture(autouse=True)
 def _metered_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     if "local_cloud" in request.fixturenames:
-        shared: SharedCloud = request.getfixturevalue("_metered_shared_cloud")
-        shared.get()  # it outlasts the test
+        request.getfixturevalue("_metered_shared_cloud").get()  # it outlasts the test
     before = _Open.now()
     lost: list[Link] = []
     on_forgotten.append(lost.append)
