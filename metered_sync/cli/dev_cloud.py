@@ -7,6 +7,7 @@ address. ``serve --dev`` serves with them on a fixed port, where ``--local`` loo
 from __future__ import annotations
 
 import os
+import socket
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -60,12 +61,17 @@ def running_dev_cloud() -> str | None:
     """Return the authority, ``host:port``, of a running ``serve --dev``; ``None`` if none runs."""
     from metered_sync import ControlPlane
 
-    authority = f"127.0.0.1:{dev_port()}"
+    port = dev_port()
+    try:
+        socket.create_connection(("127.0.0.1", port), PROBE_TIMEOUT).close()
+    except OSError:  # nobody there: REST would try again
+        return None
+    authority = f"127.0.0.1:{port}"
     with ControlPlane(
         DEV_KEYS["key_id"], DEV_KEYS["key_secret"], url=f"http://{authority}"
     ) as plane:
         try:
             plane.usage(timeout=PROBE_TIMEOUT)
-        except MeteredError:  # nobody there, or another program
+        except MeteredError:  # another program
             return None
     return authority

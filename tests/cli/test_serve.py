@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 
+import pytest
+
 from metered_sync import ControlPlane, SignallingClient, TurnApi
+from metered_sync.cli.dev_cloud import DEV_KEYS
 from metered_sync.local import LocalCloud
 from tests.conftest import ROOT
-from tests.support.command_line import COMMAND, run
+from tests.support.command_line import COMMAND, call, run, running
 
 
 def test_serve_prints_what_clients_need(served_cloud: dict[str, str]) -> None:
@@ -82,3 +87,31 @@ def test_a_port_that_is_taken_is_one_clear_line(shared_cloud: LocalCloud) -> Non
     done = run("serve", "--host", "0.0.0.0")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "loopback" in done.stderr
+
+
+def test_serve_dev_is_found_by_the_other_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    monkeypatch.setenv("METERED_LOCAL_PORT", port)
+    with running("serve", "--dev") as process:
+        assert process.stdout is not None
+        printed = []
+        for line in process.stdout:
+            printed.append(line)
+            if "Ctrl-C" in line:
+                break
+        text = "".join(printed)
+        assert f"export METERED_URL=ws://127.0.0.1:{port}\n" in text
+        assert f"export METERED_KEY={DEV_KEYS['publishable_key']}\n" in text
+        commands = re.findall("^#   metered-sync (.*)$", text, re.MULTILINE)
+        assert [command.split()[0] for command in commands] == ["listen", "publish"]
+        with running(*shlex.split(commands[0])) as listener:
+            assert listener.stdout is not None
+            assert listener.stderr is not None
+            assert "listening" in listener.stderr.readline()
+            done = call(*shlex.split(commands[1]))
+            assert (done.status, done.err) == (0, "")
+            assert listener.stdout.readline().endswith('\t"hello"\n')
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
