@@ -542,6 +542,7 @@ class SfuClient(Client[SfuLink]):
         Returns:
             ``state``, ``session_id``, ``recoveries``, ``round_trip_time`` (seconds, to the
             SFU and back; ``None`` until the SFU has reported on something published);
+            ``paths``, each the kinds of the ``local`` and ``remote`` ICE candidate in use;
             ``publications``, each with ``bytes_sent`` (payload), ``packets_sent``,
             ``packets_lost`` and ``round_trip_time`` (as the SFU reports them),
             ``frames_sent``, ``bitrate`` (bits per second of the last two seconds), ``kind``,

@@ -57,13 +57,15 @@ def _listens(port: int) -> bool:
 
 
 @contextmanager
-def bad_path(port: int, *, loss: float = 0.0, delay: float = 0.0) -> Iterator[BadPath]:
+def bad_path(
+    port: int, *, loss: float = 0.0, delay: float = 0.0, spare_requests: bool = False
+) -> Iterator[BadPath]:
     """Stand before a UDP port of this machine; its ``port`` is the one to use instead.
 
     Each datagram, in either direction, is lost with the probability ``loss``, or else comes
-    ``delay`` seconds later.
+    ``delay`` seconds later. TURN's requests and their answers may be spared from the loss.
     """
-    path = BadPath(port, loss, delay)
+    path = BadPath(port, loss, delay, spare_requests)
     thread = threading.Thread(target=path.loop.run_forever)
     thread.start()
     try:
@@ -79,7 +81,7 @@ def bad_path(port: int, *, loss: float = 0.0, delay: float = 0.0) -> Iterator[Ba
 class BadPath:
     """What clients send to ``front`` goes on to the port, from a socket of each one's own."""
 
-    def __init__(self, port: int, loss: float, delay: float) -> None:
+    def __init__(self, port: int, loss: float, delay: float, spare_requests: bool) -> None:
         self.loop = asyncio.new_event_loop()
         self.backs: dict[Any, socket.socket] = {}
         self.front = self._socket(self._forth)
@@ -88,6 +90,7 @@ class BadPath:
         self._behind = port
         self._loss = loss
         self._delay = delay
+        self._spare_requests = spare_requests
         self._dice = random.Random(1)
         self._cut: tuple[Any, ...] = ()
 
@@ -108,7 +111,8 @@ class BadPath:
         self._later(client, self.front.sendto, self.backs[client].recv(65536), client)
 
     def _later(self, client: Any, send: Callable[..., int], *args: Any) -> None:
-        if client not in self._cut and self._dice.random() >= self._loss:
+        spared = self._spare_requests and args[0][:1] < b"\x40"  # (RFC 8656, section 12.4)
+        if client not in self._cut and (spared or self._dice.random() >= self._loss):
             self.loop.call_later(self._delay, send, *args)
 
     def cut(self) -> None:

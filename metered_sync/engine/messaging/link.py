@@ -247,6 +247,11 @@ class SignallingLink(Link):
         finally:
             connection.abort()
 
+    def lose_connection(self) -> None:
+        """Reset the connection, as a network would; it is made again."""
+        if self._connection is not None:
+            self._connection.abort()
+
     def abort(self, error: BaseException) -> None:
         """Wake every waiter with an error."""
         self._finish(error, CLOSE_ABNORMAL, str(error))

@@ -534,6 +534,7 @@ class SfuLink(Link):
             "session_id": self.session_id,
             "recoveries": self.recoveries,
             "round_trip_time": min(times, default=None),
+            "paths": [] if self.session is None else self.session.paths(),
             "publications": publications,
             "subscriptions": [one.stats() for one in self.incoming if not one.ended],
         }

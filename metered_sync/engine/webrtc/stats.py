@@ -66,6 +66,8 @@ class Received:
         self.packets = 0
         self.lost_before = 0
         """Packets lost on connections that are gone."""
+        self.missed = 0
+        """Packets that were missing when a later one came; most are repaired."""
         self._first: int | None = None
         self._highest = 0
         self._media = 0
@@ -101,6 +103,7 @@ class Received:
             step = (sequence - self._highest) & 0xFFFF
             if step < 0x8000:
                 self._highest += step
+                self.missed += max(step - 1, 0)
         self._media += 1
 
     def arrived(self, pts: int) -> float | None:
@@ -126,6 +129,7 @@ class Received:
             "bytes_received": self.meter.total,
             "packets_received": self.packets,
             "packets_lost": self.lost,
+            "packets_missed": self.missed,
             "bitrate": self.meter.rate(),
         }
 

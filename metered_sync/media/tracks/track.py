@@ -356,12 +356,13 @@ class RemoteTrack(Observable, Generic[F_co]):
 
         Returns:
             ``bytes_received`` (payload), ``packets_received``, ``packets_lost`` (never
-            came, retransmissions included), ``bitrate`` (bits per second of the last two
-            seconds), ``frames_decoded``, ``dropped`` (the decoder was too slow for them),
-            ``oversized`` (key frames larger than ``max_pixels``), ``lacks_key_frame`` (whether
-            the sender owes one, without which nothing can be decoded), ``latency`` (seconds
-            from the latest frame's first packet until it was decoded), ``restarts``; ``kind``,
-            ``id``, ``name``.
+            came, retransmissions included), ``packets_missed`` (not there when a later one
+            came; most come when they are asked for again), ``bitrate`` (bits per second of
+            the last two seconds), ``frames_decoded``, ``dropped`` (the decoder was too slow for
+            them), ``oversized`` (key frames larger than ``max_pixels``), ``lacks_key_frame``
+            (whether the sender owes one, without which nothing can be decoded), ``latency``
+            (seconds from the latest frame's first packet until it was decoded), ``restarts``;
+            ``kind``, ``id``, ``name``.
         """
         return self._core.incoming.stats()
 
