@@ -38,6 +38,7 @@ COMMANDS = (
     "kick",
     "usage",
     "token",
+    "doctor",
 )
 """In the order of the help: each is ``command`` of the module of its name."""
 

@@ -143,7 +143,7 @@ def examine_roundtrip(patient: Patient) -> Outcome:
     trip = f"{typical * 1000:.0f} ms to the service and back" if times else "not allowed to publish"
     usage = _usage(patient)
     share = 0.0 if usage is None else usage.messages_used / max(1, _most(usage))
-    if usage is not None and not patient.settings.local:
+    if usage is not None:
         trip += f"; {usage.messages_used} of {_most(usage)} messages used ({share:.0%})"
     if share >= 1 and usage is not None and not usage.plan.overages_enabled:
         return failed(f"the plan's messages are used up; {trip}", PLAN_REMEDY)

@@ -34,7 +34,6 @@ VARIABLES = {
     "turn_app": "METERED_TURN_APP",
     "turn_api_key": "METERED_TURN_API_KEY",
     "turn_secret_key": "METERED_TURN_SECRET_KEY",
-    "turn_url": "METERED_TURN_URL",
 }
 """The variable of the environment behind each setting."""
 _SECRET = ("key", "token", "key_secret", "sfu_secret", "turn_api_key", "turn_secret_key")

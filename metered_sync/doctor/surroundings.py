@@ -95,7 +95,7 @@ def examine_keys(patient: Patient) -> Outcome:
     if problems:
         whats = "; ".join(problem.what for problem in problems)
         return failed(whats, "; ".join(problem.remedy for problem in problems))
-    for name, secure in (("url", "wss"), ("sfu_url", "https"), ("turn_url", "https")):
+    for name, secure in (("url", "wss"), ("sfu_url", "https")):
         value = settings.get(name)
         if value is not None:
             try:

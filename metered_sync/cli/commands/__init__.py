@@ -8,6 +8,7 @@ peers   list who is in a channel
 kick    disconnect a peer
 usage   show the app's usage and its plan
 token   make tokens, and explain them
+doctor  find out what does not work from here, and what to do
 demo    publish a clip and watch it, through a local cloud
 ======= ===============================================================================
 """
