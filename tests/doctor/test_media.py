@@ -14,6 +14,11 @@ from tests.support.scripted_http import ScriptedHttp
 SECRET = "sfu_secret_0123456789abcdef"
 
 
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media, "WATCHING", 1.0)
+
+
 def given(cloud: LocalCloud, **options: Any) -> dict[str, Any]:
     return {
         "sfu_app_id": cloud.sfu_app_id,
@@ -52,6 +57,7 @@ def test_what_the_sfu_refuses(scripted: ScriptedHttp, status: int, remedy: str) 
     assert (found.status, found.remedy) == ("failed", remedy)
 
 
+@pytest.mark.slow
 def test_pictures_arrive(shared_cloud: LocalCloud) -> None:
     found = doctor.run(only="media", **given(shared_cloud)).stage("media")
     assert found.status == "ok", found

@@ -149,7 +149,8 @@ def test_a_plan_that_is_nearly_used_up() -> None:
     assert "take a larger plan" in found.remedy
 
 
-def test_a_slow_way(doctors_cloud: LocalCloud) -> None:
+def test_a_slow_way(monkeypatch: pytest.MonkeyPatch, doctors_cloud: LocalCloud) -> None:
+    monkeypatch.setattr(messaging, "PINGS", 1)
     doctors_cloud.faults.delay(0.35)
     try:
         found = doctor.run(only="roundtrip", **given(doctors_cloud)).stage("roundtrip")

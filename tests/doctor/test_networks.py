@@ -78,6 +78,7 @@ for finding in report.stages:
 """
 
 
+@pytest.mark.slow
 def test_udp_that_is_blocked() -> None:
     udp = "ask for outgoing UDP to 127.0.0.1 port 3478 in the firewall, or rely on TURN over TCP"
     welcome, stun, turn, sfu, media = run(WITHOUT_UDP, BLOCK_UDP)

@@ -67,6 +67,7 @@ def test_packets_bytes_and_losses_are_counted() -> None:
     assert received.lost == 1  # number 2; that of 0 was only late
     counts = received.stats()
     assert (counts["packets_received"], counts["bytes_received"]) == (5, 45)
+    assert counts["packets_missed"] == 2  # both: neither was there when a later one came
 
 
 def test_retransmissions_count_as_bytes_and_not_as_media() -> None:

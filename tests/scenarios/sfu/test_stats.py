@@ -50,6 +50,7 @@ def test_both_ends_agree(pair: Any) -> None:
         assert overall["state"] == "connected"
         assert overall["session_id"] == sender.session_id
         assert 0 <= overall["round_trip_time"] < 5
+        assert overall["paths"] == [{"local": "host", "remote": "host"}]
         assert sent["a"]["bitrate"] > 10_000
         assert got["a"]["bitrate"] > 10_000
 
