@@ -294,8 +294,16 @@ class Session:
         self, transceiver: RTCRtpTransceiver, track_id: str, deadline: Deadline
     ) -> None:
         transceiver.direction = "inactive"
-        request = wire.CloseRequest((track_id,), await self._offer())
-        closed = await self._ask(wire.CLOSE, wire.Closed.parse, deadline, request.body())
+        offer = await self._offer()
+        request = wire.CloseRequest((track_id,), offer)
+        try:
+            closed = await self._ask(wire.CLOSE, wire.Closed.parse, deadline, request.body())
+        except SfuNotFoundError:
+            # The track has ended at its publisher a moment ago. The offer needs an answer all the
+            # same: without one the session would be lost, with all its other tracks.
+            again = wire.RenegotiateRequest(offer).body()
+            answered = await self._ask(wire.RENEGOTIATE, wire.Negotiated.parse, deadline, again)
+            closed = wire.Closed(answered.session_id, True, answered.description)
         await self._apply(closed.description)
         if not closed.success:
             raise SfuError(

@@ -203,6 +203,28 @@ def test_a_close_without_success(sfu: ScriptedSfu, options: dict[str, Any]) -> N
         check_usable(client)
 
 
+def test_a_track_that_ends_while_it_is_closed_leaves_the_others_alone(
+    sfu: ScriptedSfu, options: dict[str, Any]
+) -> None:
+    with (
+        SfuClient(**options) as client,
+        ToneSource(frequency=440) as tone,
+        ToneSource(frequency=880) as other,
+    ):
+        published = client.publish([tone.audio, other.audio])
+        ends, stays = client.subscribe(published)
+        session = client.session_id
+        with stays.frames() as frames:
+            frames.get(timeout=10)
+            # As the SFU answers once it has dropped by itself what its publisher has ended.
+            sfu.spoil["track/close"] = answered(404, {"error": "not_found"})
+            ends.close()
+            again = client.subscribe(published[0])
+            again.frames().get(timeout=10)
+            frames.get(timeout=10)
+        assert (client.session_id, stays.restarts, stays.ended) == (session, 0, False)
+
+
 def test_an_offer_of_fewer_tracks_than_asked_for(sfu: ScriptedSfu, options: dict[str, Any]) -> None:
     with SfuClient(**options) as client, ToneSource(frequency=440) as tone:
         published = client.publish(tone.audio)
