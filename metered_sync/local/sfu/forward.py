@@ -132,7 +132,9 @@ class PublishedTrack:
             subscription.path.send_rtcp(report)
 
     def cached(self, seq: int) -> Packet | None:
-        """Return a recent packet by the publisher's sequence number."""
+        """Return a recent packet by the publisher's sequence number; none of an ended track."""
+        if self.ended:  # subscribers may ask for some time yet
+            return None
         packet = self._cache[seq & (_CACHE_SIZE - 1)]
         return packet if packet is not None and packet.seq == seq else None
 

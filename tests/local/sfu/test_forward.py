@@ -228,6 +228,18 @@ async def test_nacks_are_answered_from_the_cache(stack):
 
 
 @run
+async def test_a_nack_for_a_track_that_has_ended_gets_nothing(stack):
+    out = Wire()
+    track = make_track(Wire())
+    subscription = subscribe(track, out)
+    track.on_packet(packet(10, KEY), 1.0)
+    (start,) = out.seqs
+    track.end()
+    subscription.resend([start])
+    assert out.seqs == [start]
+
+
+@run
 async def test_a_nack_cannot_amplify(stack):
     out = Wire()
     track = make_track(Wire())
