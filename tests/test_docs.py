@@ -86,6 +86,11 @@ def test_timings_that_are_named_exist(page: Path) -> None:
         assert hasattr(DEFAULT_TIMINGS, name), name
 
 
+def test_the_page_that_the_gate_explains_is_the_example() -> None:
+    shown = re.findall(r"^```js\n(.*?)^```", (ROOT / "docs" / "gate.md").read_text(), re.S | re.M)
+    assert (ROOT / "examples" / "browser_room" / "room.js").read_text() in shown
+
+
 def test_citations_in_the_source_lead_somewhere() -> None:
     wrong = []
     for source in SOURCES:

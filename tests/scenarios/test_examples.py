@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -311,6 +312,50 @@ def test_a_silent_service_holds_up_nobody_twice(
             with ThreadPoolExecutor(4) as pool:
                 assert set(pool.map(speak, range(4))) <= {503, 504}
             assert time.monotonic() - begin < 9  # (the connection may take 5)
+
+
+def test_the_room_for_browsers_on_a_local_cloud() -> None:
+    """What its README says; tests/scenarios/browser/test_room_over_sfu.py has the page itself."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "server.py", "--local", "--port", str(port)]
+    with subprocess.Popen(
+        command,
+        cwd=EXAMPLES / "browser_room",
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+
+            def answers() -> bool:
+                try:
+                    return requests.get(url, timeout=5).status_code == 200
+                except requests.RequestException:  # not listening yet
+                    return False
+
+            wait_until(answers, 60)
+            script = requests.get(f"{url}/room.js", timeout=5)
+            assert script.headers["Content-Type"].startswith("text/javascript")
+            assert script.text == (EXAMPLES / "browser_room" / "room.js").read_text()
+            for body in (*ODD_BODIES, '{"page": "short"}'):
+                assert post(requests.Session(), f"{url}/token", body).status_code == 400, body[:60]
+            pages = [{"page": "of one " * 5}, {"page": "of another " * 3}, {"page": "\ud800" * 20}]
+            held = [ok(requests.post(f"{url}/token", json=page)) for page in pages * 2]
+            ids = []
+            for one in held:
+                with SignallingClient(token_provider=one["token"], url=one["url"]) as client:
+                    client.subscribe("rooms/lobby")
+                    ids.append(client.peer_id)
+            assert (len(set(ids)), ids[:3]) == (3, ids[3:])  # one for each page, and it stays
+            call = f"{url}/sfu/session/new"
+            assert requests.post(call, json={}, timeout=5).status_code == 401
+            bearer = {"Authorization": f"Bearer {held[0]['token']}"}
+            assert requests.post(call, json={}, headers=bearer, timeout=5).status_code == 400
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
 
 
 def test_readmes_show_what_is_there() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from aiohttp import web
+from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import async_playwright
 
 from tests.conftest import need
@@ -218,6 +220,14 @@ class Page:
         await self._page.reload()
         await self._page.evaluate(WARM_UP)
 
+    async def crash(self) -> None:
+        """End the page's process: none of its code runs any more."""
+        crashed = asyncio.Event()
+        self._page.on("crash", lambda *_: crashed.set())
+        with contextlib.suppress(PlaywrightError):
+            await self._page.goto("chrome://crash")
+        await crashed.wait()
+
     async def close(self) -> None:
         """Close the tab, as a user would."""
         await self._page.close()
@@ -238,6 +248,12 @@ class Browser:
         page = await self._chrome.new_page()
         await page.goto(self._origin + path)
         await page.evaluate(WARM_UP)
+        return Page(page)
+
+    async def visit(self, url: str) -> Page:
+        """Show a page of another server."""
+        page = await self._chrome.new_page()
+        await page.goto(url)
         return Page(page)
 
     async def open_client(self, url: str, app_id: str, secret: str) -> Page:

@@ -38,6 +38,10 @@ class Tab:
         """Load the page again, as a user would."""
         self._portal.start_task_soon(self._page.reload).result(TIMEOUT)
 
+    def crash(self) -> None:
+        """End the page's process: none of its code runs any more."""
+        self._portal.start_task_soon(self._page.crash).result(TIMEOUT)
+
     def close(self) -> None:
         """Close the tab, as a user would."""
         self._portal.start_task_soon(self._page.close).result(TIMEOUT)
@@ -54,6 +58,10 @@ class Tabs:
     def open(self, html: str) -> Tab:
         """Show a page."""
         return self._tab(self._browser.open, html)
+
+    def visit(self, url: str) -> Tab:
+        """Show a page of another server."""
+        return self._tab(self._browser.visit, url)
 
     def open_client(self, cloud: LocalCloud) -> Tab:
         """Show the page of ``tests/support/chromium.py``."""

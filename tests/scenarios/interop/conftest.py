@@ -68,13 +68,14 @@ def python_command() -> list[str]:
     return [str(folder / "bin" / "python"), str(HERE / "drive_python.py")]
 
 
-def _javascript_folder() -> Path:
+def javascript_folder() -> Path:
+    """Return the folder with the ``node_modules`` of the published client for JavaScript."""
     return installed("javascript", [HERE / "package-lock.json"], _install_javascript)
 
 
 def _javascript() -> list[str]:
     node = need("node", "nodejs")
-    return [node, str(HERE / "drive_javascript.js"), str(_javascript_folder())]
+    return [node, str(HERE / "drive_javascript.js"), str(javascript_folder())]
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +97,7 @@ def javascript_client() -> Iterator[Driver]:
 @pytest.fixture(scope="session")
 def client_bundle() -> Path:
     """The published client for JavaScript, as a script for a page."""
-    package = _javascript_folder() / "node_modules" / "@metered-ca" / "realtime"
+    package = javascript_folder() / "node_modules" / "@metered-ca" / "realtime"
     return package / "dist" / "index.umd.js"
 
 

@@ -1,0 +1,406 @@
+"""A room over the SFU with pages in plain JavaScript (examples/browser_room) and Python members."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from anyio.from_thread import BlockingPortal
+from flask import Flask
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from metered_sync import (
+    MediaStream,
+    MeteredPeer,
+    PeerLeft,
+    RemoteTrack,
+    SfuMedia,
+    TrackEnded,
+)
+from metered_sync.local import LocalCloud
+from metered_sync.testing import PatternSource, ToneSource, dominant_frequency, read_number
+from metered_sync.wire.timings import DEFAULT_TIMINGS
+from tests.conftest import ROOT, wait_until
+from tests.scenarios.browser.conftest import Tab, Tabs
+from tests.scenarios.interop.conftest import javascript_folder
+from tests.support.chromium import Browser
+from tests.support.gates import gate_of
+from tests.support.raw_client import raw
+from tests.support.rooms import FAST
+from tests.support.rooms import peer as any_peer
+
+pytestmark = pytest.mark.browser
+CHANNEL = "rooms/tests"
+PATIENCE = 45.0
+SOON = dataclasses.replace(DEFAULT_TIMINGS, room_limbo=1.0)
+TONES = {"ann": 440, "bob": 660}
+
+# What a test asks of the page. Members are named by how their peer ids begin.
+HELPERS = """
+window.tiles = () => [...document.querySelectorAll('video')].map((one) => one.title);
+window.until = async (what, check) => {
+  for (const end = performance.now() + 25000; performance.now() < end;) {
+    const found = await check();
+    if (found) return found;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  throw new Error(`the page waited in vain for ${what}; it shows ${tiles()}`);
+};
+window.video = (peer) => until(`a video of ${peer}`, () =>
+  [...document.querySelectorAll('video')].find((one) => one.title.startsWith(peer)));
+window.decodes = async (peer, more) => {
+  let count = 0, last = null, element = null;
+  await until(`${more} pictures of ${peer}`, async () => {
+    const now = await video(peer);
+    const frames = now.getVideoPlaybackQuality().totalVideoFrames;
+    if (now === element && frames > last) count += frames - last;
+    [element, last] = [now, frames];
+    return count >= more;
+  });
+  return [element.videoWidth, element.videoHeight];
+};
+window.picture = async (peer) => {
+  const context = new OffscreenCanvas(64, 48).getContext('2d');
+  context.drawImage(await video(peer), 0, 0, 64, 48);
+  return [...context.getImageData(0, 0, 64, 48).data].filter((_, index) => index % 4 === 1);
+};
+window.listen = async (peer) => {
+  const context = new AudioContext(), analyser = context.createAnalyser();
+  try {
+    analyser.fftSize = 8192;
+    context.createMediaStreamSource((await video(peer)).srcObject).connect(analyser);
+    await context.resume();
+    const samples = new Float32Array(analyser.fftSize);
+    await until(`sound of ${peer}`, () => {
+      analyser.getFloatTimeDomainData(samples);
+      return samples.some((sample) => Math.abs(sample) > 0.05);
+    });
+    return { rate: context.sampleRate, samples: [...samples] };
+  } finally {
+    await context.close();
+  }
+};
+// The SFU's id of the session that such calls were made for last.
+window.session = (call) => performance.getEntriesByType('resource')
+  .map((one) => one.name.match(`/session/(\\\\w+)~[^/]*/${call}$`)?.[1]).filter(Boolean).at(-1);
+// Others are let go of after 1 s, not 10.
+const slow = window.setTimeout;
+window.setTimeout = (run, ms, ...rest) => slow(run, ms === 10000 ? 1000 : ms, ...rest);
+"""
+
+
+class PageMember:
+    """A page of the example, as a member of the room."""
+
+    def __init__(self, tab: Tab) -> None:
+        self.tab = tab
+        self.run = tab.run
+
+    def join(self) -> None:
+        """Press the button."""
+        self.run(HELPERS + "document.querySelector('button').click();")
+
+    def sees(self, peer: str, frames: int = 3) -> tuple[int, int]:
+        """Check that more pictures of a member are decoded; return their size."""
+        width, height = self.run("return decodes(peer, frames)", peer=peer, frames=frames)
+        return width, height
+
+    def reads(self, peer: str) -> int:
+        """Return the number in a picture of a pattern that is shown."""
+        found: list[int] = []
+
+        def look() -> bool:
+            grey = self.run("return picture(peer)", peer=peer)
+            number = read_number(np.array(grey, np.uint8).reshape(48, 64))
+            found.extend([] if number is None else [number])
+            return bool(found)
+
+        wait_until(look, PATIENCE, f"a number in the picture of {peer}")
+        return found[0]
+
+    def hears(self, peer: str, tone: int | None = None) -> None:
+        """Check that something is heard of a member: a tone of this frequency."""
+
+        def listen() -> bool:
+            heard = self.run("return listen(peer)", peer=peer)
+            frequency = dominant_frequency(np.array(heard["samples"]), heard["rate"])
+            return tone is None or abs(frequency - tone) < 25
+
+        wait_until(listen, PATIENCE, f"{tone} Hz of {peer}")
+
+    def other(self, *but: str) -> str:
+        """Return the id of the only other page that is shown, which is none of these."""
+        shown: set[str] = set()
+
+        def look() -> bool:
+            titles = [title.split()[0] for title in self.run("return tiles()")]
+            shown.clear()
+            shown.update(title for title in titles if title.startswith("guest-"))
+            return len(shown) == 1 and not shown & set(but)
+
+        wait_until(look, PATIENCE, f"one other page, and not {but}")
+        return shown.pop()
+
+    def session(self, call: str) -> str:
+        """Return the SFU's id of the session that such calls were last made for."""
+        found = self.run("return session(call)", call=call)
+        assert isinstance(found, str)
+        return found
+
+
+@dataclasses.dataclass
+class Room:
+    """A room with two pages, and two members in Python."""
+
+    cloud: LocalCloud
+    tabs: Tabs
+    url: str
+    pages: list[PageMember]
+    ann: MeteredPeer
+    bob: MeteredPeer
+
+    def enter(self) -> PageMember:
+        """Have one more page join."""
+        page = PageMember(self.tabs.visit(f"{self.url}/?room=tests"))
+        page.join()
+        return page
+
+    def members(self) -> tuple[str, str]:
+        """Return the ids of the two pages."""
+        return self.pages[1].other(), self.pages[0].other()
+
+    def check(self) -> None:
+        """Check that all see each other."""
+        ids = self.members()
+        for page, other in zip(self.pages, reversed(ids), strict=True):
+            for peer in (*TONES, other):
+                page.sees(peer)
+        for one in self.ann, self.bob:
+            for peer_id in ids:
+                changes(camera(one, peer_id))
+
+
+def camera(one: MeteredPeer, peer_id: str, kind: Any = "video") -> RemoteTrack:
+    """Return what a member in Python receives of a page."""
+    return one.wait_for_peer(peer_id, timeout=PATIENCE).track(kind, timeout=PATIENCE)
+
+
+def changes(track: RemoteTrack, pictures: int = 2) -> None:
+    """Check that a picture changes."""
+    last = track.read(timeout=PATIENCE)
+
+    def look() -> bool:
+        nonlocal last, pictures
+        image = track.read(timeout=PATIENCE)
+        pictures -= image.shape == last.shape and bool((image != last).mean() > 0.001)
+        last = image
+        return pictures <= 0
+
+    wait_until(look, PATIENCE, "the picture changes")
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_request(self, *args: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def served(app: Flask) -> Iterator[str]:
+    """Serve the example; yield its address."""
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
+    server.daemon_threads = True  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join(5)
+        server.server_close()
+
+
+def example(cloud: LocalCloud, gate: Any) -> Flask:
+    """Return the example's application."""
+    path = ROOT / "examples" / "browser_room" / "server.py"
+    spec = importlib.util.spec_from_file_location("browser_room_server", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    app = module.create_app(gate, cloud.key_id, cloud.key_secret, cloud.url, javascript_folder())
+    assert isinstance(app, Flask)
+    return app
+
+
+@pytest.fixture(scope="module")
+def room(running_chromium: tuple[BlockingPortal, Browser]) -> Iterator[Room]:
+    with ExitStack() as stack:
+        cloud = stack.enter_context(LocalCloud())
+        gate = gate_of(cloud)
+        stack.callback(gate.close)
+        url = stack.enter_context(served(example(cloud, gate)))
+        tabs = Tabs(*running_chromium)
+        stack.callback(tabs.close)
+        options: dict[str, Any] = {"reconnect": FAST, "ice_servers": [], "_timings": SOON}
+        members = {
+            "ann": MeteredPeer(
+                **cloud.token_options("ann"), media=SfuMedia(gate=f"{url}/sfu"), **options
+            ),
+            "bob": MeteredPeer(**cloud.room_options("bob"), **options),
+        }
+        made = Room(cloud, tabs, url, [], **members)
+        made.pages.append(made.enter())
+        for name, one in members.items():
+            stack.enter_context(one)
+            pattern = stack.enter_context(PatternSource(160, 120, fps=10))
+            tone = stack.enter_context(ToneSource(TONES[name]))
+            one.add_stream(MediaStream([pattern.video, tone.audio], id="ours"))
+            one.join(CHANNEL)
+        made.pages.append(made.enter())
+        yield made
+
+
+def test_all_see_and_hear_each_other(room: Room) -> None:
+    ids = room.members()
+    for page, other in zip(room.pages, reversed(ids), strict=True):
+        for peer, tone in TONES.items():
+            assert page.sees(peer) == (160, 120)
+            number = page.reads(peer)
+            page.sees(peer)
+            assert page.reads(peer) > number
+            page.hears(peer, tone)
+        assert page.sees(other) == (640, 480)
+        page.hears(other)  # beeps
+    for one in room.ann, room.bob:
+        for peer_id in ids:
+            picture = camera(one, peer_id)
+            assert picture.stream_id == "camera"
+            assert picture.read(timeout=PATIENCE).shape == (480, 640, 3)
+            changes(picture)
+            with camera(one, peer_id, "audio").frames() as frames:
+                wait_until(
+                    lambda: np.abs(frames.get(timeout=PATIENCE).to_ndarray()).max() > 500,
+                    PATIENCE,
+                    "a beep",
+                )
+    for one, name in (room.ann, "bob"), (room.bob, "ann"):
+        assert read_number(camera(one, name).read(timeout=PATIENCE)) >= 0
+
+
+@pytest.mark.parametrize("call", ["tracks", "track/subscribe"], ids=["publishing", "receiving"])
+def test_a_session_of_a_page_is_killed(room: Room, call: str) -> None:
+    page, _ = room.pages
+    mine, _ = room.members()
+    seen = camera(room.ann, mine)
+    restarts, session = seen.restarts, page.session(call)
+    with seen.frames():
+        room.cloud.faults.kill_sfu_session(session)
+        wait_until(lambda: page.session(call) != session, PATIENCE)
+        if call == "tracks":
+            wait_until(lambda: seen.restarts > restarts, PATIENCE)
+        room.check()
+    assert camera(room.ann, mine) is seen  # the same member, the same track
+    assert room.members()[0] == mine
+
+
+def test_signalling_is_dropped_and_media_go_on(room: Room) -> None:
+    ids = room.members()
+    sessions = [page.session(call) for page in room.pages for call in ("tracks", "track/subscribe")]
+    tracks = [camera(one, peer_id) for one in (room.ann, room.bob) for peer_id in ids]
+    with ExitStack() as stack:
+        for track in tracks:
+            stack.enter_context(track.frames())
+        before = [track.restarts for track in tracks]
+        for page in room.pages:
+            page.run(
+                "const output = document.querySelector('output'); window.states = [];"
+                "new MutationObserver(() => states.push(output.textContent))"
+                ".observe(output, {childList: true})"
+            )
+        room.cloud.faults.drop_connections()
+        room.check()
+        for page in room.pages:
+            page.run(
+                "await until('a reconnect', () => states.includes('reconnecting')"
+                " && states.at(-1) === 'connected')"
+            )
+        wait_until(lambda: room.ann.state == room.bob.state == "joined", PATIENCE)
+        room.check()
+        assert [track.restarts for track in tracks] == before
+        assert not any(track.ended for track in tracks)
+    assert room.members() == ids
+    assert sessions == [
+        page.session(call) for page in room.pages for call in ("tracks", "track/subscribe")
+    ]
+
+
+def test_a_page_is_reloaded(room: Room) -> None:
+    first, second = room.pages
+    mine, others = room.members()
+    stays, goes = camera(room.ann, others), camera(room.ann, mine)
+    sound = camera(room.ann, mine, "audio")
+    with stays.frames(), goes.frames(), sound.frames(), room.ann.events(PeerLeft) as leaves:
+        restarts = stays.restarts
+        first.tab.reload()
+        wait_until(lambda: goes.ended and sound.ended, PATIENCE)  # by its last word
+        assert leaves.get(timeout=PATIENCE).peer.id == mine
+        first.join()
+        assert second.other(mine) == room.members()[0]
+        room.check()
+        assert (stays.restarts, stays.ended) == (restarts, False)
+
+
+def test_a_page_that_dies_is_let_go_of(room: Room) -> None:
+    known = {"ann", *room.members()}
+    page = room.enter()
+    wait_until(lambda: {one.id for one in room.bob.remote_peers} - known, PATIENCE)
+    (there,) = [one for one in room.bob.remote_peers if one.id not in known]
+    seen = there.track("video", timeout=PATIENCE)
+    changes(seen)
+    for one in room.pages:
+        one.sees(there.id)
+    with there.events(TrackEnded) as ends, room.bob.events(PeerLeft) as leaves:
+        page.tab.crash()
+        assert leaves.get(timeout=PATIENCE).peer is there
+        assert seen in {ends.get(timeout=PATIENCE).track for _ in ("audio", "video")}
+    for one in room.pages:
+        one.run(
+            "await until('its end', () => !tiles().some((one) => one.startsWith(peer)))",
+            peer=there.id,
+        )
+    room.check()
+
+
+def test_what_others_say_is_taken_for_a_claim(room: Room) -> None:
+    page, _ = room.pages
+    ann: Any = room.ann._link
+    session = ann.media._publisher.session_id
+    listed = [track.body() for track in ann.media._publisher.announced]
+    with (
+        any_peer(room.cloud, "mesh") as mesh,
+        PatternSource(160, 120, fps=10) as pattern,
+        raw(room.cloud, "eve", channels=[CHANNEL]) as eve,
+    ):
+        mesh.add_track(pattern)
+        mesh.join(CHANNEL)  # and offers to everybody, to no avail
+        eve.ask(type="subscribe", channel=CHANNEL, requestId="1")
+        for data in (
+            {"$sfu": 1, "boot": "b", "rev": 1, "session": session, "tracks": listed},
+            {"$sfu": 1, "boot": "c", "rev": 1, "session": 7, "tracks": [None, 7, {"id": 7}, []]},
+            {"$sfu": 1, "boot": "d", "rev": 1, "session": "none", "tracks": [{"id": "no"}] * 40},
+            {"$sfu": 1, "boot": None, "rev": "1", "session": None, "tracks": {}},
+            {"$sfu": 1, "ask": True},
+            {"$sfu": 2, "tracks": "other"},
+            None,
+        ):
+            eve.ask(type="publish", channel=CHANNEL, data=data, requestId="2")
+        room.check()
+        assert not [
+            title for title in page.run("return tiles()") if title.startswith(("eve", "mesh"))
+        ]
