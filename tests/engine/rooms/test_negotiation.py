@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
@@ -805,5 +806,8 @@ class Calm(Network):
             assert (side.machine.generations, side.reports) == (1, [])
 
 
+Some = settings(max_examples=settings.default.max_examples * 2 // 5)  # (explore: 800)
 TestStorm = Storm.TestCase
+TestStorm.settings = Some
 TestCalm = Calm.TestCase
+TestCalm.settings = Some

@@ -97,7 +97,7 @@ def test_nothing_leaks() -> None:
 
     engine = engines.current()
     engine.call(fill_executor, deadline=Deadline(30), what="executor")
-    check(lambda: engine.call(round_, deadline=Deadline(30), what="round"), rounds=60)
+    check(lambda: engine.call(round_, deadline=Deadline(30), what="round"), rounds=25)
 
 
 def test_a_successor_goes_on_with_stream_metadata_and_encoding() -> None:
