@@ -46,6 +46,8 @@ STUCK = 40.0
 """Seconds after which a call hangs for sure."""
 SIGNALS = 200
 """Signals of a storm."""
+STORM = 1.0
+"""Seconds that a storm may go on after the last call that it interrupts has begun."""
 POINTS = 400
 """Moments at which a call is interrupted, at most."""
 INBOX, ROOM = f"inbox-{os.getpid()}", f"room-{os.getpid()}"
@@ -314,12 +316,14 @@ def storm(name: str, things: Things, seconds: float, step: int) -> list[str]:
         count += 1
         if trouble := outcome(name, things):
             wrong.append(trouble)
-        if count < SIGNALS:
+        # (What the handler takes, the call that it interrupts does not get: it has to end in time.)
+        if count < SIGNALS and time.monotonic() < last:
             signal.setitimer(signal.ITIMER_REAL, 20e-6 + (count * 37 % 200) * 1e-6)
 
+    until = time.monotonic() + seconds
+    last = until + STORM
     signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 1e-4)
-    until = time.monotonic() + seconds
     while count < SIGNALS and time.monotonic() < until and not wrong:
         if trouble := outcome(name, things):
             wrong.append(trouble)
