@@ -75,7 +75,7 @@ def leave(source: str, status: int = 0, stdout: str = "", times: int = 1) -> Non
 
 
 def test_idle() -> None:
-    leave("", times=5)
+    leave("", times=2)
 
 
 def test_with_subscriptions_and_callbacks() -> None:
@@ -95,7 +95,7 @@ for _ in range(4):
     threading.Thread(target=work, daemon=True).start()
 time.sleep(0.3)
 """,
-        times=3,
+        times=2,
     )
 
 

@@ -185,9 +185,10 @@ LEAVE = {
 }
 
 
+@pytest.mark.parametrize("rounds", [1, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("source", "status"), LEAVE.values(), ids=LEAVE.keys())
-def test_exit(source: str, status: int, facts: str, options: dict[str, str]) -> None:
-    for _ in range(2):
+def test_exit(source: str, status: int, rounds: int, facts: str, options: dict[str, str]) -> None:
+    for _ in range(rounds):
         marked = START + source.replace("sys.exit", "print(time.monotonic(), flush=True); sys.exit")
         if "sys.exit" not in source:
             marked += "\nprint(time.monotonic(), flush=True)"
@@ -209,7 +210,7 @@ def test_clients_sources_and_tracks_leave_nothing(options: dict[str, str]) -> No
             track = client.subscribe(client.publish(tone.audio))
             track.frames().get(timeout=10)
 
-    check(round_, rounds=40)
+    check(round_, rounds=25)
 
 
 def test_subscriptions_of_one_session_leave_nothing_but_their_sections(
@@ -249,7 +250,7 @@ def test_sources_that_nobody_consumes(options: dict[str, str]) -> None:
             pass
         from_file(CLIP)
 
-    check(round_, rounds=50)
+    check(round_, rounds=25)
 
 
 def test_a_forgotten_client_is_closed_and_says_so(options: dict[str, str]) -> None:

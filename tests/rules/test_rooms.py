@@ -372,9 +372,10 @@ LEAVE = {
 }
 
 
+@pytest.mark.parametrize("rounds", [1, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("source", "status"), LEAVE.values(), ids=LEAVE.keys())
-def test_exit(source: str, status: int, served_cloud: dict[str, str]) -> None:
-    for _ in range(2):
+def test_exit(source: str, status: int, rounds: int, served_cloud: dict[str, str]) -> None:
+    for _ in range(rounds):
         marked = START + source.replace("sys.exit", "print(time.monotonic(), flush=True); sys.exit")
         if "sys.exit" not in source:
             marked += "\nprint(time.monotonic(), flush=True)"

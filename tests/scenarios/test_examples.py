@@ -31,7 +31,17 @@ SERVERS = {
     "threads": ("--worker-class", "gthread", "--workers", "1", "--threads", "4"),
     "threads, preload": ("--workers", "2", "--threads", "4", "--preload"),
 }
-servers = pytest.mark.parametrize("options", SERVERS.values(), ids=SERVERS)
+
+
+def servers(*usual: str) -> pytest.MarkDecorator:
+    """Return the mark of a test for all servers, of which these are in the short run, too."""
+    each = [
+        pytest.param(options, id=name, marks=() if name in usual else pytest.mark.slow)
+        for name, options in SERVERS.items()
+    ]
+    return pytest.mark.parametrize("options", each)
+
+
 MESSAGES = 24
 
 
@@ -115,7 +125,7 @@ def post(
 # --- Flask ------------------------------------------------------------------------------
 
 
-@servers
+@servers("prefork", "threads, preload")
 def test_flask(
     options: tuple[str, ...], environment: dict[str, str], control: ControlPlane, tmp_path: Path
 ) -> None:
@@ -209,7 +219,7 @@ def log_in(url: str, user: requests.Session) -> dict[str, str]:
     return {"X-CSRFToken": user.cookies["csrftoken"]}
 
 
-@servers
+@servers("prefork, preload", "threads")
 def test_django(
     options: tuple[str, ...],
     environment: dict[str, str],

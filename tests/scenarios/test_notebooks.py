@@ -25,6 +25,8 @@ STORIES = [
     "05-recording",
     "06-testing-your-app",
 ]
+LONG = ("04-voice-agent", "05-recording", "06-testing-your-app")
+"""Notebooks that take long, and whose subjects have scenarios of their own."""
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MAX_SIZE = 400_000
 """Bytes of a committed notebook, its pictures included."""
@@ -66,7 +68,13 @@ def without_numbers(shown: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(kind, re.sub(NUMBERS, "#", text)) for kind, text in shown]
 
 
-@each
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem in LONG else ())
+        for path in NOTEBOOKS
+    ],
+)
 @pytest.mark.timeout(300)
 def test_a_notebook_runs(
     path: Path, tmp_path: Path, fonts: None, monkeypatch: pytest.MonkeyPatch

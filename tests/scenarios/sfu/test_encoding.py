@@ -69,7 +69,12 @@ def offered(client: SfuClient, mid: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("codec", "bitrate", "max_framerate"),
-    [("vp8", 300_000, None), ("vp8", 200_000, 15), ("h264", 300_000, None), ("h264", 150_000, 10)],
+    [
+        pytest.param("vp8", 300_000, None, marks=pytest.mark.slow),
+        ("vp8", 200_000, 15),
+        ("h264", 300_000, None),
+        pytest.param("h264", 150_000, 10, marks=pytest.mark.slow),
+    ],
 )
 def test_a_bit_rate_is_held(
     pair: Any, codec: str, bitrate: int, max_framerate: float | None
