@@ -612,6 +612,67 @@ def packet_path(receiver: RTCRtpReceiver) -> PacketPath | None:
     return PacketPath(receiver) if _can(Capability.INTAKES) else None
 
 
+THREAD_RETRY = 1.0
+"""Seconds after which a receiver that got no thread for its decoder asks for one again."""
+
+
+def keep_starting(receiver: RTCRtpReceiver) -> None:
+    """Have a receiver that gets no thread for its decoder try again until it has one, or is stopped.
+
+    aiortc would leave it, and all that was to be started after it, as they are: for ever.
+    """
+    if not _can(Capability.INTAKES) or "receive" in vars(receiver):
+        return
+    inner: Any = receiver
+    start, stop = inner.receive, inner.stop
+    waiting: list[asyncio.TimerHandle] = []
+    attempts: set[asyncio.Task[None]] = set()
+    told = stopped = False
+
+    async def receive(parameters: Any) -> None:
+        nonlocal told
+        try:
+            if not stopped:
+                await start(parameters)
+        except RuntimeError as error:
+            setattr(receiver, DECODER_THREAD, None)  # one that was not started cannot be joined
+            if not told:
+                told = True
+                logger.error(
+                    "no thread can be started to decode the %s that arrives (%s): it is tried "
+                    "again each second; the process, its user or its container has as many "
+                    "threads as it may",
+                    receiver.track.kind,
+                    error,
+                )
+            if not waiting:
+                loop = asyncio.get_running_loop()
+                waiting.append(loop.call_later(THREAD_RETRY, again, parameters))
+
+    def again(parameters: Any) -> None:
+        waiting.clear()
+        if receiver.transport.state in ("closed", "failed"):
+            end()
+        else:
+            attempt = asyncio.get_running_loop().create_task(receive(parameters))
+            attempts.add(attempt)
+            attempt.add_done_callback(attempts.discard)
+
+    def end() -> None:
+        """End the track, as the decoder's thread does at its end."""
+        inner._track._queue.put_nowait(None)
+
+    async def stop_trying() -> None:
+        nonlocal stopped
+        stopped = True
+        while waiting:
+            waiting.pop().cancel()
+            end()
+        await stop()
+
+    inner.receive, inner.stop = receive, stop_trying
+
+
 class _PlainBuffer:
     """The simplest buffer there is: packets come in order, a marker ends a picture."""
 

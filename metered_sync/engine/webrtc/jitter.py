@@ -99,6 +99,7 @@ def take_over(receiver: RTCRtpReceiver, consumer: FrameConsumer) -> None:
     path = aiortc_private.packet_path(receiver)
     if path is None:
         return
+    aiortc_private.keep_starting(receiver)
     present, nacks = path.buffer, path.nacks
     if isinstance(present, _Intake):
         present.consumer = consumer
