@@ -10,9 +10,19 @@ from typing import Any
 
 import pytest
 
-from metered_sync import DisconnectedError, Message, SignallingClient
+from metered_sync import (
+    DisconnectedError,
+    Message,
+    NegotiationFailedError,
+    SfuClient,
+    SignallingClient,
+)
+from metered_sync.local import LocalCloud
+from metered_sync.wire.sdp import MAX_DESCRIPTION
+from tests.hostile.test_descriptions import ATTACKS
 from tests.support.mallory import MAX_GROWTH, memory, steps_of_the_loop
 from tests.support.scripted_service import WELCOME, Scripted, ScriptedServer
+from tests.support.scripted_sfu import ScriptedSfu
 from tests.support.victim import MAX_STEP
 
 ODD = (None, 7, -1, 1e300, "", "x" * 60_000, [], [[[]]], {}, {"a": []}, True)
@@ -125,4 +135,29 @@ def test_a_flood_before_the_welcome() -> None:
         finally:
             thread.join(10)
             client.close()
+        assert memory() - before < MAX_GROWTH
+
+
+@pytest.mark.parametrize("attack", ["inherited lines", "as many lines as may be", "candidates of each", "parameters"])
+def test_descriptions_of_an_sfu(shared_cloud: LocalCloud, attack: str) -> None:
+    """They are refused by their size, or read, in steps of the loop that cost little."""
+    text = ATTACKS[attack](MAX_DESCRIPTION)
+
+    def spoil(status: int, body: Any) -> tuple[int, Any]:
+        body["sessionDescription"]["sdp"] = text
+        return status, body
+
+    options = shared_cloud.sfu_options()
+    with ScriptedSfu(behind=options["url"]) as sfu:
+        sfu.spoil["session/new"] = spoil
+        client = SfuClient(**options | {"url": sfu.url})
+        before = memory()
+        with steps_of_the_loop() as costs:
+            begin = time.monotonic()
+            with pytest.raises(NegotiationFailedError) as caught:
+                client.connect(timeout=10)
+            assert time.monotonic() - begin < 8
+        client.close()
+        assert caught.value.stage == "answer"
+        assert max(costs) < MAX_STEP, sorted(costs)[-5:]
         assert memory() - before < MAX_GROWTH

@@ -617,7 +617,7 @@ THREAD_RETRY = 1.0
 
 
 def keep_starting(receiver: RTCRtpReceiver) -> None:
-    """Have a receiver that gets no thread for its decoder try again until it has one, or is stopped.
+    """Have a receiver that gets no thread for its decoder try again, until it has one or stops.
 
     aiortc would leave it, and all that was to be started after it, as they are: for ever.
     """
