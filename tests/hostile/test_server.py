@@ -138,7 +138,9 @@ def test_a_flood_before_the_welcome() -> None:
         assert memory() - before < MAX_GROWTH
 
 
-@pytest.mark.parametrize("attack", ["inherited lines", "as many lines as may be", "candidates of each", "parameters"])
+@pytest.mark.parametrize(
+    "attack", ["inherited lines", "as many lines as may be", "candidates of each", "parameters"]
+)
 def test_descriptions_of_an_sfu(shared_cloud: LocalCloud, attack: str) -> None:
     """They are refused by their size, or read, in steps of the loop that cost little."""
     text = ATTACKS[attack](MAX_DESCRIPTION)

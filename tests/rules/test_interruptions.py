@@ -30,6 +30,7 @@ WAITING = (
     *("publish", "subscribe, close", "unsubscribe", "flush", "roster", "connect", "get"),
     *("wait_for", "Delivery.result", "DataChannel.send", "read", "capture.read", "pcm.get"),
     *("push and wait", "write and wait", "Source.wait", "add_track, remove_track", "Recorder.add"),
+    "Recorder.start, stop",
 )
 ALL = POSTING + WAITING
 SHORT_RUN: dict[str, tuple[float, int, tuple[str, ...]]] = {

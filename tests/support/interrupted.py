@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import itertools
 import json
 import os
 import queue
@@ -32,6 +33,7 @@ from metered_sync import (
     DataChannelOverflowError,
     DCMessage,
     Direct,
+    MediaError,
     MediaStream,
     MeteredPeer,
     MeteredTimeoutError,
@@ -92,8 +94,10 @@ class Things:
         self.screen = stack.enter_context(VideoSource(64, 48, 240))
         self.voice = stack.enter_context(AudioSource(max_buffered_seconds=0.5))
         self.stream = MediaStream()
-        path = os.path.join(stack.enter_context(tempfile.TemporaryDirectory()), "a.mkv")
+        self.directory = stack.enter_context(tempfile.TemporaryDirectory())
+        path = os.path.join(self.directory, "a.mkv")
         self.recorder = stack.enter_context(Recorder(path, self.pattern.video))
+        self.recordings = itertools.count()
 
 
 def ignore(_: object) -> None:
@@ -149,6 +153,17 @@ def group(things: Things) -> None:
     things.stream.remove_track(things.pattern.video)
 
 
+def record(things: Things) -> None:
+    """Record a moment, of which there may be no picture yet."""
+    path = os.path.join(things.directory, f"{next(things.recordings)}.mkv")
+    recorder = Recorder(path, things.pattern.video)
+    try:
+        recorder.start(timeout=Things.patience)
+    finally:
+        with suppress(MediaError):
+            recorder.stop(timeout=Things.patience)
+
+
 POSTING: dict[str, Callable[[Things], object]] = {
     "publish_nowait": lambda t: t.client.publish_nowait("nobody", 1),
     "send_nowait": lambda t: t.client.send_nowait(t.other.peer_id or "", 1),
@@ -191,6 +206,7 @@ WAITING: dict[str, Callable[[Things], object]] = {
         t.peer.add_track(t.screen.video, timeout=Things.patience),
         t.peer.remove_track(t.screen.video, timeout=Things.patience),
     ),
+    "Recorder.start, stop": record,
     "Recorder.add": lambda t: t.recorder.add(t.pattern.video, timeout=Things.patience),
 }
 """Calls that wait: they work, or say that they cannot."""
