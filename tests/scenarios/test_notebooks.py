@@ -81,6 +81,8 @@ def test_a_notebook_runs(
 ) -> None:
     for name in ("CI", "BUILD_NUMBER"):  # pytest, in 06, is more talkative where one is set
         monkeypatch.delenv(name, raising=False)
+    # (An environment in which the library was installed before it had the plug-in, for 06.)
+    monkeypatch.setenv("PYTEST_PLUGINS", "metered_sync.testing.pytest_plugin")
     if path.stem == "04-voice-agent":
         need_speech()
     notebook = nbformat.read(path, as_version=4)
