@@ -107,7 +107,7 @@ export async function joinRoom({ url, gate, token, channel, media, onTrack, onEn
         pause = 250;
       } catch (error) {
         console.info("not received yet:", error);
-        receiver?.pc.close();
+        if (error.status !== 429) receiver?.pc.close(); // (429: only called too often)
         await sleep(pause = longer(pause));
       }
       letGo(tracks);
