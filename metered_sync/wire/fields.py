@@ -153,6 +153,12 @@ class Fields:
         fits = isinstance(value, str) and (most is None or len(value) <= most)
         return value if fits else None
 
+    def whole_or_none(self, name: str) -> int | None:
+        """Return a field if it is a whole number from 0."""
+        value = self._values.get(name)
+        fits = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        return value if fits else None
+
     def object_or_none(self, name: str) -> JsonObject | None:
         """Return a field if it is an object, as a dict."""
         value = self._values.get(name)

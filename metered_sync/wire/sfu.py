@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from metered_sync.wire.fields import Fields, JsonObject, each, error_body, parse_error
@@ -127,6 +127,8 @@ class TrackInfo:
     """``"video"`` or ``"audio"``."""
     mid: str | None = None
     """The media section of the publisher's SDP that carries it; `None` if not told."""
+    subscribers: int | None = field(default=None, compare=False)
+    """How many receive it now; `None` if not told: only the local cloud tells."""
 
     @classmethod
     def read(cls, fields: Fields) -> TrackInfo:
@@ -137,11 +139,12 @@ class TrackInfo:
             name=fields.optional_text("customTrackName"),
             kind=fields.filled("trackKind"),
             mid=fields.optional_text("mid"),
+            subscribers=fields.whole_or_none("subscribers"),
         )
 
     def body(self, app_id: str) -> JsonObject:
         """Return the object for ``json.dumps``; *app_id* is repeated in each track."""
-        return {
+        result: JsonObject = {
             "sessionId": self.session_id,
             "sfuAppId": app_id,
             "trackId": self.track_id,
@@ -149,6 +152,9 @@ class TrackInfo:
             "mid": self.mid,
             "trackKind": self.kind,
         }
+        if self.subscribers is not None:
+            result["subscribers"] = self.subscribers
+        return result
 
 
 @dataclass(frozen=True)

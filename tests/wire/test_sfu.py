@@ -83,6 +83,17 @@ def test_a_track_may_leave_out_what_is_optional():
     assert sfu.TrackInfo.read(Fields(body)) == sfu.TrackInfo("s", "t", None, "video", None)
 
 
+@pytest.mark.parametrize(
+    ("told", "subscribers"), [(0, 0), (7, 7), (None, None), (-1, None), (True, None), ("3", None)]
+)
+def test_subscribers_are_taken_where_they_are_told(told: object, subscribers: int | None) -> None:
+    body = {"sessionId": "s", "trackId": "t", "trackKind": "video", "subscribers": told}
+    (track,) = sfu.parse_tracks([body])
+    assert track.subscribers == subscribers
+    assert track.body("app").get("subscribers") == subscribers
+    assert track == sfu.TrackInfo("s", "t", None, "video")
+
+
 DESCRIPTION = OFFER.body()
 
 

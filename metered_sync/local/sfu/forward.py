@@ -83,7 +83,14 @@ class PublishedTrack:
 
     def info(self) -> TrackInfo:
         """Return what the API tells about this track."""
-        return TrackInfo(self.session_id, self.track_id, self.name, self.kind, self.mid)
+        return TrackInfo(
+            self.session_id,
+            self.track_id,
+            self.name,
+            self.kind,
+            self.mid,
+            subscribers=len(self._subscriptions),
+        )
 
     def configure(self, codecs: Sequence[Codec], extensions: Sequence[Extension]) -> None:
         """Take over what the publisher's section has negotiated; nothing is ever renumbered."""

@@ -25,6 +25,7 @@ def test_publish_in_the_first_offer():
                 "customTrackName": None,
                 "mid": "0",
                 "trackKind": "video",
+                "subscribers": 0,
             }
             assert (second["trackId"], second["trackKind"]) == (tone.id, "audio")
             await subscriber.connect()
@@ -33,6 +34,7 @@ def test_publish_in_the_first_offer():
             )
             await video.expect(15)
             await audio.expect(15)
+            assert [item["subscribers"] for item in await publisher.tracks()] == [1, 1]
             assert (video.last.width, video.last.height) == (320, 240)
             # Sections in the order of the request; the publisher's session as stream id.
             description = sdp.parse(subscriber.pc.remoteDescription.sdp)
