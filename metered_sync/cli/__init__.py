@@ -8,6 +8,7 @@ dev_cloud    a local cloud with the keys of development, and how to find one tha
 arguments    check what commands are given: names, JSON, lines of standard input
 token_report read a token as the service would
 output       data to stdout, talk to stderr: lines, tables, JSON, progress
+media        what the commands about media share
 ============ ==========================================================================
 
 A command is a module in ``commands`` whose ``command`` is a :mod:`click` command, named in

@@ -39,6 +39,9 @@ COMMANDS = (
     "usage",
     "token",
     "doctor",
+    "turn",
+    "sfu",
+    "room",
 )
 """In the order of the help: each is ``command`` of the module of its name."""
 

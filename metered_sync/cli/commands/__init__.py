@@ -10,5 +10,8 @@ usage   show the app's usage and its plan
 token   make tokens, and explain them
 doctor  find out what does not work from here, and what to do
 demo    publish a clip and watch it, through a local cloud
+turn    TURN servers, and credentials to use them with
+sfu     media through the SFU: what is there, publish, record, snapshots
+room    join a room, and show who is there and what comes
 ======= ===============================================================================
 """

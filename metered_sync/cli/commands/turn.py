@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from metered_sync.cli import output
 from metered_sync.cli.connection import Connection, connection_options
 
 __all__ = ["command"]
+
+REMEDIES = {
+    "api_key": "the API key asks for servers: set METERED_TURN_API_KEY",
+    "secret_key": "the secret key makes and lists credentials: set METERED_TURN_SECRET_KEY, or "
+    "give --turn-secret-file",
+}
 
 
 @click.group("turn")
@@ -26,7 +34,7 @@ def servers(connection: Connection, region: str | None, as_json: bool) -> None:
     """
     from metered_sync import TurnApi
 
-    with TurnApi(**connection.turn()) as api:
+    with TurnApi(**_keys(connection, "api_key")) as api:
         found = api.ice_servers(region=region)
     if as_json:
         for server in found:
@@ -50,7 +58,7 @@ def create(
     """Make a credential, for instance one for each user, and print it."""
     from metered_sync import TurnApi
 
-    with TurnApi(**connection.turn()) as api:
+    with TurnApi(**_keys(connection, "secret_key")) as api:
         made = api.create_credential(expires_in=expires_in, label=label)
     if as_json:
         output.json_line(
@@ -79,7 +87,7 @@ def list_credentials(connection: Connection, page: int, label: str | None, as_js
     """List the credentials, without their passwords."""
     from metered_sync import TurnApi
 
-    with TurnApi(**connection.turn()) as api:
+    with TurnApi(**_keys(connection, "secret_key")) as api:
         found = api.credentials(page=page, label=label)
     if as_json:
         for one in found:
@@ -104,3 +112,11 @@ def list_credentials(connection: Connection, page: int, label: str | None, as_js
         output.talk(
             f"page {found.current_page} of {found.total_pages}: --page {found.next_page} is next"
         )
+
+
+def _keys(connection: Connection, needed: str) -> dict[str, Any]:
+    """Return the arguments for ``TurnApi``, among them a key that is needed."""
+    options = connection.turn()
+    if not options[needed]:
+        raise click.UsageError(REMEDIES[needed])
+    return options

@@ -43,7 +43,10 @@ def opened(given: str, *, loop: bool = False) -> Iterator[list[Source[Any, Any]]
     with ExitStack() as stack:
         sources: list[Source[Any, Any]]
         if given == PATTERN:
-            sources = [PatternSource(*PATTERN_SIZE, PATTERN_FPS), ToneSource(TONE, level=TONE_LEVEL)]
+            sources = [
+                PatternSource(*PATTERN_SIZE, PATTERN_FPS),
+                ToneSource(TONE, level=TONE_LEVEL),
+            ]
         elif camera:
             sources = [from_rtsp(given)]
         else:

@@ -84,7 +84,7 @@ class RoomWatch:
             how = "says" if event.kind == "broadcast" else "says to this member"
             text = f"{how} {output.json_text(event.data)}"
             facts = {"data": event.data, "direct": event.kind == "direct"}
-            self._tell("data", event.from_peer_id, text, facts)
+            self._tell("data", event.sender_peer_id, text, facts)
 
     def _look(self) -> None:
         """Tell which tracks have come and which have ended, and have them recorded."""

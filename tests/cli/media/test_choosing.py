@@ -33,7 +33,9 @@ def test_tracks_are_chosen_by_id_and_then_by_name(
 
 
 def test_what_is_not_there_is_told_with_what_is() -> None:
-    with pytest.raises(SfuNotFoundError, match=r"session s has no track 't9'; it has video t1 \(camera\)"):
+    with pytest.raises(
+        SfuNotFoundError, match=r"session s has no track 't9'; it has video t1 \(camera\)"
+    ):
         choose(LISTED, "s", ["t1", "t9"])
     for wanted in ([], ["t1"]):
         with pytest.raises(SfuNotFoundError, match="session s publishes nothing"):

@@ -26,7 +26,8 @@ def test_seconds_bytes_and_bit_rates() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "rate"), [("800000", 800_000), ("800k", 800_000), ("1.5M", 1_500_000), (" 2M ", 2_000_000)]
+    ("text", "rate"),
+    [("800000", 800_000), ("800k", 800_000), ("1.5M", 1_500_000), (" 2M ", 2_000_000)],
 )
 def test_a_bit_rate_is_read(text: str, rate: int) -> None:
     assert parse_bitrate(text) == rate

@@ -31,5 +31,5 @@ def test_only_files_are_played_again_and_again(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="nothing.mp4"), opened(str(tmp_path / "nothing.mp4")):
+    with pytest.raises(MediaError, match=r"nothing\.mp4"), opened(str(tmp_path / "nothing.mp4")):
         pass

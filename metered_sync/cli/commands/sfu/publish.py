@@ -67,12 +67,15 @@ def command(
             _print(one, as_json)
         end = float("inf") if seconds is None else time.monotonic() + seconds
         counts = SentCounts(sfu)
-        with output.progress() as report:
-            while not ended(sources[0], min(LOOK_INTERVAL, end - time.monotonic())):
-                if time.monotonic() >= end:
-                    break
-                report(counts.text())
-        output.talk(f"published: {counts.text()}")
+        try:
+            with output.progress() as report:
+                while not ended(sources[0], min(LOOK_INTERVAL, end - time.monotonic())):
+                    if time.monotonic() >= end:
+                        break
+                    counts.update()
+                    report(counts.text)
+        finally:
+            output.talk(f"published  {counts.text}")
 
 
 def _print(publication: Publication, as_json: bool) -> None:
@@ -98,11 +101,12 @@ class SentCounts:
         self._sfu = sfu
         self._began = time.monotonic()
         self._ask_at = self._began
-        self._text = ""
         self._subscribers: int | None = None
+        self.text = "nothing yet"
+        """The counts as a line."""
 
-    def text(self) -> str:
-        """Return the newest counts as a line; the last ones known, where none come in time."""
+    def update(self) -> None:
+        """Count anew; where no answer comes in time, the counts stay as they are."""
         from metered_sync.cli.media.figures import published_text
 
         now = time.monotonic()
@@ -111,8 +115,7 @@ class SentCounts:
                 self._ask_at = now + COUNT_INTERVAL
                 self._subscribers = self._ask()
             publications = self._sfu.stats(timeout=ANSWER_TIMEOUT)["publications"]
-            self._text = published_text(now - self._began, publications, self._subscribers)
-        return self._text
+            self.text = published_text(now - self._began, publications, self._subscribers)
 
     def _ask(self) -> int | None:
         """Return how many receive what the session publishes: of the track that most receive."""

@@ -1,0 +1,106 @@
+"""Test publishing from the command line: what arrives, what is shown, how it ends."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from metered_sync import SfuClient
+from metered_sync.cli.commands.sfu.publish import SentCounts
+from metered_sync.local import LocalCloud
+from metered_sync.testing import read_number
+from tests.conftest import wait_until
+from tests.support.called_commands import call, published
+from tests.support.command_line import COMMAND
+from tests.support.media_files import write
+
+
+def test_the_pattern_arrives_numbered_and_with_sound(dev_cloud: LocalCloud) -> None:
+    with SfuClient(**dev_cloud.sfu_options()) as viewer, ThreadPoolExecutor() as pool:
+
+        def watch() -> tuple[int, list[str]]:
+            info = viewer.wait_for_track(name="test card", timeout=20)
+            tracks = viewer.subscribe(viewer.tracks(info.session_id))
+            numbers = [read_number(tracks[0].read(timeout=20)) for _ in range(2)]
+            tracks[1].frames().get(timeout=20)
+            assert None not in numbers
+            return len(set(numbers)), [track.kind for track in tracks]
+
+        watching = pool.submit(watch)
+        done = call("sfu", "publish", "pattern", "--name", "test card", "--local", "--seconds", "3")
+        assert watching.result(20) == (2, ["video", "audio"])
+    assert done.status == 0
+    assert [row[2:] for row in done.rows] == [["video", "test card"], ["audio", "test card"]]
+    assert len({row[0] for row in done.rows}) == 1
+    assert done.err.startswith("published  0:0")
+    for words in ("bit/s", "frames", "watching"):
+        assert words in done.err
+
+
+def test_a_file_is_published_to_its_end(dev_cloud: LocalCloud, tmp_path: Path) -> None:
+    clip = write(tmp_path / "clip.mkv", seconds=0.5, video=None)
+    done = call("sfu", "publish", str(clip), "--local", "--json")
+    assert done.status == 0
+    (track,) = done.objects
+    assert (track["kind"], track["name"]) == ("audio", None)
+
+
+def test_watchers_are_counted_where_they_are_known(dev_cloud: LocalCloud) -> None:
+    with published(dev_cloud, "counted") as sfu, SfuClient(**dev_cloud.sfu_options()) as viewer:
+        assert sfu.session_id is not None
+        counts = SentCounts(sfu)
+        counts.update()
+        assert counts.text.endswith("0 watching")
+        video = next(one for one in viewer.tracks(sfu.session_id) if one.kind == "video")
+        viewer.subscribe(video).read(timeout=20)
+        counts = SentCounts(sfu)
+        counts.update()
+        assert counts.text.endswith("1 watching")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["pattern", "--bitrate", "fast"], 2, "--bitrate: a bit rate is like 800k or 1.5M"),
+        (["pattern", "--loop"], 1, "--loop is for files"),
+        (["pattern", "--codec", "mp3"], 1, "codec"),
+        (["pattern", "--seconds", "0"], 2, "--seconds"),
+        (["nothing.mp4"], 1, "nothing.mp4"),
+        (["rtsp://user:hunter2@127.0.0.1:1/x"], 1, "nothing listens there"),
+        ([], 2, "Missing argument"),
+    ],
+)
+def test_what_is_wrong_is_told(
+    arguments: list[str], status: int, words: str, dev_cloud: LocalCloud
+) -> None:
+    done = call("sfu", "publish", *arguments, "--local")
+    assert (done.status, done.out) == (status, "")
+    assert words in done.err
+    assert "hunter2" not in done.err
+    assert "Traceback" not in done.err
+
+
+def test_ctrl_c_ends_it_and_its_session(dev_cloud: LocalCloud) -> None:
+    with (
+        SfuClient(**dev_cloud.sfu_options()) as viewer,
+        subprocess.Popen(
+            [*COMMAND, "sfu", "publish", "pattern", "--name", "until ctrl-c", "--local"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        info = viewer.wait_for_track(name="until ctrl-c", timeout=30)
+        track = viewer.subscribe(info)
+        track.read(timeout=20)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+        assert process.returncode == 130
+        assert info.session_id in out
+        assert err.startswith("published  ")
+        assert err.count("\n") == 1
+        wait_until(lambda: len(viewer.sessions()) == 1, 10, "its session has ended")
