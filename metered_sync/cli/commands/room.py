@@ -53,6 +53,8 @@ def command(
     With --record, a member's file goes on as long as something comes of it. What cannot be
     added to a file (pictures that begin late) begins another one; none is overwritten.
     """
+    if loop and source is None:
+        raise click.UsageError("--loop: give the file with --publish")
     options: dict[str, Any] = connection.messaging()
     sfu_options = connection.sfu() if media == "sfu" else None
     from metered_sync import MediaStream, MeteredPeer, SfuMedia

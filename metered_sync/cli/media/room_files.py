@@ -17,7 +17,8 @@ __all__ = ["RoomFiles", "file_stem"]
 SUFFIX = ".mp4"
 MAX_STEM = 80
 """Characters of a member's id that its file's name has."""
-UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+PLAIN = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._-]{{0,{MAX_STEM - 1}}}(?<!\.)")
+UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 """Names that are devices on Windows."""
 
@@ -27,11 +28,11 @@ def file_stem(member: str) -> str:
 
     Ids that cannot stand as they are get a few hexadecimal digits, which keep them apart.
     """
-    stem = UNSAFE.sub("_", member)[:MAX_STEM].lstrip(".-")
-    if stem == member and not RESERVED.fullmatch(stem) and not stem.endswith("."):
-        return stem
+    if PLAIN.fullmatch(member) and not RESERVED.fullmatch(member):
+        return member
+    stem = UNSAFE.sub("_", member)[:MAX_STEM].strip("_-")
     digest = hashlib.sha256(member.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{stem.rstrip('.')}_{digest}".lstrip("_") if stem else digest
+    return f"{stem}_{digest}" if stem else digest
 
 
 class RoomFiles:

@@ -94,9 +94,12 @@ class RoomWatch:
             new = [track for track in live if track not in known]
             for track in known:
                 if track not in live:
-                    self._tell("ended", member.id, f"ended {_track_text(track)}", _facts(track))
+                    self._tell("ended", member.id, f"ended {_named(track)}", _facts(track))
             for track in new:
-                self._tell("track", member.id, f"sends {_track_text(track)}", _facts(track))
+                metadata = track.metadata
+                text = f" {output.json_text(metadata)}" if metadata else ""
+                facts = {**_facts(track), "metadata": metadata}
+                self._tell("track", member.id, f"sends {_named(track)}{text}", facts)
             self._tracks[member.id] = live
             if self.files is not None and new:
                 self.files.add(member.id, new, live)
@@ -121,10 +124,9 @@ class RoomWatch:
         self._tell("recorded", member, text, recorded_facts(info))
 
 
-def _track_text(track: RemoteTrack) -> str:
-    text = track.kind + (f", stream {output.printable(track.stream_id)}" if track.stream_id else "")
-    return text + (f" {output.json_text(track.metadata)}" if track.metadata else "")
+def _named(track: RemoteTrack) -> str:
+    return track.kind + (f" of {output.printable(track.stream_id)}" if track.stream_id else "")
 
 
 def _facts(track: RemoteTrack) -> dict[str, Any]:
-    return {"kind": track.kind, "stream": track.stream_id, "metadata": track.metadata}
+    return {"kind": track.kind, "stream": track.stream_id}
