@@ -90,7 +90,8 @@ def test_nothing_in_time_is_124_and_leaves_no_file(dev_cloud: LocalCloud, tmp_pa
     dark = VideoSource(64, 48)
     with SfuClient(**dev_cloud.sfu_options()) as sfu:
         sfu.publish(dark, name="dark")
-        done = call("sfu", "record", "--name", "dark", "-W", "0.3", "-o", str(path), "--local")
+        session = str(sfu.session_id)
+        done = call("sfu", "record", session, "dark", "-W", "0.3", "-o", str(path), "--local")
     assert (done.status, done.out) == (124, ""), done.err
     assert "does their publisher send?" in done.err
     assert not path.exists()
