@@ -12,20 +12,20 @@ import pytest
 from metered_sync import AudioSource, SfuClient, VideoSource
 from metered_sync.local import LocalCloud
 from tests.conftest import wait_until
-from tests.support.called_commands import call, probe, published
-from tests.support.command_line import COMMAND
+from tests.support.command_line import COMMAND, call
+from tests.support.sfu_commands import probe, published
 
 
 def test_all_tracks_of_a_name_are_recorded_for_so_many_seconds(
-    dev_cloud: LocalCloud, tmp_path: Path
+    dev: LocalCloud, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.mp4"
     arguments = ["--name", "rec", "-o", str(path), "--seconds", "1.5", "--local", "--json"]
-    with published(dev_cloud, "rec") as old, published(dev_cloud, "rec") as new:
+    with published(dev, "rec") as old, published(dev, "rec") as new:
         done = call("sfu", "record", *arguments)
         assert done.status == 0, done.err
         assert new.stats()["publications"][0]["packets_sent"]
-        (facts,) = done.objects
+        (facts,) = done.json
         assert sorted(facts["streams"]) == ["audio", "video"]
         assert facts["path"] == str(path)
         assert done.err.startswith(f"recorded to {path}: 0:0")
@@ -42,9 +42,9 @@ def test_all_tracks_of_a_name_are_recorded_for_so_many_seconds(
         assert set(probe(path)) == {"audio"}
 
 
-def test_it_ends_with_what_is_recorded(dev_cloud: LocalCloud, tmp_path: Path) -> None:
+def test_it_ends_with_what_is_recorded(dev: LocalCloud, tmp_path: Path) -> None:
     source = AudioSource()
-    with SfuClient(**dev_cloud.sfu_options()) as sfu:
+    with SfuClient(**dev.sfu_options()) as sfu:
         sfu.publish(source, name="short")
         source.push(bytes(32000))  # one second
 
@@ -62,10 +62,10 @@ def test_it_ends_with_what_is_recorded(dev_cloud: LocalCloud, tmp_path: Path) ->
     assert float(probe(tmp_path / "a.wav")["audio"]["duration"]) > 0.2
 
 
-def test_ctrl_c_leaves_a_complete_file(dev_cloud: LocalCloud, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_a_complete_file(dev: LocalCloud, tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     with (
-        published(dev_cloud, "ctrl-c"),
+        published(dev, "ctrl-c"),
         subprocess.Popen(
             [*COMMAND, "sfu", "record", "--name", "ctrl-c", "-o", str(path), "--local"],
             stdout=subprocess.PIPE,
@@ -82,13 +82,13 @@ def test_ctrl_c_leaves_a_complete_file(dev_cloud: LocalCloud, tmp_path: Path) ->
     assert set(probe(path)) == {"audio", "video"}
 
 
-def test_nothing_in_time_is_124_and_leaves_no_file(dev_cloud: LocalCloud, tmp_path: Path) -> None:
+def test_nothing_in_time_is_124_and_leaves_no_file(dev: LocalCloud, tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     done = call("sfu", "record", "--name", "nobody", "-W", "0.2", "-o", str(path), "--local")
     assert (done.status, done.out) == (124, "")
     assert "no such track within 0.2 s" in done.err
     dark = VideoSource(64, 48)
-    with SfuClient(**dev_cloud.sfu_options()) as sfu:
+    with SfuClient(**dev.sfu_options()) as sfu:
         sfu.publish(dark, name="dark")
         session = str(sfu.session_id)
         done = call("sfu", "record", session, "dark", "-W", "0.3", "-o", str(path), "--local")
@@ -111,7 +111,7 @@ def test_what_is_wrong_is_told(
     arguments: list[str],
     status: int,
     words: str,
-    dev_cloud: LocalCloud,
+    dev: LocalCloud,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

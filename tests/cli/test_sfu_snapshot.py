@@ -11,11 +11,12 @@ from PIL import Image
 from metered_sync import AudioSource, SfuClient
 from metered_sync.local import LocalCloud
 from metered_sync.testing import read_number
-from tests.support.called_commands import call, published
+from tests.support.command_line import call
+from tests.support.sfu_commands import published
 
 
-def test_a_picture_is_taken_by_name_and_by_ids(dev_cloud: LocalCloud, tmp_path: Path) -> None:
-    with published(dev_cloud, "look") as sfu:
+def test_a_picture_is_taken_by_name_and_by_ids(dev: LocalCloud, tmp_path: Path) -> None:
+    with published(dev, "look") as sfu:
         for which, name in ((["--name", "look"], "a.jpg"), ([str(sfu.session_id)], "a.png")):
             done = call("sfu", "snapshot", *which, "-o", str(tmp_path / name), "--local")
             assert (done.status, done.out) == (0, ""), done.err
@@ -24,11 +25,11 @@ def test_a_picture_is_taken_by_name_and_by_ids(dev_cloud: LocalCloud, tmp_path: 
                 assert read_number(np.asarray(picture.convert("RGB"))) is not None
 
 
-def test_no_picture_in_time_is_124(dev_cloud: LocalCloud, tmp_path: Path) -> None:
+def test_no_picture_in_time_is_124(dev: LocalCloud, tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     done = call("sfu", "snapshot", "--name", "nobody", "-W", "0.2", "-o", str(path), "--local")
     assert (done.status, done.out) == (124, "")
-    with SfuClient(**dev_cloud.sfu_options()) as sfu:
+    with SfuClient(**dev.sfu_options()) as sfu:
         sfu.publish(AudioSource(), name="heard")
         done = call("sfu", "snapshot", "--name", "heard", "-o", str(path), "--local")
         assert done.status == 1
@@ -45,7 +46,7 @@ def test_no_picture_in_time_is_124(dev_cloud: LocalCloud, tmp_path: Path) -> Non
         (["--name", "x"], "--output"),
     ],
 )
-def test_misuse_is_told(arguments: list[str], words: str, dev_cloud: LocalCloud) -> None:
+def test_misuse_is_told(arguments: list[str], words: str, dev: LocalCloud) -> None:
     done = call("sfu", "snapshot", *arguments, "--local")
     assert (done.status, done.out) == (2, "")
     assert words in done.err

@@ -49,6 +49,11 @@ class Outcome:
         return self.out.splitlines()
 
     @property
+    def rows(self) -> list[list[str]]:
+        """The cells of each line."""
+        return [line.split("\t") for line in self.lines]
+
+    @property
     def json(self) -> list[Any]:
         """What is printed, a value for each line."""
         return [json.loads(line) for line in self.lines]

@@ -10,13 +10,14 @@ from typing import Any
 import click
 
 from metered_sync.cli import output
+from metered_sync.cli.arguments import CHANNEL
 from metered_sync.cli.connection import Connection, connection_options
 
 __all__ = ["command"]
 
 
 @click.command("room")
-@click.argument("channel")
+@click.argument("channel", type=CHANNEL)
 @click.option("--publish", "source", metavar="FILE|pattern", help="Send this (rtsp://… too).")
 @click.option("--loop", is_flag=True, help="Play the file again and again.")
 @click.option(

@@ -13,7 +13,7 @@ from metered_sync.cli.media.room_files import RoomFiles, file_stem
 from metered_sync.local import LocalCloud
 from metered_sync.media.recording import RecordingInfo
 from tests.conftest import wait_until
-from tests.support.called_commands import probe, published
+from tests.support.sfu_commands import probe, published
 
 
 @pytest.mark.parametrize("member", ["alice", "user-42", "a.b_c", "A1", "x" * 80])

@@ -15,7 +15,7 @@ from metered_sync.cli.media.room_files import RoomFiles
 from metered_sync.cli.media.room_watch import RoomWatch
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource
-from tests.support.called_commands import probe
+from tests.support.sfu_commands import probe
 
 
 class EnoughError(Exception):
