@@ -20,7 +20,7 @@ from click.shell_completion import shell_complete
 from metered_sync._version import __version__
 from metered_sync.cli import output
 from metered_sync.errors import MeteredError
-from metered_sync.wire.secrets import cut_secrets
+from metered_sync.wire.secrets import cut_secrets, scrub
 
 __all__ = ["app", "run"]
 
@@ -93,7 +93,7 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         return 0  # the reader has had enough
     except (MeteredError, ImportError, ValueError, OSError, queue.Full) as error:
-        output.talk(f"{NAME}: {cut_secrets(str(error))}")
+        output.talk(f"{NAME}: {scrub(str(error))}")
         return 1
     finally:
         output.finish()

@@ -31,7 +31,7 @@ def heard(
     def publish() -> None:
         claims = {"peer_metadata": {"name": "Ann"}}
         with SignallingClient(**dev.token_options("ann", **claims)) as ann:
-            wait_until(lambda: dev.control_plane().peers(channel), 20, "listen is there")
+            wait_until(lambda: dev.control_plane().peers(channel), 60, "listen is there")
             for message in messages:
                 ann.publish(channel, message)
             then()
@@ -159,7 +159,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(dev: LocalCloud) -> None:
             client.publish("listen/head", 1)
             assert process.stdout.readline() == "1\n"
         process.stdout.close()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert process.stderr.read() == ""
 
 
@@ -173,7 +173,7 @@ def test_ctrl_c_on_a_terminal(dev: LocalCloud) -> None:
         assert "\x1b]" not in shown
         terminal.type(b"\x03")
         terminal.read_until(None)
-        assert terminal.process.wait(20) == 130
+        assert terminal.process.wait(60) == 130
         assert "Traceback" not in terminal.text
     wait_until(lambda: not dev.control_plane().peers("listen/tty"), what="it has left")
 
@@ -184,7 +184,7 @@ def test_signals_close_it(dev: LocalCloud, number: signal.Signals) -> None:
         assert process.stderr is not None
         assert "listening" in process.stderr.readline()
         process.send_signal(number)
-        assert process.wait(20) == 128 + number
+        assert process.wait(60) == 128 + number
         assert process.stderr.read() == ""
     assert not dev.control_plane().peers("listen/signal")
 

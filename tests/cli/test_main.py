@@ -222,4 +222,4 @@ def test_a_program_may_call_it_from_any_thread(dev: LocalCloud) -> None:
         thread.start()
         thread.join(30)
         assert outcomes == [Outcome(0, "", "")]
-        assert inbox.get(timeout=5).data == 1
+        assert inbox.get(timeout=30).data == 1

@@ -42,6 +42,23 @@ def test_others_text_cannot_steer_a_terminal(text: str, shown: str) -> None:
     assert output.printable(text) == shown
 
 
+@pytest.mark.parametrize(
+    ("environment", "colours"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
+)
+def test_colours_are_for_terminals_that_want_them(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], colours: bool
+) -> None:
+    for name, value in ({"TERM": "xterm", "NO_COLOR": ""} | environment).items():
+        monkeypatch.setenv(name, value)
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "w") as stream, contextlib.redirect_stdout(stream):
+        shown = output.coloured("x", fg="red")
+    os.close(ours)
+    assert shown == ("\x1b[31mx\x1b[0m" if colours else "x")
+    assert output.coloured("x", fg="red") == "x"  # no terminal
+
+
 def test_a_table_for_a_pipe() -> None:
     with contextlib.redirect_stdout(io.StringIO()) as out:
         output.table(("a", "b"), [(1, None), ("x\ty", "[red]")], empty="none")
@@ -65,8 +82,8 @@ def test_progress_on_a_terminal_leaves_stdout_alone(dev: LocalCloud) -> None:
         "publish", "--local", "progress", "--json", "--rate", "0", stderr=theirs
     ) as process:
         os.close(theirs)
-        out, _ = process.communicate("1\n" * 3000, timeout=60)
-        assert (process.returncode, json.loads(out)) == (0, {"published": 3000})
+        out, _ = process.communicate("1\n" * 1500, timeout=60)
+        assert (process.returncode, json.loads(out)) == (0, {"published": 1500})
     shown = b""
     with contextlib.suppress(OSError):
         while data := os.read(ours, 65536):

@@ -29,17 +29,17 @@ def test_a_message_arrives(dev: LocalCloud, args: list[str], data: object) -> No
         inbox = client.subscribe("publish/one")
         done = call("publish", "--local", "publish/one", *args)
         assert done == Outcome(0, "", "")
-        assert inbox.get(timeout=5).data == data
+        assert inbox.get(timeout=30).data == data
 
 
 def test_a_message_to_one_peer(dev: LocalCloud) -> None:
     options = dev.token_options("publish-bob")
     with SignallingClient(**options) as client, client.events(Direct) as inbox:
         assert call("publish", "--local", "--to", "publish-bob", "[1]").status == 0
-        assert inbox.get(timeout=5).data == [1]
+        assert inbox.get(timeout=30).data == [1]
         done = call("publish", "--local", "--to", "publish-bob", "--json", stdin=b"2\n3\n")
         assert (done.status, done.json) == (0, [{"published": 2}])
-        assert [inbox.get(timeout=5).data for _ in range(2)] == [2, 3]
+        assert [inbox.get(timeout=30).data for _ in range(2)] == [2, 3]
     absent = call("publish", "--local", "--to", "publish-nobody", "1")
     assert absent.status in (0, 1)  # the service need not tell
     assert "Traceback" not in absent.err
@@ -53,7 +53,7 @@ def test_lines_arrive_in_order_and_bad_ones_are_told_of(dev: LocalCloud) -> None
     with SignallingClient(**dev.client_options()) as client:
         inbox = client.subscribe("publish/lines")
         done = call("publish", "--local", "publish/lines", "-", "--json", stdin=data)
-        assert [inbox.get(timeout=5).data for _ in range(4)] == [1, {"b": 2}, 3, 4]
+        assert [inbox.get(timeout=30).data for _ in range(4)] == [1, {"b": 2}, 3, 4]
         assert len(inbox) == 0
     assert (done.status, done.json) == (1, [{"published": 4}])
     told = done.err.splitlines()
@@ -71,7 +71,7 @@ def test_text_lines_are_strings(dev: LocalCloud) -> None:
         done = call(
             "publish", "--local", "publish/text", "--text", stdin=b'1\n\n{"a"\n\xff\n\xc3\xbc'
         )
-        assert [inbox.get(timeout=5).data for _ in range(4)] == ["1", "", '{"a"', "ü"]
+        assert [inbox.get(timeout=30).data for _ in range(4)] == ["1", "", '{"a"', "ü"]
     assert (done.status, done.out) == (1, "")
     assert done.err.startswith("line 4: is no text")
 
@@ -133,7 +133,7 @@ def test_the_service_s_pace_holds_unless_said_otherwise(cloud: LocalCloud) -> No
         inbox = client.subscribe("pace")
         done = call("publish", *to, "pace", stdin=b"1\n" * 220)
         assert (done.status, done.err) == (0, "")
-        assert sum(inbox.get(timeout=5).data for _ in range(220)) == 220
+        assert sum(inbox.get(timeout=30).data for _ in range(220)) == 220
     flooding = call("publish", *to, "pace", "--rate", "0", stdin=b"1\n" * 2000)
     assert flooding.status == 1
     assert "4011" in flooding.err
@@ -141,8 +141,8 @@ def test_the_service_s_pace_holds_unless_said_otherwise(cloud: LocalCloud) -> No
 
 
 def test_thousands_of_lines_go_through_both_pipes(dev: LocalCloud) -> None:
-    """Each of 5,000 messages, as fast as it goes, through publish, the cloud and listen."""
-    number = 5000
+    """Each of 3,000 messages, as fast as it goes, through publish, the cloud and listen."""
+    number = 3000
     with running("listen", "--local", "flood", "--data", "-n", str(number)) as listener:
         assert listener.stderr is not None
         assert "listening" in listener.stderr.readline()
@@ -161,9 +161,9 @@ def test_ctrl_c_ends_a_publish_that_waits_for_lines(dev: LocalCloud) -> None:
             assert process.stdin is not None
             process.stdin.write("1\n")
             process.stdin.flush()
-            assert inbox.get(timeout=20).data == 1
+            assert inbox.get(timeout=60).data == 1
             process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 130
+            assert process.wait(60) == 130
             assert process.stderr is not None
             assert process.stderr.read() == ""
 
@@ -177,4 +177,4 @@ def test_somebody_types_lines(dev: LocalCloud) -> None:
             assert inbox.get(timeout=10).data == "hello"
             terminal.type(b"\x04")
             terminal.read_until(None)
-            assert terminal.process.wait(20) == 0
+            assert terminal.process.wait(60) == 0

@@ -59,7 +59,7 @@ def test_serve_speaks_shell_and_ends_with_ctrl_c() -> None:
         )
         assert done.returncode == 0
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
         assert (process.returncode, err) == (130, "")
 
 
@@ -77,7 +77,7 @@ def test_serve_ends_with_its_standard_input_and_with_sigterm() -> None:
             assert process.stdout is not None
             json.loads(process.stdout.readline())
             end(process)
-            assert process.wait(20) == status
+            assert process.wait(60) == status
 
 
 def test_a_port_that_is_taken_is_one_clear_line(shared_cloud: LocalCloud) -> None:
@@ -114,4 +114,4 @@ def test_serve_dev_is_found_by_the_other_commands(monkeypatch: pytest.MonkeyPatc
             assert (done.status, done.err) == (0, "")
             assert listener.stdout.readline().endswith('\t"hello"\n')
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(60) == 130

@@ -96,7 +96,7 @@ class Terminal:
         os.close(theirs)
         self.text = ""
 
-    def read_until(self, words: str | None, timeout: float = 30.0) -> str:
+    def read_until(self, words: str | None, timeout: float = 60.0) -> str:
         """Read until some words have come, or (``None``) to the end; return all that came."""
         end = time.monotonic() + timeout
         while words is None or words not in self.text:

@@ -79,7 +79,7 @@ def command(
         try:
             value = parse(data.encode(errors="surrogateescape"))
         except ValueError as error:
-            remedy = "" if text else f"; for a text: --text {data!r}"
+            remedy = "" if text or len(data) > 40 else f"; for a text: --text {data!r}"
             raise click.UsageError(f"{error}{remedy}") from None
         with SignallingClient(**options) as client:
             if to is not None:
