@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from dataclasses import dataclass, field
@@ -73,7 +74,7 @@ def examine_sfu(patient: Patient) -> Outcome:
         known = _REFUSALS.get(error.status or 0)
         if known is not None:
             return failed(*known)
-        what, _, remedy = words(error).removeprefix("SfuApi: sessions: ").rpartition("; ")
+        what, _, remedy = re.sub("^SfuApi: [^:]*: ", "", words(error)).rpartition("; ")
         return failed(what or remedy, remedy if what else "check METERED_SFU_URL")
     return ok(f"the SFU accepts the app and its secret ({len(sessions)} sessions)")
 

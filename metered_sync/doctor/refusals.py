@@ -56,6 +56,9 @@ def refusal(error: SignallingError, url: str) -> Outcome:
     known = _REFUSALS.get(error.close_code)
     if known is not None:
         return failed(f"{url}: {known[0]}", known[1])
+    if error.close_reason == "token_provider failed":
+        remedy = "mend the token_provider: it has to return a token, and soon"
+        return failed(words(error).removeprefix("SignallingClient: "), remedy)
     what, _, remedy = words(error).removeprefix("SignallingClient: ").rpartition("; ")
     if not what:
         what, remedy = remedy, "check METERED_URL, and the service's status"

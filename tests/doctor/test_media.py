@@ -9,6 +9,7 @@ import pytest
 from metered_sync import doctor
 from metered_sync.doctor import media
 from metered_sync.local import LocalCloud
+from tests.support.coturn import free_port
 from tests.support.scripted_http import ScriptedHttp
 
 SECRET = "sfu_secret_0123456789abcdef"
@@ -55,6 +56,14 @@ def test_what_the_sfu_refuses(scripted: ScriptedHttp, status: int, remedy: str) 
     options = {"sfu_app_id": "app", "sfu_secret": SECRET, "sfu_url": scripted.origin}
     found = doctor.run(only="sfu", **options).stage("sfu")
     assert (found.status, found.remedy) == ("failed", remedy)
+
+
+def test_an_sfu_that_is_not_there() -> None:
+    origin = f"http://127.0.0.1:{free_port()}"
+    options = {"sfu_app_id": "app", "sfu_secret": SECRET, "sfu_url": origin}
+    found = doctor.run(only="sfu", **options).stage("sfu")
+    assert found.what == f"no answer from {origin}: connection refused"
+    assert found.remedy == "check the url and the network"
 
 
 @pytest.mark.slow

@@ -68,6 +68,17 @@ def test_an_upgrade_that_is_refused(status: int, remedy: str) -> None:
     assert remedy in found.remedy or remedy in found.what
 
 
+def test_a_token_provider_that_fails(shared_cloud: LocalCloud) -> None:
+    def provide() -> str:
+        raise LookupError("sk_secret_0123456789")
+
+    options = {"url": shared_cloud.url, "token_provider": provide}
+    report = doctor.run(only="welcome", **options)  # type: ignore[arg-type]
+    assert "the token_provider failed: LookupError" in report.stage("welcome").what
+    assert report.stage("welcome").remedy.startswith("mend the token_provider")
+    assert "0123456789" not in str(report)
+
+
 def test_a_server_without_a_welcome(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patient, "CONNECTING", 0.5)
     with ScriptedServer(welcome=lambda number: None) as server:
