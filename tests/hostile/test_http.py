@@ -100,10 +100,16 @@ def connect(origin: str, timeout: float) -> None:
 
 
 CALLS = {"control plane": publish, "SFU": connect}
+SFU = pytest.param("SFU", marks=pytest.mark.slow)
+"""It makes its calls as the control plane does."""
 
 
 @pytest.mark.parametrize(
-    ("kind", "call"), [*((kind, "control plane") for kind in ENDLESS), ("chunks", "SFU")]
+    ("kind", "call"),
+    [
+        *((kind, "control plane") for kind in ENDLESS),
+        pytest.param("chunks", "SFU", marks=pytest.mark.slow),
+    ],
 )
 def test_what_has_no_end_is_left(kind: str, call: str) -> None:
     before = memory()
@@ -117,7 +123,7 @@ def test_what_has_no_end_is_left(kind: str, call: str) -> None:
     assert memory() - before < MAX_GROWTH
 
 
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", ["control plane", SFU])
 def test_what_comes_a_byte_at_a_time_is_left_at_the_deadline(call: str) -> None:
     """By the call, and soon after by the thread that reads, which closes the connection."""
     with ExitStack() as stack:
