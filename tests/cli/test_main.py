@@ -209,7 +209,7 @@ def test_the_commands_of_the_readme_are_there() -> None:
         for line in text.splitlines()
         if line.startswith("metered-sync ") and not line.startswith("metered-sync --")
     }
-    assert {"demo", "listen", "publish"} <= named <= set(COMMANDS)
+    assert {"demo", "doctor", "listen", "publish"} <= named <= set(COMMANDS)
 
 
 def test_a_program_may_call_it_from_any_thread(dev: LocalCloud) -> None:
