@@ -68,6 +68,7 @@ class RoomWatch:
 
     def _take(self, event: Event) -> None:
         if isinstance(event, PeerJoined):
+            self._tracks.setdefault(event.peer.id, [])
             metadata = event.peer.metadata
             self._tell(
                 "joined",
@@ -89,7 +90,9 @@ class RoomWatch:
     def _look(self) -> None:
         """Tell which tracks have come and which have ended, and have them recorded."""
         for member in self._peer.remote_peers:
-            known = self._tracks.get(member.id, [])
+            known = self._tracks.get(member.id)
+            if known is None:
+                continue  # that it has joined is told first
             live = [track for track in member.tracks if not track.ended]
             new = [track for track in live if track not in known]
             for track in known:
