@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+import weakref
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from metered_sync.bridge.guard import LiveObject
-from metered_sync.errors import MeteredTimeoutError
+from metered_sync.errors import ClosedError, MeteredTimeoutError
 from metered_sync.wire.json_codec import decode
 
 __all__ = ["FrameLog", "LoggedFrame"]
@@ -74,14 +75,15 @@ class FrameLog(LiveObject):
     100,000, and what it has can be looked at after the cloud's end, too.
 
     Args:
-        run: Takes what is done, for errors, the seconds it may take, and a coroutine function;
-            runs that on the cloud's loop, and waits for it.
+        run: A method of the cloud's. Takes what is done, for errors, the seconds it may take, and
+            a coroutine function; runs that on the cloud's loop, and waits for it.
     """
 
     def __init__(
         self, run: Callable[[str, float | None, Callable[[Any], Awaitable[LoggedFrame]]], Any]
     ) -> None:
-        self._await = run
+        # (Held weakly: servers that run hold the log, and must not keep a cloud that is forgotten.)
+        self._run = weakref.WeakMethod(run)
         self._frames: deque[LoggedFrame] = deque(maxlen=MAX_LOGGED)
         self._waiting: list[tuple[Callable[[LoggedFrame], bool], asyncio.Future[LoggedFrame]]] = []
         self.recording = False
@@ -165,8 +167,11 @@ class FrameLog(LiveObject):
             return first
         whose = "" if peer is None else f" of {peer!r}"
         where = "" if channel is None else f" in {channel!r}"
+        run = self._run()
+        if run is None:
+            raise ClosedError("the LocalCloud of this log is gone: nothing more will come")
         try:
-            frame: LoggedFrame = self._await(f"log: {type!r}{whose}{where}", timeout, wait)
+            frame: LoggedFrame = run(f"log: {type!r}{whose}{where}", timeout, wait)
         except MeteredTimeoutError as error:
             raise MeteredTimeoutError(f"{error}; it has {self._summary()}") from None
         return frame
