@@ -287,7 +287,12 @@ class Engine:
         async def run() -> None:
             try:
                 await function()
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if (
+                    isinstance(error, asyncio.CancelledError)
+                    and self._tasks.cancel_scope.cancel_called
+                ):
+                    raise  # the loop ends; else it waited for what somebody else has cancelled
                 clear_locals(error)
                 logger.exception("%s failed", link.label)
                 failure = EngineError(f"{link.label} failed: {error!r}")

@@ -190,6 +190,27 @@ def test_a_failing_task_aborts_its_link_only(
     assert "inner" in caplog.text
 
 
+def test_what_somebody_else_has_cancelled_aborts_the_link_that_waited_for_it(
+    engine: Engine,
+) -> None:
+    link = _Open()
+
+    async def wait() -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future  # (it is not this task that was cancelled)
+
+    engine.post(engine.spawn, link, wait)
+
+    async def nothing() -> None:
+        await anyio.sleep(0)
+
+    for _ in range(3):
+        call(engine, nothing)
+    assert isinstance(link.error, EngineError)
+    assert engine.error is None
+
+
 def test_a_call_leaves_no_cycle_behind(engine: Engine) -> None:
     async def fail() -> None:
         raise LookupError

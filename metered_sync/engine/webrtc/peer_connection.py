@@ -123,8 +123,13 @@ async def wait_connected(pc: RTCPeerConnection, stage: Callable[[str], None]) ->
 async def close_quietly(pc: RTCPeerConnection, within: float) -> None:
     """Close a peer connection; log what goes wrong."""
     try:
-        with anyio.move_on_after(within, shield=True):
-            await pc.close()
+        with anyio.move_on_after(within, shield=True) as scope:
+            try:
+                await pc.close()
+            except asyncio.CancelledError:
+                # All who close wait for one future of aiortc's: one that gives up cancels it.
+                if scope.cancel_called:
+                    raise
         with anyio.move_on_after(within, shield=True):
             for transport in ice.transports(pc):
                 await aiortc_private.end_checks(transport)
