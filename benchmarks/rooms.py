@@ -1,5 +1,9 @@
 """Rooms: from joining to the first picture, CPU of a received stream, and what a loss costs.
 
+And rooms of many, in a mesh and through the SFU (``--part many``): what a member sends and takes,
+by the number of members; ``_rooms_scale.py`` says how. That part writes ``rooms.json`` and draws
+``rooms.png`` from it.
+
 One member of this library sends 640x480 pictures, 30 a second; the other member, in a process of
 its own, receives them: with this library, then with the published async client
 (``metered-realtime``), in turns, so that what else the machine does hits both. Then the
@@ -21,6 +25,7 @@ import functools
 import itertools
 import json
 import math
+import os
 import shutil
 import statistics
 import subprocess
@@ -31,10 +36,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import _rooms_scale
 import aioice.ice
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
+
 
 from metered_sync import MeteredPeer, mint_token  # noqa: E402
 from metered_sync.local import LocalCloud  # noqa: E402
@@ -100,16 +107,40 @@ def dead_path(command: tuple[str, str], options: argparse.Namespace) -> float:
         return receive(cloud, command, options, path.cut, within=120, pause=1.5)["recovery"]
 
 
+def many(options: argparse.Namespace) -> None:
+    """Measure rooms of many in turns; keep and draw the figures."""
+    sizes, meshes = ((2, 3), (2, 3)) if options.quick else ((2, 4, 8, 16, 24), (2, 4, 8))
+    figures: dict[str, Any] = {"load": os.getloadavg()[0], "mesh": [], "sfu": []}
+    for size in sizes:
+        for medium in ("mesh", "sfu") if size in meshes else ("sfu",):
+            figures[medium].append(_rooms_scale.measure(medium, size, options.seconds))
+    figures["forming members"] = 48 if options.quick else 256
+    figures["forming"] = _rooms_scale.forming(figures["forming members"])
+    if not options.quick:
+        (HERE / "rooms.json").write_text(json.dumps(figures, indent=1) + "\n")
+        _rooms_scale.draw(figures, HERE / "rooms.png")
+    _rooms_scale.show(figures)
+
+
 def main() -> None:
-    """Measure, and print medians."""
+    """Measure both parts, or one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--consent", type=float, default=5.0, help="seconds between ICE's checks")
     parser.add_argument("--quick", action="store_true", help="only to see that it runs")
+    parser.add_argument("--part", choices=("two", "many"), help="only this one")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds, options.consent = 1, 1.0, 0.5
+    if options.part != "many":
+        two(options)
+    if options.part != "two":
+        many(options)
+
+
+def two(options: argparse.Namespace) -> None:
+    """Measure rooms of two, and print medians."""
     aioice.ice.CONSENT_INTERVAL = options.consent
     peers = {
         "ours": (sys.executable, "_rooms_ours.py"),

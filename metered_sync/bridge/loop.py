@@ -287,12 +287,7 @@ class Engine:
         async def run() -> None:
             try:
                 await function()
-            except (Exception, asyncio.CancelledError) as error:
-                if (
-                    isinstance(error, asyncio.CancelledError)
-                    and self._tasks.cancel_scope.cancel_called
-                ):
-                    raise  # the loop ends; else it waited for what somebody else has cancelled
+            except Exception as error:
                 clear_locals(error)
                 logger.exception("%s failed", link.label)
                 failure = EngineError(f"{link.label} failed: {error!r}")
@@ -305,9 +300,22 @@ class Engine:
         self, run: Callable[[], Coroutine[Any, Any, None]], refuse: Callable[[EngineError], None]
     ) -> None:
         """Start a task, or refuse it where the loop is about to end; on the loop."""
+
+        async def start() -> None:
+            try:
+                await run()
+            except asyncio.CancelledError as error:
+                if self._tasks.cancel_scope.cancel_called:
+                    raise
+                # It waited for what somebody else has cancelled, which would end all tasks.
+                clear_locals(error)
+                failure = EngineError("a task waited for what another one has cancelled")
+                failure.__cause__ = error
+                refuse(failure)
+
         try:
             raise_fresh(self.error)
-            self._tasks.start_soon(run)
+            self._tasks.start_soon(start)
         except EngineError as error:
             refuse(error)
         except RuntimeError:  # the tasks have ended by an error, which _die() tells everybody

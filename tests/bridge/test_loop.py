@@ -208,6 +208,9 @@ def test_what_somebody_else_has_cancelled_aborts_the_link_that_waited_for_it(
     for _ in range(3):
         call(engine, nothing)
     assert isinstance(link.error, EngineError)
+    with pytest.raises(EngineError, match="another one has cancelled"):
+        call(engine, wait)
+    call(engine, nothing)
     assert engine.error is None
 
 

@@ -24,6 +24,7 @@ STORIES = [
     "04-voice-agent",
     "05-recording",
     "06-testing-your-app",
+    "07-room-of-a-dozen",
 ]
 LONG = ("04-voice-agent", "05-recording", "06-testing-your-app")
 """Notebooks that take long, and whose subjects have scenarios of their own."""
