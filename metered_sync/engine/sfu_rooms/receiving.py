@@ -287,7 +287,7 @@ class _ReceiverSink:
         """Its states are nobody's affair."""
 
     def end(self, error: BaseException | None = None) -> None:
-        if isinstance(error, MeteredError):
+        if isinstance(error, SfuError):  # (an event loop that dies says so itself)
             self._tracks.on_refused(error)
 
     def republished(self, publication: object, session_id: str, track_id: str) -> None:
