@@ -9,8 +9,8 @@
 # All set up their own virtual environment in .venv. PYTHON chooses the interpreter.
 
 PYTHON ?= python3
-# Two processes, for most tests wait more than they compute; a file's tests stay together.
-PYTEST_ARGS ?= --numprocesses 2 --dist loadfile
+# Three processes, for most tests wait more than they compute; a file's tests stay together.
+PYTEST_ARGS ?= --numprocesses 3 --dist loadfile
 MINUTES ?= 60
 VENV := .venv
 BIN := $(VENV)/bin

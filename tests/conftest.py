@@ -27,6 +27,8 @@ from tests.support.scripted_http import ScriptedHttp, serving
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell has put the tests into the background. Processes of theirs must get Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has started the tests
 ROOT = Path(__file__).parent.parent
 
 # Property tests draw the same in each run, whatever the machine's pace;

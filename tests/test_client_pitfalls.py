@@ -8,7 +8,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -528,20 +528,27 @@ ODD = [
 
 
 def test_odd_frames_are_logged_and_harm_nothing(log: io.StringIO) -> None:
+    for start in range(0, len(ODD), 8):  # (of a flood the log tells now and then)
+        log.seek(0)
+        log.truncate()
+        check_odd_frames(ODD[start : start + 8], log)
+
+
+def check_odd_frames(odd: Sequence[str], log: io.StringIO) -> None:
     with (
         ScriptedServer() as server,
         client(server) as alice,
         alice.events(Message, Direct, Presence, Disconnected) as events,
     ):
         connection = server.accept()
-        for frame in ODD:
+        for frame in odd:
             connection.say(frame)
             connection.say('{"type":"message","channel":"c","from":"b","data":null}')
             assert events.get(timeout=10) == Message("c", "b", None)
             assert ": ignored a" in log.getvalue(), frame
             log.seek(0)
             log.truncate()
-        connection.say(*ODD)  # and all at once
+        connection.say(*odd)  # and all at once
         alice.publish("c", 1)
         assert len(events) == 0
 

@@ -6,9 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import django
 import pytest
-from django.conf import settings
 from flask import Flask
 
 from metered_sync import SfuGate, mint_token
@@ -35,6 +33,10 @@ def ask_flask(gate: SfuGate) -> Ask:
 
 
 def ask_django(gate: SfuGate) -> Ask:
+    # Not above: what Django has that is not configured breaks those who look at all objects.
+    import django
+    from django.conf import settings
+
     if not settings.configured:
         settings.configure(DEBUG=False, ALLOWED_HOSTS=["*"], SECRET_KEY="x" * 50, DATABASES={})
         django.setup()
@@ -115,6 +117,7 @@ def test_a_gate_or_options_for_one(shared_cloud: LocalCloud) -> None:
 
 def test_django_takes_the_settings(shared_cloud: LocalCloud, monkeypatch: Any) -> None:
     ask_django(gate_of(shared_cloud))  # (which sets Django up)
+    from django.conf import settings
     from django.test import RequestFactory
 
     from metered_sync.contrib.django import sfu_gate

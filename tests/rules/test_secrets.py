@@ -250,7 +250,11 @@ def test_every_error_can_be_pickled_copied_and_shown() -> None:
 def test_what_belongs_to_a_process_is_not_pickled_or_copied(
     shared_cloud: LocalCloud, tmp_path: Path
 ) -> None:
-    with SignallingClient(**shared_cloud.client_options()) as client, AudioSource() as sound:
+    with (
+        SignallingClient(**shared_cloud.client_options()) as client,
+        AudioSource() as sound,
+        Far().track.on_frame(print) as callback,
+    ):
         for one in (
             SignallingClient(api_key=f"pk_live_{MARK}"),
             MeteredPeer(api_key=f"pk_live_{MARK}"),
@@ -264,7 +268,7 @@ def test_what_belongs_to_a_process_is_not_pickled_or_copied(
             Far().track.frames(),
             Far().track.capture(),
             Far("audio").track.pcm(),
-            Far().track.on_frame(print),
+            callback,
             iter_frames(Far().track),
             MediaStream(),
             shared_cloud.faults,

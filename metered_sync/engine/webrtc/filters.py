@@ -8,7 +8,7 @@ from av import VideoFrame
 from av.filter import Graph
 
 from metered_sync.bridge.process import keep_in_child
-from metered_sync.engine.webrtc.media_frames import padded
+from metered_sync.engine.webrtc.media_frames import needs_padding
 
 __all__ = ["FilterChain", "Step", "new_graph"]
 
@@ -44,8 +44,7 @@ class FilterChain:
 
         Its rows run downwards, and it may be converted without reading past a caller's memory.
         """
-        frame = padded(frame)
-        if any(plane.line_size < 0 for plane in frame.planes):
+        if needs_padding(frame) or any(plane.line_size < 0 for plane in frame.planes):
             steps = (("copy", ""), *steps)
         kind = (
             frame.width, frame.height, frame.format.name, frame.time_base,

@@ -19,7 +19,7 @@ __all__ = [
     "audio_frame",
     "interleaved",
     "mixed_down",
-    "padded",
+    "needs_padding",
     "private_copy",
     "sound_kind",
 ]
@@ -31,12 +31,6 @@ VIDEO_RATE = 90000
 """Ticks a second of a picture's timestamp (RFC 3551)."""
 SAMPLES_PER_FRAME = 960
 """Samples of each audio frame that is sent: 20 ms, the amount that an encoder takes at once."""
-PIXEL_BYTES = {
-    "gray": 1,
-    **dict.fromkeys(("bgr24", "rgb24"), 3),
-    **dict.fromkeys(("bgra", "rgba", "abgr", "argb"), 4),
-}
-"""Bytes of a pixel, in the formats that hold each pixel in one place."""
 MAX_OVERREAD = 64
 """Bytes that FFmpeg's scaler may read past the end of a plane (42 were seen)."""
 SMALLEST_PAGE = 4096
@@ -92,38 +86,18 @@ def audio_frame(pts: int, samples: bytes) -> AudioFrame:
     return frame
 
 
-def padded(frame: VideoFrame) -> VideoFrame:
-    """Return a frame that may be converted, where a caller's memory is under it.
+def needs_padding(frame: VideoFrame) -> bool:
+    """Return whether converting a frame may read past its memory, which may be a caller's.
 
     FFmpeg's scaler reads up to 42 bytes past the last pixel of a plane. Where a picture lies at
-    the very end of mapped memory (an ``np.memmap``, memory that is shared) that ends the process;
-    such a picture is copied. So is the one in 64 that ends there by chance.
+    the very end of mapped memory (an ``np.memmap``, memory that is shared) that ends the process.
+    One picture in 64 seems to end there by chance.
     """
-    if not any(
+    return any(
         -(plane.buffer_ptr + plane.buffer_size) % SMALLEST_PAGE < MAX_OVERREAD
         for plane in frame.planes
         if plane.line_size > 0  # (rows that run upwards are FFmpeg's own)
-    ):
-        return frame
-    name = frame.format.name
-    plane = frame.planes[0]
-    if name in PIXEL_BYTES:
-        row = frame.width * PIXEL_BYTES[name]
-        size = frame.height * row
-        own = np.empty(size + MAX_OVERREAD, np.uint8)[:size].reshape(frame.height, row)
-        own[:] = np.frombuffer(memoryview(plane), np.uint8).reshape(frame.height, -1)[:, :row]
-        shape = (frame.height, frame.width, PIXEL_BYTES[name])
-        pixels = own.reshape(shape if shape[2] > 1 else shape[:2])
-        copy = VideoFrame.from_numpy_buffer(pixels, name)
-    else:
-        copy = VideoFrame(frame.width, frame.height, name)
-        for mine, theirs in zip(copy.planes, frame.planes, strict=True):
-            _copy_rows(mine, theirs)
-    copy.pts = frame.pts
-    if frame.time_base is not None:
-        copy.time_base = frame.time_base
-    copy.color_range, copy.colorspace = frame.color_range, frame.colorspace
-    return copy
+    )
 
 
 def _copy_rows(mine: Any, theirs: Any) -> None:

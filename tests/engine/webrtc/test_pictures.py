@@ -129,6 +129,14 @@ def test_pixels_are_square(
     assert [(f.width, f.height) for f in map(told.normal, (plain, frame))] == [square] * 2
 
 
+@pytest.mark.skipif(not SHAPES_ARE_SEEN, reason="FFmpeg's filters take no notice of it")
+def test_pixels_are_square_wherever_in_memory_a_picture_lies() -> None:
+    normalizer = PictureNormalizer()
+    for _ in range(200):  # (the rows of one in twenty seem to end where the memory does)
+        frame = filtered(VideoFrame(72, 58, "yuv420p"), "setsar", "16/9")
+        assert normalizer.normal(frame).width == 128
+
+
 def test_pixels_of_pictures_that_lie_on_their_side(tmp_path: Path) -> None:
     path = tmp_path / "lying.mp4"
     with av.open(str(path), "w") as container:
