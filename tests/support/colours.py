@@ -203,5 +203,6 @@ def video_senders() -> list[Any]:
     return [
         one
         for one in gc.get_objects()
-        if isinstance(one, RTCRtpSender) and one.kind == "video" and one.track is not None
+        # (Of proxies and lazy objects isinstance() asks more than they can tell.)
+        if issubclass(type(one), RTCRtpSender) and one.kind == "video" and one.track is not None
     ]
