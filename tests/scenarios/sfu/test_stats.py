@@ -42,7 +42,8 @@ def test_both_ends_agree(pair: Any) -> None:
             assert 0.3 < got[name]["packets_received"] / sent[name]["packets_sent"] <= 1.1
             assert got[name]["packets_lost"] == 0
             assert got[name]["restarts"] == 0
-        assert abs(sent["v"]["frames_sent"] - pattern.frames_sent["video"]) <= 1
+        # (A sender that comes late takes the newest picture, and leaves others out.)
+        assert enough <= sent["v"]["frames_sent"] <= pattern.frames_sent["video"] + 1
         assert picture.stats() == receiver.stats()["subscriptions"][0] | {
             "bitrate": pytest.approx(picture.stats()["bitrate"], abs=1e6)
         }
