@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
 
 import anyio
 
@@ -10,7 +11,7 @@ from metered_sync.bridge.process import TOO_LATE, is_exiting
 from metered_sync.errors import ClosedError, raise_fresh
 from metered_sync.wire.events import Event
 
-__all__ = ["EventSink", "Link", "MessageSink"]
+__all__ = ["EventSink", "Link", "MessageSink", "within"]
 
 
 class EventSink(Protocol):
@@ -28,6 +29,27 @@ class MessageSink(EventSink, Protocol):
 
     def wants(self, event: Event) -> bool:
         """Say whether a user will be handed this event, who may change the data in it."""
+
+
+def within(
+    scopes: set[anyio.CancelScope], function: Callable[[], Awaitable[None]]
+) -> Callable[[], Coroutine[Any, Any, None]]:
+    """Return a coroutine function that runs another one in a scope of its own.
+
+    The scope is among ``scopes`` from now on, until the function has ended: what it belongs to may
+    end before the task begins.
+    """
+    scope = anyio.CancelScope()
+    scopes.add(scope)
+
+    async def run() -> None:
+        try:
+            with scope:
+                await function()
+        finally:
+            scopes.discard(scope)
+
+    return run
 
 
 class Link:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import anyio
 
-from metered_sync.bridge.link import Link
+from metered_sync.bridge.link import Link, within
 from metered_sync.bridge.loop import Engine
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.messaging.link import SignallingLink
@@ -465,19 +465,8 @@ class RoomLink(Link):
 
     def spawn(self, function: Callable[[], Awaitable[None]]) -> None:
         """Run a coroutine function in the background; it ends with the room."""
-
-        scope = anyio.CancelScope()
-
-        async def run() -> None:
-            try:
-                with scope:
-                    await function()
-            finally:
-                self._scopes.discard(scope)
-
         if self.error is None:
-            self._scopes.add(scope)  # the room may end before the task begins
-            self._engine.spawn(self, run)
+            self._engine.spawn(self, within(self._scopes, function))
 
     def forget(self, peer_id: str) -> None:
         """Forget a member that is there under another id."""

@@ -33,7 +33,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.bridge.link import EventSink, Link
+from metered_sync.bridge.link import EventSink, Link, within
 from metered_sync.bridge.loop import Engine
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.sfu.calls import GateCalls, SfuCalls
@@ -215,19 +215,8 @@ class SfuLink(Link):
 
     def _in_background(self, function: Callable[[], Awaitable[None]]) -> None:
         """Run a coroutine function in the background; cancel it when the link ends."""
-
-        scope = anyio.CancelScope()
-
-        async def run() -> None:
-            try:
-                with scope:
-                    await function()
-            finally:
-                self._scopes.discard(scope)
-
         if self.error is None:
-            self._scopes.add(scope)  # the link may end before the task begins
-            self.spawn(run)
+            self.spawn(within(self._scopes, function))
 
     def _finish(self, error: BaseException) -> None:
         if self.error is not None:

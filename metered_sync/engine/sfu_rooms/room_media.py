@@ -370,7 +370,7 @@ class SfuRoomMedia:
     def on_misfit(self, track: RoomTrack, error: MeteredError) -> None:
         """End a track that can never be received, and tell why."""
         member = self._members.get(track.peer_id)
-        track.refuse(error)
+        track.end(error)
         if member is not None:
             member.owner.on_error(error)
 
@@ -382,7 +382,7 @@ class SfuRoomMedia:
             self._host.on_media_refused(error)
             for member in tuple(self._members.values()):
                 for track in member.room_tracks:
-                    track.refuse(error)
+                    track.end(error)
 
     def _on_mute(self, error: MeteredError) -> None:
         """Tell that our tracks are not published; those of others may be received."""

@@ -9,7 +9,7 @@ from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.sfu.tracks import Incoming
 from metered_sync.engine.sfu_rooms.messages import AnnouncedTrack
-from metered_sync.errors import MediaError, MeteredError
+from metered_sync.errors import MediaError
 from metered_sync.wire.sfu import TrackInfo
 
 __all__ = ["RoomTrack", "SubscribePolicy"]
@@ -126,10 +126,6 @@ class RoomTrack(Incoming):
         self.missing_since = self.missing_since or now
         self.retry_pause = min(max(self.retry_pause * 2, least), most)
         self.retry_at = now + self.retry_pause
-
-    def refuse(self, error: MeteredError) -> None:
-        """End the track for its readers: it can never be received."""
-        self.end(error)
 
 
 def _info(announced: AnnouncedTrack, session_id: str) -> TrackInfo:

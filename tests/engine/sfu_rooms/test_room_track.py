@@ -103,7 +103,7 @@ def test_what_is_received_unread() -> None:
 def test_a_track_that_has_ended_is_not_wanted() -> None:
     one = Demand("all")
     one.track.add(reader := Reader[Any]("reader"))
-    one.track.refuse(MediaError("it cannot be decoded"))
+    one.track.end(MediaError("it cannot be decoded"))
     assert not one.track.wanted_at(time.monotonic())
     with pytest.raises(MediaError, match="cannot be decoded"):
         reader.get(timeout=5)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from metered_sync.cli import output
-from metered_sync.cli.commands.sfu.tracks import check_wanted, wanted_tracks
+from metered_sync.cli.commands.sfu.tracks import check_wanted, output_option, wanted_tracks
 from metered_sync.cli.connection import Connection, connection_options
 from metered_sync.errors import MeteredTimeoutError
 
@@ -16,15 +16,7 @@ __all__ = ["command"]
 
 @click.command("record")
 @wanted_tracks
-@click.option(
-    "-o",
-    "--output",
-    "path",
-    metavar="FILE",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help=".mp4, .mkv or .webm; for sound .m4a, .wav, .opus or .ogg. It is replaced.",
-)
+@output_option(".mp4, .mkv or .webm; for sound .m4a, .wav, .opus or .ogg. It is replaced.")
 @click.option(
     "--seconds",
     metavar="S",

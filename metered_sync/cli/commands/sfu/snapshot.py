@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from metered_sync.cli import output
-from metered_sync.cli.commands.sfu.tracks import check_wanted, wanted_tracks
+from metered_sync.cli.commands.sfu.tracks import check_wanted, output_option, wanted_tracks
 from metered_sync.cli.connection import Connection, connection_options
 from metered_sync.errors import MeteredTimeoutError
 
@@ -18,15 +18,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 
 @click.command("snapshot")
 @wanted_tracks
-@click.option(
-    "-o",
-    "--output",
-    "path",
-    metavar="FILE",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help=".jpg or .png. It is replaced.",
-)
+@output_option(".jpg or .png. It is replaced.")
 @connection_options("sfu")
 def command(
     connection: Connection,

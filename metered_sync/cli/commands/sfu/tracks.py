@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
-__all__ = ["check_wanted", "wanted_tracks"]
+__all__ = ["check_wanted", "output_option", "wanted_tracks"]
 
 DEFAULT_WAIT = 15.0
 
@@ -33,6 +34,19 @@ def wanted_tracks(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = add(command)
     return command
+
+
+def output_option(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that adds ``-o FILE``, the argument ``path``, to a command."""
+    return click.option(
+        "-o",
+        "--output",
+        "path",
+        metavar="FILE",
+        required=True,
+        type=click.Path(dir_okay=False, path_type=Path),
+        help=help,
+    )
 
 
 def check_wanted(session: str | None, name: str | None) -> None:
