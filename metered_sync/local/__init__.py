@@ -15,6 +15,7 @@ turn        the REST calls of the TURN service, and the credentials they hand ou
 rest        what the HTTP calls share: reading a body, answering, refusing
 sfu         the SFU, which forwards media without decoding it
 faults      faults to inject
+console     pages that show the cloud in a browser
 frame_log   the frames that clients sent and got, for tests to look at and to wait for
 =========== ===========================================================================
 """

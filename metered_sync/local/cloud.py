@@ -10,7 +10,8 @@ from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.facade import Facade
 from metered_sync.bridge.loop import Engine
-from metered_sync.errors import ClosedError, NotConnectedError
+from metered_sync.errors import ClosedError, MeteredError, NotConnectedError
+from metered_sync.local.console import Console
 from metered_sync.local.faults import Faults
 from metered_sync.local.frame_log import FrameLog
 from metered_sync.local.keys import KeyRing, PublishableKey, SecretKey
@@ -62,6 +63,7 @@ class LocalCloud(Facade):
             takes seconds), and ``TurnApi`` gets a list with a server on port 3478.
         turn_secret: The secret that you start a TURN server with (coturn:
             ``use-auth-secret``, ``static-auth-secret=…``). Made anew unless given.
+        console: Whether it serves pages that show it in a browser, at :attr:`console_url`.
     """
 
     @hides_arguments
@@ -76,6 +78,7 @@ class LocalCloud(Facade):
         permissions: Iterable[str] = ACTIONS,
         ice_servers: GivenIceServers | None = None,
         turn_secret: str | None = None,
+        console: bool = False,
         timeout: float = 15.0,
         _timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
@@ -115,6 +118,8 @@ class LocalCloud(Facade):
         self._grant = Grant(actions=granted)
         self._limits = limits
         self._timings = _timings
+        self._with_console = console
+        self._console: Console | None = None
         self._servers: Servers | None = None
         self._starting = guard.CallLock()  # a second call returns when the cloud serves
 
@@ -186,7 +191,10 @@ class LocalCloud(Facade):
             host="127.0.0.1" if self._host == "localhost" else self._host,
             timings=self._timings,
         )
-        return Servers(engine, signalling, turn, sfu, self._host, self._port)
+        servers = Servers(engine, signalling, turn, sfu, self._host, self._port)
+        if self._with_console:
+            self._console = servers.pages = Console(servers)
+        return servers
 
     start = connect
 
@@ -258,6 +266,25 @@ class LocalCloud(Facade):
     @property
     def _authority(self) -> str:
         return f"[{self._host}]:{self.port}" if ":" in self._host else f"{self._host}:{self.port}"
+
+    @property
+    def console_url(self) -> str:
+        """The address of the console, for a browser on this machine; whoever has it may look in.
+
+        In a notebook: ``IPython.display.IFrame(cloud.console_url, "100%", 600)``.
+        ``MeteredError`` for a cloud that was made without ``console=True``.
+        """
+        return self._page_url("console_url")
+
+    def _page_url(self, what: str, page: str = "", **query: str) -> str:
+        """Return the address of one of the console's pages, token included."""
+        if not self._with_console:
+            raise MeteredError(
+                f"{what}: this LocalCloud serves no console; make it with LocalCloud(console=True)"
+            )
+        self._serving_servers(what)
+        assert self._console is not None
+        return self.http_url + self._console.path(page, **query)
 
     def client_options(self) -> dict[str, Any]:
         """Return keyword arguments for a client that uses the publishable key."""

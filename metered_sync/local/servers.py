@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import anyio
 from aiohttp import web
 
@@ -14,12 +16,22 @@ from metered_sync.local.sfu import Sfu
 from metered_sync.local.signalling import SignallingServer
 from metered_sync.local.turn import TurnService
 
-__all__ = ["Servers"]
+__all__ = ["Pages", "Servers"]
 
 MAX_REQUEST_LINE = 1 << 17
 """Bytes of a request line. One with a token at all its caps has about half of that."""
 BACKLOG = 1024
 """Connections that may wait to be accepted: a thousand clients may come at once."""
+
+
+class Pages(Protocol):
+    """Pages for people, which are served beside the APIs."""
+
+    def routes(self) -> list[web.RouteDef]: ...
+
+    def reset(self) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 class Servers(Link):
@@ -52,6 +64,8 @@ class Servers(Link):
         self.sfu = sfu
         self.port = port
         """The TCP port; once they serve, the one that was taken."""
+        self.pages: Pages | None = None
+        """The console; to be set before they start."""
         self._host = host
         self._engine = engine
         self._runner: web.AppRunner | None = None
@@ -62,6 +76,8 @@ class Servers(Link):
         app = web.Application()
         for part in (self.signalling, ControlApi(self.signalling), self.turn, self.sfu):
             app.add_routes(part.routes())
+        if self.pages is not None:
+            app.add_routes(self.pages.routes())
         # No access log: request lines carry keys and tokens. No decompression: no client of
         # these APIs compresses, and aiohttp answers a body that is badly compressed with 500.
         self._runner = web.AppRunner(
@@ -90,12 +106,16 @@ class Servers(Link):
         self.sfu.reset()
         self.turn.reset()
         await self.signalling.reset()
+        if self.pages is not None:
+            self.pages.reset()
 
     async def aclose(self) -> None:
         """Tell the clients, close all connections, and end the engine."""
         self._engine.links.discard(self)
         runner, self._runner = self._runner, None
         try:
+            if self.pages is not None:
+                await self.pages.close()
             await self.signalling.close()
             await self.sfu.close()
         finally:

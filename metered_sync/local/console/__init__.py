@@ -1,0 +1,14 @@
+"""Show a local cloud in a browser: who is connected, what goes over the wire, what was refused.
+
+======= ===============================================================================
+guard   who may ask: the token, ``Host`` and ``Origin``; what a page may load
+server  the pages and files, and the routes of the console
+======= ===============================================================================
+
+``static/`` has what the browser gets: a page, a module and a style sheet for each surface. They
+are written by hand, need no build step, and load nothing from elsewhere.
+"""
+
+from metered_sync.local.console.server import Console
+
+__all__ = ["Console"]
