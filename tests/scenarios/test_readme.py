@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
 
 import pytest
 
 from tests.conftest import ROOT, run_script
+from tests.support.forked_scripts import RunScript, forked_scripts
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCKS = [
@@ -32,14 +35,34 @@ def environment(cloud: dict[str, str]) -> dict[str, str]:
     }
 
 
+@pytest.fixture(scope="module")
+def run_block(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunScript]:
+    """A function that runs a block in a process of its own."""
+    if not hasattr(os, "fork"):
+        yield run_script
+        return
+    with forked_scripts(tmp_path_factory.mktemp("blocks")) as run:
+        yield run
+
+
 @pytest.mark.parametrize("block", BLOCKS)
-def test_a_block_runs(block: str, served_cloud: dict[str, str]) -> None:
-    done = run_script(block, **environment(served_cloud))
+def test_a_block_runs(block: str, served_cloud: dict[str, str], run_block: RunScript) -> None:
+    done = run_block(block, **environment(served_cloud))
     # What a block shows on purpose, a callback's exception, is logged by the last resort.
     expected = "ZeroDivisionError" if "ZeroDivisionError" in block else ""
     assert done.returncode == 0, done.stderr
     assert expected in done.stderr if expected else done.stderr == ""
     assert bool(re.search(r"\bprint\(", block)) == bool(done.stdout)
+
+
+def test_blocks_that_go_wrong_are_seen(run_block: RunScript) -> None:
+    assert run_block("import atexit, sys; atexit.register(print, 1); sys.exit(3)").stdout == "1\n"
+    assert run_block("import sys; sys.exit(3)").returncode == 3
+    failed = run_block("import os; os.environ['X'].missing", X="1")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert "AttributeError" in failed.stderr
+    leaving = "import threading, time; threading.Timer(0.1, print, ['late']).start()"
+    assert run_block(leaving).stdout == "late\n"
 
 
 def test_there_are_blocks() -> None:
