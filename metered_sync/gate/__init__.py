@@ -11,5 +11,6 @@ The door is :class:`~metered_sync.gate.gate.SfuGate`.
 """
 
 from metered_sync.gate.gate import SfuGate
+from metered_sync.gate.wsgi import MAX_READ
 
-__all__ = ["SfuGate"]
+__all__ = ["MAX_READ", "SfuGate"]

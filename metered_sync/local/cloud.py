@@ -11,7 +11,8 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.facade import Facade
 from metered_sync.bridge.loop import Engine
 from metered_sync.errors import ClosedError, MeteredError, NotConnectedError
-from metered_sync.local.console import Console
+from metered_sync.gate import SfuGate
+from metered_sync.local.console import Console, JoinPage, check_name
 from metered_sync.local.faults import Faults
 from metered_sync.local.frame_log import FrameLog
 from metered_sync.local.keys import KeyRing, PublishableKey, SecretKey
@@ -21,8 +22,9 @@ from metered_sync.local.sfu import Sfu
 from metered_sync.local.signalling import SignallingServer
 from metered_sync.local.turn import DEFAULT_ICE_SERVERS, TurnService, check_announced
 from metered_sync.tokens import as_texts, mint_token
-from metered_sync.wire.arguments import check_whole
+from metered_sync.wire.arguments import check_choice, check_whole
 from metered_sync.wire.limits import ACTIONS, FREE_CONNECTIONS, FREE_MESSAGES
+from metered_sync.wire.names import check_one_channel
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 from metered_sync.wire.tokens import Grant
 from metered_sync.wire.turn import GivenIceServers
@@ -193,7 +195,7 @@ class LocalCloud(Facade):
         )
         servers = Servers(engine, signalling, turn, sfu, self._host, self._port)
         if self._with_console:
-            self._console = servers.pages = Console(servers)
+            self._console = servers.pages = Console(servers, JoinPage(self._mint, self._gate))
         return servers
 
     start = connect
@@ -274,17 +276,48 @@ class LocalCloud(Facade):
         In a notebook: ``IPython.display.IFrame(cloud.console_url, "100%", 600)``.
         ``MeteredError`` for a cloud that was made without ``console=True``.
         """
-        return self._page_url("console_url")
+        path = self._pages("console_url").path()
+        return self.http_url + path
 
-    def _page_url(self, what: str, page: str = "", **query: str) -> str:
-        """Return the address of one of the console's pages, token included."""
+    def join_url(self, channel: str, name: str | None = None, media: str = "mesh") -> str:
+        """Return the address of a page in which a browser joins a room: camera, sound and chat.
+
+        Members in Python join the same channel. In a notebook, a link opens it in a tab of its own:
+        ``IPython.display.Markdown(f"[Join]({cloud.join_url('team')})")``.
+
+        Args:
+            channel: The room.
+            name: The member's name, ``peerMetadata.name`` to the others; the page lets its user
+                change it.
+            media: ``"mesh"``, or ``"sfu"`` for a room through the SFU, as for
+                :class:`~metered_sync.MeteredPeer`.
+
+        Raises:
+            MeteredError: The cloud was made without ``console=True``.
+            ValueError: A channel's or member's name that cannot be one; other media.
+        """
+        query = {"channel": check_one_channel(channel, "join_url")}
+        query["media"] = check_choice("join_url: media", media, ("mesh", "sfu"))
+        if (called := check_name(name, "join_url")) is not None:
+            query["name"] = called
+        path = self._pages("join_url").join_path(**query)
+        return self.http_url + path
+
+    def _pages(self, what: str) -> Console:
         if not self._with_console:
             raise MeteredError(
                 f"{what}: this LocalCloud serves no console; make it with LocalCloud(console=True)"
             )
         self._serving_servers(what)
         assert self._console is not None
-        return self.http_url + self._console.path(page, **query)
+        return self._console
+
+    def _mint(self, **claims: Any) -> str:
+        return mint_token(self.key_id, self.key_secret, **claims)
+
+    def _gate(self, url: str) -> SfuGate:
+        keys = {self.key_id: self.key_secret}
+        return SfuGate(self.sfu_app_id, self.sfu_secret, keys, url=url)
 
     def client_options(self) -> dict[str, Any]:
         """Return keyword arguments for a client that uses the publishable key."""

@@ -14,7 +14,7 @@ from metered_sync.wire.fields import error_body
 from metered_sync.wire.json_codec import decode
 from metered_sync.wire.limits import MAX_REST_BODY
 
-__all__ = ["Handler", "Refusal", "answer", "read_json", "server_logger"]
+__all__ = ["Handler", "Refusal", "answer", "read_body", "read_json", "server_logger"]
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -39,12 +39,8 @@ def answer(body: Any, status: int = 200, **headers: str) -> web.Response:
     )
 
 
-async def read_json(request: web.Request, most: int = MAX_REST_BODY) -> Any:
-    """Read and decode a body of at most so many bytes; ``None`` where there is none.
-
-    Raises:
-        Refusal: It is no JSON (400), or longer (413).
-    """
+async def read_body(request: web.Request, most: int) -> bytes:
+    """Read a body of at most so many bytes; :class:`Refusal` of one that is longer (413)."""
     too_large = Refusal(413, "invalid_request", f"a body has at most {most} bytes")
     if (request.content_length or 0) > most:
         raise too_large
@@ -56,6 +52,16 @@ async def read_json(request: web.Request, most: int = MAX_REST_BODY) -> Any:
         raise Refusal(400, "invalid_request", "the body cannot be read") from None
     if len(raw) > most:
         raise too_large
+    return raw
+
+
+async def read_json(request: web.Request, most: int = MAX_REST_BODY) -> Any:
+    """Read and decode a body of at most so many bytes; ``None`` where there is none.
+
+    Raises:
+        Refusal: It is no JSON (400), or longer (413).
+    """
+    raw = await read_body(request, most)
     if not raw:
         return None
     try:

@@ -32,9 +32,14 @@ _HEADERS = {
 
 
 class Guard:
-    """The token of one cloud's console, and the checks that stand before its handlers."""
+    """The token of one cloud's console, and the checks that stand before its handlers.
 
-    def __init__(self) -> None:
+    Args:
+        remedy: What to do where the token is missing or wrong.
+    """
+
+    def __init__(self, remedy: str) -> None:
+        self._remedy = remedy
         self.token = secrets.token_urlsafe(24)
         """Part of the console's address; made anew for each cloud."""
 
@@ -56,7 +61,7 @@ class Guard:
                     self._check_token(request)
                 response = await handler(request)
             except Refusal as refusal:
-                response = refusal.response()
+                response = _refused(request, refusal)
             if not response.prepared:  # those that stream have asked for the headers before
                 response.headers.update(headers(request))
             return response
@@ -71,9 +76,16 @@ class Guard:
             raise Refusal(
                 401,
                 "unauthorized",
-                "the console's token is missing or wrong: open the address that "
-                "cloud.console_url has, or that `metered-sync serve` prints",
+                f"the token of this address is missing or wrong: {self._remedy}",
             )
+
+
+def _refused(request: web.Request, refusal: Refusal) -> web.Response:
+    """Answer as the service words errors; in plain words where a browser would show it."""
+    if "text/html" not in request.headers.get("Accept", ""):
+        return refusal.response()
+    text = f"This page cannot be shown: {refusal}.\n"
+    return web.Response(status=refusal.status, text=text)
 
 
 def headers(request: web.Request) -> dict[str, str]:
