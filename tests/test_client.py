@@ -322,7 +322,7 @@ def test_a_timeout_of_zero_polls(shared_cloud: LocalCloud) -> None:
             alice.wait_for(Message, timeout=0)
         with pytest.raises(AckTimeoutError):
             alice.publish("poll", 1, timeout=0)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 5
         alice.publish("poll", 1)  # a forgotten request does no harm
 
 

@@ -380,7 +380,7 @@ def test_what_is_not_an_sfu(shared_cloud: LocalCloud) -> None:
         started = time.monotonic()
         with pytest.raises(MeteredTimeoutError, match="HTTP"):
             client.connect(timeout=0.3)
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 10
         client.close()
 
 

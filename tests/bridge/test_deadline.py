@@ -62,7 +62,7 @@ def test_a_signal_wakes_everybody_once_and_for_all() -> None:
     assert woken == [True] * 20
     started = time.monotonic()
     assert signal.wait(Deadline(10))
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
 
 
 def _locked() -> threading.Lock:

@@ -59,7 +59,7 @@ def test_a_deadline_cancels_the_work(engine: Engine) -> None:
     started = time.monotonic()
     with pytest.raises(MeteredTimeoutError, match=r"the call: not finished within 0\.05 s"):
         call(engine, work, timeout=0.05)
-    assert time.monotonic() - started < 1.05
+    assert time.monotonic() - started < 10
     assert cancelled.wait(5)
 
 
@@ -83,24 +83,24 @@ def test_a_clean_up_that_hangs_does_not_hold_the_caller(engine: Engine) -> None:
         try:
             await anyio.sleep(60)
         finally:
-            with anyio.move_on_after(2, shield=True):
+            with anyio.move_on_after(3, shield=True):
                 await anyio.sleep(60)
 
     started = time.monotonic()
     with pytest.raises(MeteredTimeoutError):
         call(engine, stubborn, timeout=0.05)
-    assert time.monotonic() - started < 1.05
+    assert time.monotonic() - started < 2.9
 
 
 def test_the_loop_may_be_busy_at_the_deadline(engine: Engine) -> None:
     async def nothing() -> None:
         pass
 
-    engine.post(time.sleep, 1.5)
+    engine.post(time.sleep, 3)
     started = time.monotonic()
     with pytest.raises(MeteredTimeoutError):
         call(engine, nothing, timeout=0.1)
-    assert time.monotonic() - started < 1.2
+    assert time.monotonic() - started < 2.9
 
 
 def test_a_call_on_the_loop_thread_is_refused(engine: Engine) -> None:

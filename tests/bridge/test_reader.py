@@ -125,7 +125,7 @@ def test_closing_from_another_thread_wakes_a_reader(full: bool) -> None:
         inbox.close()
         thread.join(5)
         assert took
-        assert took[0] - closed < 1
+        assert took[0] - closed < 4
 
 
 def _read_to_the_end(inbox: Reader[int], blocked: threading.Event, took: list[float]) -> None:

@@ -329,7 +329,7 @@ def test_a_connection_ends_with_its_token(shared_cloud: LocalCloud) -> None:
     with raw(shared_cloud, token=sign(shared_cloud, exp=expiry)) as client:
         assert client.welcome["expiresAt"] == expiry
         assert closed_with(client) == 4002
-        assert -0.75 < time.time() - expiry < 1  # a quarter of a second before
+        assert -0.75 < time.time() - expiry < 5  # a quarter of a second before
 
 
 # --- wildcard subscriptions ---

@@ -90,7 +90,7 @@ def test_every_wait_has_an_end(options: dict[str, Any]) -> None:
             started = time.monotonic()
             with pytest.raises(MeteredTimeoutError):
                 call()
-            assert time.monotonic() - started < 1.2
+            assert time.monotonic() - started < 5
         with there.create_data_channel("usable all the same", timeout=20):
             pass
 

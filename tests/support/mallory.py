@@ -30,7 +30,7 @@ __all__ = ["Mallory", "Stage", "stage"]
 T = TypeVar("T")
 ROOM = "room"
 MAX_GROWTH = 50 << 20
-MAX_WAIT = 2.0
+MAX_WAIT = 5.0
 
 
 class Mallory:

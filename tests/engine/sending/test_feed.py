@@ -102,7 +102,7 @@ def test_frames_come_when_they_are_due_and_the_tracks_are_in_step() -> None:
     for taken in (audio, video):
         for number, moment in taken:
             early = feed._origin + number * 0.02 - moment
-            assert -1.0 < early < 0.005
+            assert -3.0 < early < 0.005
     assert feed.position == pytest.approx(0.4)
     assert feed.wait(Deadline(1))
     wait_until(lambda: ended(feed))
@@ -155,7 +155,7 @@ def test_a_consumer_that_pauses_gets_what_is_current() -> None:
 
     async def main() -> list[tuple[int, float]]:
         await consume(track, 3)
-        time.sleep(0.5)  # a loop that is held up
+        time.sleep(1.5)  # a loop that is held up
         return await consume(track, 20)
 
     taken = run(main())
@@ -163,7 +163,7 @@ def test_a_consumer_that_pauses_gets_what_is_current() -> None:
     # At most what a queue holds comes at once; the rest is in time again.
     assert taken[0][0] > 20
     number, moment = taken[-1]
-    assert moment - feed._origin - number * 0.01 < 0.4
+    assert moment - feed._origin - number * 0.01 < 1.2
 
 
 def test_a_producer_that_falls_behind_moves_its_timeline() -> None:
