@@ -88,7 +88,7 @@ def served_cloud() -> Iterator[dict[str, str]]:
         assert process.stdin is not None
         yield json.loads(process.stdout.readline())
         process.stdin.close()
-        assert process.wait(10) == 0
+        assert process.wait(20) == 0
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def log() -> Iterator[io.StringIO]:
     root.setLevel(level)
 
 
-def wait_until(condition: Callable[[], object], timeout: float = 10.0, what: str = "") -> None:
+def wait_until(condition: Callable[[], object], timeout: float = 20.0, what: str = "") -> None:
     """Wait until a condition holds; fail if it does not by the deadline."""
     deadline = time.monotonic() + timeout
     while not condition():

@@ -89,11 +89,11 @@ def facts(cloud: LocalCloud, token: str) -> dict[str, Any]:
     ):
         witness.subscribe("rooms/1")
         client.subscribe("rooms/1")
-        presence = seen.get(timeout=5)
+        presence = seen.get(timeout=20)
         while not presence.joined:  # the snapshot
-            presence = seen.get(timeout=5)
+            presence = seen.get(timeout=20)
         client.send(witness.peer_id or "", "hello")
-        direct = seen.get(timeout=5)
+        direct = seen.get(timeout=20)
         assert client.expires_at is not None
         return {
             "peer": client.peer_id,
@@ -152,11 +152,11 @@ def test_publishing_from_outside(cloud: LocalCloud, served: ControlPlane) -> Non
         for channel in ("room", "app/room é?#%", "a//b", "~x y"):
             inbox = client.subscribe(channel, include_sender_metadata=True)
             served.publish(channel, {"text": "grüß"}, sender="bot", metadata={"name": "Bot"})
-            message = inbox.get(timeout=5)
+            message = inbox.get(timeout=20)
             assert (message.channel, message.data) == (channel, {"text": "grüß"})
             assert (message.sender_peer_id, message.sender_metadata) == ("bot", {"name": "Bot"})
             served.publish(channel, None)
-            message = inbox.get(timeout=5)
+            message = inbox.get(timeout=20)
             assert (message.data, message.sender_peer_id) == (None, "system")
 
 
@@ -174,7 +174,7 @@ def test_who_is_there_and_sending_them_away(cloud: LocalCloud, served: ControlPl
         assert served.peers("room") == {"alice": {"role": "guest"}, "bob": None}
         with one.events(Disconnected) as gone:
             assert served.disconnect("alice") == 2
-            event = gone.get(timeout=5)
+            event = gone.get(timeout=20)
         assert (event.code, event.will_reconnect) == (4020, False)
         wait_until(lambda: served.peers("room") == {"bob": None})
 
@@ -525,7 +525,7 @@ def test_from_a_callback(cloud: LocalCloud, served: ControlPlane) -> None:
         answers = client.subscribe("answers")
         client.subscribe("questions")
         served.publish("questions", "who is there?")
-        assert answers.get(timeout=10).data == {"alice": None}
+        assert answers.get(timeout=20).data == {"alice": None}
 
 
 def test_not_on_the_loop_thread(control: ControlPlane) -> None:

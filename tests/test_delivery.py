@@ -38,7 +38,7 @@ def test_many_arrive_in_order_and_flush_waits_for_them(shared_cloud: LocalCloud)
         deliveries = [alice.publish_nowait("many", number) for number in range(3000)]
         alice.flush()
         assert all(delivery.done() for delivery in deliveries)
-        assert [inbox.get(timeout=5).data for _ in range(3000)] == list(range(3000))
+        assert [inbox.get(timeout=20).data for _ in range(3000)] == list(range(3000))
         alice.flush(timeout=0)  # nothing left to wait for
 
 
@@ -49,7 +49,7 @@ def test_direct_messages_too(shared_cloud: LocalCloud) -> None:
             delivery.result(timeout=5)
             assert delivery.done()
             assert "acknowledged" in repr(delivery)
-            assert events.get(timeout=5).data == {"n": 1}
+            assert events.get(timeout=20).data == {"n": 1}
         lost = alice.send_nowait("nobody", 1)
         with pytest.raises(ServerRequestError, match="send to 'nobody'") as caught:
             lost.result(timeout=5)
@@ -130,13 +130,13 @@ def test_callbacks_run_on_the_dispatcher_and_may_publish(shared_cloud: LocalClou
         alice.on_error = lambda *what: errors.put(what)
         delivery = alice.publish_nowait("x", 1)
         delivery.add_done_callback(note)
-        first, thread = done.get(timeout=5)
+        first, thread = done.get(timeout=20)
         assert first is delivery
         assert "callbacks" in thread
         delivery.add_done_callback(note)  # done already
-        assert done.get(timeout=5)[0] is delivery
+        assert done.get(timeout=20)[0] is delivery
         delivery.add_done_callback(fail)
-        what, error = errors.get(timeout=5)
+        what, error = errors.get(timeout=20)
         assert what is delivery
         assert isinstance(error, ZeroDivisionError)
         with pytest.raises(TypeError, match="callable"):
@@ -263,7 +263,7 @@ def test_from_many_threads(shared_cloud: LocalCloud) -> None:
         for thread in threads:
             thread.join()
         alice.flush()
-        received = [inbox.get(timeout=5).data for _ in range(3200)]
+        received = [inbox.get(timeout=20).data for _ in range(3200)]
         for name in range(8):
             assert [n for who, n in received if who == name] == list(range(400))
 
@@ -294,7 +294,7 @@ def test_a_script_that_only_flushes(shared_cloud: LocalCloud) -> None:
             shared_cloud.url,
         )
         assert (done.returncode, done.stderr) == (0, "")
-        assert [inbox.get(timeout=5).data for _ in range(100)] == list(range(100))
+        assert [inbox.get(timeout=20).data for _ in range(100)] == list(range(100))
 
 
 def test_one_that_leaves_before_a_waiting_call_expires_as_well() -> None:
@@ -304,7 +304,7 @@ def test_one_that_leaves_before_a_waiting_call_expires_as_well() -> None:
         link: Any = alice._link
         held, release = threading.Event(), threading.Event()
         link._engine.post(lambda: held.set() or release.wait(10))
-        assert held.wait(10)
+        assert held.wait(20)
         delivery = alice.publish_nowait("x", 1)
 
         def wait() -> None:
@@ -344,7 +344,7 @@ def test_it_is_done_when_its_callback_runs(shared_cloud: LocalCloud) -> None:
                     delivery = alice.publish_nowait("x", 1)
                     delivery.add_done_callback(lambda d: done.put(d.done()))
                 alice.flush(timeout=20)
-            assert all(done.get(timeout=10) for _ in range(2000))
+            assert all(done.get(timeout=20) for _ in range(2000))
     finally:
         sys.setswitchinterval(interval)
 

@@ -59,7 +59,7 @@ def objects(shared_cloud: LocalCloud) -> Iterator[dict[str, Any]]:
     ):
         peer.join("observable")
         other.join("observable")
-        remote = peer.wait_for_peer(timeout=10)
+        remote = peer.wait_for_peer(timeout=20)
         channel = remote.create_data_channel("observable")
         other.add_track(tone)
         track = remote.track("audio", timeout=10)
@@ -299,8 +299,8 @@ def test_what_a_callback_returns_unrun_is_told(objects: dict[str, Any], log: io.
         client.on(Direct, lambda event: asynchronous_generator())
         client.on(Direct, lambda event: ran.set())
         client.send(client.peer_id, 1)
-        errors = [told.get(timeout=10) for _ in range(3)]
-    assert ran.wait(10)
+        errors = [told.get(timeout=20) for _ in range(3)]
+    assert ran.wait(20)
     with client.events(Direct) as events:
         threading.Timer(0.1, client.send, (client.peer_id, 1)).start()
         with pytest.raises(TypeError, match="where: it returned a coroutine"):

@@ -109,6 +109,6 @@ def test_metadata_that_comes_later_ends_the_wait(room: Room) -> None:
 
     with ThreadPoolExecutor() as threads:
         waiting = threads.submit(room.remote.track, where=muted, timeout=10)
-        assert asked.wait(10)
+        assert asked.wait(20)
         room.announce("camera", {"role": "camera", "muted": True})
         assert waiting.result(10).id == "camera"

@@ -40,7 +40,7 @@ def told():
     client.once(Outage, lambda event: done.set())
     client._hub.emit(Message("room", "ann", 1))
     client._hub.emit(Outage(1.0))
-    assert done.wait(10)
+    assert done.wait(20)
     return sorted(called)
 """
 

@@ -58,7 +58,7 @@ def test_a_signal_wakes_everybody_once_and_for_all() -> None:
     for thread in setters:
         thread.start()
     for thread in threads + setters:
-        thread.join(10)
+        thread.join(20)
     assert woken == [True] * 20
     started = time.monotonic()
     assert signal.wait(Deadline(10))

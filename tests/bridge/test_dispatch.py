@@ -61,7 +61,7 @@ def test_functions_run_in_order_on_one_daemon_thread(calls: Any) -> None:
     one = calls(note("a"), note("b"))
     for number in range(3):
         one.inbox.put(number)
-    got = [seen.get(timeout=5) for _ in range(6)]
+    got = [seen.get(timeout=20) for _ in range(6)]
     assert [entry[:2] for entry in got] == [(name, n) for n in range(3) for name in "ab"]
     (thread,) = {entry[2] for entry in got}
     assert thread.daemon
@@ -88,11 +88,11 @@ def test_an_inbox_of_one_holds_the_newest(calls: Any) -> None:
     go = threading.Event()
     one = calls(lambda item: (seen.put(item), go.wait(10)), maxsize=1)
     one.inbox.put(0)
-    assert seen.get(timeout=5) == 0
+    assert seen.get(timeout=20) == 0
     for number in range(1, 10):
         one.inbox.put(number)
     go.set()
-    assert seen.get(timeout=5) == 9
+    assert seen.get(timeout=20) == 9
     assert one.inbox.dropped == 8
 
 
@@ -102,7 +102,7 @@ def test_the_functions_see_the_context_of_their_registration(calls: Any) -> None
     one = calls(lambda _: seen.put(variable.get()))
     variable.reset(token)
     one.inbox.put(1)
-    assert seen.get(timeout=5) == "registered"
+    assert seen.get(timeout=20) == "registered"
 
 
 def test_what_a_function_raises_is_logged_and_told_and_stops_nothing(
@@ -117,8 +117,8 @@ def test_what_a_function_raises_is_logged_and_told_and_stops_nothing(
     one.on_error = lambda item, error: told.put((item, error))
     for number in (1, 2):
         one.inbox.put(number)
-    assert told.get(timeout=5)[0] == 1
-    item, error = told.get(timeout=5)
+    assert told.get(timeout=20)[0] == 1
+    item, error = told.get(timeout=20)
     assert (item, type(error)) == (2, KeyboardInterrupt)
     assert caplog.text.count("a callback of the object for int raised an exception") == 2
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
@@ -140,7 +140,7 @@ def test_on_error_may_raise_and_sys_exit_ends_the_function_only(
     one.on_error = fail_again
     for number in (1, 2, 3):
         one.inbox.put(number)
-    assert [seen.get(timeout=5) for _ in range(3)] == [1, 2, 3]
+    assert [seen.get(timeout=20) for _ in range(3)] == [1, 2, 3]
     wait_until(lambda: caplog.text.count("on_error, told of a callback of the object") == 2)
 
 
@@ -169,7 +169,7 @@ def test_one_that_comes_after_another_waits_for_its_end(calls: Any) -> None:
     callback = Callback(lambda item: seen.put("second"))
     second = Dispatcher("the object", inbox, lambda item: [(callback, item)])
     first.inbox.put(1)
-    assert entered.wait(5)
+    assert entered.wait(20)
     first.inbox.end()
     inbox.put(2)
     second.start(after=first.dispatcher)
@@ -242,7 +242,7 @@ running = threading.Event()
 client, track = dispatcher("a client", hang), dispatcher("a track", tell)
 for number in range(3):
     client.put(number)
-assert running.wait(10)
+assert running.wait(20)
 begun = time.monotonic()
 atexit.register(lambda: print(f"{time.monotonic() - begun:.1f}", flush=True))
 """

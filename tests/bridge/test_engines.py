@@ -51,7 +51,7 @@ def test_there_is_one_engine_for_the_process() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(20)
     assert len(set(found)) == 1
     assert engines.current() is found[0]
 

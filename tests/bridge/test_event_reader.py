@@ -115,7 +115,7 @@ def test_a_reader_is_never_told_of_an_end_while_events_are_coalesced() -> None:
     for number in range(20_000):
         events.put(GoingAway(number))
     events.end()
-    reader.join(5)
+    reader.join(20)
     assert not reader.is_alive()
     assert seen == sorted(seen)
     assert seen[-1] == 19_999
@@ -181,7 +181,7 @@ def test_what_is_read_makes_room() -> None:
     events = queue(max_bytes=1000)
     for number in range(100):
         events.put(message(600, number))
-        assert cast(Message, events.get(timeout=1)).data == number
+        assert cast(Message, events.get(timeout=20)).data == number
     assert events.dropped == 0
 
 

@@ -100,7 +100,7 @@ def test_a_wait_is_refused_while_this_thread_holds_a_lock_that_the_loop_takes() 
             target=lambda: others.append(str(guard.check_blocking(guard.generation(), "a call")))
         )
         thread.start()
-        thread.join(10)
+        thread.join(20)
         assert others == ["None"]
     guard.check_blocking(guard.generation(), "a call")
     del lock
@@ -127,7 +127,7 @@ def test_calls_that_wait_go_one_at_a_time_and_never_within_each_other() -> None:
 
         thread = threading.Thread(target=other)
         thread.start()
-        thread.join(10)
+        thread.join(20)
         assert "another: another thread's call did not end within 0.01 s" in str(errors[0])
     with calls.held(Deadline(0), "the third"):
         pass

@@ -149,13 +149,13 @@ def test_a_dead_loop_wakes_everybody_with_the_original_traceback(
 
     thread = threading.Thread(target=wait)
     thread.start()
-    assert started.wait(5)
+    assert started.wait(20)
 
     def fatal_mistake() -> None:
         raise SystemExit("the end")
 
     engine.post(fatal_mistake)
-    thread.join(5)
+    thread.join(20)
     engine.join(Deadline(5))
     with pytest.raises(EngineError) as caught:
         call(engine, forever)
@@ -178,7 +178,7 @@ def test_a_failing_task_aborts_its_link_only(
             done.set()
 
     engine.post(engine.spawn, link, fail)
-    assert done.wait(5)
+    assert done.wait(20)
 
     async def nothing() -> None:
         await anyio.sleep(0)

@@ -123,7 +123,7 @@ def test_closing_from_another_thread_wakes_a_reader(full: bool) -> None:
         blocked.wait(5)
         closed = time.monotonic()
         inbox.close()
-        thread.join(5)
+        thread.join(20)
         assert took
         assert took[0] - closed < 4
 
@@ -223,10 +223,10 @@ def test_waiting_takes_nothing_and_sees_the_end() -> None:
     thread = threading.Thread(target=wait)
     thread.start()
     reader.put(1)
-    assert woken.get(timeout=5) == 1
+    assert woken.get(timeout=20) == 1
     reader.end()
-    assert woken.get(timeout=5) == 0
-    thread.join(5)
+    assert woken.get(timeout=20) == 0
+    thread.join(20)
     assert not thread.is_alive()
 
 
@@ -246,13 +246,13 @@ def test_who_sleeps_last_is_woken_first() -> None:
     got: queue.Queue[tuple[str, int]] = queue.Queue()
     for name in ("first", "second"):
         threading.Thread(
-            target=lambda name=name: got.put((name, inbox.get(timeout=10))), daemon=True
+            target=lambda name=name: got.put((name, inbox.get(timeout=20))), daemon=True
         ).start()
         wait_until(lambda name=name: len(inbox._sleepers) == ("first", "second").index(name) + 1)
     inbox.put(1)
-    assert got.get(timeout=10) == ("second", 1)
+    assert got.get(timeout=20) == ("second", 1)
     inbox.put(2)
-    assert got.get(timeout=10) == ("first", 2)
+    assert got.get(timeout=20) == ("first", 2)
 
 
 def test_the_second_close_wakes_those_whom_the_first_could_not() -> None:
@@ -268,4 +268,4 @@ def test_the_second_close_wakes_those_whom_the_first_could_not() -> None:
     wait_until(lambda: inbox._sleepers)
     inbox._ended = True  # as if Ctrl-C had come right after this
     inbox.close()
-    assert ended.get(timeout=5) == "woken"
+    assert ended.get(timeout=20) == "woken"

@@ -42,7 +42,7 @@ assert inbox.get(timeout=10).data == "after it"
 heard = threading.Event()
 refused(lambda: client.on(Message, lambda message: heard.set()))
 plane.publish("x", "to the callback")
-assert heard.wait(10)
+assert heard.wait(20)
 
 print("done")
 """

@@ -174,7 +174,7 @@ def test_somebody_types_lines(dev: LocalCloud) -> None:
         with on_terminal("publish", "--local", "publish/typed", "--text") as terminal:
             terminal.read_until("Ctrl-D ends it")
             terminal.type(b"hello\n")
-            assert inbox.get(timeout=10).data == "hello"
+            assert inbox.get(timeout=20).data == "hello"
             terminal.type(b"\x04")
             terminal.read_until(None)
             assert terminal.process.wait(60) == 0

@@ -182,7 +182,7 @@ def test_what_never_left_is_sent_again(scripted: ScriptedHttp, monkeypatch: Any)
     http = Http(f"http://127.0.0.1:{server.getsockname()[1]}", SECRET)
     with server, at_first_retry(listen):
         assert fetch(http, "POST", "/", json=1, timeout=20) == Answer(200, 7)
-        thread.join(5)
+        thread.join(20)
     http.close()
     assert len(seen) == 1
 

@@ -76,7 +76,7 @@ def test_the_talk_of_media_libraries_stays_out_of_a_log_at_info(
     with MeteredPeer(**options) as one, MeteredPeer(**options) as other:
         one.join("quiet logs")
         other.join("quiet logs")
-        one.wait_for_peer(timeout=10).create_data_channel("talk", timeout=10).close()
+        one.wait_for_peer(timeout=20).create_data_channel("talk", timeout=10).close()
     ice = logging.getLogger("aioice.ice")
     assert not re.search(r"Connection\(|Check|CandidatePair", log.getvalue())
     ice.warning("a warning")

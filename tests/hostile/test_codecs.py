@@ -71,7 +71,7 @@ def meeting(cloud: LocalCloud, *ids: str) -> Iterator[tuple[MeteredPeer, list[Ra
             for member in members:
                 member.ask(type="subscribe", requestId="1", channel="codecs")
             for _ in members:
-                joined.get(timeout=5)
+                joined.get(timeout=20)
         yield victim, members
 
 
@@ -96,7 +96,7 @@ def test_a_codec_that_does_not_fit_is_told_at_once(cloud: LocalCloud) -> None:
             remote = next(one for one in victim.remote_peers if one.id == name)
             with remote.events(NegotiationError) as problems:
                 say(member, offer(section(0, kind, *codecs)))
-                for text in (str(problems.get(timeout=10).err), waits_in_vain(remote, kind)):
+                for text in (str(problems.get(timeout=20).err), waits_in_vain(remote, kind)):
                     assert word in text
                     assert ("VP8" if kind == "video" else "Opus") in text
                 assert word in waits_in_vain(remote, kind, stream_id="camera")
@@ -108,7 +108,7 @@ def test_a_codec_that_does_not_fit_is_told_at_once(cloud: LocalCloud) -> None:
                 for version in (2, 3):
                     say(member, offer(section(0, kind, *codecs), version=version))
                 say(member, offer(section(0, kind, "AMR/8000"), version=4))
-                assert "AMR" in str(problems.get(timeout=10).err)
+                assert "AMR" in str(problems.get(timeout=20).err)
                 assert remote.state == "idle"
 
 
@@ -117,7 +117,7 @@ def test_what_fits_beside_it_is_received(cloud: LocalCloud) -> None:
         remote = victim.remote_peers[0]
         vp8, vp9 = section(0, "video", "VP8/90000"), section(1, "video", "VP9/90000")
         say(mallory, offer(vp8, vp9))
-        assert remote.wait_for(NegotiationError, timeout=10).err.stage == "offer"
+        assert remote.wait_for(NegotiationError, timeout=20).err.stage == "offer"
         assert remote.track("video", timeout=10).kind == "video"
         assert remote.track(timeout=10).kind == "video"
 

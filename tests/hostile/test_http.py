@@ -87,7 +87,7 @@ def answering(
         finally:
             ended.set()
             server.shutdown(socket.SHUT_RDWR)
-            thread.join(10)
+            thread.join(20)
 
 
 def publish(origin: str, timeout: float) -> None:

@@ -79,16 +79,16 @@ def go_through_everything(client: SignallingClient, cloud: LocalCloud, handler: 
     with SignallingClient(**cloud.token_options("another"), reconnect=QUICK) as other:
         for number in range(2):
             other.publish("c", number)
-            assert seen.get(timeout=10) == number
+            assert seen.get(timeout=20) == number
         with client.events(Connected) as back:
             handler.levels.clear()
             cloud.faults.refuse_connections(60)
             cloud.faults.drop_connections()
             wait_until(lambda: logging.INFO in handler.levels)  # an attempt has failed
             cloud.faults.refuse_connections(0)
-            assert back.get(timeout=10).is_reconnect
+            assert back.get(timeout=20).is_reconnect
         other.publish("c", 2, timeout=10)
-        assert seen.get(timeout=10) == 2
+        assert seen.get(timeout=20) == 2
         client.publish("c", 3, timeout=10)
 
 

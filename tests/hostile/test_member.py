@@ -29,7 +29,7 @@ def over(scene: Stage, mallory: Mallory) -> None:
     """Wait until the victim has taken all that has been sent."""
     with scene.victim.events(Data) as inbox:
         mallory.run(mallory.tell("over"))
-        while inbox.get(timeout=10).data != "over":
+        while inbox.get(timeout=20).data != "over":
             pass
 
 
@@ -340,7 +340,7 @@ def test_messages_of_any_size(scene: Stage, size: int) -> None:
         mallory.run(storm())
         until(lambda: remote.channels, "the channel is there")
         (channel,) = remote.channels
-        while (message := channel.get(timeout=5)) != "end":
+        while (message := channel.get(timeout=20)) != "end":
             assert len(message) == 1
         assert channel.dropped == (0 if size == 1 else 4)
 
@@ -357,4 +357,4 @@ def test_who_comes_later_is_served(scene: Stage) -> None:
         channel.send("hello")
         remote = scene.victim.wait_for_peer("late", timeout=10)
         until(lambda: remote.channels, "the channel is there")
-        assert remote.channels[0].get(timeout=5) == "hello"
+        assert remote.channels[0].get(timeout=20) == "hello"

@@ -104,7 +104,7 @@ def test_ipv6() -> None:
         with SignallingClient(**cloud.client_options()) as client:
             client.publish("x", 1)
         with SfuClient(**cloud.sfu_options()) as sfu, ToneSource(frequency=440) as tone:
-            assert sfu.subscribe(sfu.publish(tone.audio)).frames().get(timeout=10)
+            assert sfu.subscribe(sfu.publish(tone.audio)).frames().get(timeout=20)
 
 
 def test_two_clouds_do_not_know_each_other() -> None:
@@ -137,7 +137,7 @@ def test_closing_while_media_flows() -> None:
         SfuClient(**cloud.sfu_options(), recover=False) as b,
     ):
         frames = b.subscribe(a.publish(tone.audio)).frames()
-        frames.get(timeout=10)
+        frames.get(timeout=20)
         cloud.close()
         with pytest.raises(MeteredError):
             while True:

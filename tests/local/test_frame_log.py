@@ -40,9 +40,9 @@ def test_it_has_what_clients_sent_and_got_in_order(cloud: LocalCloud) -> None:
     with raw(cloud, "ann") as ann, raw(cloud, "bob") as bob:
         bob.ask(type="subscribe", channel="chat", requestId="1")
         publish(ann, {"x": "ä" * 5_000})
-        frame = cloud.log.wait_for("message", peer="bob", channel="chat", timeout=10)
+        frame = cloud.log.wait_for("message", peer="bob", channel="chat", timeout=20)
         ann.connection.send("no JSON")
-        error = cloud.log.wait_for("error", peer="ann", timeout=10)
+        error = cloud.log.wait_for("error", peer="ann", timeout=20)
     assert frame.data == {"x": "ä" * 5_000}
     assert error.fields["code"] == "malformed_message"
     sent = [frame for frame in cloud.log if frame.sent]
@@ -70,7 +70,7 @@ def test_frames_of_every_size_are_read_back(cloud: LocalCloud) -> None:
         for size in (0, 40, 60, 126, 200, 64_000, 65_430):
             cloud.log.clear()
             publish(ann, "x" * size)
-            assert len(cloud.log.wait_for("message", timeout=10).data) == size
+            assert len(cloud.log.wait_for("message", timeout=20).data) == size
 
 
 def test_waiting_for_what_has_not_come_yet(cloud: LocalCloud) -> None:
@@ -127,7 +127,7 @@ def test_nobody_waits_on_a_loop_of_the_library(cloud: LocalCloud) -> None:
 
     async def wait() -> None:
         try:
-            cloud.log.wait_for("nothing", timeout=5)
+            cloud.log.wait_for("nothing", timeout=20)
         except BaseException as error:
             caught.append(error)
 

@@ -63,8 +63,8 @@ def test_what_a_callback_raises_is_logged_once_and_stops_nothing(
     alice.on(Message, bad)
     for number in (1, 2):
         bob.publish("bad", number)
-    assert [seen.get(timeout=5), seen.get(timeout=5)] == [1, 2]
-    data, error = told.get(timeout=5)
+    assert [seen.get(timeout=20), seen.get(timeout=20)] == [1, 2]
+    data, error = told.get(timeout=20)
     assert data == 1
     assert isinstance(error, LookupError)
     records = [r for r in caplog.records if r.exc_info and r.exc_info[1] is error]
@@ -90,7 +90,7 @@ def test_on_error_may_raise_too(pair: Any, caplog: pytest.LogCaptureFixture) -> 
     alice.on(Message, bad)
     for number in range(3):
         bob.publish("worse", number)
-    assert [seen.get(timeout=5) for _ in range(3)] == [0, 1, 2]
+    assert [seen.get(timeout=20) for _ in range(3)] == [0, 1, 2]
     wait_until(lambda: "on_error, told of a callback of SignallingClient" in caplog.text)
 
 
@@ -107,7 +107,7 @@ def test_a_callback_may_close_its_own_client(shared_cloud: LocalCloud) -> None:
             alice.subscribe("close-me")
             with SignallingClient(**shared_cloud.client_options()) as bob:
                 bob.publish("close-me", 1)
-            assert closed.wait(5)
+            assert closed.wait(20)
             assert alice.state == "closed"
 
 
@@ -126,9 +126,9 @@ def test_a_callback_may_register_and_remove(pair: Any) -> None:
 
     alice.on(Message, first)
     bob.publish("change", 1)
-    assert seen.get(timeout=5) == ("first", 1)
+    assert seen.get(timeout=20) == ("first", 1)
     bob.publish("change", 2)
-    assert seen.get(timeout=5) == ("second", 2)
+    assert seen.get(timeout=20) == ("second", 2)
     assert seen.empty()
 
 
@@ -143,7 +143,7 @@ def test_no_lock_is_held_while_a_callback_runs(pair: Any) -> None:
         leave.wait(20)
 
     bob.publish("lock", 1)
-    assert inside.wait(5)
+    assert inside.wait(20)
     try:
         started = time.monotonic()
         # Everything else goes on, from another thread.
@@ -180,7 +180,7 @@ def test_callbacks_of_one_client_run_one_at_a_time_on_one_thread(pair: Any) -> N
     alice.on(Message, slow)
     for number in range(100):
         bob.publish("one", number)
-    assert done.wait(10)
+    assert done.wait(20)
     assert overlaps == 0
     (name,) = threads
     assert "callbacks" in name
@@ -194,7 +194,7 @@ def test_context_variables_of_the_registering_code_are_visible(pair: Any) -> Non
     alice.on(Message, lambda _: seen.put(variable.get()))
     variable.reset(token)
     bob.publish("context", 1)
-    assert seen.get(timeout=5) == "registered"
+    assert seen.get(timeout=20) == "registered"
 
 
 def test_a_call_on_the_loop_thread_is_told_the_remedy(pair: Any) -> None:
@@ -218,7 +218,7 @@ def test_a_call_on_the_loop_thread_is_told_the_remedy(pair: Any) -> None:
 
     alice._engine.post(on_the_loop)
     for _ in range(6):
-        error = errors.get(timeout=5)
+        error = errors.get(timeout=20)
         assert isinstance(error, WrongThreadError)
         assert "callback" in str(error)
     assert alice.state == "connected"
@@ -297,7 +297,7 @@ def test_what_is_freed_with_a_callback_may_remove_others(pair: Any) -> None:
         alice.on(Message, Callback())
         thread = threading.Thread(target=let_go, daemon=True)
         thread.start()
-        thread.join(10)
+        thread.join(20)
         assert not thread.is_alive()
         alice.on_error = None
     wait_until(lambda: len(freed) == 2)

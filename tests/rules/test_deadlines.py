@@ -148,7 +148,7 @@ def test_a_waiter_is_woken_by_the_loss_not_by_its_own_deadline(cloud: LocalCloud
         link: Any = client._link
         wait_until(lambda: any(r.sent for r in link.outbox._pending.values()))
         client._engine.post(link._connection.abort)  # type: ignore[union-attr]
-        thread.join(5)
+        thread.join(20)
         assert not thread.is_alive()
         held.set()
         (error,) = errors
@@ -165,7 +165,7 @@ def test_waits_in_slices_work_too(
     with SignallingClient(**options) as alice, SignallingClient(**options) as bob:
         inbox = alice.subscribe("slices")
         threading.Timer(0.1, lambda: bob.publish("slices", 1)).start()
-        assert inbox.get(timeout=5).data == 1
+        assert inbox.get(timeout=20).data == 1
         with pytest.raises(MeteredTimeoutError):
             inbox.get(timeout=0.05)
 
@@ -200,7 +200,7 @@ def objects(shared_cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) 
         peer.join("deadlines/room")
         other.join("deadlines/room")
         other.add_track(pattern)
-        remote = peer.wait_for_peer(timeout=10)
+        remote = peer.wait_for_peer(timeout=20)
         track = remote.track("video", timeout=10)
         publication = sfu.publish(pattern)
         folder = tmp_path_factory.mktemp("recordings")

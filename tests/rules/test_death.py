@@ -37,7 +37,7 @@ def die(engine):
     time.sleep(0.5)
     engine.post(the_fatal_mistake)
     started = time.monotonic()
-    for thread in threads: thread.join(10)
+    for thread in threads: thread.join(20)
     assert time.monotonic() - started < 5
     outcomes |= {name: outcome(call) for name, call in later.items()}
     for name, text in outcomes.items():
@@ -55,7 +55,7 @@ sfu = SfuClient(url=sys.argv[3], app_id=sys.argv[4], secret=sys.argv[5])
 sfu.connect()
 track = sfu.subscribe(sfu.publish(ToneSource(frequency=440).audio))
 frames, inbox, events = track.frames(), client.subscribe("x"), client.events(Message)
-frames.get(timeout=10)
+frames.get(timeout=20)
 
 blocked = {
     "inbox.get": lambda: inbox.get(timeout=60),
@@ -115,9 +115,9 @@ options = dict(url=sys.argv[1], api_key=sys.argv[2], ice_servers=[])
 one, two, pattern = MeteredPeer(**options), MeteredPeer(**options), PatternSource(160, 120, fps=10)
 one.add_track(pattern.video)
 one.join("death"); two.join("death")
-there = two.wait_for_peer(timeout=10)
+there = two.wait_for_peer(timeout=20)
 frames = there.track("video", timeout=20).frames()
-frames.get(timeout=10)
+frames.get(timeout=20)
 channel = there.create_data_channel("x", timeout=20)
 
 blocked = {

@@ -150,7 +150,7 @@ def quit(event):
     seen.set()
     sys.exit(3)
 client._hub.emit(StateChange("a", "b"))
-assert seen.wait(5)
+assert seen.wait(20)
 print("still here")
 """,
         stdout="still here",
@@ -179,7 +179,7 @@ def slow(event):
     entered.set()
     time.sleep(60)
 client._hub.emit(StateChange("a", "b"))
-assert entered.wait(10)
+assert entered.wait(20)
 """,
 }
 

@@ -50,7 +50,7 @@ def talk():
         channel = f"fork-{os.getpid()}"
         inbox = a.subscribe(channel)
         b.publish(channel, 1)
-        assert inbox.get(timeout=5).data == 1
+        assert inbox.get(timeout=20).data == 1
 
 def refused(call):
     started = time.monotonic()
@@ -105,7 +105,7 @@ client.off(Message)
 client.publish("parent", 1)     # the parent's connection has not been touched
 with SignallingClient(**options) as other:
     other.publish("parent", 2)
-    assert inbox.get(timeout=5).data == 2
+    assert inbox.get(timeout=20).data == 2
 client.close()
 """,
         shared_cloud,

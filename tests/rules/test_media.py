@@ -112,7 +112,7 @@ def test_blocking_calls_on_the_loop_thread_are_refused(options: dict[str, str]) 
 
         engine: Any = client._engine
         engine.post(on_the_loop)
-        assert done.wait(5)
+        assert done.wait(20)
         assert [type(error) for error in errors] == [WrongThreadError] * 5
 
 
@@ -140,10 +140,10 @@ def child():
         refused(call)
     with SfuClient(**sfu) as mine, ToneSource(frequency=880) as mine_too:
         heard = mine.subscribe(mine.publish(mine_too.audio))
-        assert heard.frames().get(timeout=10)
+        assert heard.frames().get(timeout=20)
 assert in_child(child) == 0
 for _ in range(5):
-    frames.get(timeout=10)
+    frames.get(timeout=20)
 assert len(client.sessions()) >= 1
 client.close(); tone.stop(); clip.stop()
 """
@@ -208,7 +208,7 @@ def test_clients_sources_and_tracks_leave_nothing(options: dict[str, str]) -> No
     def round_() -> None:
         with SfuClient(**options) as client, ToneSource(frequency=440) as tone:
             track = client.subscribe(client.publish(tone.audio))
-            track.frames().get(timeout=10)
+            track.frames().get(timeout=20)
 
     check(round_, rounds=25)
 
@@ -221,7 +221,7 @@ def test_subscriptions_of_one_session_leave_nothing_but_their_sections(
 
         def round_() -> None:
             with track.frames() as frames:
-                frames.get(timeout=10)
+                frames.get(timeout=20)
 
         check(round_, rounds=30)  # aiortc's own buffers move meanwhile
         assert len(track._core.incoming.readers) == 0
@@ -260,7 +260,7 @@ def test_a_forgotten_client_is_closed_and_says_so(options: dict[str, str]) -> No
     tone = ToneSource(frequency=440)
     track = client.subscribe(client.publish(tone.audio))
     frames = track.frames()
-    frames.get(timeout=10)
+    frames.get(timeout=20)
     for _ in range(5):
         track.frames()  # readers that nobody keeps do not pile up
     gc.collect()
@@ -284,7 +284,7 @@ def test_no_secret_is_shown(log: io.StringIO) -> None:
         secret = cloud.sfu_secret
         with SfuClient(**cloud.sfu_options()) as client, ToneSource(frequency=440) as tone:
             track = client.subscribe(client.publish(tone.audio))
-            track.frames().get(timeout=10)
+            track.frames().get(timeout=20)
             output += [repr(client), repr(track), repr(client._link), repr(client._options)]
             link: Any = client._link
             password = link.session.pc.localDescription.sdp.split("a=ice-pwd:")[1].split()[0]

@@ -136,7 +136,7 @@ def test_waits_on_the_loop_thread_are_refused(options: dict[str, str]) -> None:
 
         engine: Any = client._engine
         engine.post(on_the_loop)
-        assert done.wait(10)
+        assert done.wait(20)
         assert [type(error) for error in errors] == [WrongThreadError] * len(calls)
 
 

@@ -129,7 +129,7 @@ def test_blocking_calls_on_the_loop_thread_are_refused(tmp_path: Path) -> None:
             done.set()
 
         engines.current().post(on_the_loop)
-        assert done.wait(5)
+        assert done.wait(20)
         assert [type(error) for error in errors] == [WrongThreadError] * 2
 
 

@@ -79,7 +79,7 @@ def test_every_wait_has_an_end(options: dict[str, Any]) -> None:
     with MeteredPeer(**options) as one, MeteredPeer(**options) as two:
         one.join("deadlines")
         two.join("deadlines")
-        there = one.wait_for_peer(timeout=10)
+        there = one.wait_for_peer(timeout=20)
         for call in (
             lambda: one.wait_for_peer("nobody", timeout=0.2),
             lambda: there.track("video", timeout=0.2),
@@ -174,7 +174,7 @@ with _Server() as server:
                 peer.join("c")
                 listed = Presence("c", (PresencePeer("other", None),), ())
                 current().post(peer._link.emit, listed)
-                there = peer.wait_for_peer(timeout=10)
+                there = peer.wait_for_peer(timeout=20)
             print("ready", flush=True)
             try:
                 {act}
@@ -198,7 +198,7 @@ def test_under_asyncio_run(options: dict[str, Any]) -> None:
         with MeteredPeer(**options) as one, MeteredPeer(**options) as two:
             one.join("loop")
             two.join("loop")
-            with one.wait_for_peer(timeout=10).create_data_channel("x", timeout=20) as channel:
+            with one.wait_for_peer(timeout=20).create_data_channel("x", timeout=20) as channel:
                 channel.send("1")
             return channel.label
 
@@ -240,7 +240,7 @@ def test_callbacks_may_call_anything(options: dict[str, Any]) -> None:
         one.join("callbacks")
         wait_until(lambda: heard or failed, 20)
         assert (heard, failed) == (["first"], [])
-        there = two.wait_for_peer(timeout=5)
+        there = two.wait_for_peer(timeout=20)
         assert there.track("video", timeout=20).read(timeout=20).any()
         gone = threading.Event()
 
@@ -250,7 +250,7 @@ def test_callbacks_may_call_anything(options: dict[str, Any]) -> None:
             gone.set()
 
         two.close()
-        assert gone.wait(15)
+        assert gone.wait(20)
         assert one.state == "closed"
 
 
@@ -262,7 +262,7 @@ def test_blocking_calls_on_the_loop_thread_are_refused(options: dict[str, Any]) 
     ):
         one.join("wrong")
         two.join("wrong")
-        there = one.wait_for_peer(timeout=10)
+        there = one.wait_for_peer(timeout=20)
         errors: list[BaseException | None] = []
         done = threading.Event()
         calls: tuple[Callable[[], object], ...] = (
@@ -290,7 +290,7 @@ def test_blocking_calls_on_the_loop_thread_are_refused(options: dict[str, Any]) 
 
         engine: Any = one._engine
         engine.post(on_the_loop)
-        assert done.wait(10)
+        assert done.wait(20)
         kinds = [type(error) for error in errors[1:]]
         assert kinds == [WrongThreadError] * (len(calls) - 1), errors
         assert isinstance(errors[0], MeteredError)  # (joined already)
@@ -329,12 +329,12 @@ def child():
     mine, other = MeteredPeer(**room), MeteredPeer(**room)
     with mine, other:
         mine.join("fork-child"); other.join("fork-child")
-        with mine.wait_for_peer(timeout=10).create_data_channel("y", timeout=20) as own:
+        with mine.wait_for_peer(timeout=20).create_data_channel("y", timeout=20) as own:
             own.send("1")
 from metered_sync.testing import ToneSource
 assert in_child(child) == 0
 for _ in range(5):
-    frames.get(timeout=10)
+    frames.get(timeout=20)
 channel.send("still here")
 one.close(); two.close(); pattern.stop()
 """
@@ -396,19 +396,19 @@ def test_a_forgotten_peer_is_closed_and_says_so(options: dict[str, Any]) -> None
         peer.join("forgotten")
         link = peer._link
         assert link is not None
-        there = peer.wait_for_peer(timeout=10)
+        there = peer.wait_for_peer(timeout=20)
         frames = there.track("video", timeout=20).frames()
         frames.get(timeout=20)
         there.create_data_channel("x", timeout=20).close()
         events = there.events()
-        assert met.wait(5)
+        assert met.wait(20)
         del peer
         gc.collect()
         assert link.state == "joined"  # its remote peers are held, and its readers
-        frames.get(timeout=10)
+        frames.get(timeout=20)
         del there
         gc.collect()
-        frames.get(timeout=10)
+        frames.get(timeout=20)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             del frames
@@ -516,7 +516,7 @@ def test_no_secret_is_shown(log: io.StringIO) -> None:
             one.add_track(pattern.video)
             one.join("hush")
             two.join("hush")
-            there = two.wait_for_peer(timeout=10)
+            there = two.wait_for_peer(timeout=20)
             track = there.track("video", timeout=30)
             track.read(timeout=30)
             with pytest.raises(MeteredTimeoutError) as late:

@@ -24,7 +24,7 @@ def test_calls_work_under_asyncio_run(
         with SignallingClient(**options) as alice, SignallingClient(**options) as bob:
             inbox = alice.subscribe("loop")
             bob.publish("loop", 1)
-            return inbox.get(timeout=5).data
+            return inbox.get(timeout=20).data
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -65,7 +65,7 @@ def test_a_jupyter_kernel(shared_cloud: LocalCloud) -> None:
         f"options = {shared_cloud.client_options()!r}\n"
         "a, b = SignallingClient(**options), SignallingClient(**options)\n"
         "a.connect(); b.connect()",
-        "inbox = a.subscribe('nb')\nb.publish('nb', 42)\ninbox.get(timeout=5).data",
+        "inbox = a.subscribe('nb')\nb.publish('nb', 42)\ninbox.get(timeout=20).data",
         "got = threading.Event()\na.on(Message, lambda m: got.set())\n"
         "b.publish('nb', 1)\ngot.wait(5)",
         "a.close(); b.close()\n(a.state, b.state)",

@@ -214,7 +214,7 @@ def test_http_failures(log: io.StringIO) -> None:
         thread.start()
         http = Http(f"http://127.0.0.1:{server.getsockname()[1]}", MARK)
         reply = asyncio.run(http.fetch("POST", "/x", json={}, deadline=Deadline(5)))
-        thread.join(5)
+        thread.join(20)
     assert reply.status == 500
     with pytest.raises(HttpError) as caught:
         asyncio.run(http.fetch("POST", "/x", json={}, deadline=Deadline(5)))

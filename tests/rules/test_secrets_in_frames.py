@@ -266,7 +266,7 @@ def test_a_connection_that_ends_for_good() -> None:
     with ScriptedServer() as server, SignallingClient(api_key=KEY, url=server.url) as client:
         server.accept().close(4001, f"the key {KEY} is not valid")
         inbox = client.events()
-        assert MARK not in caught(lambda: [inbox.get(timeout=5) for _ in range(100)])
+        assert MARK not in caught(lambda: [inbox.get(timeout=20) for _ in range(100)])
         assert MARK not in caught(lambda: client.publish("c", 1))
 
 

@@ -102,7 +102,7 @@ def test_gunicorn(tmp_path: Path, environment: dict[str, str], options: tuple[st
             assert answer.status_code == 200
             workers.add(answer.json()["worker"])
             peers.add(answer.json()["peer"])
-            assert inbox.get(timeout=5).data == number
+            assert inbox.get(timeout=20).data == number
 
         for number in range(60):
             ask(number)
@@ -131,7 +131,7 @@ async def view(request):
     with SignallingClient() as one, SignallingClient() as two:
         inbox = one.subscribe("django")
         two.publish("django", 7)
-        return JsonResponse({"data": inbox.get(timeout=5).data})
+        return JsonResponse({"data": inbox.get(timeout=20).data})
 
 urlpatterns = [path("", view)]
 
@@ -166,7 +166,7 @@ def test_gunicorn_with_gevent(tmp_path: Path, environment: dict[str, str]) -> No
             return heard
 
         list(pool.map(ask, range(20)))
-        assert sorted(inbox.get(timeout=5).data for _ in range(20)) == list(range(20))
+        assert sorted(inbox.get(timeout=20).data for _ in range(20)) == list(range(20))
         other.publish("to-green", 1)
         wait_until(lambda: 1 in ask(0))
 
@@ -190,7 +190,7 @@ with SignallingClient() as one, SignallingClient() as two:
     two.on(Message, lambda message: heard.append(message.data))
     for number in range(20):
         eventlet.spawn(one.publish, "eventlet", number)
-    assert sorted(inbox.get(timeout=5).data for _ in range(20)) == list(range(20))
+    assert sorted(inbox.get(timeout=20).data for _ in range(20)) == list(range(20))
     while len(heard) < 20:
         eventlet.sleep(0.01)
     count = len(beats)

@@ -129,7 +129,7 @@ def test_many_threads_at_once() -> None:
         sound.stop()
         pictures.end()
         for thread in threads:
-            thread.join(10)
+            thread.join(20)
         assert not any(thread.is_alive() for thread in threads)
         ear.wait_for_end()
         eye.wait_for_end()
@@ -163,7 +163,7 @@ def test_blocking_calls_on_the_loop_thread_are_refused(shared_cloud: LocalCloud)
 
         engine: Any = client._engine
         engine.post(on_the_loop)
-        assert done.wait(5)
+        assert done.wait(20)
         assert errors == [WrongThreadError] * 4
 
 
@@ -211,7 +211,7 @@ assert in_child(child) == 0
 for _ in range(20):  # the feed's lock may be held at any moment
     assert in_child(refused_all) == 0
 sound.stop()
-assert over.wait(10)
+assert over.wait(20)
 client.close()
 pictures.stop()
 """

@@ -54,7 +54,7 @@ def bridge(camera: RtspServer, cloud: LocalCloud, log: Path, **more: str) -> Ite
     try:
         yield
         process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0, log.read_text()
+        assert process.wait(20) == 0, log.read_text()
     finally:
         process.kill()
         process.wait(10)

@@ -74,7 +74,7 @@ def writing(path: Path) -> Iterator[VideoSource]:
         thread = threading.Thread(target=run)
         thread.start()
         yield source
-    thread.join(10)
+    thread.join(20)
 
 
 def first_of(track: MediaStreamTrack | None) -> Any:

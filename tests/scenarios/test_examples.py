@@ -89,7 +89,7 @@ def chat(
     assert ok(members()) == {listener.peer_id: name}
     with ThreadPoolExecutor(4) as pool:
         workers = {ok(answer)["worker"] for answer in pool.map(speak, range(MESSAGES))}
-    messages: list[Message] = [inbox.get(timeout=10) for _ in range(MESSAGES)]
+    messages: list[Message] = [inbox.get(timeout=20) for _ in range(MESSAGES)]
     assert sorted(message.data["text"] for message in messages) == sorted(
         f"text {number}" for number in range(MESSAGES)
     )

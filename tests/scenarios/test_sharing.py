@@ -51,12 +51,12 @@ def test_readers_and_callbacks_of_a_channel(shared_cloud: LocalCloud) -> None:
         sender.subscribe("sharing")
         sender.publish("sharing", data)
         for reader in readers:
-            message = reader.get(timeout=10)
+            message = reader.get(timeout=20)
             assert (message.data, message.sender_metadata) == (data, {"role": ["tester"]})
             spoil(message.data)
             spoil(message.sender_metadata)
         for _ in range(2):
-            assert seen.get(timeout=10) == (data, {"role": ["tester"]})
+            assert seen.get(timeout=20) == (data, {"role": ["tester"]})
         events.close()
         (message,) = [event for event in events if isinstance(event, Message)]
         assert message.data == data
@@ -80,7 +80,7 @@ def test_what_is_known_of_members_and_their_tracks(shared_cloud: LocalCloud) -> 
         member.add_track(tone, metadata=about)
         about["camera"]["place"].append("changed afterwards")
         member.join("sharing members")
-        joined = events.get(timeout=10)
+        joined = events.get(timeout=20)
         assert isinstance(joined, PeerJoined)
         remote = joined.peer
         assert remote.metadata == {"role": ["member"]}
@@ -97,7 +97,7 @@ def test_what_is_known_of_members_and_their_tracks(shared_cloud: LocalCloud) -> 
         with peer.events(Data) as second:
             member.send({"to": ["all"]})
             for one in (events, second):
-                event = one.get(timeout=10)
+                event = one.get(timeout=20)
                 assert event.data == {"to": ["all"]}
                 spoil(event.data)
 
@@ -113,7 +113,7 @@ def test_presence_is_not_changed_by_who_hears_of_it(shared_cloud: LocalCloud) ->
         client.subscribe("sharing presence")
         comer.subscribe("sharing presence")
         for events in (first, second):
-            while not (presence := events.get(timeout=10)).joined:
+            while not (presence := events.get(timeout=20)).joined:
                 pass
             (comer_,) = presence.joined
             assert comer_.metadata == {"role": ["comer"]}

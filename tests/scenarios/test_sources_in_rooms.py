@@ -69,5 +69,5 @@ def test_sound_and_pictures_in_a_room(shared_cloud: LocalCloud) -> None:
         voice.push(tone(700, 1))
         voice.wait_drained(timeout=20)
         screen.stop()
-        showing.join(10)
+        showing.join(20)
         assert not showing.is_alive()

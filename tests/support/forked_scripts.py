@@ -55,7 +55,7 @@ def forked_scripts(folder: Path) -> Iterator[RunScript]:
 
         yield run
         stdin.close()
-        assert server.wait(10) == 0
+        assert server.wait(20) == 0
 
 
 def preload() -> None:

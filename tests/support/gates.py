@@ -45,6 +45,6 @@ def served_gate(gate: SfuGate) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}/my/sfu"
     finally:
         server.shutdown()
-        thread.join(5)
+        thread.join(20)
         server.server_close()
         gate.close()

@@ -38,7 +38,7 @@ class Listener:
 
     def __exit__(self, *exc: object) -> None:
         self._loop.call_soon_threadsafe(self._task.cancel)
-        self._thread.join(10)
+        self._thread.join(20)
         assert not self._thread.is_alive()
 
     def _run(self) -> None:

@@ -57,7 +57,7 @@ class Mallory:
     def __exit__(self, *exc: object) -> None:
         self.run(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(20)
         self._loop.close()
 
     async def _open(self) -> None:

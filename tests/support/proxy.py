@@ -48,7 +48,7 @@ def proxying(to: int) -> Iterator[Proxying]:
         thread.start()
         yield proxy
         listening.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+        thread.join(20)
 
 
 def _serve(client: socket.socket, proxy: Proxying) -> None:

@@ -168,7 +168,7 @@ def test_a_server_that_answers_the_probe_may_take_its_time() -> None:
             ids.append(connection.expect("publish")["requestId"])
             connection.expect("ping")
             connection.send(type="direct", data=1, **{"from": "b"})
-            events.get(timeout=10)  # so the answer has come, too
+            events.get(timeout=20)  # so the answer has come, too
         for request_id in ids:
             connection.send(type="ack", requestId=request_id)
         for delivery in deliveries:

@@ -40,7 +40,7 @@ def saying(*answers: bytes) -> Iterator[tuple[str, list[bytes]]]:
         thread.start()
         yield f"ws://127.0.0.1:{listening.getsockname()[1]}", asked
         listening.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+        thread.join(20)
     for client in kept:
         client.close()
 

@@ -175,7 +175,7 @@ def answering(answer: bytes) -> Iterator[int]:
         thread.start()
         yield listening.getsockname()[1]
         listening.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+        thread.join(20)
 
 
 @both_ways

@@ -45,7 +45,7 @@ def turn_server(context: ssl.SSLContext) -> Iterator[tuple[IceServer, list[bytes
         port = listening.getsockname()[1]
         yield IceServer((f"turns:localhost:{port}?transport=tcp",), "user", "password"), came
         listening.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+        thread.join(20)
 
 
 def gather(server: IceServer, ca_file: str | None) -> None:

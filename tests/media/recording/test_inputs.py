@@ -32,7 +32,7 @@ def recorded(kind: str = "video") -> tuple[Far, RecordedTrack, Reader[QueuedFram
 
 
 def drain(inbox: Reader[QueuedFrame]) -> list[QueuedFrame]:
-    return [inbox.get(timeout=1) for _ in range(len(inbox))]
+    return [inbox.get(timeout=20) for _ in range(len(inbox))]
 
 
 @pytest.mark.parametrize(("kind", "limit"), [("video", 30), ("audio", 500)])

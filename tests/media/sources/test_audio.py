@@ -52,7 +52,7 @@ class Pushing:
         self.thread.start()
 
     def result(self) -> BaseException | None:
-        self.thread.join(10)
+        self.thread.join(20)
         assert not self.thread.is_alive()
         return self.error
 
@@ -400,7 +400,7 @@ def test_a_tone_and_an_interruption_reach_a_subscriber(shared_cloud: LocalCloud)
     ):
 
         def hear() -> NDArray[Any]:
-            return frames.get(timeout=10).to_ndarray().reshape(-1, 2)[:, 0]
+            return frames.get(timeout=20).to_ndarray().reshape(-1, 2)[:, 0]
 
         hear()
         push = Pushing(source, tone(1000, 60))

@@ -55,7 +55,7 @@ def test_stop_wakes_all_who_wait_and_ends_the_tracks() -> None:
         tone.stop()
         ear.wait_for_end()
     for thread in waiting:
-        thread.join(5)
+        thread.join(20)
         assert not thread.is_alive()
     wait_until(lambda: not threads())
     tone.stop()

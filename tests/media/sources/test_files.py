@@ -323,8 +323,8 @@ def test_stop_wakes_whoever_waits_and_ends_the_tracks(files: dict[str, Path]) ->
     thread.start()
     play(source, 3)
     source.stop()
-    assert woken.wait(5)
-    thread.join(5)
+    assert woken.wait(20)
+    thread.join(20)
     assert all(track.readyState == "ended" for track in source.tracks)
     assert play(source) == {"video": [], "audio": []}
     wait_until(lambda: not threads())

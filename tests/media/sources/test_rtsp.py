@@ -271,8 +271,8 @@ def test_stopping_is_prompt(camera: RtspServer, when: str) -> None:
         wait_until(lambda: not threads())
         camera.start()
     assert time.monotonic() - began < 5
-    assert ended.wait(5)
-    waiter.join(5)
+    assert ended.wait(20)
+    waiter.join(20)
     assert source.video is not None
     assert source.video.readyState == "ended"
 
@@ -325,7 +325,7 @@ def scripted(*answers: str) -> Iterator[int]:
         thread.start()
         yield listener.getsockname()[1]
         ended.set()
-        thread.join(10)
+        thread.join(20)
 
 
 OPTIONS = "RTSP/1.0 200 OK\nCSeq: {}\nPublic: DESCRIBE, SETUP, PLAY\n\n"
@@ -410,5 +410,5 @@ def test_the_loop_thread_is_no_place_to_connect(camera: RtspServer) -> None:
         done.set()
 
     engines.current().post(connect)
-    assert done.wait(5)
+    assert done.wait(20)
     assert [type(error) for error in errors] == [WrongThreadError]

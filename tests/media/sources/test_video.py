@@ -279,7 +279,7 @@ def test_a_picture_is_stamped_before_it_is_converted() -> None:
         writer.start()
         wait_until(lambda: len(moments) == 2 and time.monotonic() > moments[1] + 0.2)
         go_on.set()
-        writer.join(10)
+        writer.join(20)
         eye.wait_for(2)
         apart = (eye.pts()[1] - eye.pts()[0]) / 90000
         assert apart == pytest.approx(moments[1] - moments[0], abs=0.1)
@@ -365,7 +365,7 @@ def test_ending_wakes_who_writes(how: str) -> None:
     {"end": source.end, "stop": source.stop, "the track": track.stop}[how]()
     if how == "end":
         shown(source)
-    writer.join(10)
+    writer.join(20)
     assert not writer.is_alive()
     with pytest.raises(ClosedError, match="ended" if how == "end" else "stopped"):
         source.write(plain())
@@ -425,7 +425,7 @@ def test_pictures_of_changing_sizes_reach_a_subscriber(shared_cloud: LocalCloud)
             assert numbers == sorted(numbers)
         finally:
             stop.set()
-            writer.join(10)
+            writer.join(20)
         last = source._queue._newest
         assert last is not None
         wanted = read_number(last.to_ndarray(format="bgr24"))

@@ -193,7 +193,7 @@ def test_release_wakes_readers() -> None:
     cap.release()
     cap.release()
     for thread in threads:
-        thread.join(10)
+        thread.join(20)
         assert not thread.is_alive()
     assert len(seen) == 3
     assert [ok for ok, _ in seen].count(False) >= 2

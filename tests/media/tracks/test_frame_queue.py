@@ -25,7 +25,7 @@ def test_readers_are_on_their_own() -> None:
     far.send(*(picture(number) for number in range(12)))
     assert [len(r) for r in (newest, all_, few)] == [1, 12, 3]
     assert [r.dropped for r in (newest, all_, few)] == [11, 0, 9]
-    first = all_.get(timeout=1)
+    first = all_.get(timeout=20)
     assert (first.pts, next(few).pts, newest.get_nowait().pts) == (0, 27000, 33000)
     with pytest.raises(queue.Empty):
         newest.get_nowait()
@@ -62,7 +62,7 @@ def test_each_reader_has_frames_of_sound_of_its_own(layout: str, format: str) ->
     sent = frame.to_ndarray()
     far.send(frame)
     for reader in readers:
-        own = reader.get(timeout=1)
+        own = reader.get(timeout=20)
         assert (own.pts, own.time_base, own.sample_rate) == (7, Fraction(1, 44100), 44100)
         assert own.layout.name == frame.layout.name
         np.testing.assert_array_equal(own.to_ndarray(), sent)
@@ -76,7 +76,7 @@ def test_each_reader_has_pictures_of_its_own() -> None:
     readers = [far.track.frames(), far.track.frames()]
     far.send(picture(3))
     for reader in readers:
-        own = reader.get(timeout=1)
+        own = reader.get(timeout=20)
         assert own.pts is not None
         own.pts = None
 

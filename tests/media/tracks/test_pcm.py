@@ -126,7 +126,7 @@ def test_a_slow_reader_gets_what_is_newest_without_silence() -> None:
     chunks = far.track.pcm(rate=48000, chunk=0.02)
     sent = sound(np.repeat(np.arange(1, 561), 960))
     far.send(*sent[:10])
-    assert [int(chunks.get(timeout=1)[0]) for _ in range(10)] == list(range(1, 11))
+    assert [int(chunks.get(timeout=20)[0]) for _ in range(10)] == list(range(1, 11))
     far.send(*sent[10:])
     assert chunks.dropped == 50
     far.incoming.end()
@@ -185,7 +185,7 @@ def test_threads_share_the_chunks() -> None:
     far.send(*sound(np.repeat(np.arange(400), 480)))
     far.incoming.end()
     for thread in threads:
-        thread.join(10)
+        thread.join(20)
         assert not thread.is_alive()
     assert all(mine == sorted(mine) for mine in taken)
     assert sorted(itertools.chain(*taken)) == list(range(400))
@@ -199,7 +199,7 @@ def test_the_end_and_closing() -> None:
         other.close()
         assert len(list(other)) == 6  # what was queued
         far.incoming.end(MediaError("its connection broke"))
-        assert [int(chunks.get(timeout=1).sum()) for _ in range(3)] == [16800, 16800, 7 * 960]
+        assert [int(chunks.get(timeout=20).sum()) for _ in range(3)] == [16800, 16800, 7 * 960]
         for _ in range(2):
             with pytest.raises(MediaError, match="its connection broke"):
                 next(chunks)

@@ -46,7 +46,7 @@ barrier = threading.Barrier(len(FORMATS))
 wrong = []
 def convert(index):
     for number in range(120):
-        frame = readers[index].get(timeout=10)
+        frame = readers[index].get(timeout=20)
         barrier.wait(60)
         if not np.array_equal(frame.to_ndarray(format=FORMATS[index]), right[index][number % 10]):
             wrong.append((index, number))

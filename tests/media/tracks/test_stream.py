@@ -100,5 +100,5 @@ def test_threads_may_add_at_once() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(20)
     assert len(stream.tracks) == 400

@@ -25,7 +25,7 @@ def test_read_gives_the_format_asked_for_in_memory_of_its_own(format: str) -> No
             image[...] = 0
         for number in (1, 2):
             same = picture(number, format=format).to_ndarray()
-            assert np.array_equal(others.get(timeout=1).to_ndarray(), same)
+            assert np.array_equal(others.get(timeout=20).to_ndarray(), same)
 
 
 def test_an_odd_size_that_does_not_fit_is_told() -> None:
@@ -90,7 +90,7 @@ def test_threads_that_share_read_get_each_picture_once() -> None:
     newest = far.track._newest
     far.send_one_by_one(newest, *(picture(number) for number in range(0, 200, 4))).join()
     for thread in threads:
-        thread.join(10)
+        thread.join(20)
         assert not thread.is_alive()
     assert len(seen) == len(set(seen)) == 50
 

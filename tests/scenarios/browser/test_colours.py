@@ -104,7 +104,7 @@ def test_canvases_of_a_browser(
     join(other)
     track = tab.run(f"return publish({name}([384, 128]), name)", name=name)
     remote = sfu.subscribe(sfu.wait_for_track(name=name, timeout=15))
-    settled(lambda: remote.read(timeout=15)[..., ::-1], near, name)
+    settled(lambda: remote.read(timeout=20)[..., ::-1], near, name)
     assert near(remote.snapshot(timeout=15).array[..., ::-1])
     [mid] = other.run("return subscribe([t])", t=track)
     other.run("return decoded(mid, 3)", mid=mid)
@@ -146,7 +146,7 @@ def test_turned_pictures_are_shown_as_the_browser_shows_them(
     ):
         publication = phone.publish(source.video)
         remote = sfu.subscribe(publication)
-        remote.read(timeout=15)
+        remote.read(timeout=20)
         [sender] = [one for one in video_senders() if one not in before]
         extensions = PhoneExtensions(sender)
         track = {"sessionId": publication.session_id, "trackId": publication.track_id}
@@ -159,5 +159,5 @@ def test_turned_pictures_are_shown_as_the_browser_shows_them(
                 back = np.rot90(rgb, turns)
                 return back.shape == (HEIGHT, WIDTH, 3) and near(back)
 
-            settled(lambda: remote.read(timeout=15)[..., ::-1], upright, f"{orientation} here")
+            settled(lambda: remote.read(timeout=20)[..., ::-1], upright, f"{orientation} here")
             settled(lambda: shown(tab, mid), upright, f"{orientation} in the browser")

@@ -27,7 +27,7 @@ def loudness(track: RemoteTrack, seconds: float) -> list[float]:
     with track.frames() as frames:
         total = 0.0
         while total < seconds:
-            frame = frames.get(timeout=10)
+            frame = frames.get(timeout=20)
             samples = frame.to_ndarray().astype(float) / 32768
             values.append(float(np.sqrt((samples**2).mean())))
             total += frame.samples / frame.sample_rate
@@ -37,10 +37,10 @@ def loudness(track: RemoteTrack, seconds: float) -> list[float]:
 def changing(track: RemoteTrack, count: int) -> tuple[int, int]:
     """Wait until the picture has changed so often; return its width and height."""
     deadline = time.monotonic() + 20
-    last = track.read(timeout=10)
+    last = track.read(timeout=20)
     while count:
         assert time.monotonic() < deadline, f"it does not change {count} times more"
-        picture = track.read(timeout=10)
+        picture = track.read(timeout=20)
         count -= picture.shape != last.shape or (picture != last).mean() > 0.001
         last = picture
     return last.shape[1], last.shape[0]
@@ -157,7 +157,7 @@ def test_both_send_and_receive_in_one_session_each(tab: Tab, sfu: SfuClient) -> 
         track = sfu.subscribe(sfu.wait_for_track(name="also theirs", kind="video", timeout=15))
         (mid,) = again.result(30)
         tab.run("return decoded(mid, 5)", mid=mid)
-        track.read(timeout=10)
+        track.read(timeout=20)
         all_run()
 
 

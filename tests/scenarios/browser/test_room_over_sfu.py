@@ -221,7 +221,7 @@ def served(app: Flask) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
-        thread.join(5)
+        thread.join(20)
         server.server_close()
 
 

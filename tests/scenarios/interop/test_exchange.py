@@ -62,7 +62,7 @@ def test_published_messages_go_both_ways(published: Driver, shared_cloud: LocalC
         them.subscribe("both/ways")
         for value in VALUES:
             them.publish("both/ways", value)
-            assert inbox.get(timeout=10) == Message("both/ways", them.peer_id, value)
+            assert inbox.get(timeout=20) == Message("both/ways", them.peer_id, value)
             us.publish("both/ways", value)
             assert them.next("message") == {
                 "event": "message",
@@ -84,7 +84,7 @@ def test_direct_messages_go_both_ways(published: Driver, shared_cloud: LocalClou
     ):
         for value in VALUES:
             them.send(f"our-{name}", value)
-            assert inbox.get(timeout=10) == Direct(f"their-{name}", value, {"who": "they"})
+            assert inbox.get(timeout=20) == Direct(f"their-{name}", value, {"who": "they"})
             us.send(f"their-{name}", value)
             assert them.next("direct") == {
                 "event": "direct",
@@ -105,7 +105,7 @@ def test_names_of_channels_are_the_same(
         them.subscribe(channel)
         them.publish(channel, 1)
         us.publish(channel, 2)
-        assert inbox.get(timeout=10).channel == them.next("message")["channel"] == channel
+        assert inbox.get(timeout=20).channel == them.next("message")["channel"] == channel
 
 
 def test_messages_stay_in_order(published: Driver, shared_cloud: LocalCloud) -> None:
@@ -113,7 +113,7 @@ def test_messages_stay_in_order(published: Driver, shared_cloud: LocalCloud) -> 
         inbox = us.subscribe("order")
         them.subscribe("order")
         them.burst("order", 500)
-        assert [inbox.get(timeout=10).data for _ in range(500)] == list(range(500))
+        assert [inbox.get(timeout=20).data for _ in range(500)] == list(range(500))
         for number in range(100):
             us.publish("order", number)
         assert [them.next("message")["data"] for _ in range(100)] == list(range(100))
@@ -125,7 +125,7 @@ def test_patterns_of_channels(published: Driver, shared_cloud: LocalCloud) -> No
         them.subscribe("fleet/**")
         them.publish("devices/7/state", 0)
         them.publish("devices/7/events", 1)
-        assert inbox.get(timeout=10) == Message("devices/7/events", them.peer_id, 1)
+        assert inbox.get(timeout=20) == Message("devices/7/events", them.peer_id, 1)
         us.publish("fleet", 0)
         us.publish("fleet/a/b", 1)
         assert them.next("message")["channel"] == "fleet/a/b"
@@ -145,7 +145,7 @@ def test_metadata_of_senders_comes_to_those_who_ask(
             them.subscribe(channel, metadata=ask)
             us.publish(channel, 1)
             them.publish(channel, 1)
-            assert inbox.get(timeout=10).sender_metadata == ({"n": [2]} if ask else None)
+            assert inbox.get(timeout=20).sender_metadata == ({"n": [2]} if ask else None)
             assert them.next("message")["metadata"] == ({"n": 1} if ask else None)
 
 
@@ -172,25 +172,25 @@ def test_presence_is_the_same_on_both_sides(published: Driver, shared_cloud: Loc
         us.events(Presence) as seen,
     ):
         us.subscribe(name)
-        assert seen.get(timeout=10) == Presence(name, (), ())  # alone
+        assert seen.get(timeout=20) == Presence(name, (), ())  # alone
         them.subscribe(name)
-        assert seen.get(timeout=10) == Presence(name, (them_here,), ())
+        assert seen.get(timeout=20) == Presence(name, (them_here,), ())
         snapshot = {"event": "presence", "channel": name, "joined": [us_there], "left": []}
         assert them.next("presence") == snapshot
         them.subscribe(name)  # again: the whole snapshot, and nothing new to us
         assert them.next("presence") == snapshot
         them.unsubscribe(name)
-        assert seen.get(timeout=10) == Presence(name, (), (them_here,))
+        assert seen.get(timeout=20) == Presence(name, (), (them_here,))
         them.subscribe(name)
         assert them.next("presence") == snapshot
-        assert seen.get(timeout=10) == Presence(name, (them_here,), ())
+        assert seen.get(timeout=20) == Presence(name, (them_here,), ())
         us.unsubscribe(name)
         assert them.next("presence") == snapshot | {"joined": [], "left": [us_there]}
         us.subscribe(name)
         assert them.next("presence") == snapshot
-        assert seen.get(timeout=10) == Presence(name, (them_here,), ())
+        assert seen.get(timeout=20) == Presence(name, (them_here,), ())
         them.close()
-        assert seen.get(timeout=10) == Presence(name, (), (them_here,))
+        assert seen.get(timeout=20) == Presence(name, (), (them_here,))
 
 
 def test_a_peer_with_a_client_of_each_kind_is_one_peer(
@@ -205,15 +205,15 @@ def test_a_peer_with_a_client_of_each_kind_is_one_peer(
         watcher.events(Presence) as seen,
     ):
         watcher.subscribe(name)
-        assert seen.get(timeout=10) == Presence(name, (), ())
+        assert seen.get(timeout=20) == Presence(name, (), ())
         inbox = us.subscribe(name)
-        assert seen.get(timeout=10) == Presence(name, (PresencePeer(name),), ())
+        assert seen.get(timeout=20) == Presence(name, (PresencePeer(name),), ())
         them.subscribe(name)
         watcher.send(name, "to both")
-        assert direct.get(timeout=10).data == them.next("direct")["data"] == "to both"
+        assert direct.get(timeout=20).data == them.next("direct")["data"] == "to both"
         them.publish(name, 1)
         us.publish(name, 2)
-        assert inbox.get(timeout=10).data == 1
+        assert inbox.get(timeout=20).data == 1
         assert them.next("message")["data"] == 2
         us.close()
         them.publish(name, 3)  # one is still there
@@ -288,7 +288,7 @@ def test_frames_that_are_too_big(published: Driver, shared_cloud: LocalCloud) ->
         assert them.next("disconnected")["code"] == 1009
         them.next("connected", isReconnect=True)
         them.publish("big", "x" * 65_400)
-        assert len(inbox.get(timeout=10).data) == 65_400
+        assert len(inbox.get(timeout=20).data) == 65_400
 
 
 def test_a_quota_that_is_used_up(published: Driver) -> None:
@@ -338,7 +338,7 @@ def test_the_control_plane_reaches_both(published: Driver, shared_cloud: LocalCl
         them.subscribe(channel, metadata=True)
         assert control.peers(channel) == {"us": None, name: {"n": 1}}
         control.publish(channel, VALUES[:8], sender="backend", metadata={"role": "boss"})
-        assert inbox.get(timeout=10) == Message(channel, "backend", VALUES[:8], {"role": "boss"})
+        assert inbox.get(timeout=20) == Message(channel, "backend", VALUES[:8], {"role": "boss"})
         assert them.next("message") == {
             "event": "message",
             "channel": channel,

@@ -44,7 +44,7 @@ def both_hear(us: SignallingClient, inbox: Subscription, them: Party, channel: s
     us.publish(channel, "ours")
     them.publish(channel, "theirs")
     assert them.next("message")["data"] == "ours"
-    assert inbox.get(timeout=10).data == "theirs"
+    assert inbox.get(timeout=20).data == "theirs"
 
 
 def test_a_dropped_connection_comes_back(published: Driver, cloud: LocalCloud) -> None:
@@ -55,10 +55,10 @@ def test_a_dropped_connection_comes_back(published: Driver, cloud: LocalCloud) -
         for _ in range(3):
             them.next("connected")
             cloud.faults.drop_connections()
-            assert seen.get(timeout=10) == Disconnected(1006, "", will_reconnect=True)
+            assert seen.get(timeout=20) == Disconnected(1006, "", will_reconnect=True)
             gone = them.next("disconnected")
             assert (gone["code"], gone["willReconnect"]) == (1006, True)
-            back = seen.get(timeout=10)
+            back = seen.get(timeout=20)
             assert isinstance(back, Connected)
             assert back.is_reconnect
             wait_until(lambda: them.state == "connected")
@@ -69,12 +69,12 @@ def test_others_see_who_went_and_who_came_back(published: Driver, cloud: LocalCl
     them = published.party(**cloud.token_options("them", peer_metadata={"n": 1}))
     with SignallingClient(**cloud.client_options()) as us, them, us.events(Presence) as seen:
         us.subscribe("room")
-        seen.get(timeout=10)
+        seen.get(timeout=20)
         them.subscribe("room")
-        assert [p.peer_id for p in seen.get(timeout=10).joined] == ["them"]
+        assert [p.peer_id for p in seen.get(timeout=20).joined] == ["them"]
         cloud.faults.drop_connections("them")
-        assert [p.peer_id for p in seen.get(timeout=10).left] == ["them"]
-        assert [(p.peer_id, p.metadata) for p in seen.get(timeout=10).joined] == [
+        assert [p.peer_id for p in seen.get(timeout=20).left] == ["them"]
+        assert [(p.peer_id, p.metadata) for p in seen.get(timeout=20).joined] == [
             ("them", {"n": 1})
         ]
 
@@ -85,7 +85,7 @@ def test_a_peer_that_is_alone_gets_its_snapshot_again(published: Driver, cloud: 
         us.subscribe("ours")
         them.subscribe("theirs")
         for _ in range(2):
-            assert seen.get(timeout=10) == Presence("ours", (), ())
+            assert seen.get(timeout=20) == Presence("ours", (), ())
             assert them.next("presence", channel="theirs", joined=[], left=[])
             cloud.faults.drop_connections()
 
@@ -99,7 +99,7 @@ def test_a_server_that_restarts(published: Driver, cloud: LocalCloud) -> None:
         them.subscribe("restart")
         cloud.close()
         assert them.next("going_away")["retryAfterMs"] == 1000
-        assert them.next("disconnected")["code"] == gone.get(timeout=10).code == 1001
+        assert them.next("disconnected")["code"] == gone.get(timeout=20).code == 1001
         with again:
             wait_until(lambda: us.state == them.state == "connected", timeout=20)
             both_hear(us, inbox, them, "restart")
@@ -116,8 +116,8 @@ def test_a_server_that_goes_away_says_when_to_come_back(
         them.subscribe("away")
         them.next("connected")
         cloud.faults.going_away(700)
-        assert seen.get(timeout=10) == GoingAway(700)
-        gone, back = seen.get(timeout=10), seen.get(timeout=10)
+        assert seen.get(timeout=20) == GoingAway(700)
+        gone, back = seen.get(timeout=20), seen.get(timeout=20)
         assert isinstance(gone, Disconnected)
         assert gone.code == them.next("disconnected")["code"] == 1001
         assert isinstance(back, Outage)
@@ -152,12 +152,12 @@ def test_slow_acknowledgements_and_messages_arrive_all_the_same(
             cloud.faults.hold_acks(0.5)
             client.publish("slow", "held")
             assert time.monotonic() - started > 0.45
-        assert them.next("message")["data"] == inbox.get(timeout=10).data == "held"
+        assert them.next("message")["data"] == inbox.get(timeout=20).data == "held"
         cloud.faults.delay(0.3)
         us.publish("slow", "late")
         them.burst("slow", 50)
         assert them.next("message")["data"] == "late"
-        assert [inbox.get(timeout=10).data for _ in range(50)] == list(range(50))
+        assert [inbox.get(timeout=20).data for _ in range(50)] == list(range(50))
 
 
 def test_a_token_that_expires_is_renewed(published: Driver, cloud: LocalCloud) -> None:
@@ -172,10 +172,10 @@ def test_a_token_that_expires_is_renewed(published: Driver, cloud: LocalCloud) -
     url = cloud.url
     us = SignallingClient(token_provider=provide, url=url, reconnect=RECONNECT)
     with us, us.events(Disconnected, Connected) as seen:
-        gone = seen.get(timeout=10)
+        gone = seen.get(timeout=20)
         assert isinstance(gone, Disconnected)
         assert gone.code == 4002
-        assert isinstance(seen.get(timeout=10), Connected)
+        assert isinstance(seen.get(timeout=20), Connected)
         ours = len(minted)
     with published.party(token_provider=provide, url=url) as them:
         gone_there = them.next("disconnected")
@@ -206,7 +206,7 @@ def test_codes_that_do_not_end_it(published: Driver, cloud: LocalCloud, code: in
     us = SignallingClient(**options, reconnect=RECONNECT)
     with us, published.party(**options) as them, us.events(Disconnected, Connected) as seen:
         cloud.faults.close(code)
-        gone, back = seen.get(timeout=10), seen.get(timeout=10)
+        gone, back = seen.get(timeout=20), seen.get(timeout=20)
         assert isinstance(gone, Disconnected)
         assert (gone.code, gone.will_reconnect) == (code, True)
         assert isinstance(back, Connected)
@@ -238,7 +238,7 @@ def test_flooding_closes_and_a_new_connection_starts_afresh(
             thread.start()
         for thread in threads:
             thread.join()
-        assert seen.get(timeout=10).code == 4011
+        assert seen.get(timeout=20).code == 4011
         with pytest.raises(Exception, match="DisconnectedError"):
             them.burst("flood", 400)
         assert them.next("disconnected")["code"] == 4011

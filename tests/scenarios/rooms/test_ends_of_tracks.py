@@ -112,7 +112,7 @@ def test_all_readers_end_however_a_track_is_ended(
         voice.push(bytes(16000))
         ann.join(room)
         bob.join(room)
-        there = bob.wait_for_peer(timeout=5)
+        there = bob.wait_for_peer(timeout=20)
         tracks = [there.track(stream_id=str(n), timeout=20) for n in range(len(sources))]
         goes_on = tracks.pop()
         with pytest.raises(MeteredTimeoutError, match="did not end within"):
@@ -129,7 +129,7 @@ def test_all_readers_end_however_a_track_is_ended(
                 for reader in readers:
                     reader.check()
                 wait_until(lambda: recorder.info.frames > 0)
-            gone = {events.get(timeout=5).track for _ in tracks}
+            gone = {events.get(timeout=20).track for _ in tracks}
             assert gone == set(tracks)
             assert there.tracks == [goes_on]
             assert ann._sent.tracks == [loop.video]
@@ -139,7 +139,7 @@ def test_all_readers_end_however_a_track_is_ended(
             last = Readers(goes_on)
             ann.close()
             last.check()
-            assert events.get(timeout=5) == TrackEnded(goes_on)
+            assert events.get(timeout=20) == TrackEnded(goes_on)
         wait_until(lambda: there.state == "closed", 20)
     for source in sources:
         source.stop()
@@ -159,7 +159,7 @@ def test_a_track_that_comes_again_in_time_goes_on(
         ann.add_track(one, MediaStream(id="camera"))
         ann.join(room)
         bob.join(room)
-        there = bob.wait_for_peer(timeout=5)
+        there = bob.wait_for_peer(timeout=20)
         track = there.track("video", timeout=20)
         frames = track.frames(mode="fifo", maxsize=1000)
         frames.get(timeout=20)
@@ -179,8 +179,8 @@ def test_a_track_that_comes_again_in_time_goes_on(
             assert len(events) == 0
             ann.remove_track(two)
             track.wait_ended(timeout=20)
-            assert isinstance(events.get(timeout=5), StreamRemoved)
-            assert events.get(timeout=5) == TrackEnded(track)
+            assert isinstance(events.get(timeout=20), StreamRemoved)
+            assert events.get(timeout=20) == TrackEnded(track)
             ann.add_track(two, MediaStream(id="camera"))  # too late: another track
             new = there.track("video", timeout=20)
             assert new is not track
@@ -204,7 +204,7 @@ def test_nothing_is_kept_of_what_has_ended(
     ):
         ann.join(room)
         bob.join(room)
-        there = bob.wait_for_peer(timeout=5)
+        there = bob.wait_for_peer(timeout=20)
 
         def run(number: int) -> list[weakref.ref[Any]]:
             source = ToneSource()
@@ -231,7 +231,7 @@ def test_a_rebuilt_connection_is_a_pause(cloud: LocalCloud, room: str) -> None:
         ann.add_track(one)
         ann.join(room)
         bob.join(room)
-        track = bob.wait_for_peer(timeout=5).track("video", timeout=20)
+        track = bob.wait_for_peer(timeout=20).track("video", timeout=20)
         track.read(timeout=20)
         with outage(cloud, bob):
             pass
@@ -249,7 +249,7 @@ def test_losses_in_quick_succession_are_a_pause(
         ann.add_track(one)
         ann.join(room)
         bob.join(room)
-        there = bob.wait_for_peer(timeout=5)
+        there = bob.wait_for_peer(timeout=20)
         track = there.track("video", timeout=20)
         track.read(timeout=20)
         losses = iter(range(3))
@@ -282,7 +282,7 @@ def test_a_member_that_stays_away_ends_its_tracks(
         ann.add_track(one)
         ann.join(room)
         bob.join(room)
-        there = bob.wait_for_peer(timeout=5)
+        there = bob.wait_for_peer(timeout=20)
         track = there.track("video", timeout=20)
         track.read(timeout=20)
         with there.events(TrackEnded) as events:
@@ -304,7 +304,7 @@ def test_a_track_that_is_closed_here_ends_here(
         ann.add_stream(MediaStream([one, tone], id="camera"))
         ann.join(room)
         bob.join(room)
-        there = bob.wait_for_peer(timeout=5)
+        there = bob.wait_for_peer(timeout=20)
         track, sound = there.track("video", timeout=20), there.track("audio", timeout=20)
         track.read(timeout=20)
         readers = Readers(track)

@@ -41,7 +41,7 @@ def test_what_comes_before_its_sender_is_known_is_not_lost(
             Direct("bob", {"__meteredTrackMeta": {"trackId": "t", "metadata": {}}}, None),
             Presence(room, (PresencePeer("bob", None),), ()),
         )
-        got = [data.get(timeout=5) for _ in range(len(data))]
+        got = [data.get(timeout=20) for _ in range(len(data))]
         assert {one.sender_peer_id for one in got} == {"bob"}
         assert [one.data for one in got] == list(range(45, 300, 2))
         (bob,) = (there for there in ann.remote_peers if there.id == "bob")
@@ -68,17 +68,17 @@ def test_the_list_after_a_reconnect_is_taken_over() -> None:
     ):
         ann.add_track(one.video)
         ann.join("room")
-        assert {changes.get(timeout=5).peer.id for _ in range(3)} == {*lists[0]}
+        assert {changes.get(timeout=20).peer.id for _ in range(3)} == {*lists[0]}
         cis = ann.wait_for_peer("cis~", timeout=5)
         connection = server.accept()
         wait_until(lambda: sum("rtc-description" in str(x) for x in connection.texts) >= 3, 20)
         with cis.events(ConnectionReset) as resets:
             connection.drop()
-            left, joined = changes.get(timeout=10), changes.get(timeout=10)
+            left, joined = changes.get(timeout=20), changes.get(timeout=20)
             assert isinstance(left, PeerLeft)
             assert isinstance(joined, PeerJoined)
             assert (left.peer.id, joined.peer.id) == ("ann~", "new~")
-            resets.get(timeout=10)
+            resets.get(timeout=20)
             assert ann.state == "joined"
             assert ann.wait_for_peer("cis~") is cis
             assert (len(resets), len(changes)) == (0, 0)
@@ -109,7 +109,7 @@ def test_a_list_that_does_not_come_is_asked_for_again(late: int) -> None:
         connection.send(type="presence", channel="room", joined=[{"peerId": "bob"}], left=[])
         ann.wait_for_peer("bob", timeout=5)
         connection.drop()
-        first = events.get(timeout=10)
+        first = events.get(timeout=20)
         if late == 1:
             assert isinstance(first, PeerLeft)
             assert (ann.state, asked) == ("joined", 2)
@@ -129,7 +129,7 @@ def test_members_whose_id_changes_with_each_connection(cloud: LocalCloud, room: 
         ann.add_track(one.video)
         ann.join(room)
         bob.join(room)
-        before, back = bob.wait_for_peer(timeout=5), ann.wait_for_peer(timeout=5)
+        before, back = bob.wait_for_peer(timeout=20), ann.wait_for_peer(timeout=20)
         before.track(timeout=20).read(timeout=20)
         cloud.faults.drop_connections(before.id)
         with bob.events(PeerJoined) as joins:
@@ -137,14 +137,14 @@ def test_members_whose_id_changes_with_each_connection(cloud: LocalCloud, room: 
         assert after is not before
         assert after.track("video", timeout=20).read(timeout=20).any()
         wait_until(lambda: ann.state == "joined")
-        assert (ann.peer_id, ann.wait_for_peer(timeout=5)) == (after.id, back)
+        assert (ann.peer_id, ann.wait_for_peer(timeout=20)) == (after.id, back)
 
 
 def test_messages_during_an_outage_wait_or_fail(cloud: LocalCloud, room: str) -> None:
     with peer(cloud, "ann") as ann, peer(cloud, "bob") as bob, bob.events(Data) as data:
         ann.join(room)
         bob.join(room)
-        there = ann.wait_for_peer(timeout=5)
+        there = ann.wait_for_peer(timeout=20)
         with outage(cloud, ann, peer_id="ann"):
             for call in (ann.send, there.send):
                 with pytest.raises(NotConnectedError):

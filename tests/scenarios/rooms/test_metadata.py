@@ -95,7 +95,7 @@ def test_metadata_of_a_track_that_is_announced_under_another_id(
         bob.join(room)
         ann.add_track(one.video)
         ann.join(room)
-        there = joins.get(timeout=5).peer
+        there = joins.get(timeout=20).peer
         first = there.track("video", timeout=20)
         ann.send_to("bob", {"__meteredTrackMeta": {"trackId": "real", "metadata": {"n": 1}}})
         ann.add_track(two.video)

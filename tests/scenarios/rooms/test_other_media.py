@@ -111,13 +111,13 @@ def test_tracks_that_are_there_from_their_announcement_on(
             with track.frames() as frames:
                 frame = VideoFrame(32, 32, "yuv420p")
                 engine.post(member.media.tracks[0]._spread, frame)
-                assert frames.get(timeout=5).width == 32
+                assert frames.get(timeout=20).width == 32
             ann.send(state())
             wait_until(lambda: not there.tracks)
             wait_until(lambda: track.ended)
             ann.send("hello")
-            assert data.get(timeout=5).data == "hello"  # and none of the states
-            kinds = [type(events.get(timeout=5)) for _ in range(4)]
+            assert data.get(timeout=20).data == "hello"  # and none of the states
+            kinds = [type(events.get(timeout=20)) for _ in range(4)]
             assert kinds == [Track, StreamAdded, Track, StreamRemoved]
         assert there.stats() == {"state": "connected"}
         ann.close()

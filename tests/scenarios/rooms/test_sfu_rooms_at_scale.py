@@ -140,16 +140,16 @@ def test_reading_and_letting_go_again_and_again(
         ann.add_track(tone)
         ann.join(room)
         bob.join(room)
-        there = bob.wait_for_peer(timeout=5)
+        there = bob.wait_for_peer(timeout=20)
         shown, heard = there.track("video", timeout=10), there.track("audio", timeout=10)
         sizes: list[int] = []
         held: list[float] = []
         with heard.frames() as sound:  # goes on all the while
-            sound.get(timeout=10)
+            sound.get(timeout=20)
             session, received = receiving(bob)
             for _ in range(rounds):
                 with closing(shown.frames()) as frames:
-                    frames.get(timeout=10)
+                    frames.get(timeout=20)
                 wait_until(lambda: len(received()) == 1, 10)
                 sizes.append(len(session.pc.localDescription.sdp))
                 assert len(session.pc.getTransceivers()) <= 5
@@ -157,7 +157,7 @@ def test_reading_and_letting_go_again_and_again(
             assert max(sizes[rounds // 2 :]) <= max(sizes[: rounds // 2]) + 50, sizes
             assert (shown.restarts, heard.restarts) == (0, 0)
             assert receiving(bob)[0] is session
-            assert read_number(shown.read(timeout=10)) >= 0
+            assert read_number(shown.read(timeout=20)) >= 0
         if rounds > 100:
             assert held[-1] - held[100] < 12, held[::50]
 

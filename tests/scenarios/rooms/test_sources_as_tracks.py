@@ -40,7 +40,7 @@ def test_a_source_is_added_replaced_and_removed(
         ann.add_stream(MediaStream(screen, id="screen"))
         ann.join(room)
         bob.join(room)
-        there = bob.wait_for_peer(timeout=5)
+        there = bob.wait_for_peer(timeout=20)
         sound = there.track("audio", timeout=20)
         pictures = there.track("video", stream_id="screen", timeout=20)
         assert sound.stream_id == "agent-voice"
@@ -203,7 +203,7 @@ def test_a_bridge_from_a_room_to_the_sfu_and_back(
         ann.add_stream(MediaStream([camera, tone], id="camera"))
         ann.join(room)
         bob.join(room)
-        there = bob.wait_for_peer(timeout=5)
+        there = bob.wait_for_peer(timeout=20)
         pictures = there.track("video", timeout=20)
         sound = there.track("audio", timeout=20)
         publication = bridge.publish(pictures, name="bridged")

@@ -137,7 +137,7 @@ def test_a_codec_for_sound(pair: Any) -> None:
     with ToneSource(frequency=440) as tone:
         published = sender.publish(tone.audio, codec="PCMU")
         assert offered(sender, published.mid)[0] == "pcmu"
-        assert receiver.subscribe(published).frames().get(timeout=10) is not None
+        assert receiver.subscribe(published).frames().get(timeout=20) is not None
 
 
 def test_options_survive_a_recovery(cloud: LocalCloud) -> None:

@@ -81,7 +81,7 @@ def test_a_publication_ends_with_its_source_and_its_subscriptions_with_it(
             voice.end()
             for track in tracks:
                 track.wait_ended(timeout=20)
-            assert {events.get(timeout=5).track for _ in tracks} == set(tracks)
+            assert {events.get(timeout=20).track for _ in tracks} == set(tracks)
             assert list(own) == [TrackEnded(tracks[0])]
         wait_until(lambda: len(ended) == len(tracks))
         wait_until(
@@ -108,7 +108,7 @@ def test_a_track_is_closed_and_known_by_its_name(pair: list[SfuClient]) -> None:
         with receiver.events(TrackEnded) as events:
             track.close()
             assert track.ended
-            assert events.get(timeout=5) == TrackEnded(track)
+            assert events.get(timeout=20) == TrackEnded(track)
             track.close()
             with pytest.raises(MeteredTimeoutError):
                 sound.wait_ended(timeout=0.1)
@@ -180,7 +180,7 @@ def test_a_bridged_track_keeps_its_room_until_it_is_closed(shared_cloud: LocalCl
         def bridge() -> tuple[Publication, Any]:
             bob = MeteredPeer(**shared_cloud.client_options())
             bob.join("bridge/kept")
-            track = bob.wait_for_peer(timeout=10).track("video", timeout=20)
+            track = bob.wait_for_peer(timeout=20).track("video", timeout=20)
             publication: Any = sfu.publish(track)
             return publication, weakref.ref(bob)
 

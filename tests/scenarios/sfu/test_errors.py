@@ -139,7 +139,7 @@ def test_a_bad_answer_to_subscribe(
         check_usable(client)
         if client.state == "connected":
             track = client.subscribe(published)
-            assert track.frames().get(timeout=10) is not None
+            assert track.frames().get(timeout=20) is not None
 
 
 @pytest.mark.parametrize("status", [400, 401, 500, 503])
@@ -181,7 +181,7 @@ def test_an_sfu_that_knows_another_session_than_we_do(
                 client.publish(other.audio)
         else:
             track = client.subscribe(published)
-            assert track.frames().get(timeout=10) is not None
+            assert track.frames().get(timeout=20) is not None
         assert client.session_id != session
 
 
@@ -215,13 +215,13 @@ def test_a_track_that_ends_while_it_is_closed_leaves_the_others_alone(
         ends, stays = client.subscribe(published)
         session = client.session_id
         with stays.frames() as frames:
-            frames.get(timeout=10)
+            frames.get(timeout=20)
             # As the SFU answers once it has dropped by itself what its publisher has ended.
             sfu.spoil["track/close"] = answered(404, {"error": "not_found"})
             ends.close()
             again = client.subscribe(published[0])
-            again.frames().get(timeout=10)
-            frames.get(timeout=10)
+            again.frames().get(timeout=20)
+            frames.get(timeout=20)
         assert (client.session_id, stays.restarts, stays.ended) == (session, 0, False)
 
 

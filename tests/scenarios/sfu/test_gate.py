@@ -49,7 +49,7 @@ def test_publish_and_subscribe(shared_cloud: LocalCloud, gate_url: str) -> None:
         (info,) = bob.tracks(ann.session_id)
         for client in bob, direct:
             track = client.subscribe(info)
-            assert read_number(track.read(timeout=10)) >= 0
+            assert read_number(track.read(timeout=20)) >= 0
         for search in bob.sessions, lambda: bob.wait_for_track(name="camera", timeout=5):
             with pytest.raises(SfuAuthError, match="a gate does not list sessions"):
                 search()
@@ -81,11 +81,11 @@ def test_a_member_who_may_not_publish(shared_cloud: LocalCloud, gate_url: str) -
         eve.join("viewers")
         ann.add_track(source, MediaStream(id="camera"))
         track = eve.wait_for_peer("ann", timeout=5).track("video", timeout=10)
-        assert read_number(track.read(timeout=10)) >= 0
+        assert read_number(track.read(timeout=20)) >= 0
         with eve.events(ServerError) as errors:
             eve.add_track(source)
-            assert errors.get(timeout=10).code == "sfu_refused"
-        assert read_number(track.read(timeout=10)) >= 0  # which goes on
+            assert errors.get(timeout=20).code == "sfu_refused"
+        assert read_number(track.read(timeout=20)) >= 0  # which goes on
         assert not ann.wait_for_peer("eve", timeout=5).tracks
 
 

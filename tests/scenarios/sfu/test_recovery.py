@@ -74,7 +74,7 @@ def test_a_lost_session_is_made_again(cloud: LocalCloud, pair: Any, lost: str) -
         picture, sound = receiver.subscribe([camera, mic])
         pictures, sounds = picture.frames(mode="fifo"), sound.frames()
         before = next_number(pictures)
-        sounds.get(timeout=10)
+        sounds.get(timeout=20)
         old = {client: client.session_id for client in pair}
         old_ids = {p: (p.session_id, p.track_id) for p in (camera, mic)}
         losers = {"receiver": [receiver], "sender": [sender], "both": pair}[lost]
@@ -87,7 +87,7 @@ def test_a_lost_session_is_made_again(cloud: LocalCloud, pair: Any, lost: str) -
             after = next_number(pictures)
             while len(sounds):
                 sounds.get()
-            assert sounds.get(timeout=10) is not None
+            assert sounds.get(timeout=20) is not None
             # The source went on: it was not started anew.
             assert after > before
             assert pattern.position > 0
@@ -120,7 +120,7 @@ def test_a_lost_session_is_made_again(cloud: LocalCloud, pair: Any, lost: str) -
         # And it can be used as before.
         with ToneSource(frequency=880) as another:
             track = receiver.subscribe(sender.publish(another.audio))
-            assert track.frames().get(timeout=10) is not None
+            assert track.frames().get(timeout=20) is not None
         camera.close()
         assert [t.name for t in receiver.tracks(camera.session_id)] == ["mic", None]
 
@@ -153,12 +153,12 @@ def test_a_client_that_receives_its_own_track(cloud: LocalCloud) -> None:
     with SfuClient(**cloud.sfu_options()) as client, ToneSource(frequency=440) as tone:
         track = client.subscribe(client.publish(tone.audio))  # without a name
         frames = track.frames()
-        frames.get(timeout=10)
+        frames.get(timeout=20)
         cloud.faults.kill_sfu_session(str(client.session_id))
         wait_until(lambda: track.restarts == 1, 20)
         while len(frames):
             frames.get()
-        assert frames.get(timeout=10) is not None
+        assert frames.get(timeout=20) is not None
 
 
 def test_the_name_of_a_track_subscribed_to_by_ids_is_learnt(cloud: LocalCloud, pair: Any) -> None:
@@ -180,7 +180,7 @@ def test_without_a_name_a_track_ends(cloud: LocalCloud, pair: Any) -> None:
     with ToneSource(frequency=440) as tone:
         track = receiver.subscribe(sender.publish(tone.audio))
         frames = track.frames()
-        frames.get(timeout=10)
+        frames.get(timeout=20)
         cloud.faults.kill_sfu_session(str(sender.session_id))
         with pytest.raises(SfuNotFoundError, match="no name"):
             while True:
@@ -201,7 +201,7 @@ def test_with_a_name_that_two_have_a_track_ends(cloud: LocalCloud) -> None:
         ToneSource(frequency=440) as tone_three,
     ):
         track = receiver.subscribe(one.publish(tone.audio, name="mic"))
-        track.frames().get(timeout=10)
+        track.frames().get(timeout=20)
         two.publish(tone_two.audio, name="mic")
         two.publish(tone_three.audio, name="mic")
         one.close()
@@ -217,7 +217,7 @@ def test_a_publisher_that_does_not_come_back(cloud: LocalCloud) -> None:
         sender.connect()
         track = receiver.subscribe(sender.publish(tone.audio, name="mic"))
         frames = track.frames()
-        frames.get(timeout=10)
+        frames.get(timeout=20)
         sender.close()
         started = time.monotonic()
         with pytest.raises(SfuNotFoundError, match=r"nobody published it again in 1\.5 s"):
@@ -236,12 +236,12 @@ def test_another_publisher_may_take_a_name_over(cloud: LocalCloud) -> None:
         PatternSource(320, 240, 15) as two,
     ):
         track = receiver.subscribe(sender.publish(one.video, name="camera"))
-        assert track.read(timeout=10).shape == (120, 160, 3)
+        assert track.read(timeout=20).shape == (120, 160, 3)
         sender.close()
         with SfuClient(**options) as successor:
             successor.publish(two.video, name="camera")
             wait_until(lambda: track.restarts == 1, 20)
-            wait_until(lambda: track.read(timeout=10).shape == (240, 320, 3), 20)
+            wait_until(lambda: track.read(timeout=20).shape == (240, 320, 3), 20)
 
 
 def test_a_track_that_its_publisher_closes_ends(cloud: LocalCloud, pair: Any) -> None:
@@ -250,11 +250,11 @@ def test_a_track_that_its_publisher_closes_ends(cloud: LocalCloud, pair: Any) ->
         mic, second = sender.publish(tone.audio, name="mic"), sender.publish(other.audio)
         track, going_on = receiver.subscribe([mic, second])
         frames = track.frames()
-        frames.get(timeout=10)
+        frames.get(timeout=20)
         mic.close()
         list(frames)  # ends, without an error
         assert track.ended
-        assert going_on.frames().get(timeout=10) is not None
+        assert going_on.frames().get(timeout=20) is not None
 
 
 # --- the SFU restarts -----------------------------------------------------------------
@@ -319,7 +319,7 @@ def test_an_sfu_that_restarts(how: str) -> None:
             picture, sound = receiver.subscribe([camera, mic])
             pictures, sounds = picture.frames(), sound.frames()
             before = next_number(pictures)
-            sounds.get(timeout=10)
+            sounds.get(timeout=20)
             if how == "killed":  # it is noticed by its silence
                 first.kill()
         outcome: list[Any] = []
@@ -360,7 +360,7 @@ def test_it_gives_up_in_the_end() -> None:
             mic = client.publish(tone.audio)
             track = client.subscribe(mic)
             frames = track.frames()
-            frames.get(timeout=10)
+            frames.get(timeout=20)
             events = client.events(StateChange)
             outcome: list[Any] = []
         wait_until(lambda: client.state == "reconnecting", 20)
@@ -435,7 +435,7 @@ def test_a_silent_track_is_no_lost_one(cloud: LocalCloud) -> None:
         SfuClient(**options, _timings=QUICK) as receiver,
     ):
         track = receiver.subscribe(sender.publish(Muted(), name="short"))
-        track.frames().get(timeout=10)
+        track.frames().get(timeout=20)
         time.sleep(2.5)  # several looks
         assert not track.ended
         assert (track.restarts, receiver.state) == (0, "connected")
@@ -454,7 +454,7 @@ def test_what_is_closed_meanwhile_does_not_come_back(cloud: LocalCloud) -> None:
         ):
             one, two = sender.publish(tone.audio, name="one"), sender.publish(other.audio)
             track, going_on = sender.subscribe([one, two])
-            track.frames().get(timeout=10)
+            track.frames().get(timeout=20)
             sfu.answers["session/new"] = (503, {"error": "busy"})
             cloud.faults.kill_sfu_session(str(sender.session_id))
             wait_until(lambda: sender.state == "reconnecting", 20)
@@ -464,7 +464,7 @@ def test_what_is_closed_meanwhile_does_not_come_back(cloud: LocalCloud) -> None:
             del sfu.answers["session/new"]
             wait_until(lambda: sender.state == "connected", 30)
             assert [t.name for t in sender.tracks(str(sender.session_id))] == [None]
-            assert going_on.frames().get(timeout=10) is not None
+            assert going_on.frames().get(timeout=20) is not None
             assert tone.audio.readyState == "live"
 
 
@@ -533,7 +533,7 @@ def test_again_and_again(cloud: LocalCloud, pair: Any, times: int) -> None:
     sender, receiver = pair
     with PatternSource(160, 120, 15) as pattern:
         track = receiver.subscribe(sender.publish(pattern.video, name="camera"))
-        track.read(timeout=10)
+        track.read(timeout=20)
         threads = threading.active_count()
         for number in range(times):
             client = pair[number % 2]

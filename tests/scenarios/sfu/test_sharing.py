@@ -104,7 +104,7 @@ def test_a_track_is_published_twice_by_one_client(clients: list[SfuClient]) -> N
         for track in receiver.subscribe([sound, sound_again]):
             frames = track.frames()
             for _ in range(5):
-                frames.get(timeout=10)
+                frames.get(timeout=20)
 
 
 @pytest.mark.parametrize(

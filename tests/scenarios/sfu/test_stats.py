@@ -26,8 +26,8 @@ def test_both_ends_agree(pair: Any) -> None:
         picture, sound = receiver.subscribe(
             [sender.publish(pattern.video, name="v"), sender.publish(tone.audio, name="a")]
         )
-        sound.frames().get(timeout=10)
-        assert picture.read(timeout=10) is not None
+        sound.frames().get(timeout=20)
+        assert picture.read(timeout=20) is not None
         wait_until(lambda: sender.stats()["round_trip_time"] is not None, 30)
         pattern.wait(timeout=30)
         # All that was sent arrives; what was sent before the subscription did not.
@@ -60,7 +60,7 @@ def test_losses_are_counted(cloud: LocalCloud, pair: Any) -> None:
     sender, receiver = pair
     with ToneSource(frequency=440) as tone:
         track = receiver.subscribe(sender.publish(tone.audio))
-        track.frames().get(timeout=10)
+        track.frames().get(timeout=20)
         cloud.faults.lose_media(0.2)
         wait_until(lambda: track.stats()["packets_lost"] > 5, 30)
         wait_until(lambda: sender.stats()["publications"][0]["packets_lost"] > 0, 30)

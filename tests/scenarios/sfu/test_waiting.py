@@ -46,7 +46,7 @@ def test_a_track_that_is_there_and_one_that_comes(cloud: LocalCloud) -> None:
         found = receiver.wait_for_track(kind="video", timeout=20)
         timer.join()
         assert found.track_id == later[0].track_id
-        assert receiver.subscribe(found).read(timeout=10) is not None
+        assert receiver.subscribe(found).read(timeout=20) is not None
         assert receiver.wait_for_track(name="mic", timeout=10).track_id == mic.track_id
         assert receiver.wait_for_track(str(sender.session_id), name="camera", timeout=10)
         with pytest.raises(MeteredTimeoutError, match=r"wait_for_track\(name='no'\).*0\.4 s"):
@@ -171,7 +171,7 @@ def test_what_ends_a_wait(cloud: LocalCloud) -> None:
         link: Any = client._link
         wait_until(lambda: link._scopes)
         client.close()
-        thread.join(10)
+        thread.join(20)
         assert isinstance(outcome[0], ClosedError)
 
 
