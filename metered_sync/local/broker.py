@@ -6,7 +6,7 @@ its sender gets, what others get - before the next one is looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from metered_sync.local.connections import SendScheduler, Socket, text_frame
@@ -58,6 +58,11 @@ class Broker:
         return tuple(socket for sockets in self._peers.values() for socket in sockets)
 
     # --- channels ---
+
+    def channels(self) -> Iterable[tuple[str, Collection[str]]]:
+        """Return all channels and patterns that are subscribed to, with the peers in each."""
+        groups = (self._channels, self._patterns)
+        return ((name, channel.peers) for group in groups for name, channel in group.items())
 
     def _of(self, name: str) -> dict[str, _Channel]:
         return self._patterns if is_pattern(name) else self._channels

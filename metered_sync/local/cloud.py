@@ -37,6 +37,11 @@ from metered_sync.wire.secrets import hides_arguments
 __all__ = ["LocalCloud"]
 
 T = TypeVar("T")
+_KEYS = (
+    "publishable_key", "key_id", "key_secret", "sfu_app_id", "sfu_secret",
+    "turn_app", "turn_api_key", "turn_secret_key", "turn_secret",
+)  # fmt: skip
+"""The attributes that the console shows, masked, and has to copy."""
 
 
 class LocalCloud(Facade):
@@ -195,7 +200,9 @@ class LocalCloud(Facade):
         )
         servers = Servers(engine, signalling, turn, sfu, self._host, self._port)
         if self._with_console:
-            self._console = servers.pages = Console(servers, JoinPage(self._mint, self._gate))
+            keys = {name: getattr(self, name) for name in _KEYS}
+            join = JoinPage(self._mint, self._gate)
+            self._console = servers.pages = Console(servers, keys, join)
         return servers
 
     start = connect

@@ -12,7 +12,7 @@ import asyncio
 import socket as sockets
 import struct
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
 
@@ -25,13 +25,26 @@ from metered_sync.wire.websocket import text_head, text_payload
 if TYPE_CHECKING:
     from metered_sync.local.frame_log import FrameLog
 
-__all__ = ["SendScheduler", "Socket", "text_frame"]
+__all__ = ["SendScheduler", "Socket", "Watcher", "text_frame"]
 
 MAX_UNSENT = 8 << 20
 """Bytes that may wait for a client that does not read; then its connection is cut."""
 _WRITE_CHECK_INTERVAL = 1 << 16
 """Bytes between two looks at how many wait: the transport has to add them up."""
 _PING = b"\x89\x00"
+
+
+class Watcher(Protocol):
+    """Is shown what goes over the connections, on the loop; for people to look at."""
+
+    watching: bool
+    """Whether it wants to see frames at present."""
+
+    def frame(self, peer: str, text: str | bytes, *, sent: bool) -> None:
+        """See a frame that a client sent, before it is carried out, or one that it got."""
+
+    def refused(self, peer: str, text: str | bytes, code: str, why: str) -> None:
+        """See that the frame which a client sent last is refused."""
 
 
 def text_frame(text: str) -> bytes:
@@ -113,6 +126,10 @@ class Socket:
         if log is not None and log.recording:
             for frame in frames:
                 log.add(self.peer_id, text_payload(frame), sent=False)
+        watcher = self._scheduler.watcher
+        if watcher is not None and watcher.watching:
+            for frame in frames:
+                watcher.frame(self.peer_id, text_payload(frame), sent=False)
         self._unchecked += len(data)
         if self._unchecked > _WRITE_CHECK_INTERVAL:
             self._unchecked = 0
@@ -167,6 +184,8 @@ class SendScheduler:
         """Whether frames are delayed, or delayed ones are still on their way."""
         self.log: FrameLog | None = None
         """Takes down what leaves and what comes, while it records."""
+        self.watcher: Watcher | None = None
+        """Shows it to people, while they look."""
         self._full: list[Socket] = []
         """The connections that have something to write."""
         self._delay = 0.0
@@ -213,6 +232,11 @@ class SendScheduler:
         if self._release_timer is not None:
             self._release_timer.cancel()
         self._release_timer = asyncio.get_running_loop().call_later(seconds, self._release)
+
+    @property
+    def holding(self) -> bool:
+        """Whether acknowledgements are held back."""
+        return self._held is not None
 
     def _release(self) -> None:
         held, self._held = self._held, None

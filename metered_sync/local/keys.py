@@ -50,11 +50,15 @@ class Identity:
 
 
 class TurnedAway(Exception):  # noqa: N818 - it is an answer, not a failure
-    """A connection is accepted only to be closed with a code."""
+    """A connection is accepted only to be closed with a code.
 
-    def __init__(self, code: int, reason: str) -> None:
+    ``why`` is for the developer at this machine: a client gets the reason alone.
+    """
+
+    def __init__(self, code: int, reason: str, why: str | None = None) -> None:
         super().__init__(reason)
         self.code = code
+        self.why = why or reason
 
 
 class KeyRing:
@@ -85,7 +89,17 @@ class KeyRing:
         given = secret.encode("utf-8", "surrogatepass")
         good = hmac.compare_digest(given, b"" if key is None else key.secret.encode())
         if key is None or not good or scheme.lower() != "bearer":
-            raise Refusal(401, "unauthorized", "the key pair is missing, malformed or wrong")
+            why = (
+                "there is no Authorization header"
+                if not authorization
+                else "the header is not of the form: Bearer KEY_ID:SECRET"
+                if scheme.lower() != "bearer" or not secret
+                else f"this cloud has no key pair {pair_id!r}; it has {self._pairs()}"
+                if key is None
+                else f"the secret is not that of {pair_id!r}"
+            )
+            message = "the key pair is missing, malformed or wrong"
+            raise Refusal(401, "unauthorized", message, why)
         return key
 
     def identify(self, key: str | None, token: str | None, origin: str | None) -> Identity:
@@ -102,7 +116,10 @@ class KeyRing:
             raise Refusal(401, "unauthorized", "neither key nor token")
         known = self._publishable.get(key)
         if known is None:
-            raise TurnedAway(CLOSE_INVALID_TOKEN, "invalid key")
+            why = f"this cloud has no publishable key that ends with {key[-4:]!r}"
+            if len(key) < 12 or not key.startswith("pk_"):
+                why = "this is no publishable key: those begin with pk_live_"
+            raise TurnedAway(CLOSE_INVALID_TOKEN, "invalid key", why)
         # Without the header it is not a browser; those are served whatever the list says.
         if origin is not None and known.allowed_origins and origin not in known.allowed_origins:
             raise Refusal(401, "origin_not_allowed", "the key is not for this origin")
@@ -114,16 +131,24 @@ class KeyRing:
         except ValueError as error:
             raise Refusal(401, "invalid_token", str(error)) from None
         if pair is None:
-            raise TurnedAway(CLOSE_INVALID_TOKEN, "invalid token")
+            why = f"it names the key pair {key_id(token)!r}; this cloud has {self._pairs()}"
+            raise TurnedAway(CLOSE_INVALID_TOKEN, "invalid token", why)
         try:
             claims = parse_claims(token, pair.secret)
-        except ValueError:
-            raise TurnedAway(CLOSE_INVALID_TOKEN, "invalid token") from None
-        if claims.expires_at <= time.time():
-            raise TurnedAway(CLOSE_TOKEN_EXPIRED, "token expired")
-        if claims.not_before is not None and claims.not_before > time.time() + NBF_LEEWAY:
-            raise TurnedAway(CLOSE_INVALID_TOKEN, "token not valid yet")
+        except ValueError as error:
+            raise TurnedAway(CLOSE_INVALID_TOKEN, "invalid token", str(error)) from None
+        now = time.time()
+        if claims.expires_at <= now:
+            why = f"the token of {claims.peer_id!r} expired {now - claims.expires_at:.0f} s ago"
+            raise TurnedAway(CLOSE_TOKEN_EXPIRED, "token expired", why)
+        if claims.not_before is not None and claims.not_before > now + NBF_LEEWAY:
+            ahead = claims.not_before - now
+            why = f"the token of {claims.peer_id!r} counts only in {ahead:.0f} s (nbf)"
+            raise TurnedAway(CLOSE_INVALID_TOKEN, "token not valid yet", why)
         return _of_claims(claims, pair.grant)
+
+    def _pairs(self) -> str:
+        return ", ".join(map(repr, self._secret)) or "none"
 
 
 def _of_claims(claims: Claims, grant: Grant) -> Identity:

@@ -81,6 +81,13 @@ class UsageMeter:
             or self._messages >= self._plan.max_messages_per_period
         )
 
+    def reason(self) -> str:
+        """Say which limit of the plan is reached."""
+        plan = self._plan
+        if self._messages >= plan.max_messages_per_period:
+            return f"all {plan.max_messages_per_period} messages are used (max_messages=…)"
+        return f"{self._connections} connections are open (max_connections=…)"
+
     def connected(self) -> None:
         """Count a connection."""
         self._connections += 1

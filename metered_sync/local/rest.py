@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
@@ -14,22 +16,62 @@ from metered_sync.wire.fields import error_body
 from metered_sync.wire.json_codec import decode
 from metered_sync.wire.limits import MAX_REST_BODY
 
-__all__ = ["Handler", "Refusal", "answer", "read_body", "read_json", "server_logger"]
+__all__ = [
+    "Handler",
+    "Observed",
+    "Refusal",
+    "answer",
+    "explain",
+    "observed",
+    "read_body",
+    "read_json",
+    "server_logger",
+]
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer, not a failure
-    """A request is refused: the HTTP status, the service's word for it, a sentence."""
+    """A request is refused: the HTTP status, the service's word for it, a sentence.
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    ``why`` is for the developer at this machine: more than the service tells its clients.
+    """
+
+    def __init__(self, status: int, code: str, message: str, why: str | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.why = why or message
 
     def response(self) -> web.Response:
         """Return the answer, as the service words errors."""
+        explain(self.why)
         return answer(error_body(self.code, str(self)), self.status)
+
+
+@dataclass
+class Observed:
+    """What is to be seen of an HTTP call, but for what request and answer show."""
+
+    body: bytes = field(default=b"", repr=False)
+    """The request's body, if it was read."""
+    why: str | None = None
+    """Why it is refused."""
+    peer: str | None = None
+    """The client whose connection the call became."""
+    goodbye: tuple[int, str] | None = None
+    """The code and reason with which the server closed that."""
+
+
+observed: ContextVar[Observed | None] = ContextVar("observed", default=None)
+"""Set while a call is carried out that somebody observes."""
+
+
+def explain(why: str) -> None:
+    """Tell who observes this call why it is refused."""
+    call = observed.get()
+    if call is not None:
+        call.why = why
 
 
 def answer(body: Any, status: int = 200, **headers: str) -> web.Response:
@@ -64,6 +106,9 @@ async def read_json(request: web.Request, most: int = MAX_REST_BODY) -> Any:
     raw = await read_body(request, most)
     if not raw:
         return None
+    call = observed.get()
+    if call is not None:
+        call.body = raw
     try:
         return decode(raw)
     except (ValueError, RecursionError):

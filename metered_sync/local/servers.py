@@ -6,6 +6,7 @@ from typing import Protocol
 
 import anyio
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from metered_sync.bridge.link import Link
 from metered_sync.bridge.loop import Engine
@@ -26,6 +27,8 @@ BACKLOG = 1024
 
 class Pages(Protocol):
     """Pages for people, which are served beside the APIs."""
+
+    def middleware(self) -> Middleware: ...
 
     def routes(self) -> list[web.RouteDef]: ...
 
@@ -73,11 +76,12 @@ class Servers(Link):
     async def open(self) -> None:
         """Start to serve; ``MeteredError`` where the port is taken."""
         self._engine.links.add(self)
-        app = web.Application()
+        pages = self.pages
+        app = web.Application(middlewares=() if pages is None else (pages.middleware(),))
         for part in (self.signalling, ControlApi(self.signalling), self.turn, self.sfu):
             app.add_routes(part.routes())
-        if self.pages is not None:
-            app.add_routes(self.pages.routes())
+        if pages is not None:
+            app.add_routes(pages.routes())
         # No access log: request lines carry keys and tokens. No decompression: no client of
         # these APIs compresses, and aiohttp answers a body that is badly compressed with 500.
         self._runner = web.AppRunner(

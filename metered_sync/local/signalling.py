@@ -21,7 +21,7 @@ from metered_sync.local.broker import Broker
 from metered_sync.local.connections import SendScheduler, Socket, text_frame
 from metered_sync.local.keys import Identity, KeyRing, TurnedAway
 from metered_sync.local.meter import UsageMeter
-from metered_sync.local.rest import Refusal
+from metered_sync.local.rest import Refusal, explain, observed
 from metered_sync.wire import frames
 from metered_sync.wire.limits import (
     CLOSE_GOING_AWAY,
@@ -29,6 +29,7 @@ from metered_sync.wire.limits import (
     CLOSE_OVER_LIMIT,
     CLOSE_TOKEN_EXPIRED,
     CLOSE_TOO_BIG,
+    MAX_ATTEMPTS,
     MAX_CHANNELS,
     MAX_FRAME,
 )
@@ -56,9 +57,11 @@ _MAX_REMEMBERED_CHANNELS = 1000
 class _RequestRefusedError(Exception):
     """A request is answered with an error frame."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, why: str | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.why = why or message
+        """For the developer at this machine: more than the client is told."""
 
 
 def _is_foreign(origin: str | None) -> bool:
@@ -104,6 +107,8 @@ class SignallingServer:
         self._limits = limits
         self._ice_servers = ice_servers
         self._refuse_until = 0.0
+        self.on_message: Callable[..., None] | None = None
+        """Told of each message that is passed on: its sender, its data, and to whom if direct."""
         self._pinging: asyncio.Task[None] | None = None
         self._requests: dict[str, Callable[[Socket, frames.ClientFrame], None]] = {
             "subscribe": self._subscribe,
@@ -158,6 +163,7 @@ class SignallingServer:
         origin = request.headers.get("Origin")
         apart = (key is None and token is None) or _is_foreign(origin)
         if not self.meter.attempt(request.remote, apart=apart):
+            explain(f"{MAX_ATTEMPTS} attempts to connect within a minute (limits=False lifts that)")
             return web.Response(status=429)
         turned_away: TurnedAway | None = None
         try:
@@ -178,8 +184,9 @@ class SignallingServer:
         except ConnectionError:  # it went away meanwhile
             return web.Response(status=503)  # to nobody
         if turned_away is None and self.meter.full:
-            turned_away = TurnedAway(CLOSE_OVER_LIMIT, "over the plan's limit")
+            turned_away = TurnedAway(CLOSE_OVER_LIMIT, "over the plan's limit", self.meter.reason())
         if turned_away is not None:
+            explain(turned_away.why)
             await ws.close(code=turned_away.code, message=str(turned_away).encode())
         elif request.transport is not None:  # not closed in the meantime
             await self._serve(ws, Socket(identity, ws, request.transport, self.scheduler))
@@ -211,6 +218,9 @@ class SignallingServer:
                 expiry.cancel()
             self._forget(socket)
             socket.ended.set()
+            call = observed.get()
+            if call is not None:
+                call.peer, call.goodbye = socket.peer_id, socket.goodbye
 
     async def _read(self, ws: web.WebSocketResponse, socket: Socket) -> None:
         """Carry out what a client asks for, until the connection ends or is to be closed."""
@@ -226,7 +236,8 @@ class SignallingServer:
                     self._handle(socket, message.data)
                 else:
                     problem = "a binary frame; only text frames are understood"
-                    self._refuse(socket, "malformed_message", problem, None)
+                    refused = _RequestRefusedError("malformed_message", problem)
+                    self._refuse(socket, message.data, refused, None)
             elif message.type is WSMsgType.PING:
                 await ws.pong(message.data)
             elif message.type is not WSMsgType.PONG:
@@ -269,22 +280,36 @@ class SignallingServer:
         log = self.scheduler.log
         if log is not None and log.recording:
             log.add(socket.peer_id, text, sent=True)
+        watcher = self.scheduler.watcher
+        if watcher is not None and watcher.watching:
+            watcher.frame(socket.peer_id, text, sent=True)
+        request_id = None
         try:
             frame = frames.parse_client_frame(text)
-        except frames.FrameError as error:
-            self._refuse(socket, error.code, str(error), error.request_id)
-            return
-        try:
+            request_id = frame.request_id
             self._requests[frame.type](socket, frame)
-        except _RequestRefusedError as refused:
-            self._refuse(socket, refused.code, str(refused), frame.request_id)
+            return
+        except frames.FrameError as error:
+            request_id = error.request_id
+            refused = _RequestRefusedError(error.code, str(error))
+        except _RequestRefusedError as error:
+            refused = error
         except ValueError:
             # Lone surrogates (escaped) and 1e999 can be read, but not be passed on.
             problem = "the data cannot be passed on as JSON"
-            self._refuse(socket, "malformed_message", problem, frame.request_id)
+            refused = _RequestRefusedError("malformed_message", problem)
+        self._refuse(socket, text, refused, request_id)
 
-    def _refuse(self, socket: Socket, code: str, message: str, request_id: str | None) -> None:
-        socket.send(text_frame(frames.build_error(code, message, request_id)))
+    def _refuse(
+        self,
+        socket: Socket,
+        text: str | bytes,
+        refused: _RequestRefusedError,
+        request_id: str | None,
+    ) -> None:
+        if self.scheduler.watcher is not None:
+            self.scheduler.watcher.refused(socket.peer_id, text, refused.code, refused.why)
+        socket.send(text_frame(frames.build_error(refused.code, str(refused), request_id)))
 
     def _acknowledge(self, socket: Socket, frame: frames.ClientFrame) -> None:
         if frame.request_id is not None:
@@ -298,7 +323,7 @@ class SignallingServer:
         _permit(socket, "subscribe")
         grant = socket.identity.grant
         if not (grant.covers_pattern(name) if is_pattern(name) else grant.covers(name)):
-            raise _not_authorized()
+            raise _not_authorized(socket, name)
         if self._limits and len(socket.channels) >= MAX_CHANNELS and name not in socket.channels:
             raise _RequestRefusedError(
                 "channel_limit_exceeded", f"{MAX_CHANNELS} channels are subscribed already"
@@ -321,11 +346,13 @@ class SignallingServer:
             name = _channel(frame)
             _permit(socket, "publish")
             if not socket.identity.grant.covers(name):
-                raise _not_authorized()
+                raise _not_authorized(socket, name)
             if len(socket.publishes) >= _MAX_REMEMBERED_CHANNELS:
                 socket.publishes.clear()
             socket.publishes.add(name)
         data = self._counted(frame)
+        if self.on_message is not None:
+            self.on_message(socket.peer_id, data)
         self.broker.publish(name, socket.peer_id, data, socket.identity.peer_metadata, socket)
         self._acknowledge(socket, frame)
 
@@ -336,7 +363,10 @@ class SignallingServer:
         _permit(socket, "send")
         data = self._counted(frame)
         if not self.broker.direct(frame.to, socket.peer_id, data, socket.identity.peer_metadata):
-            raise _RequestRefusedError("peer_not_found", "the peer is not connected")
+            message = "the peer is not connected"
+            raise _RequestRefusedError("peer_not_found", message, f"nobody is {frame.to!r}")
+        if self.on_message is not None:
+            self.on_message(socket.peer_id, data, frame.to)
         self._acknowledge(socket, frame)
 
     def _counted(self, frame: frames.ClientFrame) -> Any:
@@ -362,6 +392,10 @@ class SignallingServer:
         """Cut the TCP connection of every client, or of one peer's."""
         for socket in self.broker.sockets(peer_id):
             socket.reset()
+
+    def refusing(self) -> bool:
+        """Return whether nobody is admitted at present, as :meth:`refuse_connections` said."""
+        return monotonic() < self._refuse_until
 
     def refuse_connections(self, seconds: float) -> None:
         """Admit nobody for so long from now."""
@@ -392,10 +426,19 @@ def _channel(frame: frames.ClientFrame) -> str:
 
 def _permit(socket: Socket, action: str) -> None:
     if not socket.may(action):
+        actions = ", ".join(sorted(socket.identity.grant.actions)) or "nothing"
         raise _RequestRefusedError(
-            "action_not_permitted", f"the key or token lacks the permission {action!r}"
+            "action_not_permitted",
+            f"the key or token lacks the permission {action!r}",
+            f"{socket.peer_id!r} lacks the permission {action!r}; it may: {actions}",
         )
 
 
-def _not_authorized() -> _RequestRefusedError:
-    return _RequestRefusedError("channel_not_authorized", "no pattern covers the channel")
+def _not_authorized(socket: Socket, name: str) -> _RequestRefusedError:
+    groups = socket.identity.grant.patterns
+    why = "; and ".join(", ".join(map(repr, group)) or "none" for group in groups)
+    return _RequestRefusedError(
+        "channel_not_authorized",
+        "no pattern covers the channel",
+        f"{name!r} is not among the channels of {socket.peer_id!r}: {why}",
+    )

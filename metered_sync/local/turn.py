@@ -20,7 +20,7 @@ from typing import Any
 
 from aiohttp import web
 
-from metered_sync.local.rest import Handler, Refusal, answer, read_json
+from metered_sync.local.rest import Handler, Refusal, answer, explain, read_json
 from metered_sync.wire.events import IceServer
 from metered_sync.wire.fields import FieldError
 from metered_sync.wire.turn import (
@@ -137,11 +137,13 @@ class TurnService:
     async def _list_servers(self, request: web.Request) -> web.Response:
         api_key = request.query.get("apiKey")
         if not api_key:
+            explain("there is no apiKey in the query; it is turn_api_key of this cloud")
             return answer({"error": "Please specify API Key"}, 400)
         credential, until = self._credentials.get(api_key, (None, 0.0))
         if (credential is None and not _same(api_key, self._api_key)) or (
             credential is not None and until <= time.time()
         ):
+            explain("apiKey is another one, or has expired; it is turn_api_key of this cloud")
             return answer({"error": "Invalid API Key"}, 401)
         if request.query.get("region", "global") not in _REGIONS:
             return answer({"error": "Invalid region"}, 400)
@@ -192,7 +194,9 @@ class TurnService:
         if project is not None:
             given.append((request.query.get("projectApiKey"), self._api_key))
         if not any(key is not None and _same(key, right) for key, right in given):
-            raise Refusal(401, "Invalid secretKey", "the key is missing or wrong")
+            which = "another one" if any(key is not None for key, _ in given) else "not there"
+            why = f"secretKey in the query is {which}; it is turn_secret_key of this cloud"
+            raise Refusal(401, "Invalid secretKey", "the key is missing or wrong", why)
         if project not in (None, self._app):
             raise Refusal(404, "not_found", "no such project")
 
@@ -210,6 +214,7 @@ def _guarded(call: Handler) -> Handler:
         except Refusal as refusal:
             return refusal.response()
         except FieldError as error:
+            explain(str(error))
             return answer({"message": str(error)}, 400)
 
     return run

@@ -9,7 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-__all__ = ["MAX_PIXELS", "detector", "largest_size", "starts_picture", "starts_stream"]
+__all__ = [
+    "MAX_PIXELS",
+    "detector",
+    "largest_size",
+    "size_in_payload",
+    "starts_picture",
+    "starts_stream",
+]
 
 MAX_PIXELS = 4096 * 2304
 """The area of a picture that is decoded by default, at most: a decoder takes 1.5 bytes a pixel,
@@ -52,8 +59,11 @@ def _vp8_starts(payload: bytes) -> bool:
 
 
 def _vp8(payload: bytes) -> bool:
-    if not _vp8_starts(payload):
-        return False
+    return _vp8_starts(payload) and not payload[_vp8_header(payload)] & 0x01
+
+
+def _vp8_header(payload: bytes) -> int:
+    """Return the length of the payload descriptor."""
     position = 1
     if payload[0] & 0x80:
         extended = payload[1]
@@ -61,7 +71,7 @@ def _vp8(payload: bytes) -> bool:
         if extended & 0x80:
             position += 2 if payload[position] & 0x80 else 1
         position += bool(extended & 0x40) + bool(extended & 0x30)
-    return not payload[position] & 0x01
+    return position
 
 
 def _vp9(payload: bytes) -> bool:
@@ -149,6 +159,49 @@ def largest_size(codec_name: str, picture: bytes) -> tuple[int, int] | None:
     return None if read is None else read(picture)
 
 
+def size_in_payload(codec_name: str, payload: bytes) -> tuple[int, int] | None:
+    """Return width and height that a key frame's first payload tells; ``None`` for others."""
+    read = {"vp8": _vp8_size_in_payload, "h264": _h264_size_in_payload}.get(codec_name.lower())
+    try:
+        return None if read is None else read(payload)
+    except IndexError:
+        return None  # cut off, or nothing but padding
+
+
+def _vp8_size_in_payload(payload: bytes) -> tuple[int, int] | None:
+    return _vp8_size(payload[_vp8_header(payload) :]) if _vp8_starts(payload) else None
+
+
+def _h264_size_in_payload(payload: bytes) -> tuple[int, int] | None:
+    units = [payload]
+    if payload[0] & 0x1F == 24:  # STAP-A: before each unit its size, in two bytes.
+        units, position = [], 1
+        while position + 2 < len(payload):
+            size = int.from_bytes(payload[position : position + 2], "big")
+            units.append(payload[position + 2 : position + 2 + size])
+            position += 2 + size
+    for unit in units:
+        if unit and unit[0] & 0x1F == 7:
+            bits = _Bits(unit[1:1025].replace(b"\0\0\x03", b"\0\0"))
+            try:
+                return _cropped(bits, *_read_sequence(bits))
+            except ValueError:
+                return None
+    return None
+
+
+def _cropped(bits: _Bits, width: int, height: int, frames_only: int) -> tuple[int, int]:
+    """Return the size that is shown; parameters of a subsampled picture were read up to here."""
+    if not frames_only:
+        bits.take(1)
+    bits.take(1)
+    if bits.take(1):
+        left, right, top, bottom = (bits.golomb() for _ in range(4))
+        width -= 2 * (left + right)
+        height -= 2 * (2 - frames_only) * (top + bottom)
+    return width, height
+
+
 def _vp8_size(picture: bytes) -> tuple[int, int] | None:
     # RFC 6386, section 9.1.
     if len(picture) < 10 or picture[0] & 1:
@@ -169,12 +222,13 @@ def _h264_size(picture: bytes) -> tuple[int, int] | None:
 def _sequence_size(data: bytes) -> tuple[int, int]:
     """Return the size in a sequence parameter set of H.264, cropping aside."""
     try:
-        return _read_sequence(_Bits(data.replace(b"\0\0\x03", b"\0\0")))
+        return _read_sequence(_Bits(data.replace(b"\0\0\x03", b"\0\0")))[:2]
     except ValueError:
         return UNREADABLE
 
 
-def _read_sequence(bits: _Bits) -> tuple[int, int]:
+def _read_sequence(bits: _Bits) -> tuple[int, int, int]:
+    """Return width and height, cropping aside, and whether there are whole frames only."""
     profile = bits.take(8)
     bits.take(16)  # constraints, level
     bits.golomb()  # its id
@@ -202,7 +256,8 @@ def _read_sequence(bits: _Bits) -> tuple[int, int]:
     bits.golomb()  # reference frames
     bits.take(1)
     width, height = bits.golomb() + 1, bits.golomb() + 1
-    return width * 16, height * 16 * (2 - bits.take(1))
+    frames_only = bits.take(1)
+    return width * 16, height * 16 * (2 - frames_only), frames_only
 
 
 def _skip_scaling_list(bits: _Bits, count: int) -> None:

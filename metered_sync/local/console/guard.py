@@ -63,6 +63,7 @@ class Guard:
             except Refusal as refusal:
                 response = _refused(request, refusal)
             if not response.prepared:  # those that stream have asked for the headers before
+                response.headers.popall("Access-Control-Allow-Origin", None)  # as the SFU's API
                 response.headers.update(headers(request))
             return response
 

@@ -15,12 +15,12 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from metered_sync.local.rest import Refusal, read_json
+from metered_sync.local.rest import Handler, Refusal, explain, read_json
 from metered_sync.local.sfu.session import Session
 from metered_sync.wire import sfu as wire
 from metered_sync.wire.fields import FieldError
 
-__all__ = ["Api", "Sessions"]
+__all__ = ["Api", "Check", "Sessions"]
 
 logger = logging.getLogger("metered_sync")
 
@@ -35,6 +35,8 @@ _CORS = {
 }
 
 Body = Any
+Check = Callable[[Handler], Callable[[web.Request], Awaitable[web.StreamResponse]]]
+"""Puts a check of the caller before a handler."""
 JsonHandler = Callable[[web.Request], Awaitable[Body]]
 
 
@@ -64,7 +66,24 @@ class Api:
 
     def routes(self) -> list[web.RouteDef]:
         """Return the seven routes, and a last one for whatever else is asked of the SFU."""
-        calls: list[tuple[wire.Endpoint, JsonHandler]] = [
+        routes = [
+            web.route(call.method, call.route, self._answered(self._with_secret(run)))
+            for call, run in self._calls()
+        ]
+        routes.append(web.route("OPTIONS", "/api/sfu/{rest:.*}", self._preflight))
+        unknown = self._answered(self._with_secret(self._unknown))
+        routes.append(web.route("*", "/api/sfu/{rest:.*}", unknown))
+        return routes
+
+    def routes_below(self, prefix: str, checked: Check) -> list[web.RouteDef]:
+        """Return the seven calls below a path, with another check in place of the secret's."""
+        return [
+            web.route(call.method, prefix + call.route, checked(self._answered(run)))
+            for call, run in self._calls()
+        ]
+
+    def _calls(self) -> list[tuple[wire.Endpoint, JsonHandler]]:
+        return [
             (wire.NEW, self._new),
             (wire.PUBLISH, self._publish),
             (wire.SUBSCRIBE, self._subscribe),
@@ -73,23 +92,29 @@ class Api:
             (wire.SESSIONS, self._list_sessions),
             (wire.TRACKS, self._list_tracks),
         ]
-        routes = [web.route(call.method, call.route, self._guard(run)) for call, run in calls]
-        routes.append(web.route("OPTIONS", "/api/sfu/{rest:.*}", self._preflight))
-        routes.append(web.route("*", "/api/sfu/{rest:.*}", self._guard(self._unknown)))
-        return routes
 
     # --- common ---
 
-    def _guard(self, run: JsonHandler) -> Callable[[web.Request], Awaitable[web.Response]]:
-        """Check the caller, run the call, turn its result or refusal into JSON."""
+    def _with_secret(self, run: JsonHandler) -> JsonHandler:
+        """Return the call, made only for callers who show the app's secret."""
+
+        async def checked(request: web.Request) -> Body:
+            self._authorize(request)
+            return await run(request)
+
+        return checked
+
+    def _answered(self, run: JsonHandler) -> Handler:
+        """Run a call, and turn its result or refusal into JSON."""
 
         async def handler(request: web.Request) -> web.Response:
             try:
-                self._authorize(request)
                 return _json(200, await run(request))
             except Refusal as refused:
+                explain(refused.why)
                 return _json(refused.status, wire.error_body(refused.code, str(refused)))
             except FieldError as error:
+                explain(str(error))
                 return _json(400, wire.error_body("bad_request", str(error)))
             except Exception:
                 logger.exception("The SFU failed in %s %s", request.method, request.path)
@@ -100,10 +125,13 @@ class Api:
     def _authorize(self, request: web.Request) -> None:
         app_id = request.match_info.get("app_id")
         if app_id is not None and app_id != self._app_id:
-            raise Refusal(401, "unauthorized", "no such SFU app")
+            why = f"the path names the app {app_id!r}; this cloud's is {self._app_id!r}"
+            raise Refusal(401, "unauthorized", "no such SFU app", why)
         given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
         if not hmac.compare_digest(given, self._authorization):
-            raise Refusal(401, "unauthorized", "the app's secret is wrong or missing")
+            why = "the secret is another one" if given else "there is no Authorization header"
+            message = "the app's secret is wrong or missing"
+            raise Refusal(401, "unauthorized", message, f"{why}; it is sfu_secret of this cloud")
 
     async def _preflight(self, request: web.Request) -> web.Response:
         return web.Response(status=204, headers=_CORS)
@@ -194,7 +222,7 @@ async def _body(request: web.Request) -> object:
         return await read_json(request, _MAX_REQUEST_BODY)
     except Refusal as refusal:
         code = "too_large" if refusal.status == 413 else "bad_request"
-        raise Refusal(refusal.status, code, str(refusal)) from None
+        raise Refusal(refusal.status, code, str(refusal), refusal.why) from None
 
 
 def _json(status: int, body: Body) -> web.Response:

@@ -68,6 +68,8 @@ class PublishedTrack:
         self.codecs: tuple[Codec, ...] = ()
         self.extensions: tuple[Extension, ...] = ()
         self.reception: Reception | None = None
+        self.watcher: Callable[[Packet, str], None] | None = None
+        """Is shown each packet with the name of its codec, for people to look at."""
         self._path = path
         self._rtcp_ssrc = rtcp_ssrc
         self._timings = timings
@@ -124,10 +126,19 @@ class PublishedTrack:
         self._cache[packet.seq & (_CACHE_SIZE - 1)] = packet
         if self._watch_key_frames:
             self._watch(packet)
+        if self.watcher is not None:
+            self.watcher(packet, self._codec_name(packet.payload_type))
         for subscription in self._subscriptions:
             subscription.forward(packet)
         if gap and self._answers_nacks and self._nack_timer is None:
             self._ask_again()
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many packets of the stream were expected, and how many came."""
+        return (0, 0) if self.reception is None else self.reception.counts()
+
+    def _codec_name(self, payload_type: int) -> str:
+        return next(c.name for c in self.codecs if c.payload_type == payload_type)
 
     def on_sender_report(self, message: rtcp.RtcpMessage, ntp: int) -> None:
         """Pass the publisher's clock on to the subscribers."""

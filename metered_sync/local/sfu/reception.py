@@ -72,6 +72,12 @@ class Reception:
         """Note a sender report, for the round-trip time that the publisher computes."""
         self._sender_report = (ntp >> 16 & 0xFFFFFFFF, now)
 
+    def counts(self) -> tuple[int, int]:
+        """Return how many packets were expected, and how many came, since the beginning."""
+        if self._highest is None:
+            return 0, 0
+        return self._highest - self._first + 1, self._received
+
     def report(self, now: float) -> ReceptionReport | None:
         """Return the report since the last call; `None` before the first packet."""
         if self._highest is None:

@@ -7,7 +7,7 @@ import ipaddress
 import ifaddr
 from aiohttp import web
 
-from metered_sync.local.sfu.api import Api
+from metered_sync.local.sfu.api import Api, Check
 from metered_sync.local.sfu.dtls import DtlsIdentity
 from metered_sync.local.sfu.session import Session, SessionContext
 from metered_sync.local.sfu.transport import UdpPort
@@ -68,6 +68,10 @@ class Sfu:
         """Return the HTTP routes, all of them under ``/api/sfu/``."""
         return self._api.routes()
 
+    def routes_below(self, prefix: str, checked: Check) -> list[web.RouteDef]:
+        """Return the seven calls below a path, with another check in place of the secret's."""
+        return self._api.routes_below(prefix, checked)
+
     async def close(self) -> None:
         """End all sessions and close the socket."""
         self._end_sessions()
@@ -101,6 +105,11 @@ class Sfu:
         Connectivity checks and handshakes are spared. 0 ends it.
         """
         self._port.loss = check_number("fraction", fraction, most=1)
+
+    @property
+    def loss(self) -> float:
+        """The fraction of media packets that are lost on purpose."""
+        return self._port.loss
 
     # --- for the API ---
 

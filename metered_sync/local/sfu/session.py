@@ -95,7 +95,7 @@ class Session:
 
     def listed_tracks(self) -> tuple[TrackInfo, ...]:
         """Return the tracks that others may see now."""
-        return tuple(track.info() for track in self._tracks() if track.listed)
+        return tuple(track.info() for track in self.tracks() if track.listed)
 
     async def settled_tracks(self) -> tuple[TrackInfo, ...]:
         """Return the tracks, once those that were announced have had a moment to show.
@@ -105,7 +105,7 @@ class Session:
         """
         hold = self._context.timings.first_packet_hold
         start = self._loop.time()
-        while not self.ended and any(not track.listed for track in self._tracks()):
+        while not self.ended and any(not track.listed for track in self.tracks()):
             since = start if self._connected_at is None else min(start, self._connected_at)
             remaining = since + hold - self._loop.time()
             if remaining <= 0:
@@ -119,12 +119,14 @@ class Session:
 
     def find_track(self, track_id: str) -> PublishedTrack | None:
         """Return a track by its id, even before its first packet."""
-        return next((track for track in self._tracks() if track.track_id == track_id), None)
+        return next((track for track in self.tracks() if track.track_id == track_id), None)
 
-    def _tracks(self) -> list[PublishedTrack]:
+    def tracks(self) -> list[PublishedTrack]:
+        """Return the tracks that the client publishes, or has announced."""
         return [slot.track for slot in self._slots if slot.track is not None]
 
-    def _subscriptions(self) -> list[TrackSubscription]:
+    def subscriptions(self) -> list[TrackSubscription]:
+        """Return what the client receives."""
         return [slot.subscription for slot in self._slots if slot.subscription is not None]
 
     # --- the calls ---
@@ -139,7 +141,7 @@ class Session:
         """Answer an offer that carries new tracks, and list them."""
         self._refuse_while_pending()
         description = parse_description(offer)
-        published = {track.track_id: track.mid for track in self._tracks()}
+        published = {track.track_id: track.mid for track in self.tracks()}
         check_publish(tracks, description, published)
         return self._answer(description, publish=tracks)
 
@@ -246,7 +248,7 @@ class Session:
         if not slot.is_media:
             return
         self._formats.learn(section.kind, section.codecs, section.extensions)
-        taken = {item.track_id for item in self._tracks()}
+        taken = {item.track_id for item in self.tracks()}
         slot.announce(section, taken, self._new_track)
         if slot.subscription is not None:
             self._switch(slot.subscription, slot.client_receives)
@@ -329,7 +331,7 @@ class Session:
             subscription.track.detach(subscription)
 
     def _configure_router(self, description: sdp.Description) -> None:
-        self._router.configure(self._tracks(), media_ssrcs(description), self._subscriptions())
+        self._router.configure(self.tracks(), media_ssrcs(description), self.subscriptions())
 
     def _local_transport(self, setup: str) -> LocalTransport:
         return LocalTransport(
