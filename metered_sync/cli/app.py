@@ -9,10 +9,10 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 from click.shell_completion import shell_complete
@@ -47,13 +47,17 @@ COMMANDS = (
 
 
 class App(click.Group):
-    """All commands, each loaded when it is needed."""
+    """Some commands, each loaded when it is needed."""
+
+    def __init__(self, name: str, names: Sequence[str], **options: Any) -> None:
+        super().__init__(name, **options)
+        self._names = names
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(self._names)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self._names:
             return None
         command: click.Command = importlib.import_module(
             f"metered_sync.cli.commands.{cmd_name}"
@@ -63,6 +67,7 @@ class App(click.Group):
 
 app = App(
     NAME,
+    COMMANDS,
     help="Realtime messaging and media, at a terminal and in scripts.\n\n"
     "Keys come from the environment (METERED_KEY and its like), from options after the command, "
     "or from a local cloud: --local.",
@@ -72,15 +77,30 @@ app = App(
 app = click.version_option(__version__, message=f"metered_sync {__version__}")(app)
 
 
-def run(arguments: list[str]) -> int:
-    """Run the command line; return the exit status."""
+def _app_inside(name: str, commands: Sequence[str]) -> App:
+    """Return the command line as a part of another one."""
+    words = "Keys come from the application's settings, or from options after the command."
+    return App(name, commands, help=words, context_settings=app.context_settings)
+
+
+def run(
+    arguments: list[str],
+    name: str = NAME,
+    commands: Sequence[str] | None = None,
+    credential: Callable[[], dict[str, Any]] | None = None,
+) -> int:
+    """Run the command line; return the exit status. Arguments as of :func:`~.main.main`."""
+    group = app if commands is None else _app_inside(name, commands)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if instruction := os.environ.get(COMPLETION):
             return shell_complete(app, {}, NAME, COMPLETION, instruction)
-        with _ends_by_signal(), app.make_context(NAME, arguments) as context:
-            return app.invoke(context) or 0
+        with (
+            _ends_by_signal(),
+            group.make_context(name, arguments, obj=credential) as context,
+        ):
+            return group.invoke(context) or 0
     except KeyboardInterrupt:
         return INTERRUPTED
     except click.exceptions.Exit as ended:
@@ -93,7 +113,7 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         return 0  # the reader has had enough
     except (MeteredError, ImportError, ValueError, OSError, queue.Full) as error:
-        output.talk(f"{NAME}: {scrub(str(error))}")
+        output.talk(f"{name}: {scrub(str(error))}")
         return 1
     finally:
         output.finish()

@@ -12,6 +12,7 @@ import click
 
 from metered_sync.cli import output
 from metered_sync.cli.dev_cloud import DEV_KEYS, dev_cloud, running_dev_cloud
+from metered_sync.wire.urls import as_scheme
 
 __all__ = ["Connection", "Part", "connection_options"]
 
@@ -69,10 +70,12 @@ class Connection:
 
     def messaging(self) -> dict[str, Any]:
         """Return keyword arguments for ``SignallingClient`` and ``MeteredPeer``."""
-        token = self._given.get("bearer")
-        key = self._given.get("key") or (None if token else self._value("METERED_KEY"))
-        if self._given.get("key") and token:
+        token, key = self._given.get("bearer"), self._given.get("key")
+        if key and token:
             raise click.UsageError("--key and --token: a client connects with one of them")
+        if not (key or token) and (own := self._own_credential()):
+            return own | self._address("METERED_URL", "ws")
+        key = key or (None if token else self._value("METERED_KEY"))
         if token:
             credential = {"token_provider": token}
         elif key:
@@ -143,6 +146,16 @@ class Connection:
             authority = cloud.url.removeprefix("ws://")
         return authority
 
+    def _own_credential(self) -> dict[str, Any]:
+        """Return what an application connects with whose command line this is, if it says so.
+
+        (What may use the secret key, as the doctor, gets that instead.)
+        """
+        function: Callable[[], dict[str, Any]] | None = self._context.obj
+        if function is None or self._given.get("local") or "control" in self._parts:
+            return {}
+        return function()
+
     def _value(self, variable: str) -> str | None:
         """Return a key: the local cloud's, or the environment's."""
         if self._given.get("local"):
@@ -160,10 +173,7 @@ class Connection:
             url = os.environ.get(variable)
         if not url:
             return {}
-        for given, other in (("http", "ws"), ("ws", "http")):
-            if scheme == other and url.startswith((f"{given}:", f"{given}s:")):
-                url = other + url.removeprefix(given)
-        return {"url": url}
+        return {"url": as_scheme(url, scheme)}
 
     def _secret(self, option: str) -> str | None:
         """Return a secret from the file that an option names, or ``None``."""

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 from metered_sync.wire.secrets import scrub
 
-__all__ = ["check_gate_url", "check_origin", "is_loopback", "signalling_url"]
+__all__ = ["as_scheme", "check_gate_url", "check_origin", "is_loopback", "signalling_url"]
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -19,6 +19,19 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 def is_loopback(host: str | None) -> bool:
     """Return whether a host is this machine by name or address."""
     return host in _LOOPBACK
+
+
+def as_scheme(url: str, scheme: str) -> str:
+    """Return the address of a service that is reached by both ``ws`` and ``http``, for one of them.
+
+    Args:
+        url: The address by either scheme, plain or over TLS; anything else stays as it is.
+        scheme: ``"ws"`` or ``"http"``.
+    """
+    other = {"ws": "http", "http": "ws"}[scheme]
+    if url.startswith((f"{other}:", f"{other}s:")):
+        return scheme + url.removeprefix(other)
+    return url
 
 
 def check_origin(url: object, *, secure: str, name: str = "url") -> str:

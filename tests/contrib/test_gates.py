@@ -13,6 +13,7 @@ from metered_sync import SfuGate, mint_token
 from metered_sync.gate.wsgi import MAX_READ
 from metered_sync.local import LocalCloud
 from tests.gate.test_gate import offer
+from tests.support.django_project import set_up
 from tests.support.gates import gate_of
 
 Ask = Callable[..., tuple[int, dict[str, str], bytes]]
@@ -33,13 +34,7 @@ def ask_flask(gate: SfuGate) -> Ask:
 
 
 def ask_django(gate: SfuGate) -> Ask:
-    # Not above: what Django has that is not configured breaks those who look at all objects.
-    import django
-    from django.conf import settings
-
-    if not settings.configured:
-        settings.configure(DEBUG=False, ALLOWED_HOSTS=["*"], SECRET_KEY="x" * 50, DATABASES={})
-        django.setup()
+    set_up()
     from django.test import RequestFactory
     from django.urls import re_path
 
@@ -116,7 +111,7 @@ def test_a_gate_or_options_for_one(shared_cloud: LocalCloud) -> None:
 
 
 def test_django_takes_the_settings(shared_cloud: LocalCloud, monkeypatch: Any) -> None:
-    ask_django(gate_of(shared_cloud))  # (which sets Django up)
+    set_up()
     from django.conf import settings
     from django.test import RequestFactory
 

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from socketserver import ThreadingMixIn
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from metered_sync import SfuGate
 from metered_sync.local import LocalCloud
-
-
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-
-class _Handler(WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+from tests.support.wsgi import served
 
 
 def gate_of(cloud: LocalCloud, **options: Any) -> SfuGate:
@@ -38,13 +27,8 @@ def served_gate(gate: SfuGate) -> Iterator[str]:
         environ["SCRIPT_NAME"], environ["PATH_INFO"] = "/my/sfu", path[len("/my/sfu") :]
         return gate.wsgi(environ, start_response)
 
-    server = make_server("127.0.0.1", 0, application, _Server, _Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/my/sfu"
+        with served(application) as url:
+            yield f"{url}/my/sfu"
     finally:
-        server.shutdown()
-        thread.join(20)
-        server.server_close()
         gate.close()

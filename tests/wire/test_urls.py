@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from metered_sync.wire.urls import check_origin, signalling_url
+from metered_sync.wire.urls import as_scheme, check_origin, signalling_url
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,23 @@ def test_a_password_is_not_repeated() -> None:
         with pytest.raises(ValueError) as caught:
             check_origin(url, secure="wss")
         assert "HUSH" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "scheme", "expected"),
+    [
+        ("https://host", "ws", "wss://host"),
+        ("http://127.0.0.1:1", "ws", "ws://127.0.0.1:1"),
+        ("wss://host", "http", "https://host"),
+        ("ws://127.0.0.1:1", "http", "http://127.0.0.1:1"),
+        ("wss://host", "ws", "wss://host"),
+        ("https://host", "http", "https://host"),
+        ("httpx://host", "ws", "httpx://host"),
+        ("host", "ws", "host"),
+    ],
+)
+def test_one_address_by_both_schemes(url: str, scheme: str, expected: str) -> None:
+    assert as_scheme(url, scheme) == expected
 
 
 def test_an_origin_must_be_text() -> None:

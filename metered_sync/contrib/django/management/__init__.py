@@ -1,0 +1,1 @@
+"""Commands of ``manage.py``, found by Django through the names of their modules: ``commands``."""
