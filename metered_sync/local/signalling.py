@@ -435,7 +435,7 @@ def _permit(socket: Socket, action: str) -> None:
 
 
 def _not_authorized(socket: Socket, name: str) -> _RequestRefusedError:
-    groups = socket.identity.grant.patterns
+    groups = [group for group in socket.identity.grant.patterns if group != ("**",)]
     why = "; and ".join(", ".join(map(repr, group)) or "none" for group in groups)
     return _RequestRefusedError(
         "channel_not_authorized",

@@ -237,7 +237,7 @@ class Browser:
     """A Chromium, and a web server for its pages."""
 
     def __init__(self, chrome: Any, origin: str, html: dict[str, str]) -> None:
-        self._chrome = chrome
+        self.chrome = chrome
         self._origin = origin
         self._html = html
 
@@ -245,14 +245,14 @@ class Browser:
         """Show a page, of an origin that is not the SFU's."""
         path = f"/{len(self._html)}"
         self._html[path] = html
-        page = await self._chrome.new_page()
+        page = await self.chrome.new_page()
         await page.goto(self._origin + path)
         await page.evaluate(WARM_UP)
         return Page(page)
 
     async def visit(self, url: str) -> Page:
         """Show a page of another server."""
-        page = await self._chrome.new_page()
+        page = await self.chrome.new_page()
         await page.goto(url)
         return Page(page)
 

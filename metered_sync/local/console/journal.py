@@ -35,6 +35,8 @@ __all__ = ["Entry", "Journal"]
 
 MAX_ENTRIES = 2000
 """Entries that are kept."""
+MAX_REFUSED = 10
+"""Entries of what was refused that are kept apart, whatever comes after them."""
 MAX_KEPT = 8 << 20
 """Characters, or bytes, that they have at most together."""
 MAX_TEXT = 16 << 10
@@ -110,6 +112,10 @@ class Journal:
         """Whether a page is open. If not, only what is refused is taken down."""
         self.last = 0
         """The number of the latest entry."""
+        self.refusals = 0
+        """How many entries there were of what was refused."""
+        self.refused_last: deque[Entry] = deque(maxlen=MAX_REFUSED)
+        """The latest of them."""
         self._entries: deque[Entry] = deque()
         self._kept = 0
 
@@ -120,7 +126,8 @@ class Journal:
     def clear(self) -> None:
         """Forget all entries."""
         self._entries.clear()
-        self._kept = 0
+        self.refused_last.clear()
+        self.refusals = self._kept = 0
 
     def _add(self, kind: str, peer: str, text: str | bytes, **more: Any) -> None:
         self.last += 1
@@ -130,6 +137,12 @@ class Journal:
         while len(self._entries) > MAX_ENTRIES or self._kept > MAX_KEPT:
             gone = self._entries.popleft()
             self._kept -= len(gone.text) + len(gone.answer)
+        if entry.error is not None:
+            self._note_refusal(entry)
+
+    def _note_refusal(self, entry: Entry) -> None:
+        self.refusals += 1
+        self.refused_last.append(entry)
 
     # --- connections ---
 
@@ -143,7 +156,9 @@ class Journal:
         """Take down that a frame is refused; if frames are taken down, it is the latest one."""
         if not self.watching or isinstance(text, bytes):
             self._add("sent", peer, text)
-        self._entries[-1].error, self._entries[-1].why = code, why
+        entry = self._entries[-1]
+        entry.error, entry.why = code, why
+        self._note_refusal(entry)
 
     # --- HTTP ---
 

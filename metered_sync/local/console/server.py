@@ -22,7 +22,8 @@ from metered_sync.local.console.rooms import RoomTalk
 from metered_sync.local.console.state import CloudState
 from metered_sync.local.rest import Handler, Refusal, answer, read_json
 from metered_sync.local.servers import Servers
-from metered_sync.wire.fields import FieldError
+from metered_sync.wire.fields import FieldError, Fields
+from metered_sync.wire.names import check_one_channel
 
 __all__ = ["Console"]
 
@@ -57,7 +58,7 @@ class Console:
         self._journal = Journal()
         self._talk = RoomTalk()
         self._meters = TrackMeters()
-        self._state = CloudState(servers, self._talk, self._meters, keys)
+        self._state = CloudState(servers, self._journal, self._talk, self._meters, keys)
         self._open = 0
         self._closing = False
         servers.signalling.scheduler.watcher = self._journal
@@ -89,6 +90,7 @@ class Console:
             web.post(BASE + "kick", guarded(self._action(kick))),
             web.post(BASE + "fault", guarded(self._action(inject))),
             web.post(BASE + "clear", guarded(self._action(self._clear))),
+            web.post(BASE + "join-path", guarded(self._action(self._join_room))),
             *self._servers.sfu.routes_below(BASE.rstrip("/"), guarded),
             *self._join.routes(BASE),
         ]
@@ -156,6 +158,16 @@ class Console:
     def _clear(self, _servers: Servers, _body: Any) -> dict[str, Any]:
         self._journal.clear()
         return {}
+
+    def _join_room(self, _servers: Servers, body: Any) -> dict[str, Any]:
+        """Return the path of the page that joins a room."""
+        fields = Fields(body)
+        try:
+            channel = check_one_channel(fields.filled("channel"), "join")
+        except ValueError as error:
+            raise FieldError(str(error)) from None
+        media = "sfu" if fields.get("media") == "sfu" else "mesh"
+        return {"path": self.join_path(channel=channel, media=media)}
 
     async def _tell_keys(self, request: web.Request) -> web.Response:
         """Answer with addresses and keys, to be copied."""

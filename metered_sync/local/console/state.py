@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from metered_sync.local.connections import Socket
+from metered_sync.local.console.journal import Journal
 from metered_sync.local.console.media import TrackMeters
 from metered_sync.local.console.rooms import RoomTalk
 from metered_sync.local.servers import Servers
@@ -20,7 +21,9 @@ MAX_LISTED = 200
 MAX_INNER = 50
 """Peers in a channel, channels of a peer, that are listed."""
 MAX_METADATA = 4096
-"""Characters of metadata that are shown."""
+"""Characters of metadata, and of a frame that was refused, that are shown."""
+_NO_SECRET = ("key_id", "sfu_app_id", "turn_app")
+"""Keys that are names only."""
 
 
 class CloudState:
@@ -28,18 +31,25 @@ class CloudState:
 
     Args:
         servers: The cloud's.
+        journal: What was refused.
         talk: What its peers said about media.
         meters: Measures its SFU's tracks.
         keys: The cloud's keys and secrets by the names of its attributes, which are shown masked.
     """
 
     def __init__(
-        self, servers: Servers, talk: RoomTalk, meters: TrackMeters, keys: Mapping[str, str]
+        self,
+        servers: Servers,
+        journal: Journal,
+        talk: RoomTalk,
+        meters: TrackMeters,
+        keys: Mapping[str, str],
     ) -> None:
         self._servers = servers
         self._talk = talk
         self._meters = meters
-        self._keys = {name: masked(value) for name, value in keys.items()}
+        self._journal = journal
+        self._keys = {n: value if n in _NO_SECRET else masked(value) for n, value in keys.items()}
 
     def sections(self) -> dict[str, Any]:
         """Return all of it, in sections that change apart from each other."""
@@ -52,6 +62,10 @@ class CloudState:
         usage = signalling.meter.usage()
         return {
             "keys": self._keys,
+            "refused": {
+                "count": self._journal.refusals,
+                "latest": [_short(entry.body()) for entry in self._journal.refused_last],
+            },
             "usage": {
                 "connections": usage.concurrent_now,
                 "peak": usage.peak_concurrent,
@@ -97,6 +111,10 @@ def masked(value: str) -> str:
     """Return a key with nothing but its kind and its last characters."""
     kind, _, rest = value.rpartition("_")
     return f"{kind}_…{rest[-4:]}" if kind else f"…{rest[-4:]}"
+
+
+def _short(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "text": row["text"][:MAX_METADATA], "answer": ""}
 
 
 def _some(names: Collection[str]) -> list[str]:
