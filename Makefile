@@ -3,6 +3,7 @@
 # make quick     the tests that need no browser and no other program, in two minutes
 # make long      what takes longer: other Pythons, oldest dependencies, soaks, more of the fuzzing
 # make soak      an application in trouble for MINUTES=60: what it holds, and a plot of it
+# make images    the pictures of the console in docs/images, taken anew
 # make coverage  the tests once more, and which branches none of them takes
 # make clean     removes what these made
 #
@@ -15,7 +16,7 @@ MINUTES ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick long soak coverage lint types pytest clean
+.PHONY: demo images test quick long soak coverage lint types pytest clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/metered-sync demo
@@ -35,6 +36,9 @@ soak: $(VENV)/.dev
 
 coverage: $(VENV)/.dev
 	$(BIN)/pytest $(PYTEST_ARGS) -p no:metered_sync.testing.pytest_plugin --cov --cov-report term-missing:skip-covered
+
+images: $(VENV)/.dev
+	$(BIN)/python -m tests.support.console_scene docs/images
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -76,32 +76,36 @@ async def until(page: Any, condition: str) -> None:
 
 
 async def take(cloud: LocalCloud, folder: Path) -> None:
-    """Take the pictures."""
+    """Take the pictures, while others do what there is to see."""
+    loop = asyncio.get_running_loop()
     async with chromium() as browser:
-        for scheme in ("light", "dark"):
-            context = await browser.chrome.new_context(
-                color_scheme=scheme, viewport={"width": 1100, "height": 700}
+        for view, scheme, height in (("log", "light", 560), ("sfu", "dark", 620)):
+            page = await browser.chrome.new_page(
+                color_scheme=scheme, viewport={"width": 1000, "height": height}
             )
-            page = await context.new_page()
-            await page.goto(cloud.console_url)
-            await page.wait_for_selector("#status[data-state=live]")
-            for view in ("overview", "log", "channels", "peers", "rooms", "sfu", "faults"):
-                await page.evaluate(f"location.hash = '{view}'")
-                if view == "log":
-                    await page.locator("#entries .entry.refused").first.click()
-                if view == "sfu":
-                    await page.get_by_role("button", name="Watch door").click()
-                    await until(page, "document.querySelector('video')?.videoWidth")
-                    await page.wait_for_timeout(1500)
-                await page.screenshot(path=folder / f"console-{view}-{scheme}.png")
-                if scheme == "dark":
-                    await page.set_viewport_size({"width": 400, "height": 800})
-                    await page.screenshot(path=folder / f"console-{view}-narrow.png")
-                    await page.set_viewport_size({"width": 1100, "height": 700})
+            await page.goto(f"{cloud.console_url}#{view}")
+            await until(page, "document.getElementById('status').dataset.state === 'live'")
+            if view == "log":
+                await loop.run_in_executor(None, visit, cloud)
+                await until(page, "document.querySelectorAll('.entry.refused').length >= 3")
+                await page.locator("#entries .refused:has-text('stock') summary").first.click()
+            else:
+                await page.get_by_role("button", name="Watch door").click()
+                await until(page, "document.querySelector('video')?.videoWidth")
+                await until(page, "document.querySelector('table').innerText.includes('bit/s')")
+            await page.mouse.move(0, 0)
+            await page.evaluate("document.activeElement.blur(), scrollTo(0, 0)")
+            await page.screenshot(path=folder / f"console-{view}.png")
+
+
+def visit(cloud: LocalCloud) -> None:
+    """Have the peers come, talk and go."""
+    with traffic(cloud):
+        pass
 
 
 def main(folder: str) -> None:
-    with LocalCloud(console=True) as cloud, traffic(cloud), publisher(cloud):
+    with LocalCloud(console=True) as cloud, publisher(cloud):
         asyncio.run(take(cloud, Path(folder)))
 
 

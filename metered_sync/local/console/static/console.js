@@ -131,10 +131,11 @@ function summary(row) {
   try {
     frame = JSON.parse(row.text) ?? {};
   } catch { /* it is shown as it is */ }
-  const { type, channel, to, from } = frame;
-  const about = [channel, to && `to ${to}`, from && `from ${from}`, frame.code].filter((one) => typeof one === "string");
-  const rest = frame.data === undefined ? "" : JSON.stringify(frame.data);
-  return [typeof type === "string" ? type : "?", [...about, rest || (about.length ? "" : row.text)].join("  ").slice(0, 200)];
+  const text = (value, before = "") => (typeof value === "string" ? before + value : null);
+  const { type, channel, to, from, code, message, peerId, data } = frame;
+  const about = [text(channel), text(to, "to "), text(from, "from "), text(peerId), text(code), text(message),
+    data === undefined ? null : JSON.stringify(data)].filter((one) => one !== null);
+  return [text(type) ?? row.text.slice(0, 80), about.join("  ").slice(0, 200)];
 }
 
 function entry(row) {
