@@ -57,7 +57,7 @@ def run(test: Coroutine[Any, Any, None], timeout: float = 60) -> None:
     asyncio.run(checked())
 
 
-async def until(condition: Callable[[], object], timeout: float = 15, what: str = "") -> None:
+async def until(condition: Callable[[], object], timeout: float = 30, what: str = "") -> None:
     """Wait until a condition holds."""
     deadline = time.monotonic() + timeout
     while not condition():

@@ -32,7 +32,7 @@ SECRET = "the-secret"
 FAST = dataclasses.replace(DEFAULT_TIMINGS, report=0.2)
 
 
-async def until(condition: Callable[[], object], timeout: float = 8.0, what: str = "") -> None:
+async def until(condition: Callable[[], object], timeout: float = 20.0, what: str = "") -> None:
     """Wait for a condition, or fail."""
     deadline = time.monotonic() + timeout
     while not condition():

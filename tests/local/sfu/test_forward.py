@@ -15,7 +15,7 @@ from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.support.sfu_clients import until
 
 SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
-TIMINGS = dataclasses.replace(DEFAULT_TIMINGS, renack=0.02, renack_give_up=0.1, pli_throttle=0.05)
+TIMINGS = dataclasses.replace(DEFAULT_TIMINGS, renack=0.02, renack_give_up=1.0, pli_throttle=0.05)
 VP8 = Codec(96, "VP8", 90000, feedback=("nack", "nack pli"))
 KEY, DELTA = bytes((0x10, 0x00)), bytes((0x10, 0x01))
 

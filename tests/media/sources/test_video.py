@@ -277,12 +277,12 @@ def test_a_picture_is_stamped_before_it_is_converted() -> None:
         eye.wait_for(1)
         writer = threading.Thread(target=write, args=(plain().view(Slow),))
         writer.start()
-        wait_until(lambda: len(moments) == 2 and time.monotonic() > moments[1] + 0.2)
+        wait_until(lambda: len(moments) == 2 and time.monotonic() > moments[1] + 1)
         go_on.set()
         writer.join(20)
         eye.wait_for(2)
         apart = (eye.pts()[1] - eye.pts()[0]) / 90000
-        assert apart == pytest.approx(moments[1] - moments[0], abs=0.1)
+        assert apart == pytest.approx(moments[1] - moments[0], abs=0.5)
     source.stop()
 
 

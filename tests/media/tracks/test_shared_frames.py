@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from metered_sync.engine.webrtc.media_frames import needs_padding
 from metered_sync.media.tracks.shared_frames import FrameCloner
 from tests.conftest import run_script
 from tests.support.far_end import picture
@@ -15,7 +16,9 @@ from tests.support.far_end import picture
 def test_a_clone_is_another_frame_over_the_same_pixels() -> None:
     cloner = FrameCloner()
     for width, format in ((64, "yuv420p"), (64, "yuv420p"), (32, "bgr24"), (64, "yuv420p")):
-        frame = picture(3, width, format=format)
+        # (One that ends with a page of memory is copied, see needs_padding(): not what is meant.)
+        some = [picture(3, width, format=format) for _ in range(20)]
+        frame = next(one for one in some if not needs_padding(one))
         clone = cloner.clone(frame)
         assert clone is not frame
         assert clone.planes[0].buffer_ptr == frame.planes[0].buffer_ptr
