@@ -10,13 +10,15 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import requests
 
 from metered_sync import ControlPlane, SignallingClient, TurnApi
 from metered_sync.cli.dev_cloud import DEV_KEYS
 from metered_sync.local import LocalCloud
-from tests.conftest import ROOT
+from tests.conftest import ROOT, wait_until
 from tests.support.command_line import COMMAND, call, run, running
 
 
@@ -24,7 +26,11 @@ def test_serve_prints_what_clients_need(served_cloud: dict[str, str]) -> None:
     assert set(served_cloud) == {
         "url", "http_url", "publishable_key", "key_id", "key_secret", "sfu_app_id", "sfu_secret",
         "turn_app", "turn_api_key", "turn_secret_key", "turn_secret",
+        "console_url",
     }  # fmt: skip
+    assert (
+        "<title>Local cloud</title>" in requests.get(served_cloud["console_url"], timeout=10).text
+    )
     with SignallingClient(
         api_key=served_cloud["publishable_key"], url=served_cloud["url"]
     ) as client:
@@ -64,20 +70,52 @@ def test_serve_speaks_shell_and_ends_with_ctrl_c() -> None:
 
 
 def test_serve_ends_with_its_standard_input_and_with_sigterm() -> None:
-    for end, status in (
-        (lambda p: p.stdin.close(), 0),
-        (lambda p: p.terminate(), 128 + signal.SIGTERM),
+    for end, status, options in (
+        (lambda p: p.stdin.close(), 0, ()),
+        (lambda p: p.terminate(), 128 + signal.SIGTERM, ("--no-console",)),
     ):
         with subprocess.Popen(
-            [*COMMAND, "serve", "--json", "--exit-with-stdin"],
+            [*COMMAND, "serve", "--json", "--exit-with-stdin", *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         ) as process:
             assert process.stdout is not None
-            json.loads(process.stdout.readline())
+            facts = json.loads(process.stdout.readline())
+            assert ("console_url" in facts) == (not options)
+            page = requests.get(f"{facts['http_url']}/console/", timeout=10)
+            assert page.status_code == (404 if options else 401)
             end(process)
             assert process.wait(60) == status
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the browser is a shell script")
+def test_serve_opens_the_console_in_the_browser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = tmp_path / "seen"
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {seen}.new && mv {seen}.new {seen}\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", f"{browser} %s")
+    with running("serve", "--open") as process:
+        assert process.stdout is not None
+        printed = {}
+        for line in process.stdout:
+            name, _, value = line.strip().partition(": ")
+            printed[name] = value
+            if "Ctrl-C" in line:
+                break
+        wait_until(seen.exists, 60, "the browser is started")
+        assert seen.read_text().strip() == printed["# console"]
+        assert printed["# console"].startswith("http://127.0.0.1:")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+
+
+def test_serve_opens_no_console_that_it_does_not_serve() -> None:
+    misused = call("serve", "--no-console", "--open")
+    assert (misused.status, "--no-console" in misused.err) == (2, True)
 
 
 def test_a_port_that_is_taken_is_one_clear_line(shared_cloud: LocalCloud) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import webbrowser
 from typing import TYPE_CHECKING
 
 import click
@@ -29,18 +30,30 @@ __all__ = ["command"]
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @click.option("--no-limits", is_flag=True, help="Lift the service's abuse limits.")
+@click.option("--no-console", is_flag=True, help="Serve no pages that show it in a browser.")
+@click.option("--open", "opened", is_flag=True, help="Open the console in the browser.")
 @click.option(
     "--exit-with-stdin",
     is_flag=True,
     help="Stop when standard input ends, for programs that start this one.",
 )
 def command(
-    port: int | None, host: str, dev: bool, as_json: bool, no_limits: bool, exit_with_stdin: bool
+    port: int | None,
+    host: str,
+    dev: bool,
+    as_json: bool,
+    no_limits: bool,
+    no_console: bool,
+    opened: bool,
+    exit_with_stdin: bool,
 ) -> None:
     """Run a messaging service and an SFU on this machine until Ctrl-C. Prints what clients need to
-    connect, as lines for a shell."""
+    connect, as lines for a shell, and the address of the console, which shows the cloud in a
+    browser: whoever has it may look in."""
     from metered_sync.local import LocalCloud
 
+    if opened and no_console:
+        raise click.UsageError("--open opens the console, which --no-console leaves out")
     stop = threading.Event()
     if exit_with_stdin:
 
@@ -52,8 +65,10 @@ def command(
     make = dev_cloud if dev else LocalCloud
     if port is None:
         port = dev_port() if dev else 0
-    with make(host=host, port=port, limits=not no_limits) as cloud:
+    with make(host=host, port=port, limits=not no_limits, console=not no_console) as cloud:
         facts = _facts(cloud)
+        if not no_console:
+            facts["console_url"] = cloud.console_url
         if as_json:
             output.line(json.dumps(facts))
         else:
@@ -65,9 +80,20 @@ def command(
                 output.line("# in other terminals, with nothing exported:")
                 output.line("#   metered-sync listen --local demo")
                 output.line("#   metered-sync publish --local demo '\"hello\"'")
+            if not no_console:
+                output.line(f"# console: {facts['console_url']}")
             output.line("# serving; Ctrl-C ends it")
+        if opened:  # on a thread: a browser in the terminal would keep this one until its end
+            url = facts["console_url"]
+            threading.Thread(target=_open, args=(url,), name="browser", daemon=True).start()
         while not stop.wait(0.5):  # in slices: Windows sees Ctrl-C only between two waits
             pass
+
+
+def _open(url: str) -> None:
+    """Open a page in the user's browser, or say that there is none."""
+    if not webbrowser.open(url):
+        output.talk(f"no browser can be opened from here: open {url}")
 
 
 def _facts(cloud: LocalCloud) -> dict[str, str]:
