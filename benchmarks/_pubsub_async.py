@@ -22,17 +22,19 @@ async def main(url: str, scale: float) -> dict[str, Any]:
     client = SignallingClient(api_key="pk_live_bench", url=url)
     await client.connect()
     times = []
-    until = time.perf_counter() + 0.5 * scale
+    until, cpu = time.perf_counter() + 0.5 * scale, time.process_time()
     while (start := time.perf_counter()) < until:
         await client.publish("bench", DATA)
         times.append(time.perf_counter() - start)
     result: dict[str, Any] = {"single": times}
+    result["single_cpu"] = (time.process_time() - cpu) / len(times)
 
     windows = int(80 * scale)
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     for _ in range(windows):
         await asyncio.gather(*(client.publish("bench", DATA) for _ in range(64)))
     result["pipelined"] = windows * 64 / (time.perf_counter() - start)
+    result["pipelined_cpu"] = (time.process_time() - cpu) / (windows * 64)
 
     count, wanted, done = 0, int(200 * scale) * 100, asyncio.Event()
 

@@ -29,15 +29,18 @@ def timed(client: SignallingClient, seconds: float) -> list[float]:
 def main(url: str, scale: float) -> dict[str, Any]:
     """Measure."""
     with SignallingClient(api_key="pk_live_bench", url=url, rate_limit=None) as client:
+        cpu = time.process_time()
         result: dict[str, Any] = {"single": timed(client, 0.5 * scale)}
+        result["single_cpu"] = (time.process_time() - cpu) / len(result["single"])
 
         windows = int(80 * scale)
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         for _ in range(windows):
             for _ in range(64):
                 client.publish_nowait("bench", DATA)
             client.flush()
         result["pipelined"] = windows * 64 / (time.perf_counter() - start)
+        result["pipelined_cpu"] = (time.process_time() - cpu) / (windows * 64)
 
         wanted = int(200 * scale) * 100
         inbox = client.subscribe("flood", maxsize=wanted)

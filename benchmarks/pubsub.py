@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="work in each turn (1)")
     parser.add_argument("--only", choices=["ws", "wss"], help="one of the two schemes")
     options = parser.parse_args()
-    used = [name for name in ("uvloop", "orjson") if _installed(name)]
+    used = [name for name in ("uvloop", "msgspec") if _installed(name)]
     print(f"accelerators: {', '.join(used) or 'none'} (goals: without them; with them)")
     for scheme in [options.only] if options.only else ["ws", "wss"]:
         compare(scheme, options.rounds, options.scale)

@@ -24,7 +24,7 @@ EXTRAS = {
     "cli": ("rich",),
     "notebook": ("ipywidgets", "matplotlib"),
     "socks": ("socks", "python_socks"),
-    "speed": ("orjson", "uvloop"),
+    "speed": ("msgspec", "uvloop"),
 }
 """The modules of each extra."""
 VERSIONS = ("aiortc", "aioice", "av", "websockets", "requests")

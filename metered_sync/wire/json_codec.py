@@ -1,6 +1,6 @@
 """Encode and decode JSON text.
 
-``orjson`` is used where it is installed, and changes nothing but the speed: what the two
+``msgspec`` is used where it is installed, and changes nothing but the speed: what the two
 libraries see differently is left to the standard one.
 """
 
@@ -16,19 +16,19 @@ from collections.abc import Iterator, Set
 from typing import Any, TypeVar
 
 try:
-    import orjson as _orjson
+    import msgspec as _msgspec
 
-    orjson: Any = _orjson
+    msgspec: Any = _msgspec
 except ImportError:
-    orjson = None
+    msgspec = None
 
-__all__ = ["copied", "decode", "encode"]
+__all__ = ["copied", "decode", "encode", "msgspec"]
 
 T = TypeVar("T")
 
 
 def _json_form(value: Any) -> Any:
-    """Return the JSON form of what ``orjson`` writes by itself, lest it make a difference."""
+    """Return the JSON form of values that the standard library has none for."""
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, uuid.UUID):
@@ -39,18 +39,10 @@ def _json_form(value: Any) -> Any:
 _encoder = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_json_form
 )
-_LIKE_JSON = (
-    0
-    if orjson is None
-    else orjson.OPT_PASSTHROUGH_DATACLASS
-    | orjson.OPT_PASSTHROUGH_DATETIME
-    | orjson.OPT_PASSTHROUGH_SUBCLASS
-)
 MAX_SEARCHED = 100_000
 """Values that are looked at to find the one that cannot be sent."""
-_DIGIT_MASK = bytes(0x30 if chr(byte).isdecimal() and byte < 0x80 else 0x20 for byte in range(256))
-_LONG_NUMBER = b"0" * 19
-"""A whole number that may not fit into 64 bits: ``orjson`` would make it a float."""
+MAX_PATH = 4000
+"""Characters of the way to such a value: in data that contain themselves there is no end to it."""
 
 
 def _refuse_constant(name: str) -> Any:
@@ -58,6 +50,9 @@ def _refuse_constant(name: str) -> Any:
 
 
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+_quick_encoder: Any = None if msgspec is None else msgspec.json.Encoder()
+_quick_decoder: Any = None if msgspec is None else msgspec.json.Decoder()
+_SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
 def _plain_encode(value: Any) -> str:
@@ -82,6 +77,8 @@ def _culprit(value: Any) -> str:
     while todo and left > 0:
         left -= 1
         path, inner = todo.pop()
+        if len(path) > MAX_PATH:
+            continue
         if isinstance(inner, float):
             if not math.isfinite(inner):
                 return f" (at {path}: JSON has no NaN and no infinity; send None, or a text)"
@@ -138,15 +135,35 @@ def encode(value: Any) -> str:
     Raises ``TypeError`` for what JSON has no form for, and ``ValueError`` for NaN
     and infinities, circular or too deeply nested data and lone surrogates.
     """
-    if orjson is not None:
+    if _quick_encoder is not None:
         try:
-            text: bytes = orjson.dumps(value, option=_LIKE_JSON)
-        except TypeError:  # keys that are no strings, subclasses, large numbers: or no JSON
+            if _is_exact(value):
+                text: bytes = _quick_encoder.encode(value)
+                if b"null" not in text:  # that may be a NaN
+                    return text.decode()
+        except (RuntimeError, ValueError):  # too deep, changed meanwhile, a lone surrogate
             pass
-        else:
-            if b"null" not in text:  # that may be a NaN
-                return text.decode()
     return _plain_encode(value)
+
+
+def _is_exact(value: Any) -> bool:
+    """Say whether data are of JSON's own types, and of no subclass: ``msgspec`` writes more."""
+    kind = type(value)
+    if kind is dict:
+        for key in value:
+            if type(key) is not str:
+                return False
+        inner = value.values()
+    elif kind is list or kind is tuple:
+        inner = value
+    else:
+        return kind in _SCALARS
+    for each in inner:
+        if type(each) in _SCALARS:
+            continue
+        if not _is_exact(each):
+            return False
+    return True
 
 
 def decode(text: str | bytes) -> Any:
@@ -155,13 +172,11 @@ def decode(text: str | bytes) -> Any:
     Raises ``ValueError`` for what is not JSON (NaN and infinities are not), and
     ``RecursionError`` for what is nested too deeply.
     """
-    if orjson is not None:
-        raw = text.encode() if isinstance(text, str) else text
-        if _LONG_NUMBER not in raw.translate(_DIGIT_MASK):
-            try:
-                return orjson.loads(raw)
-            except ValueError:  # a lone surrogate, escaped: or no JSON
-                pass
+    if _quick_decoder is not None:
+        try:
+            return _quick_decoder.decode(text)
+        except (ValueError, RecursionError):  # 1e999, a lone surrogate, escaped: or no JSON
+            pass
     return _plain_decode(text)
 
 

@@ -7,7 +7,10 @@ import datetime
 import enum
 import json
 import math
+import time
 import uuid
+from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,13 +19,14 @@ import pytest
 from metered_sync.wire import json_codec
 from metered_sync.wire.frames import Ack
 from metered_sync.wire.json_codec import copied
+from tests.support.plain_json import plain_json
 
 
 @pytest.fixture(params=["as installed", "plain"])
-def both(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def both(request: pytest.FixtureRequest) -> Iterator[None]:
     """Run a test with the optional library, where it is installed, and without it."""
-    if request.param == "plain":
-        monkeypatch.setattr(json_codec, "orjson", None)
+    with plain_json() if request.param == "plain" else nullcontext():
+        yield
 
 
 @pytest.mark.parametrize(
@@ -126,6 +130,16 @@ def test_the_search_for_what_is_no_json_is_bounded() -> None:
     with pytest.raises(TypeError) as caught:
         json_codec.encode([*many, object()])
     assert "at data" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("both")
+def test_data_that_contain_themselves_are_refused_at_once() -> None:
+    circle: list[Any] = [1]
+    circle += [circle, {"a": circle}]
+    started = time.thread_time()
+    with pytest.raises(ValueError, match=r"data|deep"):
+        json_codec.encode(circle)
+    assert time.thread_time() - started < 2
 
 
 def test_a_copy_is_equal_and_shares_nothing() -> None:

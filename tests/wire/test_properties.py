@@ -12,6 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -20,21 +21,19 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from metered_sync.events import Direct, Message, Presence, PresencePeer
-from metered_sync.wire import control, frames, json_codec, names, secrets, sfu, tokens, turn, urls
+from metered_sync.wire import control, frames, names, secrets, sfu, tokens, turn, urls
 from metered_sync.wire.fields import FieldError
 from metered_sync.wire.json_codec import encode
 from metered_sync.wire.limits import ACTIONS
 from metered_sync.wire.turn import welcome_ice_servers
+from tests.support.plain_json import plain_json
 
 
 @pytest.fixture(scope="module", params=["as installed", "plain"], autouse=True)
 def json_library(request: pytest.FixtureRequest) -> Iterator[None]:
     """With the optional JSON library, where it is installed, and without."""
-    patch = pytest.MonkeyPatch()
-    if request.param == "plain":
-        patch.setattr(json_codec, "orjson", None)
-    yield
-    patch.undo()
+    with plain_json() if request.param == "plain" else nullcontext():
+        yield
 
 
 # --- inputs ---------------------------------------------------------------------------
