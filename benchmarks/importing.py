@@ -50,7 +50,7 @@ def main() -> None:
         median = statistics.median(times[module])
         print(f"{module:<38}{median:>7.1f} ms{median / base:>20.2f}")
     print(
-        "\ngoal: metered_sync.client below 100 ms on top of asyncio, metered_sync below 5, "
+        "\ngoal: metered_sync.client below 50 ms on top of asyncio, metered_sync below 5, "
         "the pytest plug-in below 30 on top of pytest"
     )
 

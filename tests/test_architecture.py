@@ -257,3 +257,15 @@ def test_importing_the_package_loads_next_to_nothing() -> None:
     )
     assert done.stderr == ""
     assert done.stdout == "\nmetered_sync metered_sync._version\n"
+
+
+def test_importing_the_client_loads_what_it_needs_to_connect_later() -> None:
+    done = run_script(
+        "import sys\n"
+        "import metered_sync.client\n"
+        "heavy = ('aiohttp', 'aiortc', 'av', 'cryptography', 'email', 'jwt', 'numpy', 'requests',\n"
+        "         'rich', 'urllib3', 'websockets')\n"
+        "print(*(name for name in heavy if name in sys.modules))\n"
+    )
+    assert done.stderr == ""
+    assert done.stdout == "\n"

@@ -11,6 +11,7 @@ from typing import Literal
 
 __all__ = [
     "ACTIONS",
+    "CLOSE_ABNORMAL",
     "CLOSE_ADMIN_DISCONNECT",
     "CLOSE_CHANNEL_NOT_AUTHORIZED",
     "CLOSE_GOING_AWAY",
@@ -81,6 +82,8 @@ RESERVED_PREFIXES = ("_metered/", "_internal/", "_system/")
 
 CLOSE_NORMAL = 1000
 CLOSE_GOING_AWAY = 1001
+CLOSE_ABNORMAL = 1006
+"""It stands for a connection lost without a close frame (RFC 6455, 7.4.1)."""
 CLOSE_TOO_BIG = 1009
 CLOSE_INACTIVITY = 4000
 CLOSE_INVALID_TOKEN = 4001

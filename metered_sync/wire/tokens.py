@@ -11,8 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import jwt
-
 from metered_sync.wire.fields import is_number
 from metered_sync.wire.json_codec import encode
 from metered_sync.wire.limits import (
@@ -117,6 +115,8 @@ def check_claims(claims: Claims) -> Claims:
 
 def sign_claims(claims: Claims, key_id: str, secret: str, *, issued_at: float) -> str:
     """Return the signed token. ``ValueError`` where a cap of the service is exceeded."""
+    import jwt  # here: it loads cryptography, and most programs make no tokens
+
     check_claims(claims)
     payload: dict[str, Any] = {
         "sub": claims.peer_id,
@@ -140,6 +140,8 @@ def _list(values: Iterable[str] | None) -> list[str] | None:
 
 def key_id(token: str) -> str:
     """Return the id of the key that a token names; ``ValueError`` for what is no token."""
+    import jwt
+
     try:
         header = jwt.get_unverified_header(token)
         jwt.decode(token, options={"verify_signature": False})
@@ -156,6 +158,8 @@ def parse_claims(token: str, secret: str) -> Claims:
 
     Expiry and ``nbf`` are read, not judged: that takes a clock.
     """
+    import jwt
+
     try:
         payload = jwt.decode(
             token,

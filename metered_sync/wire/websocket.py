@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
-
-try:
-    from websockets.speedups import apply_mask
-except ImportError:  # a platform for which it is not built
-    from websockets.utils import apply_mask
+import functools
+import os
+from collections.abc import Callable
 
 __all__ = ["WHOLE_TEXT", "masked_text_frame", "text_head", "text_payload"]
 
@@ -16,10 +13,20 @@ WHOLE_TEXT = 0x81
 _MASKED = 0x80
 
 
+@functools.cache
+def _mask_function() -> Callable[[bytes, bytes], bytes]:
+    # Here: the package looks up its own version, which takes as long as much of this library.
+    try:
+        from websockets.speedups import apply_mask
+    except ImportError:  # a platform for which it is not built
+        from websockets.utils import apply_mask
+    return apply_mask
+
+
 def masked_text_frame(payload: bytes) -> bytes:
     """Return a client's text frame: header, a fresh mask, the masked payload."""
-    mask = secrets.token_bytes(4)
-    return text_head(len(payload), _MASKED) + mask + apply_mask(payload, mask)
+    mask = os.urandom(4)
+    return text_head(len(payload), _MASKED) + mask + _mask_function()(payload, mask)
 
 
 def text_head(size: int, masked: int = 0) -> bytes:

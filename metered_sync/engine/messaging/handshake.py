@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
@@ -12,14 +12,13 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from metered_sync.bridge.link import EventSink
 from metered_sync.bridge.workers import run_in_worker
 from metered_sync.engine.messaging.options import SignallingOptions
-from metered_sync.engine.messaging.upgrade import open_socket
-from metered_sync.engine.messaging.websocket import CLOSE_ABNORMAL, WebSocket
 from metered_sync.errors import SignallingConnectError
 from metered_sync.wire import frames
 from metered_sync.wire.arguments import unrun_result
 from metered_sync.wire.control import Token
 from metered_sync.wire.events import TokenProviderError
 from metered_sync.wire.limits import (
+    CLOSE_ABNORMAL,
     CLOSE_NORMAL,
     CLOSE_OVER_LIMIT,
     CLOSE_TOKEN_EXPIRED,
@@ -28,6 +27,9 @@ from metered_sync.wire.limits import (
 from metered_sync.wire.secrets import check_token, scrub
 from metered_sync.wire.timings import Timings
 from metered_sync.wire.urls import signalling_url
+
+if TYPE_CHECKING:
+    from metered_sync.engine.messaging.websocket import WebSocket
 
 __all__ = ["Connector", "NoTokenError", "checked_token"]
 
@@ -60,6 +62,10 @@ class Connector:
     def __init__(
         self, sink: EventSink, options: SignallingOptions, label: str, timings: Timings
     ) -> None:
+        # Here, on a caller's thread: it loads `websockets`, which importing this library need not.
+        from metered_sync.engine.messaging.upgrade import open_socket
+
+        self._open_socket = open_socket
         self._sink = sink
         self._options = options
         self._label = label
@@ -76,7 +82,7 @@ class Connector:
 
         ``within`` bounds the upgrade, in seconds; a first connect is bounded by its caller.
         """
-        connection = await open_socket(
+        connection = await self._open_socket(
             await self._url(),  # (in no variable here: no frame of a traceback shows it)
             label=self._label,
             origin=self._options.url,

@@ -18,6 +18,7 @@ import functools
 import logging
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -33,7 +34,6 @@ from metered_sync.engine.messaging.outbox import Outbox
 from metered_sync.engine.messaging.replay import Replay
 from metered_sync.engine.messaging.request import OutagePolicy, Request
 from metered_sync.engine.messaging.subscriptions import Subscriptions
-from metered_sync.engine.messaging.websocket import CLOSE_ABNORMAL, WebSocket
 from metered_sync.errors import (
     AckTimeoutError,
     ClosedError,
@@ -51,11 +51,19 @@ from metered_sync.wire.events import (
     Outage,
     StateChange,
 )
-from metered_sync.wire.limits import CLOSE_INACTIVITY, CLOSE_NORMAL, CLOSE_OVER_LIMIT
+from metered_sync.wire.limits import (
+    CLOSE_ABNORMAL,
+    CLOSE_INACTIVITY,
+    CLOSE_NORMAL,
+    CLOSE_OVER_LIMIT,
+)
 from metered_sync.wire.secrets import scrub
 from metered_sync.wire.states import SignallingClientState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 from metered_sync.wire.turn import welcome_ice_servers, welcome_metadata
+
+if TYPE_CHECKING:
+    from metered_sync.engine.messaging.websocket import WebSocket
 
 __all__ = ["SignallingLink"]
 

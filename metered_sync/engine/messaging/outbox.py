@@ -13,14 +13,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import os
 import queue
-import secrets
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.messaging.request import Request
-from metered_sync.engine.messaging.websocket import WebSocket
 from metered_sync.errors import (
     AckTimeoutError,
     DisconnectedError,
@@ -29,6 +29,9 @@ from metered_sync.errors import (
     fresh,
 )
 from metered_sync.wire.limits import MAX_FRAME
+
+if TYPE_CHECKING:
+    from metered_sync.engine.messaging.websocket import WebSocket
 
 __all__ = ["MAX_QUEUED", "MAX_QUEUED_BYTES", "Outbox", "TokenBucket"]
 
@@ -86,7 +89,7 @@ class Outbox:
         """The largest frame that the server accepts, in bytes of payload."""
         self._post = post
         self._bucket = TokenBucket(rate_limit)
-        self._prefix = secrets.token_hex(4)
+        self._prefix = os.urandom(4).hex()
         self._numbers = itertools.count(1)  # next() on it is atomic
         self._queue: deque[Request] = deque()
         self._bytes = 0

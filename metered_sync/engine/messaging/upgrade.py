@@ -13,15 +13,11 @@ from websockets.exceptions import InvalidMessage, InvalidProxyStatus, ProxyError
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.workers import run_in_worker
 from metered_sync.engine.logs import scrubbed_logger
-from metered_sync.engine.messaging.websocket import (
-    CLOSE_ABNORMAL,
-    UpgradeRefusedError,
-    WebSocket,
-)
+from metered_sync.engine.messaging.websocket import UpgradeRefusedError, WebSocket
 from metered_sync.engine.network.retry_after import retry_after
 from metered_sync.engine.network.route import Route
 from metered_sync.errors import SignallingConnectError
-from metered_sync.wire.limits import MAX_INBOUND_FRAME
+from metered_sync.wire.limits import CLOSE_ABNORMAL, MAX_INBOUND_FRAME
 from metered_sync.wire.secrets import scrub, scrubbed_cause
 
 __all__ = ["open_socket"]

@@ -30,16 +30,14 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 
 from metered_sync.bridge.clock import monotonic
-from metered_sync.wire.limits import MAX_INBOUND_FRAME
+from metered_sync.wire.limits import CLOSE_ABNORMAL, MAX_INBOUND_FRAME
 from metered_sync.wire.websocket import WHOLE_TEXT
 
-__all__ = ["CLOSE_ABNORMAL", "Receiver", "UpgradeRefusedError", "WebSocket"]
+__all__ = ["Receiver", "UpgradeRefusedError", "WebSocket"]
 
 Receiver = Callable[["bytes | None"], None]
 """Takes a message: the UTF-8 bytes of a text, or ``None`` for a binary one."""
 
-CLOSE_ABNORMAL = 1006
-"""The close code that stands for a connection lost without a close frame (RFC 6455, 7.4.1)."""
 WRITE_BUFFER = 1 << 15
 """Bytes in the transport's buffer from which on it takes no more."""
 STEP = 0.02
