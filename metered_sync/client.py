@@ -384,9 +384,7 @@ class SignallingClient(Client[SignallingLink]):
     def _ready(self, what: str, *, blocking: bool = True) -> SignallingLink:
         """Return the link; raise where the call cannot be made from here, or now."""
         link = self._connected(what)
-        if blocking:
-            self._start().check(what)
-        link.check_open(what)
+        link.check_open(what, blocking=blocking)
         return link
 
     def _deliver(self, link: SignallingLink, request_id: str, text: str, what: str) -> Delivery:

@@ -37,6 +37,8 @@ def check_timeout(name: str, seconds: object, wanted: str = "a number of seconds
         TypeError: It is no number.
         ValueError: It is negative, NaN or a ``bool``.
     """
+    if type(seconds) is float and seconds >= 0:  # nearly always
+        return seconds
     if isinstance(seconds, bool):
         raise ValueError(f"{name} must be {wanted}, not a bool")
     number = plain_number(seconds)

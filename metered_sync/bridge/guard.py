@@ -148,17 +148,14 @@ def check_blocking(born: int, what: object) -> None:
                 "another call of this library, which holds what the wait would need; make one "
                 "there that does not wait (publish_nowait(), timeout=0), or set a flag"
             )
-    if not _warned and not has_green_threads():  # (they see our loop as their own)
+    # (Green threads see our loop as their own.)
+    if asyncio._get_running_loop() is not None and not _warned and not has_green_threads():
         _warn_on_foreign_loop(what)
 
 
 def _warn_on_foreign_loop(what: object) -> None:
     """Warn, once per process, of a wait that holds up the caller's own event loop."""
     global _warned
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
     ipython = sys.modules.get("IPython")
     if ipython is not None and ipython.get_ipython() is not None:
         return  # Every notebook cell runs on a loop; there, blocking is what is meant.

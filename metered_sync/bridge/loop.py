@@ -273,7 +273,7 @@ class Engine:
         Does nothing in a forked child and where the loop is gone.
         """
         if self.born == guard.generation():
-            self._post(functools.partial(function, *args))
+            self._post(functools.partial(function, *args) if args else function)
 
     def _post(self, function: Callable[[], object]) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import deque
 from collections.abc import Callable
 
 __all__ = ["WHOLE_TEXT", "masked_text_frame", "text_head", "text_payload"]
@@ -11,6 +12,24 @@ __all__ = ["WHOLE_TEXT", "masked_text_frame", "text_head", "text_payload"]
 WHOLE_TEXT = 0x81
 """The first byte of a text message that comes in one frame."""
 _MASKED = 0x80
+_MASKS_AT_ONCE = 1024
+_masks: deque[bytes] = deque()
+"""Masks for the frames to come, each of them used once: asking the system for one lets another
+thread have the interpreter, and a burst of frames would be handed to it one by one."""
+
+
+def _fresh_mask() -> bytes:
+    """Return four bytes of the system's randomness, which nobody has been given."""
+    try:
+        return _masks.pop()
+    except IndexError:
+        pool = os.urandom(4 * _MASKS_AT_ONCE)
+        _masks.extend(pool[at : at + 4] for at in range(4, len(pool), 4))
+        return pool[:4]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_masks.clear)
 
 
 @functools.cache
@@ -25,7 +44,7 @@ def _mask_function() -> Callable[[bytes, bytes], bytes]:
 
 def masked_text_frame(payload: bytes) -> bytes:
     """Return a client's text frame: header, a fresh mask, the masked payload."""
-    mask = os.urandom(4)
+    mask = _fresh_mask()
     return text_head(len(payload), _MASKED) + mask + _mask_function()(payload, mask)
 
 

@@ -76,7 +76,8 @@ class Inbound:
             if text is None:
                 self._log(logging.WARNING, "ignored a binary frame")
                 return
-            request = self._outbox.take(frames.acknowledged(text))
+            request_id = frames.acknowledged(text)
+            request = self._outbox.take(request_id) if request_id else None
             if request is None:
                 self._handle(frames.parse_server_frame(text))
             else:
@@ -101,8 +102,10 @@ class Inbound:
 
     def _handle(self, frame: frames.ServerFrame | None) -> None:
         if isinstance(frame, Message):
-            self._subscriptions.deliver(frame, shared=self._sink.wants(frame))
-            self._sink.emit(frame)
+            shared = self._sink.wants(frame)
+            self._subscriptions.deliver(frame, shared=shared)
+            if shared:  # (and not to one who listens since: a reader may have changed the data)
+                self._sink.emit(frame)
         elif isinstance(frame, Direct):
             self._sink.emit(frame)
         elif isinstance(frame, Presence):

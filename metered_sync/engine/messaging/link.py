@@ -116,8 +116,13 @@ class SignallingLink(Link):
         """The largest frame that the server accepts, in bytes."""
         return self.outbox.max_size
 
-    def check_open(self, what: str) -> None:
-        """Raise if nothing can be sent: what has ended the link, or that it is not up yet."""
+    def check_open(self, what: str, *, blocking: bool = False) -> None:
+        """Raise if nothing can be sent: what has ended the link, or that it is not up yet.
+
+        ``blocking``: or if one cannot wait here for the acknowledgement.
+        """
+        if blocking:
+            self._engine.check(what)
         self.check()
         if self.state in ("idle", "connecting"):
             raise NotConnectedError(
