@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 
-__all__ = ["WHOLE_TEXT", "masked_text_frame", "text_head", "text_payload"]
+__all__ = ["WHOLE_TEXT", "forget_masks", "masked_text_frame", "text_head", "text_payload"]
 
 WHOLE_TEXT = 0x81
 """The first byte of a text message that comes in one frame."""
@@ -28,8 +28,9 @@ def _fresh_mask() -> bytes:
         return pool[:4]
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_masks.clear)
+def forget_masks() -> None:
+    """Take new masks from the system: in a forked process, which has its parent's."""
+    _masks.clear()
 
 
 @functools.cache

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Literal
 
 from metered_sync.bridge.deadline import Latch
+from metered_sync.bridge.process import after_fork
 from metered_sync.errors import raise_fresh
-from metered_sync.wire.websocket import masked_text_frame
+from metered_sync.wire.websocket import forget_masks, masked_text_frame
 
 __all__ = ["OutagePolicy", "Request"]
 
@@ -95,3 +96,6 @@ class Request:
             function(request)
 
         self.on_end = both
+
+
+after_fork(forget_masks)
