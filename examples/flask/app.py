@@ -2,6 +2,7 @@
 
 POST /login                   {"name": …}      starts a session
 POST /token                                    a token for the user's own connection
+GET  /rooms/<room>/events                      what is said, for pages without a connection
 POST /rooms/<room>/messages   {"text": …}      publishes to everybody in the room
 GET  /rooms/<room>/members                     who is in the room
 """
@@ -10,20 +11,35 @@ import os
 import secrets
 
 from flask import Flask, abort, jsonify, request, session
-from messaging import KEY_ID, KEY_SECRET, get_client
 
-from metered_sync import ControlPlane, MeteredError, MeteredTimeoutError
+from metered_sync import MeteredError, MeteredTimeoutError
+from metered_sync.contrib.flask import Metered
 
 app = Flask(__name__)
 app.secret_key = os.environ.get("FLASK_SECRET_KEY") or secrets.token_hex()
-# It opens nothing, so it may be made before a fork.
-control = ControlPlane(KEY_ID, KEY_SECRET, timeout=5)
+metered = Metered(app)  # its keys are in the environment
 
 
 def current_user():
     if "user" not in session:
         abort(401)
     return session["user"]
+
+
+def for_user():
+    """Say what the token of the user's browser permits: to listen and be seen, in any room."""
+    user = current_user()
+    return {
+        "peer_id": user["id"],
+        "channels": ["rooms/*"],
+        "permissions": ["subscribe", "presence"],
+        "ttl": 600,
+        "peer_metadata": {"name": user["name"]},
+    }
+
+
+app.config["METERED_TOKEN"] = for_user
+app.add_url_rule("/token", view_func=metered.token_view, methods=["POST"])
 
 
 def posted(name):
@@ -59,31 +75,23 @@ def login():
     return jsonify(session["user"])
 
 
-@app.post("/token")
-def token():
-    """Mint what the user's browser connects with: it may listen and be seen, in any room."""
-    user = current_user()
-    minted = control.mint_token(
-        peer_id=user["id"],
-        channels=["rooms/*"],
-        permissions=["subscribe", "presence"],
-        ttl=600,
-        peer_metadata={"name": user["name"]},
-    )
-    return jsonify(token=minted.token, expires_at=minted.expires_at)
+@app.get("/rooms/<room>/events")
+def events(room):
+    return metered.events_view(channel_of(room))()
 
 
 @app.post("/rooms/<room>/messages")
 def speak(room):
     user, channel = current_user(), channel_of(room)
-    get_client().publish(channel, {"from": user["name"], "text": posted("text")[:1000]})
-    return jsonify(worker=os.getpid())
+    client = metered.client()
+    client.publish(channel, {"from": user["name"], "text": posted("text")[:1000]})
+    return jsonify(sender=client.peer_id)
 
 
 @app.get("/rooms/<room>/members")
 def members(room):
-    peers = control.peers(channel_of(room))
-    return jsonify({peer_id: (metadata or {}).get("name") for peer_id, metadata in peers.items()})
+    peers = metered.control().peers(channel_of(room))
+    return jsonify({peer: about.get("name") for peer, about in peers.items() if about})
 
 
 @app.errorhandler(MeteredError)

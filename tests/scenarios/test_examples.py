@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import requests
 
 from metered_sync import ControlPlane, Message, ServerRequestError, SignallingClient
 from tests.conftest import ROOT, wait_until
+from tests.support.event_source import event_source
 from tests.support.webservers import gunicorn
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs POSIX")
@@ -30,7 +31,10 @@ SERVERS = {
     "prefork, preload": ("--workers", "2", "--preload"),
     "threads": ("--worker-class", "gthread", "--workers", "1", "--threads", "4"),
     "threads, preload": ("--workers", "2", "--threads", "4", "--preload"),
+    "gevent": ("--worker-class", "gevent", "--workers", "1"),
 }
+GRACE = ("--graceful-timeout", "1")
+"""Seconds that open streams hold up the end of a server, which sees later that no page reads."""
 
 
 def servers(*usual: str) -> pytest.MarkDecorator:
@@ -43,6 +47,11 @@ def servers(*usual: str) -> pytest.MarkDecorator:
 
 
 MESSAGES = 24
+
+
+def one_at_a_time(options: tuple[str, ...]) -> bool:
+    """Say whether a worker that streams can do nothing else."""
+    return "--threads" not in options and "gevent" not in options
 
 
 @pytest.fixture
@@ -83,19 +92,31 @@ def chat(
     members: Callable[[], requests.Response],
     *,
     name: str,
+    events: tuple[str, dict[str, str]] | None,
 ) -> None:
-    """Go through what both examples offer."""
+    """Go through what both examples offer.
+
+    ``events`` is the address of the room's events, with cookies; ``None`` where each worker does
+    one thing at a time.
+    """
     inbox = listener.subscribe("rooms/lobby")
     assert ok(members()) == {listener.peer_id: name}
-    with ThreadPoolExecutor(4) as pool:
-        workers = {ok(answer)["worker"] for answer in pool.map(speak, range(MESSAGES))}
+    with ExitStack() as open_pages, ThreadPoolExecutor(4) as pool:
+        pages = []
+        for _ in range(2 if events else 0):
+            url, cookies = events or ("", {})
+            pages.append(open_pages.enter_context(event_source(url, cookies=cookies)))
+        senders = {ok(answer)["sender"] for answer in pool.map(speak, range(MESSAGES))}
+        expected = sorted(f"text {number}" for number in range(MESSAGES))
+        for page in pages:
+            assert sorted(page.read()["text"] for _ in range(MESSAGES)) == expected
+        assert ok(members()) == {listener.peer_id: name}  # the server's own are not shown
     messages: list[Message] = [inbox.get(timeout=20) for _ in range(MESSAGES)]
-    assert sorted(message.data["text"] for message in messages) == sorted(
-        f"text {number}" for number in range(MESSAGES)
-    )
+    assert sorted(message.data["text"] for message in messages) == expected
     assert {message.data["from"] for message in messages} == {name}
-    # Each worker has a connection of its own, and one only.
-    assert {message.sender_peer_id for message in messages} == {f"web-{pid}" for pid in workers}
+    # Each worker has a connection of its own, and one only to speak with.
+    assert {message.sender_peer_id for message in messages} == senders
+    assert len({sender.rpartition("-")[0] for sender in senders}) == len(senders)
     with pytest.raises(ServerRequestError, match="action_not_permitted"):
         listener.publish("rooms/lobby", "past the server")
 
@@ -125,15 +146,16 @@ def post(
 # --- Flask ------------------------------------------------------------------------------
 
 
-@servers("prefork", "threads, preload")
+@servers("prefork", "threads, preload", "gevent")
 def test_flask(
     options: tuple[str, ...], environment: dict[str, str], control: ControlPlane, tmp_path: Path
 ) -> None:
-    server = gunicorn(FLASK, "app:app", environment, tmp_path / "log", *options)
+    server = gunicorn(FLASK, "app:app", environment, tmp_path / "log", *options, *GRACE)
     with nothing_left(control), server as url, requests.Session() as user:
         room = f"{url}/rooms/lobby"
         assert requests.post(f"{url}/token").status_code == 401
         assert requests.post(f"{room}/messages", json={"text": "x"}).status_code == 401
+        assert requests.get(f"{room}/events").status_code == 401
         assert user.post(f"{url}/login", json={"name": ""}).status_code == 400
         ok(user.post(f"{url}/login", json={"name": "Ännchen"}))
         assert user.post(f"{url}/rooms/no_such/messages", json={}).status_code == 404
@@ -152,6 +174,7 @@ def test_flask(
                 ),
                 lambda: user.get(f"{room}/members"),
                 name="Ännchen",
+                events=None if one_at_a_time(options) else (f"{room}/events", cookies),
             )
 
 
@@ -168,10 +191,12 @@ def test_a_worker_outlives_its_connection(
         def speak() -> requests.Response:
             return user.post(f"{url}/rooms/lobby/messages", json={"text": "x"})
 
-        worker = ok(speak())["worker"]
-        assert control.disconnect(f"web-{worker}") == 1
+        sender = ok(speak())["sender"]
+        assert control.disconnect(sender) == 1
         wait_until(lambda: speak().status_code == 200)
-        assert ok(speak())["worker"] == worker
+        another = ok(speak())["sender"]
+        assert another != sender
+        assert another.rpartition("-")[0] == sender.rpartition("-")[0]  # of the same process
 
 
 # --- Django -----------------------------------------------------------------------------
@@ -228,7 +253,7 @@ def test_django(
     database: Path,
 ) -> None:
     environment["DATABASE"] = str(database)
-    server = gunicorn(DJANGO, "chat.wsgi", environment, tmp_path / "log", *options)
+    server = gunicorn(DJANGO, "chat.wsgi", environment, tmp_path / "log", *options, *GRACE)
     with nothing_left(control), server as url, requests.Session() as user:
         room = f"{url}/rooms/lobby"
         stranger = requests.get(f"{room}/members/", allow_redirects=False)
@@ -243,6 +268,7 @@ def test_django(
         other = f"{url}/rooms/another"  # she is in no such group
         assert post(user, f"{other}/messages/", '{"text": "x"}', headers).status_code == 403
         assert user.get(f"{other}/members/").status_code == 403
+        assert user.get(f"{other}/events/").status_code == 403
 
         token = ok(user.post(f"{url}/token/", headers=headers))["token"]
         with SignallingClient(token_provider=token, url=environment["METERED_URL"]) as listener:
@@ -258,6 +284,7 @@ def test_django(
                 ),
                 lambda: user.get(f"{room}/members/"),
                 name="ann",
+                events=None if one_at_a_time(options) else (f"{room}/events/", cookies),
             )
 
 

@@ -12,13 +12,14 @@ INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
+    "metered_sync.contrib.django",
     "chat",
 ]
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "chat.messaging.FailuresAnswered",
+    "chat.rooms.FailuresAnswered",
 ]
 TEMPLATES = [
     {
@@ -43,6 +44,4 @@ LOGIN_REDIRECT_URL = "/"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 
-METERED_KEY_ID = os.environ["METERED_KEY_ID"]
-METERED_KEY_SECRET = os.environ["METERED_KEY_SECRET"]
-METERED_URL = os.environ.get("METERED_URL")  # unset: the real service
+METERED = {"TOKEN": "chat.rooms.for_user"}  # its keys are in the environment

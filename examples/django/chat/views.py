@@ -1,10 +1,8 @@
-"""Users listen by themselves, with a token, and speak through the server."""
+"""Users listen by themselves, with a token or by events, and speak through the server."""
 
 import functools
 import json
-import os
 
-from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
 from django.http import HttpResponseBadRequest, JsonResponse
@@ -12,11 +10,8 @@ from django.shortcuts import render
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_GET, require_POST
 
-from chat.messaging import get_client, may_use, token_for
-from metered_sync import ControlPlane
-
-# It opens nothing, so it may be made before a fork.
-control = ControlPlane(settings.METERED_KEY_ID, settings.METERED_KEY_SECRET, timeout=5)
+from chat.rooms import may_use
+from metered_sync.contrib.django import client, control, events_view
 
 
 def members_only(view):
@@ -38,11 +33,10 @@ def index(request):
     return render(request, "index.html")
 
 
-@require_POST
-@login_required
-def token(request):
-    """Mint what the user's browser connects with."""
-    return JsonResponse({"token": token_for(request.user)})
+@members_only
+def events(request, room):
+    """Stream what is said in a room."""
+    return events_view(f"rooms/{room}")(request)
 
 
 @require_POST
@@ -54,14 +48,13 @@ def speak(request, room):
         text.encode()  # half a surrogate pair is no text that could be sent
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return HttpResponseBadRequest()
-    message = {"from": request.user.get_username(), "text": text}
-    get_client().publish(f"rooms/{room}", message)
-    return JsonResponse({"worker": os.getpid()})
+    client().publish(f"rooms/{room}", {"from": request.user.get_username(), "text": text})
+    return JsonResponse({"sender": client().peer_id})
 
 
 @require_GET
 @members_only
 def members(request, room):
     """List who is in a room."""
-    peers = control.peers(f"rooms/{room}")
-    return JsonResponse({peer: (about or {}).get("name") for peer, about in peers.items()})
+    peers = control().peers(f"rooms/{room}")
+    return JsonResponse({peer: about.get("name") for peer, about in peers.items() if about})
