@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -205,6 +206,14 @@ class Page:
 
     def __init__(self, page: Any) -> None:
         self._page = page
+        self.errors: list[str] = []
+        """What the page did not catch, and what its content security policy refused."""
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", lambda line: self._hear(line.text))
+
+    def _hear(self, line: str) -> None:
+        if "Content Security Policy" in line:
+            self.errors.append(line)
 
     async def run(self, script: str, **names: object) -> Any:
         """Run the body of an async function, with these names bound to values."""
@@ -215,10 +224,27 @@ class Page:
         """Let the page call a function of ours."""
         await self._page.expose_function(name, function)
 
+    async def go(self, url: str) -> None:
+        """Show another page."""
+        await self._page.goto(url)
+
     async def reload(self) -> None:
         """Load the page again, as a user would."""
         await self._page.reload()
         await self._page.evaluate(WARM_UP)
+
+    async def press(self, key: str) -> None:
+        """Press a key, wherever the focus is."""
+        await self._page.keyboard.press(key)
+
+    async def look(self, width: int, height: int, colours: str = "light") -> None:
+        """Show the page in a window of this size, to somebody who likes ``light`` or ``dark``."""
+        await self._page.set_viewport_size({"width": width, "height": height})
+        await self._page.emulate_media(color_scheme=colours)
+
+    async def screenshot(self, path: Path) -> None:
+        """Save what the window shows."""
+        await self._page.screenshot(path=path)
 
     async def crash(self) -> None:
         """End the page's process: none of its code runs any more."""
@@ -252,9 +278,9 @@ class Browser:
 
     async def visit(self, url: str) -> Page:
         """Show a page of another server."""
-        page = await self.chrome.new_page()
-        await page.goto(url)
-        return Page(page)
+        page = Page(await self.chrome.new_page())
+        await page.go(url)
+        return page
 
     async def open_client(self, url: str, app_id: str, secret: str) -> Page:
         """Show the page above, which has got no session yet."""

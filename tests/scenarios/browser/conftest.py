@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,11 @@ class Tab:
         self._portal = portal
         self._page = page
 
+    @property
+    def errors(self) -> list[str]:
+        """Return what the page did not catch, and what its policy refused."""
+        return self._page.errors
+
     def start(self, script: str, **names: object) -> Future[Any]:
         """Begin to run the body of an async function, with these names bound to values."""
         return self._portal.start_task_soon(partial(self._page.run, script, **names))
@@ -37,6 +43,19 @@ class Tab:
     def reload(self) -> None:
         """Load the page again, as a user would."""
         self._portal.start_task_soon(self._page.reload).result(TIMEOUT)
+
+    def press(self, *keys: str) -> None:
+        """Press keys, one after the other."""
+        for key in keys:
+            self._portal.start_task_soon(self._page.press, key).result(TIMEOUT)
+
+    def look(self, width: int, height: int, colours: str = "light") -> None:
+        """Show the page in a window of this size, to somebody who likes ``light`` or ``dark``."""
+        self._portal.start_task_soon(self._page.look, width, height, colours).result(TIMEOUT)
+
+    def screenshot(self, path: Path) -> None:
+        """Save what the window shows."""
+        self._portal.start_task_soon(self._page.screenshot, path).result(TIMEOUT)
 
     def crash(self) -> None:
         """End the page's process: none of its code runs any more."""

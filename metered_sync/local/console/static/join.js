@@ -36,8 +36,7 @@ function tileOf(peer, stream, name) {
   const key = JSON.stringify([peer, stream]);
   if (!tiles.has(key)) {
     const [figure, video] = ["figure", "video"].map((tag) => document.createElement(tag));
-    Object.assign(video, { autoplay: true, playsInline: true, srcObject: new MediaStream() });
-    figure.title = peer ?? "";
+    Object.assign(video, { autoplay: true, playsInline: true, srcObject: new MediaStream(), title: peer ?? "" });
     figure.append(Object.assign(document.createElement("figcaption"), { textContent: name }));
     $("tiles").append(figure);
     tiles.set(key, { figure, video, peer, stream });

@@ -46,6 +46,9 @@ export class Mesh {
 
   add = (track) => this.#links.forEach((link) => link.add(track));
 
+  // Does nothing: in a mesh nobody is told which tracks are muted.
+  update() {}
+
   close() {
     clearInterval(this.#checking);
     this.#links.forEach((link) => link.close());
