@@ -243,8 +243,9 @@ class Page:
         await self._page.emulate_media(color_scheme=colours)
 
     async def screenshot(self, path: Path) -> None:
-        """Save what the window shows."""
-        await self._page.screenshot(path=path)
+        """Save what the window shows: PNG, or JPEG by the path's suffix."""
+        quality = {"quality": 85} if path.suffix == ".jpg" else {}
+        await self._page.screenshot(path=path, **quality)
 
     async def crash(self) -> None:
         """End the page's process: none of its code runs any more."""

@@ -54,7 +54,7 @@ class Tab:
         self._portal.start_task_soon(self._page.look, width, height, colours).result(TIMEOUT)
 
     def screenshot(self, path: Path) -> None:
-        """Save what the window shows."""
+        """Save what the window shows: PNG, or JPEG by the path's suffix."""
         self._portal.start_task_soon(self._page.screenshot, path).result(TIMEOUT)
 
     def crash(self) -> None:

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 from anyio.from_thread import BlockingPortal
 
-from metered_sync import Data, MediaStream, MeteredPeer
+from metered_sync import Data, MediaStream, MeteredPeer, PeerJoined, SignallingClient, from_file
+from metered_sync.demo.publisher import CLIP
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource
-from tests.conftest import wait_until
+from tests.conftest import ROOT, wait_until
 from tests.scenarios.browser.conftest import Tabs
-from tests.scenarios.browser.page_member import PATIENCE, PageMember, beeps, camera, changes
+from tests.scenarios.browser.page_member import (
+    HELPERS,
+    PATIENCE,
+    PageMember,
+    beeps,
+    camera,
+    changes,
+)
 from tests.support.chromium import Browser
 from tests.support.rooms import FAST
 
@@ -156,6 +167,12 @@ def test_who_comes_without_a_camera_sees_the_others(room: Room) -> None:
     page.join()
     page.sees("ann")
     page.sees(room.members()[0])
+    page.tab.look(900, 400)  # where four tiles have no room
+    shapes = page.run(
+        "return [...document.querySelectorAll('figure')].map((one) => one.getBoundingClientRect())"
+        ".map(({width, height}) => width / height)"
+    )
+    assert shapes == pytest.approx([4 / 3] * 4, rel=0.02)  # they scroll, and do not overlap
     ids = {one.id for one in room.ann.remote_peers} - set(room.members())
     (there,) = [one for one in room.ann.remote_peers if one.id in ids]
     assert there.metadata is None
@@ -179,3 +196,141 @@ def test_the_connection_is_lost(room: Room) -> None:
         )
     room.check()
     assert room.members() == ids
+
+
+@pytest.mark.parametrize("room", ["sfu"], indirect=True)
+def test_a_session_with_the_sfu_is_lost(room: Room) -> None:
+    page, _ = room.pages
+    with camera(room.ann, room.members()[0]).frames():
+        for call in ("tracks", "track/subscribe"):
+            session = page.session(call)
+            room.cloud.faults.kill_sfu_session(session)
+            wait_until(lambda call=call, old=session: page.session(call) != old, PATIENCE)
+        room.check()
+
+
+# --- a page alone ---
+
+WITHOUT = "for (const kind of ['audio', 'video']) $(`with-${kind}`).click();"
+ELEMENT = "const $ = (id) => document.getElementById(id);"
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[LocalCloud]:
+    with LocalCloud(console=True) as cloud:
+        yield cloud
+
+
+def alone(tabs: Tabs, cloud: LocalCloud, before: str = "") -> PageMember:
+    """Have a page join a room of its own; ``before`` is run first."""
+    page = PageMember(tabs.visit(cloud.join_url("alone")), "browser-")
+    page.run(ELEMENT + before)
+    page.join()
+    return page
+
+
+def shown(page: PageMember, what: str, text: str) -> None:
+    """Wait until an element shows a text, in full view."""
+    page.run(
+        ELEMENT + "await until(text, () => $(what).checkVisibility() && $(what).innerText"
+        ".includes(text))",
+        what=what,
+        text=text,
+    )
+
+
+def test_the_cloud_goes_away_and_another_comes(tabs: Tabs) -> None:
+    with LocalCloud(console=True) as cloud:
+        page = alone(tabs, cloud, WITHOUT)
+        shown(page, "status", "no others are here")
+        port = cloud.port
+    shown(page, "lost", "does not answer")
+    with LocalCloud(console=True, port=port):
+        shown(page, "trouble", "cloud.join_url")
+        assert page.run(ELEMENT + "return $('lobby').hidden") is False
+        page.run("document.querySelector('button').click()")
+        shown(page, "trouble", "the token of this address is missing or wrong")
+
+
+@pytest.mark.parametrize(
+    ("refused", "error", "says", "kinds"),
+    [
+        ("true", "NotAllowedError", "The microphone and the camera are refused", []),
+        ("wanted.video", "NotFoundError", "The camera is not there", ["audio"]),
+        ("wanted.audio", "NotReadableError", "The microphone is in use", ["video"]),
+    ],
+)
+def test_no_camera_or_microphone(
+    tabs: Tabs, cloud: LocalCloud, refused: str, error: str, says: str, kinds: list[str]
+) -> None:
+    """The browser's function is stood in for where it would not be refused here."""
+    page = alone(
+        tabs,
+        cloud,
+        "const media = navigator.mediaDevices, real = media.getUserMedia.bind(media);"
+        f"media.getUserMedia = (wanted) => {refused} ?"
+        f" Promise.reject(new DOMException('', '{error}')) : real(wanted);",
+    )
+    shown(page, "trouble", says)
+    shown(page, "status", "no others are here")
+    pressed = page.run(
+        ELEMENT + "return ['audio', 'video'].filter((kind) => $(kind).ariaPressed === 'true')"
+    )
+    assert pressed == kinds
+
+
+def test_a_keyboard_and_a_narrow_window_will_do(tabs: Tabs, cloud: LocalCloud) -> None:
+    with SignallingClient(**cloud.token_options("bob")) as bob:
+        inbox = bob.subscribe("alone")
+        tab = tabs.visit(cloud.join_url("alone", "x" * 200))
+        tab.look(400, 700, "dark")
+        fits = "document.documentElement.scrollWidth <= innerWidth"
+        assert tab.run(f"return {fits}")
+        page = PageMember(tab, "browser-")
+        page.run(HELPERS + ELEMENT + WITHOUT + "$('name').focus()")
+        tab.press("Enter")
+        shown(page, "status", "1 other is here")
+        assert tab.run("return document.activeElement.id") == "text"
+        tab.press("h", "i", "Enter")
+        assert inbox.get(timeout=PATIENCE).data == "hi"
+        bob.publish("alone", "w" * 500)
+        shown(page, "chat", "w" * 500)
+        assert tab.run(f"return {fits}")
+        for name in ("", "audio", "video", "leave"):
+            tab.press("Tab")
+            assert tab.run("return document.activeElement.id") == name
+        tab.press("Space")
+        shown(page, "lobby", "Your name")
+        assert tab.run("return getComputedStyle(document.body).backgroundColor") != (
+            "rgb(246, 247, 249)"
+        )
+
+
+@pytest.mark.slow
+def test_a_picture_of_it(tabs: Tabs, cloud: LocalCloud, tmp_path: Path) -> None:
+    """With METERED_SYNC_IMAGES=1 it is written anew where the guide shows it."""
+    path = tmp_path / "join.jpg"
+    with ExitStack() as stack:
+        for name, position in (("Ann", 0.0), ("Bob", 3.0)):
+            member = stack.enter_context(
+                MeteredPeer(**cloud.token_options(name, peer_metadata={"name": name}))
+            )
+            film = stack.enter_context(from_file(CLIP, loop=True))
+            film.seek(position)
+            member.add_stream(MediaStream(film, id="film"))
+            member.join("film club")
+            member.on(PeerJoined, lambda _, hello=member.send: hello("Hi! In time for the film."))
+        page = PageMember(tabs.visit(cloud.join_url("film club", "Kim")), "browser-")
+        page.tab.look(900, 560)
+        page.join()
+        for name in ("Ann", "Bob"):
+            page.sees(name, 10)
+        page.run(
+            LINES + "await until('a hello', () => lines().length > 0);"
+            "typed('Hello you two. I bring popcorn.');"
+            "await until('it', () => lines().at(-1).startsWith('You'))"
+        )
+        page.tab.screenshot(path)
+    assert path.stat().st_size < 150_000
+    if os.environ.get("METERED_SYNC_IMAGES") == "1":
+        shutil.copy(path, ROOT / "docs" / "images" / path.name)

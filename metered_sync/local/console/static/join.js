@@ -130,9 +130,9 @@ $("say").onsubmit = async (event) => {
 // --- camera and microphone ---
 
 const REFUSALS = {
-  NotAllowedError: "was refused, by you or by the browser's settings for this page",
-  NotFoundError: "was not found",
-  NotReadableError: "cannot be read; does another program use it",
+  NotAllowedError: "refused, by you or by the browser's settings for this page",
+  NotFoundError: "not there",
+  NotReadableError: "in use by another program, or broken",
 };
 const WORDS = { audio: "microphone", video: "camera" };
 
@@ -150,8 +150,9 @@ async function open(kinds) {
   } catch (error) {
     if (kinds.length > 1 && error.name !== "NotAllowedError") // one of them may be there
       return [await open(["audio"]), await open(["video"])].filter(Boolean).join(" ");
-    const what = kinds.map((kind) => WORDS[kind]).join(" and ");
-    return `The ${what} ${REFUSALS[error.name] ?? `does not work (${error.message})`}. You are in the room without.`;
+    const what = kinds.map((kind) => WORDS[kind]).join(" and the ");
+    const why = REFUSALS[error.name] ?? `not to be had (${error.message})`;
+    return `The ${what} ${kinds.length > 1 ? "are" : "is"} ${why}. You are in the room without.`;
   }
 }
 

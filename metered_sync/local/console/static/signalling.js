@@ -1,7 +1,7 @@
 // A channel of the messaging service over one WebSocket: docs/protocol/signalling.md.
 
 const ENDS = {
-  4001: "The service does not know this page's token: perhaps it is another cloud by now.",
+  4001: "This is another cloud by now, which does not know the page: ask for a new address by cloud.join_url(…).",
   4003: "This page may not enter the channel.",
   4012: "The account is suspended.",
   4020: "Somebody has taken you out of the room.",
