@@ -3,7 +3,7 @@
 # make quick     the tests that need no browser and no other program, in two minutes
 # make long      what takes longer: other Pythons, oldest dependencies, soaks, more of the fuzzing
 # make soak      an application in trouble for MINUTES=60: what it holds, and a plot of it
-# make images    the pictures of the console in docs/images, taken anew
+# make images    the pictures of the local cloud's pages in docs/images, taken anew
 # make coverage  the tests once more, and which branches none of them takes
 # make clean     removes what these made
 #
@@ -39,6 +39,7 @@ coverage: $(VENV)/.dev
 
 images: $(VENV)/.dev
 	$(BIN)/python -m tests.support.console_scene docs/images
+	$(BIN)/python -m tests.support.join_scene docs/images
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -289,8 +289,7 @@ class LocalCloud(Facade):
     def join_url(self, channel: str, name: str | None = None, media: str = "mesh") -> str:
         """Return the address of a page in which a browser joins a room: camera, sound and chat.
 
-        Members in Python join the same channel. In a notebook, a link opens it in a tab of its own:
-        ``IPython.display.Markdown(f"[Join]({cloud.join_url('team')})")``.
+        Members in Python join the same channel. See docs/rooms.md#join-from-a-browser.
 
         Args:
             channel: The room.

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -241,11 +240,6 @@ class Page:
         """Show the page in a window of this size, to somebody who likes ``light`` or ``dark``."""
         await self._page.set_viewport_size({"width": width, "height": height})
         await self._page.emulate_media(color_scheme=colours)
-
-    async def screenshot(self, path: Path) -> None:
-        """Save what the window shows: PNG, or JPEG by the path's suffix."""
-        quality = {"quality": 85} if path.suffix == ".jpg" else {}
-        await self._page.screenshot(path=path, **quality)
 
     async def crash(self) -> None:
         """End the page's process: none of its code runs any more."""

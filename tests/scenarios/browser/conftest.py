@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,10 +51,6 @@ class Tab:
     def look(self, width: int, height: int, colours: str = "light") -> None:
         """Show the page in a window of this size, to somebody who likes ``light`` or ``dark``."""
         self._portal.start_task_soon(self._page.look, width, height, colours).result(TIMEOUT)
-
-    def screenshot(self, path: Path) -> None:
-        """Save what the window shows: PNG, or JPEG by the path's suffix."""
-        self._portal.start_task_soon(self._page.screenshot, path).result(TIMEOUT)
 
     def crash(self) -> None:
         """End the page's process: none of its code runs any more."""

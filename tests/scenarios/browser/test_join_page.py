@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
 from anyio.from_thread import BlockingPortal
 
-from metered_sync import Data, MediaStream, MeteredPeer, PeerJoined, SignallingClient, from_file
-from metered_sync.demo.publisher import CLIP
+from metered_sync import Data, MediaStream, MeteredPeer, SignallingClient
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource
-from tests.conftest import ROOT, wait_until
+from tests.conftest import wait_until
 from tests.scenarios.browser.conftest import Tabs
 from tests.scenarios.browser.page_member import (
     HELPERS,
@@ -304,33 +300,3 @@ def test_a_keyboard_and_a_narrow_window_will_do(tabs: Tabs, cloud: LocalCloud) -
         assert tab.run("return getComputedStyle(document.body).backgroundColor") != (
             "rgb(246, 247, 249)"
         )
-
-
-@pytest.mark.slow
-def test_a_picture_of_it(tabs: Tabs, cloud: LocalCloud, tmp_path: Path) -> None:
-    """With METERED_SYNC_IMAGES=1 it is written anew where the guide shows it."""
-    path = tmp_path / "join.jpg"
-    with ExitStack() as stack:
-        for name, position in (("Ann", 0.0), ("Bob", 3.0)):
-            member = stack.enter_context(
-                MeteredPeer(**cloud.token_options(name, peer_metadata={"name": name}))
-            )
-            film = stack.enter_context(from_file(CLIP, loop=True))
-            film.seek(position)
-            member.add_stream(MediaStream(film, id="film"))
-            member.join("film club")
-            member.on(PeerJoined, lambda _, hello=member.send: hello("Hi! In time for the film."))
-        page = PageMember(tabs.visit(cloud.join_url("film club", "Kim")), "browser-")
-        page.tab.look(900, 560)
-        page.join()
-        for name in ("Ann", "Bob"):
-            page.sees(name, 10)
-        page.run(
-            LINES + "await until('a hello', () => lines().length > 0);"
-            "typed('Hello you two. I bring popcorn.');"
-            "await until('it', () => lines().at(-1).startsWith('You'))"
-        )
-        page.tab.screenshot(path)
-    assert path.stat().st_size < 150_000
-    if os.environ.get("METERED_SYNC_IMAGES") == "1":
-        shutil.copy(path, ROOT / "docs" / "images" / path.name)
