@@ -62,7 +62,7 @@ def objects(shared_cloud: LocalCloud) -> Iterator[dict[str, Any]]:
         remote = peer.wait_for_peer(timeout=20)
         channel = remote.create_data_channel("observable")
         other.add_track(tone)
-        track = remote.track("audio", timeout=10)
+        track = remote.track("audio", timeout=20)
         found: dict[str, Any] = {
             type(one).__name__: one for one in (client, sfu, peer, remote, channel, track)
         }

@@ -105,7 +105,7 @@ def test_peers_see_each_other_come_and_go(
                 came = events.get(timeout=20)
                 assert isinstance(came, PeerJoined)
                 assert came.peer.id == "bob"
-                assert ann.wait_for_peer("bob", timeout=5) is came.peer
+                assert ann.wait_for_peer("bob", timeout=20) is came.peer
             left = events.get(timeout=20)
             assert isinstance(left, PeerLeft)
             assert left.peer is came.peer
@@ -224,7 +224,7 @@ def test_video_both_ways_and_late_tracks(
         ann.add_track(one.video)  # before joining
         ann.join(room)
         bob.join(room)
-        at_bob = bob.wait_for_peer("ann", timeout=5)
+        at_bob = bob.wait_for_peer("ann", timeout=20)
         track = at_bob.track("video", timeout=20)
         assert track.read(timeout=20).shape == (120, 160, 3)
         bob.add_track(two.video)  # into a running connection
@@ -340,7 +340,7 @@ def test_a_third_peer_gets_what_is_there(
         bob.join(room)
         assert bob.wait_for_peer(timeout=20).track(timeout=20).read(timeout=20).any()
         cis.join(room)
-        track = cis.wait_for_peer("ann", timeout=5).track("video", timeout=20)
+        track = cis.wait_for_peer("ann", timeout=20).track("video", timeout=20)
         assert track.metadata == {"n": 1}
         assert track.read(timeout=20).any()
         assert {p.id for p in cis.remote_peers} == {"ann", "bob"}

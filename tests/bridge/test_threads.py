@@ -105,6 +105,6 @@ def test_a_decoder_that_gets_no_thread_gets_one_later(served_cloud: dict[str, st
     ):
         sender.publish([pattern.video, tone.audio])
         session = sender.session_id or ""
-        wait_until(lambda: len(sender.tracks(session)) == 2, 10)
+        wait_until(lambda: len(sender.tracks(session)) == 2, 20)
         done = run_script(MEDIA, url, app_id, secret, session)
     assert (done.returncode, done.stdout, done.stderr) == (0, "3\n[]\n", "")

@@ -54,7 +54,7 @@ def test_ctrl_c_ends_the_demo_and_all_its_processes(tmp_path: Path) -> None:
         out, _ = process.communicate(timeout=20)
         assert process.returncode == 130
         assert "Traceback" not in out
-    wait_until(lambda: not _alive(process.pid), 10, "its processes ended")
+    wait_until(lambda: not _alive(process.pid), 20, "its processes ended")
 
 
 def _alive(group: int) -> bool:

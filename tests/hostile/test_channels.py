@@ -25,7 +25,7 @@ def test_a_member_opens_data_channels_without_end(
     ):
         victim.join("room")
         mallory.join("room")
-        near = mallory.wait_for_peer("victim", timeout=10)
+        near = mallory.wait_for_peer("victim", timeout=20)
         first = near.create_data_channel("first")
         assert mallory._link is not None
         (member,) = mallory._link.roster.members.values()

@@ -118,8 +118,8 @@ def test_what_fits_beside_it_is_received(cloud: LocalCloud) -> None:
         vp8, vp9 = section(0, "video", "VP8/90000"), section(1, "video", "VP9/90000")
         say(mallory, offer(vp8, vp9))
         assert remote.wait_for(NegotiationError, timeout=20).err.stage == "offer"
-        assert remote.track("video", timeout=10).kind == "video"
-        assert remote.track(timeout=10).kind == "video"
+        assert remote.track("video", timeout=20).kind == "video"
+        assert remote.track(timeout=20).kind == "video"
 
 
 def test_what_is_said_of_codecs_is_short_and_clean() -> None:

@@ -135,7 +135,7 @@ def test_descriptions_of_a_member_do_not_hold_up_the_loop(cloud: LocalCloud) -> 
     ):
         victim.join("room")
         mallory.ask(type="subscribe", requestId="1", channel="room")
-        victim.wait_for_peer("mallory", timeout=5)
+        victim.wait_for_peer("mallory", timeout=20)
         inbox = victim.events(Data)
 
         def send(data: object) -> None:

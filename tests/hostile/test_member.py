@@ -235,7 +235,7 @@ def test_packets(scene: Stage, kind: str) -> None:
 
     with scene.attack() as (mallory, remote):
         mallory.run(storm())
-        with remote.track("video", timeout=5).frames():  # now it is decoded, too
+        with remote.track("video", timeout=20).frames():  # now it is decoded, too
             mallory.run(more())
             over(scene, mallory)
 
@@ -353,8 +353,8 @@ def test_who_comes_later_is_served(scene: Stage) -> None:
     options = scene.cloud.token_options("late")
     with MeteredPeer(**options, ice_servers=[]) as late:
         late.join("room")
-        channel = late.wait_for_peer("victim", timeout=10).create_data_channel("x", timeout=10)
+        channel = late.wait_for_peer("victim", timeout=20).create_data_channel("x", timeout=10)
         channel.send("hello")
-        remote = scene.victim.wait_for_peer("late", timeout=10)
+        remote = scene.victim.wait_for_peer("late", timeout=20)
         until(lambda: remote.channels, "the channel is there")
         assert remote.channels[0].get(timeout=20) == "hello"

@@ -45,7 +45,7 @@ def test_bad_offers_are_told_of_now_and_then(cloud: LocalCloud) -> None:
     ):
         victim.join("room")
         mallory.ask(type="subscribe", requestId="1", channel="room")
-        remote = victim.wait_for_peer("mallory", timeout=5)
+        remote = victim.wait_for_peer("mallory", timeout=20)
         errors = remote.events(NegotiationError, maxsize=10)
         before, begin = loop_cpu(), time.monotonic()
         for number in range(150):

@@ -169,7 +169,7 @@ def test_whoever_waits_for_a_refused_data_channel_is_told_at_once(
     ):
         peer.join(room)
         member.ask(type="subscribe", channel=room)
-        remote = peer.wait_for_peer("z", timeout=10)
+        remote = peer.wait_for_peer("z", timeout=20)
         opened = pool.submit(remote.create_data_channel, "chat", wait=wait, timeout=30)
         while True:
             frame = member.receive()

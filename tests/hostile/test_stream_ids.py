@@ -24,9 +24,9 @@ def test_stream_ids_of_others_are_taken_as_they_are(cloud: LocalCloud) -> None:
             mallory.add_stream(stream)
         victim.join("room")
         mallory.join("room")
-        remote = victim.wait_for_peer("mallory", timeout=10)
+        remote = victim.wait_for_peer("mallory", timeout=20)
         for stream_id in IDS:
-            track = remote.track("audio", stream_id=stream_id, timeout=10)
+            track = remote.track("audio", stream_id=stream_id, timeout=20)
             assert track.stream_id == stream_id
         assert {stream.id for stream in remote.streams} == set(IDS)
         assert all(len(stream.tracks) == 1 for stream in remote.streams)

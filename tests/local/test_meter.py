@@ -28,7 +28,7 @@ def test_attempts_are_counted_by_address_in_a_sliding_window() -> None:
     assert not counting.attempt("a")
     assert counting.attempt("b")
     # What was refused does not count: whoever keeps trying gets in all the same.
-    wait_until(lambda: counting.attempt("a"), 10)
+    wait_until(lambda: counting.attempt("a"), 20)
     lifted = meter(limits=False)
     assert all(lifted.attempt("a") for _ in range(100))
 

@@ -118,7 +118,7 @@ def test_an_expired_credential() -> None:
             answer = get(cloud, "/v2/turn/credentials", secretKey=cloud.turn_secret_key, **query)
             return [(entry["apiKey"], entry["expired"]) for entry in answer.json()["data"]]
 
-        wait_until(lambda: listed() == [(kept, False)], 10)
+        wait_until(lambda: listed() == [(kept, False)], 20)
         assert listed(all="true") == [(key, True), (kept, False)]
         assert get(cloud, "/v1/turn/credentials", apiKey=key).status_code == 401
 

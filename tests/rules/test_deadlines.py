@@ -201,7 +201,7 @@ def objects(shared_cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) 
         other.join("deadlines/room")
         other.add_track(pattern)
         remote = peer.wait_for_peer(timeout=20)
-        track = remote.track("video", timeout=10)
+        track = remote.track("video", timeout=20)
         publication = sfu.publish(pattern)
         folder = tmp_path_factory.mktemp("recordings")
         yield [

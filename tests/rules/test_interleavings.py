@@ -232,7 +232,7 @@ class Steps:
             self._run(listing, LIMIT)
         self.places = listing.places
         """The places at which the engine waits during the call, in their order."""
-        wait_until(lambda: not self._on_servers(), 10, "the servers see the client go")
+        wait_until(lambda: not self._on_servers(), 20, "the servers see the client go")
         self._before = census()
 
     def break_off(self, name: str, place: str) -> bool:
@@ -240,8 +240,8 @@ class Steps:
         interruption = Interruption(place, INTERRUPTIONS[name][0])
         try:
             self._run(interruption, SHORT if name == "timeout" else LIMIT, name)
-            wait_until(lambda: not self._on_servers(), 10, "the servers see the client go")
-            wait_until(self._is_clean, 10)
+            wait_until(lambda: not self._on_servers(), 20, "the servers see the client go")
+            wait_until(self._is_clean, 20)
         except BaseException as error:
             threads = [thread.name for thread in threading.enumerate()]
             text = f"{self._before} was held, {census()} is; threads: {threads}"

@@ -69,7 +69,7 @@ def check(round_: Callable[[], object], rounds: int = ROUNDS, per_round: int = 5
         time.sleep(0.05)
         return before == last
 
-    wait_until(settled, 10)
+    wait_until(settled, 20)
     tracemalloc.start()
     try:
         memory = tracemalloc.get_traced_memory()[0]

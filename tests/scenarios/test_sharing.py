@@ -87,7 +87,7 @@ def test_what_is_known_of_members_and_their_tracks(shared_cloud: LocalCloud) -> 
         spoil(remote.metadata)
         assert remote.metadata == {"role": ["member"]}
         with remote.events(Track, StreamAdded) as told:
-            track = remote.track("audio", metadata={"camera": {"place": ["hall"]}}, timeout=10)
+            track = remote.track("audio", metadata={"camera": {"place": ["hall"]}}, timeout=20)
             assert isinstance(track, RemoteTrack)
             for event in list(iter_queue(told)):
                 if event.metadata is not None:

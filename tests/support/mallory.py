@@ -115,7 +115,7 @@ class Stage:
     def __init__(self, cloud: LocalCloud, victim: MeteredPeer, friend: RemotePeer) -> None:
         self.cloud = cloud
         self.victim = victim
-        self.sound = friend.track("audio", timeout=10).frames()
+        self.sound = friend.track("audio", timeout=20).frames()
         self._number = 0
 
     @contextmanager
@@ -134,7 +134,7 @@ class Stage:
         handler.emit = records.append  # type: ignore[method-assign]
         logger = logging.getLogger("metered_sync")
         with Mallory(self.cloud, f"mallory{self._number}") as mallory:
-            remote = self.victim.wait_for_peer(mallory.id, timeout=5)
+            remote = self.victim.wait_for_peer(mallory.id, timeout=20)
             logger.addHandler(handler)
             before = memory()
             try:
@@ -167,7 +167,7 @@ def stage() -> Iterator[Stage]:
         friend.add_track(ToneSource(440))
         victim.join(ROOM)
         friend.join(ROOM)
-        yield Stage(cloud, victim, victim.wait_for_peer("friend", timeout=10))
+        yield Stage(cloud, victim, victim.wait_for_peer("friend", timeout=20))
 
 
 def memory() -> int:
@@ -200,7 +200,7 @@ def steps_of_the_loop() -> Iterator[list[float]]:
     gc.collect()
     gc.freeze()  # going through all that the tests have made is no cost of a member's
     engine.post(beat)
-    wait_until(lambda: costs, 5, "the loop's beat")
+    wait_until(lambda: costs, 20, "the loop's beat")
     try:
         yield costs
     finally:
@@ -209,4 +209,4 @@ def steps_of_the_loop() -> Iterator[list[float]]:
 
 
 def until(condition: Callable[[], object], what: str) -> None:
-    wait_until(condition, 10, what)
+    wait_until(condition, 20, what)

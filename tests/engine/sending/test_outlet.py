@@ -12,6 +12,7 @@ from aiortc.mediastreams import MediaStreamError
 
 from metered_sync.engine.sending import outlet as outlet_module
 from metered_sync.engine.sending.local_track import LocalTrack
+from tests.support.connections import until
 from tests.support.local_tracks import (
     Scripted,
     beep,
@@ -52,8 +53,7 @@ def test_an_outlet_outlives_its_source_and_ends_when_closed() -> None:
         outlet = local.outlet()
         before = await take(outlet, 3)
         waiting = asyncio.ensure_future(outlet.recv())
-        await asyncio.sleep(0.1)
-        assert local.ended
+        await until(lambda: local.ended)
         assert not waiting.done()
         other = LocalTrack(Scripted("video", plain))
         outlet.switch(other)
@@ -202,7 +202,7 @@ def test_two_receivers_go_on_over_every_kind_of_swap() -> None:
             for pictures, sound in outlets:  # none, and then the first one again
                 pictures.switch(None)
                 sound.switch(None)
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(1)
             for link in (one, two):
                 link.received["audio"].clear()
             await asyncio.sleep(0.3)

@@ -86,7 +86,7 @@ def settled(look: Callable[[], Any], right: Callable[[Any], bool], what: str) ->
         return right(seen[0])
 
     try:
-        wait_until(is_right, 15)
+        wait_until(is_right, 20)
     except pytest.fail.Exception:
         pytest.fail(f"{what}: {seen[0].shape}, {colours(seen[0]).round().tolist()}")
 
@@ -103,9 +103,9 @@ def test_canvases_of_a_browser(
     join(tab)
     join(other)
     track = tab.run(f"return publish({name}([384, 128]), name)", name=name)
-    remote = sfu.subscribe(sfu.wait_for_track(name=name, timeout=15))
+    remote = sfu.subscribe(sfu.wait_for_track(name=name, timeout=20))
     settled(lambda: remote.read(timeout=20)[..., ::-1], near, name)
-    assert near(remote.snapshot(timeout=15).array[..., ::-1])
+    assert near(remote.snapshot(timeout=20).array[..., ::-1])
     [mid] = other.run("return subscribe([t])", t=track)
     other.run("return decoded(mid, 3)", mid=mid)
     settled(lambda: shown(other, mid), near, f"{name} in a browser")

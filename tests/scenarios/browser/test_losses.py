@@ -18,7 +18,7 @@ PUBLISH = "pc.createDataChannel('idle'); await connect(); return publish(await c
 
 def test_a_closed_tab_is_a_session_that_is_gone(tab: Tab, sfu: SfuClient) -> None:
     session = tab.run(PUBLISH, name="closed")["sessionId"]
-    track = sfu.subscribe(sfu.wait_for_track(session, timeout=15))
+    track = sfu.subscribe(sfu.wait_for_track(session, timeout=20))
     track.read(timeout=20)
     tab.close()
     closed = time.monotonic()
@@ -32,14 +32,14 @@ def test_a_track_goes_on_when_the_browser_publishes_it_anew(
     tab: Tab, sfu: SfuClient, shared_cloud: LocalCloud
 ) -> None:
     first = tab.run(PUBLISH, name="desk, again")["sessionId"]
-    track = sfu.subscribe(sfu.wait_for_track(first, timeout=15))
+    track = sfu.subscribe(sfu.wait_for_track(first, timeout=20))
     with track.frames() as frames:
         frames.get(timeout=20)
         shared_cloud.faults.kill_sfu_session(first)
         second = tab.run("reset();" + PUBLISH, name="desk, again")["sessionId"]
         wait_until(lambda: track.restarts == 1, 20)
         seen = track.frames_received
-        wait_until(lambda: track.frames_received >= seen + 10, 15)
+        wait_until(lambda: track.frames_received >= seen + 10, 20)
         frames.get(timeout=20)
     assert first != second
     assert (track.stream_id, track.ended, track.restarts) == (second, False, 1)

@@ -56,7 +56,7 @@ def test_a_camera_and_a_microphone_in_a_browser(tab: Tab, sfu: SfuClient) -> Non
         return publish(await camera({audio: true}), 'desk');
         """
     )
-    tracks = [sfu.wait_for_track(name="desk", kind=kind, timeout=15) for kind in ("video", "audio")]
+    tracks = [sfu.wait_for_track(name="desk", kind=kind, timeout=20) for kind in ("video", "audio")]
     picture, sound = sfu.subscribe(tracks)
     assert (picture.name, picture.kind, sound.kind) == ("desk", "video", "audio")
     assert changing(picture, 10) == (640, 480)
@@ -120,9 +120,9 @@ def test_both_send_and_receive_in_one_session_each(tab: Tab, sfu: SfuClient) -> 
 
         def ours() -> list[RemoteTrack]:
             sfu.publish(first.video, name="ours")
-            camera = sfu.subscribe(sfu.wait_for_track(name="theirs", kind="video", timeout=15))
+            camera = sfu.subscribe(sfu.wait_for_track(name="theirs", kind="video", timeout=20))
             sfu.publish(tone.audio, name="ours")
-            sound = sfu.subscribe(sfu.wait_for_track(name="theirs", kind="audio", timeout=15))
+            sound = sfu.subscribe(sfu.wait_for_track(name="theirs", kind="audio", timeout=20))
             return [camera, sound]
 
         theirs = tab.start("""
@@ -143,8 +143,8 @@ def test_both_send_and_receive_in_one_session_each(tab: Tab, sfu: SfuClient) -> 
                 tab.start("return heard(mid, 0.1)", mid=audio),
             ]
             seen = picture.frames_received, sound.frames_received
-            wait_until(lambda: picture.frames_received >= seen[0] + 15, 15)
-            wait_until(lambda: sound.frames_received >= seen[1] + 15, 15)
+            wait_until(lambda: picture.frames_received >= seen[0] + 15, 20)
+            wait_until(lambda: sound.frames_received >= seen[1] + 15, 20)
             for check in checks:
                 check.result(30)
 
@@ -154,7 +154,7 @@ def test_both_send_and_receive_in_one_session_each(tab: Tab, sfu: SfuClient) -> 
         sfu.publish(second.video, name="also ours")
         more.result(30)
         again = tab.start("return subscribe([await find('also ours', 'video')])")
-        track = sfu.subscribe(sfu.wait_for_track(name="also theirs", kind="video", timeout=15))
+        track = sfu.subscribe(sfu.wait_for_track(name="also theirs", kind="video", timeout=20))
         (mid,) = again.result(30)
         tab.run("return decoded(mid, 5)", mid=mid)
         track.read(timeout=20)
@@ -203,7 +203,7 @@ def test_what_a_browser_sends_survives_a_bad_network(tab: Tab, shared_cloud: Loc
         SfuClient(**shared_cloud.sfu_options()) as sfu,
     ):
         tab.start(JOIN + "return publish(await camera(), 'lossy')")
-        track = sfu.subscribe(sfu.wait_for_track(name="lossy", timeout=15))
+        track = sfu.subscribe(sfu.wait_for_track(name="lossy", timeout=20))
         with track.frames(mode="fifo", maxsize=5000) as frames:
             pts = [frames.get(timeout=20).pts]
             network.fraction = 0.03
@@ -219,7 +219,7 @@ def test_pictures_of_a_browser_that_nobody_read(
     """They are not decoded; who begins to read gets a new key frame."""
     monkeypatch.setattr(incoming, "UNREAD_DECODING", 0.3)
     tab.start(JOIN + "return publish(await camera(), 'unread')")
-    track = sfu.subscribe(sfu.wait_for_track(name="unread", timeout=15))
+    track = sfu.subscribe(sfu.wait_for_track(name="unread", timeout=20))
     wait_until(lambda: track.frames_received > track.stats()["frames_decoded"] + 20, 20)
     asked = time.monotonic()
     assert track.read(timeout=20).std() > 5

@@ -118,7 +118,7 @@ def test_a_drop_while_joining(cloud: LocalCloud, room: str, peer: PeerFactory) -
         if error is not None:
             ann.join(room)
         wait_until(lambda: ann.state == "joined")
-        assert ann.wait_for_peer(timeout=10).id == "bob"
+        assert ann.wait_for_peer(timeout=20).id == "bob"
 
 
 # --- members --------------------------------------------------------------------------
@@ -219,7 +219,7 @@ def test_an_error_of_the_service_that_ends_the_room(code: str) -> None:
         connection = server.accept()
         there = {"peerId": "bob"}
         connection.send(type="presence", channel="room", joined=[there], left=[])
-        ann.wait_for_peer("bob", timeout=5)
+        ann.wait_for_peer("bob", timeout=20)
         connection.send(type="error", code=code, message="see ?token=HUSHHUSH")
         fatal = events.get(timeout=20)
         assert isinstance(fatal, FatalError)
@@ -262,7 +262,7 @@ def test_metadata_and_its_clearing_come_in_order() -> None:
         ann.join("room")
         connection = server.accept()
         connection.send(type="presence", channel="room", joined=[{"peerId": "~"}], left=[])
-        ann.wait_for_peer("~", timeout=5)
+        ann.wait_for_peer("~", timeout=20)
         ann.add_track(one.video, metadata={"n": 1})
         wait_until(lambda: any("rtc-description" in str(text) for text in connection.texts), 20)
         ann.remove_track(one.video)
@@ -279,7 +279,7 @@ def test_metadata_and_its_clearing_come_in_order() -> None:
                     kinds.append(data["type"])
             return kinds
 
-        wait_until(lambda: "clear" in said(), 10)
+        wait_until(lambda: "clear" in said(), 20)
         assert said()[:2] == ["set", "rtc-description"]  # the metadata is there before its track
 
 
@@ -351,7 +351,7 @@ def test_how_a_track_is_encoded_and_that_it_is_done_once(
         for one in (ann, bob, cis):
             one.join(room)
         for one in (bob, cis):
-            track = one.wait_for_peer("ann", timeout=5).track("video", timeout=20)
+            track = one.wait_for_peer("ann", timeout=20).track("video", timeout=20)
             assert track.read(timeout=20).any()
         link: Any = ann._link
         (local,) = link.our_tracks.tracks
@@ -447,13 +447,13 @@ def test_a_peer_that_has_left_says_so(
         with peer(shared_cloud, "bob") as bob:
             bob.add_track(source.video)
             bob.join(room)
-            there = ann.wait_for_peer("bob", timeout=5)
+            there = ann.wait_for_peer("bob", timeout=20)
             track = there.track(timeout=20)
             track.read(timeout=20)
         wait_until(lambda: there.state == "closed", 20)
         for call in (
-            lambda: there.track("video", timeout=5),
-            lambda: there.wait_connected(timeout=5),
+            lambda: there.track("video", timeout=20),
+            lambda: there.wait_connected(timeout=20),
             lambda: there.create_data_channel("x", timeout=5),
             lambda: there.create_data_channel("x", wait=False),
             lambda: there.wait_for(ConnectionReset, timeout=20),
@@ -559,7 +559,7 @@ def test_a_connection_that_comes_about_after_all_is_used(
     with pattern() as source, peer(shared_cloud, "ann") as ann, peer(shared_cloud, "bob") as bob:
         ann.join(room)
         bob.join(room)
-        there = ann.wait_for_peer("bob", timeout=5)
+        there = ann.wait_for_peer("bob", timeout=20)
         given_up = NegotiationFailedError("given up", stage="ICE")
         engine: Any = ann._engine
         with there.events(NegotiationError) as failures:
@@ -579,7 +579,7 @@ def test_a_candidate_of_a_member_that_cannot_be_used(shared_cloud: LocalCloud, r
         ann.add_track(source.video)
         ann.join(room)
         bob.join(room)
-        there, back = ann.wait_for_peer("bob", timeout=5), bob.wait_for_peer("ann", timeout=5)
+        there, back = ann.wait_for_peer("bob", timeout=20), bob.wait_for_peer("ann", timeout=20)
         track = back.track("video", timeout=20)
         track.read(timeout=20)
         pc: Any = there.pc
@@ -615,7 +615,7 @@ def test_a_data_channel_that_does_not_open_in_time() -> None:
     ):
         ann.join("room")
         server.accept().send(type="presence", channel="room", joined=[{"peerId": "~"}], left=[])
-        there = ann.wait_for_peer("~", timeout=5)
+        there = ann.wait_for_peer("~", timeout=20)
         with pytest.raises(MeteredTimeoutError, match=r"'x' to '~'.*the peer is"):
             there.create_data_channel("x", timeout=0.3)
         links = [link for link in ann._start().links if "DataChannel" in link.label]

@@ -223,7 +223,7 @@ def test_nothing_is_kept_of_what_has_ended(
             gc.collect()
             return sum(one() is not None for one in ended) == 0
 
-        wait_until(gone, 10, f"{[one() for one in ended]}")
+        wait_until(gone, 20, f"{[one() for one in ended]}")
 
 
 def test_a_rebuilt_connection_is_a_pause(cloud: LocalCloud, room: str) -> None:
@@ -264,7 +264,7 @@ def test_losses_in_quick_succession_are_a_pause(
         there.on(ConnectionReset, lose)
         cloud.faults.drop_connections(who)
         assert lost.wait(30)
-        assert bob.wait_for_peer("ann", timeout=10) is there
+        assert bob.wait_for_peer("ann", timeout=20) is there
         there.wait_connected(timeout=20)
         track.read(timeout=20)
         assert not track.ended

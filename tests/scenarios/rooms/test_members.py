@@ -69,7 +69,7 @@ def test_the_list_after_a_reconnect_is_taken_over() -> None:
         ann.add_track(one.video)
         ann.join("room")
         assert {changes.get(timeout=20).peer.id for _ in range(3)} == {*lists[0]}
-        cis = ann.wait_for_peer("cis~", timeout=5)
+        cis = ann.wait_for_peer("cis~", timeout=20)
         connection = server.accept()
         wait_until(lambda: sum("rtc-description" in str(x) for x in connection.texts) >= 3, 20)
         with cis.events(ConnectionReset) as resets:
@@ -107,7 +107,7 @@ def test_a_list_that_does_not_come_is_asked_for_again(late: int) -> None:
         ann.join("room")
         connection = server.accept()
         connection.send(type="presence", channel="room", joined=[{"peerId": "bob"}], left=[])
-        ann.wait_for_peer("bob", timeout=5)
+        ann.wait_for_peer("bob", timeout=20)
         connection.drop()
         first = events.get(timeout=20)
         if late == 1:

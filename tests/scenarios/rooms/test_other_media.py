@@ -90,15 +90,15 @@ def test_tracks_that_are_there_from_their_announcement_on(
     with announcing(shared_cloud, "ann") as ann, announcing(shared_cloud, "bob") as bob:
         bob.join(room)
         ann.join(room)
-        there = bob.wait_for_peer("ann", timeout=5)
-        bob_there = ann.wait_for_peer("bob", timeout=5)
+        there = bob.wait_for_peer("ann", timeout=20)
+        bob_there = ann.wait_for_peer("bob", timeout=20)
         with (
             there.events(Track, StreamAdded, StreamRemoved) as events,
             bob.events(Data) as data,
         ):
             bob_there.send(state("one"))  # directly, then to all
-            there.wait_connected(timeout=5)
-            track = there.track("video", stream_id="camera", timeout=5)
+            there.wait_connected(timeout=20)
+            track = there.track("video", stream_id="camera", timeout=20)
             assert (track.id, track.metadata, there.pc) == ("one", {"role": "one"}, None)
             ann.send(state("one", "two"))
             wait_until(lambda: len(there.tracks) == 2)
@@ -132,7 +132,7 @@ def test_our_tracks_reach_them(shared_cloud: LocalCloud, room: str) -> None:
     ):
         ann.join(room)
         bob.join(room)
-        member: Any = ann.wait_for_peer("bob", timeout=5)._member
+        member: Any = ann.wait_for_peer("bob", timeout=20)._member
         ann.add_track(source.video)
         wait_until(lambda: [one.source for one in member.media.sent] == [source.video])
         ann.remove_track(source.video)

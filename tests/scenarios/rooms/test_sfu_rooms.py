@@ -53,7 +53,7 @@ def received(one: MeteredPeer) -> list[str]:
 def published(cloud: LocalCloud, one: MeteredPeer) -> str:
     """Return the session in which a peer publishes."""
     link: Any = one._link
-    wait_until(lambda: link.media._publisher.session_id is not None, 10)
+    wait_until(lambda: link.media._publisher.session_id is not None, 20)
     return str(link.media._publisher.session_id)
 
 
@@ -109,7 +109,7 @@ def test_a_track_is_received_while_somebody_reads_it(
         ann.join(room)
         bob.join(room)
         there = bob.wait_for_peer(timeout=20)
-        shown = there.track("video", timeout=10)
+        shown = there.track("video", timeout=20)
         assert (shown.stream_id, shown.metadata, there.pc) == ("camera", {"role": "camera"}, None)
         assert there.state == "connected"
         assert received(bob) == []
@@ -117,18 +117,18 @@ def test_a_track_is_received_while_somebody_reads_it(
         assert link.media._receiver.session is None  # no session for what nobody reads
         for read in (
             lambda: shown.read(timeout=10),
-            lambda: shown.snapshot(timeout=10),
+            lambda: shown.snapshot(timeout=20),
             lambda: shown.frames().get(timeout=10),  # and collected
         ):
             read()
             assert received(bob) == [shown.id]
-            wait_until(lambda: received(bob) == [], 10)
+            wait_until(lambda: received(bob) == [], 20)
         callback = shown.on_frame(lambda frame: None)
-        wait_until(lambda: received(bob) == [shown.id], 10)
+        wait_until(lambda: received(bob) == [shown.id], 20)
         time.sleep(1.5)
         assert received(bob) == [shown.id]  # for as long as it is there
         callback.close()
-        wait_until(lambda: received(bob) == [], 10)
+        wait_until(lambda: received(bob) == [], 20)
         assert shown.restarts == 0
 
 
@@ -149,9 +149,9 @@ def test_the_user_decides_what_is_received_unread(shared_cloud: LocalCloud, room
         for name, (subscribe, count) in wanted.items():
             one = stack.enter_context(peer(shared_cloud, name, subscribe=subscribe))
             one.join(room)
-            there = one.wait_for_peer("ann", timeout=5)
-            wait_until(lambda there=there: len(there.tracks) == 2, 10)
-            wait_until(lambda one=one, count=count: len(received(one)) == count, 10)
+            there = one.wait_for_peer("ann", timeout=20)
+            wait_until(lambda there=there: len(there.tracks) == 2, 20)
+            wait_until(lambda one=one, count=count: len(received(one)) == count, 20)
             if subscribe == "none":
                 with pytest.raises(MediaError, match='subscribe="none"'):
                     there.tracks[0].read(timeout=5)
@@ -169,13 +169,13 @@ def test_no_more_pictures_than_asked_for(shared_cloud: LocalCloud, room: str) ->
             one.add_track(stack.enter_context(pattern()))
             one.join(room)
         tracks = {
-            name: bob.wait_for_peer(name, timeout=5).track("video", timeout=10)
+            name: bob.wait_for_peer(name, timeout=20).track("video", timeout=20)
             for name in ("ann", "cyd", "dan")
         }
         readers = {name: tracks[name].frames() for name in ("ann", "cyd")}
-        wait_until(lambda: set(received(bob)) == {tracks["ann"].id, tracks["cyd"].id}, 10)
+        wait_until(lambda: set(received(bob)) == {tracks["ann"].id, tracks["cyd"].id}, 20)
         tracks["dan"].read(timeout=20)  # the latest reader comes first
-        wait_until(lambda: set(received(bob)) == {tracks["cyd"].id, tracks["dan"].id}, 10)
+        wait_until(lambda: set(received(bob)) == {tracks["cyd"].id, tracks["dan"].id}, 20)
         with pytest.raises(MeteredTimeoutError):  # what is beyond waits, and fails of nothing else
             while True:
                 readers["ann"].get(timeout=0.5)
@@ -196,18 +196,18 @@ def test_those_who_speak_come_first(shared_cloud: LocalCloud, room: str) -> None
         cyd.add_track(two)
         for member in ann, cyd, bob:
             member.join(room)
-        silent = bob.wait_for_peer("cyd", timeout=5).track("video", timeout=10)
-        loud = bob.wait_for_peer("ann", timeout=5).track("video", timeout=10)
+        silent = bob.wait_for_peer("cyd", timeout=20).track("video", timeout=20)
+        loud = bob.wait_for_peer("ann", timeout=20).track("video", timeout=20)
         keeps = loud.frames(), silent.frames()
-        wait_until(lambda: received(bob) == [silent.id], 10)  # opened last
+        wait_until(lambda: received(bob) == [silent.id], 20)  # opened last
         assert bob.speakers == []
         ann.add_track(tone)
         assert changes.get(timeout=20) == SpeakersChanged(("ann",))
         assert bob.speakers == ["ann"]
-        wait_until(lambda: received(bob) == [loud.id], 10)
-        sound = bob.wait_for_peer("ann").track("audio", timeout=10)
+        wait_until(lambda: received(bob) == [loud.id], 20)
+        sound = bob.wait_for_peer("ann").track("audio", timeout=20)
         with sound.frames():  # measured, where it is received
-            wait_until(lambda: sound.id in received(bob), 10)
+            wait_until(lambda: sound.id in received(bob), 20)
             ann.remove_track(tone)
             assert changes.get(timeout=20) == SpeakersChanged(())
         assert keeps[0].dropped >= 0
@@ -227,8 +227,8 @@ def test_a_source_in_a_room_and_on_the_sfu_is_encoded_once(
         ann.join(room)
         bob.join(room)
         publication = sfu.publish(source, name=f"{room}/camera")
-        shown = viewer.subscribe(viewer.wait_for_track(name=f"{room}/camera", timeout=10))
-        in_room = bob.wait_for_peer("ann", timeout=5).track("video", timeout=10)
+        shown = viewer.subscribe(viewer.wait_for_track(name=f"{room}/camera", timeout=20))
+        in_room = bob.wait_for_peer("ann", timeout=20).track("video", timeout=20)
         assert read_number(in_room.read(timeout=20)) >= 0
         assert read_number(shown.read(timeout=20)) >= 0
         ((_, local),) = ann._sent._sent.values()
@@ -253,7 +253,7 @@ def test_both_open_data_channels_at_once(shared_cloud: LocalCloud, room: str) ->
         ]
         for one, number in zip([one.result(30) for one in opening], (0, 1), strict=True):
             one.send(f"message {number}")
-        wait_until(lambda: len(there.channels) == len(back.channels) == 2, 10)
+        wait_until(lambda: len(there.channels) == len(back.channels) == 2, 20)
         texts = {c.get(timeout=20) for r in (there, back) for c in r.channels if c.label != r.id}
         assert texts == {"message 0", "message 1"}
 
@@ -272,7 +272,7 @@ def test_signalling_drops_do_not_touch_media(cloud: LocalCloud, room: str) -> No
         ann.join(room)
         bob.join(room)
         there = bob.wait_for_peer(timeout=20)
-        shown = there.track("video", timeout=10)
+        shown = there.track("video", timeout=20)
         frames = shown.frames(mode="fifo", maxsize=500)
         frames.get(timeout=20)
         assert isinstance(presence.get(timeout=20), PeerJoined)
@@ -300,7 +300,7 @@ def test_sfu_losses_do_not_touch_presence(cloud: LocalCloud, room: str) -> None:
         ann.join(room)
         bob.join(room)
         there = bob.wait_for_peer(timeout=20)
-        shown = there.track("video", timeout=10)
+        shown = there.track("video", timeout=20)
         frames = shown.frames()
         frames.get(timeout=20)
         # The publisher's session, by which the track gets another id; then the receiver's.
@@ -323,7 +323,7 @@ def test_both_lost_at_once_end_in_the_same_state(cloud: LocalCloud, room: str, f
         ann.join(room)
         bob.join(room)
         there = bob.wait_for_peer(timeout=20)
-        shown = there.track("video", timeout=10)
+        shown = there.track("video", timeout=20)
         frames = shown.frames()
         frames.get(timeout=20)
         session, receiving = published(cloud, ann), bob._link
@@ -353,7 +353,7 @@ def test_who_is_away_for_long_has_left(cloud: LocalCloud, room: str) -> None:
         ann.join(room)
         bob.join(room)
         there = bob.wait_for_peer(timeout=20)
-        shown = there.track("video", timeout=10)
+        shown = there.track("video", timeout=20)
         with bob.events(PeerLeft) as leaves, there.events(TrackEnded) as ends:
             cloud.faults.drop_connections("ann")
             with pytest.raises(MeteredTimeoutError):
@@ -374,23 +374,23 @@ def test_tracks_move_with_a_member_that_comes_back_as_another(
     ):
         publication = sfu.publish(source, name="cam")
         bob.join(room)
-        old = bob.wait_for_peer("eve", timeout=5)
+        old = bob.wait_for_peer("eve", timeout=20)
         said = state(
             "boot", 1, track(publication.track_id, name="cam"), session=publication.session_id
         )
         tell(stranger, "bob", said)
-        shown = old.track("video", timeout=10)
+        shown = old.track("video", timeout=20)
         frames = shown.frames()
         frames.get(timeout=20)
         with raw(cloud, "eve-2", channels=[room]) as again, bob.events(PeerLeft) as leaves:
             again.ask(type="subscribe", channel=room, requestId="1")
-            new = bob.wait_for_peer("eve-2", timeout=5)
+            new = bob.wait_for_peer("eve-2", timeout=20)
             tell(again, "bob", said)  # while the other one is there: it keeps them
-            wait_until(lambda: new.state == "connected", 10)
+            wait_until(lambda: new.state == "connected", 20)
             assert (new.tracks, old.tracks) == ([], [shown])
             stranger.connection.close()
             assert leaves.get(timeout=20).peer is old  # and now they are the new one's
-            wait_until(lambda: new.tracks == [shown], 10)
+            wait_until(lambda: new.tracks == [shown], 20)
             frames.get(timeout=20)
             assert (shown.restarts, shown.ended) == (0, False)
 
@@ -426,16 +426,16 @@ def test_what_a_member_may_claim(
 ) -> None:
     with peer(cloud, "bob", _timings=SOON, subscribe="all") as bob:
         bob.join(room)
-        there = bob.wait_for_peer("eve", timeout=5)
+        there = bob.wait_for_peer("eve", timeout=20)
         many = [track(f"t{n}", "audio" if n % 2 else "video") for n in range(500)]
         odd = [7, track("x", "smell"), track(""), {**track("y"), "id": None}, track("z" * 999)]
         tell(stranger, "bob", state("b", 3, *odd, *many))  # type: ignore[arg-type]
-        wait_until(lambda: len(there.tracks) == messages.MAX_STATE_TRACKS, 10)
+        wait_until(lambda: len(there.tracks) == messages.MAX_STATE_TRACKS, 20)
         tell(stranger, "bob", state("b", 2))  # older: ignored
         tell(stranger, "bob", state("b", 4, *many))
         large = [track(f"t{n}", meta={"text": "x" * 2000}) for n in range(10)]
         tell(stranger, "bob", state("b", 5, *large))
-        wait_until(lambda: 0 < len(there.tracks) < 5, 10)
+        wait_until(lambda: 0 < len(there.tracks) < 5, 20)
         assert caplog.text.count("than a room takes of one member") == 1
         with there.events(Track) as events, bob.events(Data) as data:
             tell(stranger, "bob", state("other", 0, track("new")))  # begun anew
@@ -453,13 +453,13 @@ def test_a_track_that_the_sfu_does_not_have(cloud: LocalCloud, room: str, strang
     ):
         there_is = sfu.publish(source, name="cam")
         bob.join(room)
-        there = bob.wait_for_peer("eve", timeout=5)
+        there = bob.wait_for_peer("eve", timeout=20)
         session = there_is.session_id
         missing = [track(f"missing-{n}", name=f"missing-{n}") for n in range(3)]
         said = [*missing, track(there_is.track_id, name="cam")]
         with there.events(NegotiationError) as errors:
             tell(stranger, "bob", state("b", 1, *said, session=session))
-            wait_until(lambda: len(there.tracks) == 4, 10)
+            wait_until(lambda: len(there.tracks) == 4, 20)
             readers = [one.frames() for one in there.tracks]
             readers[3].get(timeout=20)  # one that is missing does not hold up the others
             asked = [stranger.receive() for _ in range(2)]
@@ -487,7 +487,7 @@ def test_a_mesh_member_is_not_answered(
         meshed.add_track(source)
         bob.join(room)
         meshed.join(room)
-        there = bob.wait_for_peer("meshed", timeout=5)
+        there = bob.wait_for_peer("meshed", timeout=20)
         with there.events(NegotiationError) as errors:
             error = errors.get(timeout=20)
             assert "speaks mesh" in str(error.err)
@@ -509,7 +509,7 @@ def test_without_the_permission_to_send(cloud: LocalCloud, room: str) -> None:
         for name in "bob", "cyd", "dan":  # they hear of it by a broadcast, whoever has come by then
             one = stack.enter_context(peer(cloud, name, claims=claims))
             one.join(room)
-            shown = one.wait_for_peer("ann", timeout=5).track("video", timeout=10)
+            shown = one.wait_for_peer("ann", timeout=20).track("video", timeout=20)
             assert read_number(shown.read(timeout=20)) >= 0
 
 
@@ -530,7 +530,7 @@ def test_an_sfu_that_refuses_is_told_once(
         ann.add_track(source)
         ann.join(room)
         bob.join(room)
-        shown = bob.wait_for_peer("ann", timeout=5).track("video", timeout=10)
+        shown = bob.wait_for_peer("ann", timeout=20).track("video", timeout=20)
         with pytest.raises(SfuAuthError):
             shown.read(timeout=20)
         error = errors.get(timeout=5)

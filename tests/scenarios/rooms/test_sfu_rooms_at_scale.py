@@ -108,7 +108,7 @@ def test_each_of_a_storm_of_newcomers_learns_what_is_sent(
         assert time.monotonic() - started < 30
         assert {state["session"] for state in told} == {link.media._publisher.session_id}
         assert {tuple(one["kind"] for one in state["tracks"]) for state in told} == {("video",)}
-        wait_until(lambda: len(ann.remote_peers) == len(names), 10)
+        wait_until(lambda: len(ann.remote_peers) == len(names), 20)
         assert (ann.state, len(changes)) == ("joined", 0)  # and was never closed, by 4011 or else
 
 
@@ -141,7 +141,7 @@ def test_reading_and_letting_go_again_and_again(
         ann.join(room)
         bob.join(room)
         there = bob.wait_for_peer(timeout=20)
-        shown, heard = there.track("video", timeout=10), there.track("audio", timeout=10)
+        shown, heard = there.track("video", timeout=20), there.track("audio", timeout=20)
         sizes: list[int] = []
         held: list[float] = []
         with heard.frames() as sound:  # goes on all the while
@@ -150,7 +150,7 @@ def test_reading_and_letting_go_again_and_again(
             for _ in range(rounds):
                 with closing(shown.frames()) as frames:
                     frames.get(timeout=20)
-                wait_until(lambda: len(received()) == 1, 10)
+                wait_until(lambda: len(received()) == 1, 20)
                 sizes.append(len(session.pc.localDescription.sdp))
                 assert len(session.pc.getTransceivers()) <= 5
                 held.append(memory())

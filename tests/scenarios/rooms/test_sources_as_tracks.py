@@ -211,7 +211,7 @@ def test_a_bridge_from_a_room_to_the_sfu_and_back(
         listening = receiver.subscribe(bridge.publish([sound, sound])[0])
         watching = receiver.subscribe(publication)
         bob.add_track(watching)  # a track from the SFU goes to the room
-        back = ann.wait_for_peer("bob", timeout=5).track("video", timeout=20)
+        back = ann.wait_for_peer("bob", timeout=20).track("video", timeout=20)
         with Recorder(tmp_path / "all.mkv", pictures, watching, sound) as recorder:
             sees(watching, 320)
             sees(back, 320)

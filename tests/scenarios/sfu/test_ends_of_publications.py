@@ -164,7 +164,7 @@ def test_nothing_is_kept_of_what_has_ended(pair: list[SfuClient]) -> None:
         gc.collect()
         return not any(one() for one in ended)
 
-    wait_until(gone, 10)
+    wait_until(gone, 20)
 
 
 @pytest.mark.filterwarnings("ignore:MeteredPeer was not closed:ResourceWarning")

@@ -31,7 +31,7 @@ def test_a_track_that_is_there_and_one_that_comes(cloud: LocalCloud) -> None:
         PatternSource(160, 120, 15) as pattern,
     ):
         mic = sender.publish(tone.audio, name="mic")
-        found = receiver.wait_for_track(timeout=10)
+        found = receiver.wait_for_track(timeout=20)
         assert (found.session_id, found.track_id, found.name, found.kind) == (
             mic.session_id,
             mic.track_id,
@@ -47,7 +47,7 @@ def test_a_track_that_is_there_and_one_that_comes(cloud: LocalCloud) -> None:
         timer.join()
         assert found.track_id == later[0].track_id
         assert receiver.subscribe(found).read(timeout=20) is not None
-        assert receiver.wait_for_track(name="mic", timeout=10).track_id == mic.track_id
+        assert receiver.wait_for_track(name="mic", timeout=20).track_id == mic.track_id
         assert receiver.wait_for_track(str(sender.session_id), name="camera", timeout=10)
         with pytest.raises(MeteredTimeoutError, match=r"wait_for_track\(name='no'\).*0\.4 s"):
             receiver.wait_for_track(name="no", timeout=0.4)
@@ -66,7 +66,7 @@ def test_the_newest_session_comes_first(cloud: LocalCloud) -> None:
     ):
         new.publish(one.audio, name="mic")
         old.publish(two.audio, name="mic")
-        found = receiver.wait_for_track(name="mic", timeout=10)
+        found = receiver.wait_for_track(name="mic", timeout=20)
         assert found.session_id == new.session_id
 
 
@@ -79,13 +79,13 @@ def test_ones_own_tracks_come_last_and_only_by_name(cloud: LocalCloud) -> None:
         ToneSource(frequency=440) as two,
     ):
         own = client.publish(one.audio, name="mic")
-        assert client.wait_for_track(name="mic", timeout=10).track_id == own.track_id
-        assert client.wait_for_track(client.session_id, timeout=10).track_id == own.track_id
+        assert client.wait_for_track(name="mic", timeout=20).track_id == own.track_id
+        assert client.wait_for_track(client.session_id, timeout=20).track_id == own.track_id
         with pytest.raises(MeteredTimeoutError):
             client.wait_for_track(kind="audio", timeout=0.4)
         theirs = other.publish(two.audio, name="mic")
         assert client.wait_for_track(name="mic", timeout=10).track_id == theirs.track_id
-        assert client.wait_for_track(timeout=10).track_id == theirs.track_id
+        assert client.wait_for_track(timeout=20).track_id == theirs.track_id
 
 
 def test_at_most_20_requests_a_second(shared_cloud: LocalCloud) -> None:
