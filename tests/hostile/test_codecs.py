@@ -50,7 +50,6 @@ def offer(*sections: str, version: int = 1) -> str:
 
 UNFIT: dict[str, tuple[str, tuple[str, ...], str]] = {
     "mode 0": ("video", (f"{H264} packetization-mode=0;profile-level-id=42e01f",), "mode 0"),
-    "main": ("video", (f"{H264} packetization-mode=1;profile-level-id=4d0032",), "4d0032"),
     "vp9": ("video", ("VP9/90000 profile-id=0", "rtx/90000 apt=96"), "VP9"),
     "h265": ("video", ("H265/90000", "AV1/90000"), "H265, AV1"),
     "isac": ("audio", ("ISAC/16000", "telephone-event/8000"), "ISAC"),

@@ -317,7 +317,8 @@ class RemoteConnection:
             return
         try:
             parsed, is_answer = sdp.parse(signal.sdp), signal.type == "answer"
-            remote = repair(parsed, generation.remote, answer=is_answer)
+            formats = self._sections.formats
+            remote = repair(parsed, generation.remote, answer=is_answer, formats=formats)
         except sdp.SdpError as error:
             self._report(f"its {signal.type} cannot be read: {error}", signal.type)
             return
@@ -383,6 +384,8 @@ class RemoteConnection:
                 await generation.take_offer(remote)
                 return OfferAnswered(self._sections.in_use)
             await generation.take_answer(remote)
+            for problem in self._sections.take_problems():
+                self._report(problem, "answer")
             return AnswerTaken(self._sections.in_use, self._sections.refused)
         except SupersededError:
             raise

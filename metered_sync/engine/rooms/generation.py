@@ -39,6 +39,7 @@ from metered_sync.engine.webrtc.sdp_repair import (
     is_usable_candidate,
     reject,
 )
+from metered_sync.engine.webrtc.stream_formats import offer_only, restore_profiles
 from metered_sync.wire import sdp
 from metered_sync.wire.events import IceServer
 from metered_sync.wire.secrets import scrub
@@ -119,7 +120,8 @@ class Generation:
             restore = aiortc_private.keep_agreed(self.pc)
             offer = sdp.parse((await self.pc.createOffer()).sdp)
             restore()
-            offer = self._extensions.offer(self._pins.apply(self._arrange(offer)))
+            offer = offer_only(self._arrange(offer), self._sections.formats)
+            offer = self._extensions.offer(self._pins.apply(offer))
             self.offered = await self._describe("offer", offer)
             return self.offered
 
@@ -172,6 +174,7 @@ class Generation:
             aiortc_private.set_unoffered(self.pc)
             answer = sdp.parse((await self.pc.createAnswer()).sdp)
             answer = self._extensions.answer(answer, offer.description)
+            answer = restore_profiles(answer, offer.original)
             self.answered = await self._describe("answer", answer)
             self._sections.settle(final=False)
             return self.answered

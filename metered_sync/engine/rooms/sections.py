@@ -9,6 +9,9 @@ track's id, and a browser takes over our id only where it makes the receiver for
 Such a section is offered for sending only: else a browser puts a track of its own into it,
 with the receiver that it has made for that (RFC 9429, section 5.10).
 
+A track that is encoded already takes one of our own, too, in which nothing but its codec is
+offered. Such a section is not used for anything else later: receivers know its codec.
+
 A track that the other side refuses (it answers its section with port 0) is not offered again
 until our tracks change, or a section of the other side has room for it. Where a section of the
 other side is stopped, the track in it moves to another one; but only once, lest the two go on
@@ -30,6 +33,7 @@ from metered_sync.engine.sending.local_track import LocalTrack, Outlet
 from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.engine.webrtc.encoding import pin_bitrate, prefer_codec
 from metered_sync.engine.webrtc.stats import SAMPLE_INTERVAL, Sent
+from metered_sync.engine.webrtc.stream_formats import StreamFormat
 from metered_sync.wire.sdp import Description
 
 __all__ = ["Sections", "Slot"]
@@ -61,6 +65,8 @@ class Slot:
     """The section that was given up, in whose place this one is offered."""
     local: LocalTrack | None = None
     """Our track in it."""
+    format: StreamFormat | None = None
+    """The one codec that is sent here, where that is encoded already."""
     refused: bool = False
     """Whether the other side does not want to receive here."""
     transceiver: RTCRtpTransceiver | None = None
@@ -93,6 +99,7 @@ class Slot:
         aiortc_private.name_stream(transceiver.sender, local.stream_id or "-")
         transceiver.direction = "sendrecv"
         self.local, self.refused, self.announced = local, False, local.id
+        self.format = local.format
 
     def suits(self, local: LocalTrack, *, crowded: bool = False) -> bool:
         """Return whether a track may be attached here."""
@@ -100,7 +107,9 @@ class Slot:
             return False
         if self.refused or self.rejected or not (self.ours or self.room):
             return False
-        return local.metadata is None or crowded or (self.ours and self.announced == local.id)
+        if self.format != local.format:
+            return False
+        return not local.apart or crowded or (self.ours and self.announced == local.id)
 
     def detach(self) -> None:
         """Send nothing here, as from the next description on."""
@@ -144,6 +153,8 @@ class Sections:
         """Those that the other side has refused."""
         self._moved: set[LocalTrack] = set()
         """Those whose section the other side has stopped."""
+        self._told: set[LocalTrack] = set()
+        """Those of which the user has been told."""
         self._data_refused = False
         """Whether it has refused a section for data channels along with all the rest."""
 
@@ -156,6 +167,22 @@ class Sections:
     def in_use(self) -> bool:
         """Whether any is agreed on and not rejected: without one nothing connects."""
         return any(slot.agreed and not slot.rejected for slot in self.slots)
+
+    @property
+    def formats(self) -> dict[str, StreamFormat]:
+        """The formats of the sections in which what is sent is encoded already, by mid."""
+        return {s.mid: s.format for s in self.slots if s.mid and s.format is not None}
+
+    def take_problems(self) -> list[str]:
+        """Return, once, why tracks that are encoded already cannot be sent, and what to do."""
+        told = [track for track in self._refused if track.format and track not in self._told]
+        self._told.update(told)
+        return [
+            f"the peer does not take {track.format}, the codec of the {track.kind} track "
+            f"{track.id!r}, which is encoded already; open its source without encoded=True, or "
+            "encode it in another codec or profile (H.264 in Constrained Baseline, VP8)"
+            for track in told
+        ]
 
     @property
     def refused(self) -> bool:
@@ -189,6 +216,7 @@ class Sections:
         if tuple(tracks) != self.tracks:
             self._forget_refusals()
         self.tracks = tuple(tracks)
+        self._told.intersection_update(self.tracks)
         for slot in self.slots:
             if slot.local is not None and slot.local not in self.tracks:
                 slot.detach()
@@ -297,7 +325,7 @@ class Sections:
                 continue
             for slot in self.slots:
                 local, transceiver = slot.local, slot.transceiver
-                if slot.mid or transceiver is None or local is None or local.metadata is not None:
+                if slot.mid or transceiver is None or local is None or local.apart:
                     continue
                 if slot.kind == section.kind:
                     aiortc_private.set_mid(transceiver, section.mid)
@@ -323,11 +351,11 @@ class Sections:
             slot = Slot(local.kind, ours=True)
             slot.transceiver = pc.addTransceiver(local.kind)
             slot.attach(local)
-            prefer_codec(slot.transceiver, local.codec)
+            prefer_codec(slot.transceiver, local.codec, alone=local.format is not None)
             self._give_place(slot)
         for slot in self.slots:
             if slot.local is not None and slot.transceiver is not None:
-                alone = slot.ours and not slot.heard and slot.local.metadata is not None
+                alone = slot.ours and not slot.heard and slot.local.apart
                 slot.transceiver.direction = "sendonly" if alone else "sendrecv"
         if pc.sctp is not None and not any(s.kind == "application" for s in self.slots):
             self.slots.append(Slot("application", ours=True))
@@ -355,7 +383,9 @@ class Sections:
             slot.transceiver = pc.addTransceiver(kind, direction="recvonly")
             if slot.local is not None:
                 slot.attach(slot.local)
-                prefer_codec(slot.transceiver, slot.local.codec)
+                prefer_codec(
+                    slot.transceiver, slot.local.codec, alone=slot.local.format is not None
+                )
             if slot.rejected:
                 slot.transceiver.direction = "inactive"
 

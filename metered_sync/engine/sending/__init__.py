@@ -6,6 +6,9 @@ source_reader  read a user's track once, for all local tracks of it
 rendition      a source's frames at one frame rate, as they are or encoded
 outlet         the track that one sender sends, fed with frames or with encoded pictures
 shared_encoder pictures encoded once for all senders that take the same codec
+fanout         what is encoded already, for all outlets of a source; its last group of pictures
+access_units   encoded pictures, whole, and in order: what can be sent as it is
+packet_queue   queues of packets, which are dropped up to a key frame only
 feed           tracks that a thread feeds and the loop consumes
 pushed         sound and pictures that callers push, made into frames when they are due
 tee            the frames of a local track for one more reader

@@ -35,20 +35,24 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
-from av import AudioFrame, VideoFrame
+from av import AudioFrame, Packet, VideoFrame
 
 from metered_sync.bridge import guard, process
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import WAIT_SLICE, Deadline
 from metered_sync.bridge.threads import start_thread
+from metered_sync.engine.webrtc.stream_formats import StreamFormat
 from metered_sync.errors import EngineError, MediaError
 
-__all__ = ["FedTrack", "Feed", "Frame", "DueFrame", "FeedQueue"]
+__all__ = ["DueFrame", "EncoderFeedback", "FedTrack", "Feed", "FeedQueue", "Frame"]
 
-Frame = AudioFrame | VideoFrame
+if TYPE_CHECKING:  # (not a generic class in all versions)
+    Frame = AudioFrame | VideoFrame | Packet[Any]
+else:
+    Frame = AudioFrame | VideoFrame | Packet
 logger = logging.getLogger("metered_sync")
 
 TIMER_RESOLUTION = 0.001
@@ -290,7 +294,7 @@ class FeedQueue:
                 overdue = feed.clock() - first
                 allowed = max((due - first) / 2, MAX_OVERDUE)
                 if overdue > allowed:
-                    self.items.popleft()
+                    self._drop()
                 else:
                     feed.moved.wait(min(allowed - overdue + TIMER_RESOLUTION, PRODUCER_POLL))
             return not feed.interrupted
@@ -368,6 +372,10 @@ class FeedQueue:
     def pass_time(self) -> None:
         """Drop frames that nobody took in time, where no producer drops them."""
 
+    def _drop(self) -> None:
+        """Drop the first frame, which is overdue while the queue is full."""
+        self.items.popleft()
+
     def _due_in(self) -> float:
         """Return the seconds until the next frame is due; ``inf``: there is none."""
         return self.items[0].due - self._feed.clock() if self.items else math.inf
@@ -410,12 +418,31 @@ def _settle(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
+class EncoderFeedback(Protocol):
+    """An encoder of the user's, which can do what receivers ask for."""
+
+    def key_frame_wanted(self) -> None:
+        """Pass on that a receiver needs a key frame."""
+
+    def bitrate_wanted(self, bitrate: int) -> None:
+        """Pass on the bits per second that receivers can take."""
+
+
 class FedTrack(MediaStreamTrack):
     """A track whose frames come from a queue, each when it is due."""
 
-    def __init__(self, queue: FeedQueue, source: object) -> None:
-        """Consume ``queue``; keep ``source`` alive as long as this track is."""
+    def __init__(
+        self, queue: FeedQueue, source: object, format: StreamFormat | None = None
+    ) -> None:
+        """Consume ``queue``; keep ``source`` alive as long as this track is.
+
+        ``format`` is that of packets, where they come in the place of frames.
+        """
         super().__init__()
+        self.format = format
+        """The format of what comes, where that is encoded already."""
+        self.feedback: EncoderFeedback | None = None
+        """The encoder, where it can be told what receivers ask for."""
         self.kind = queue.kind
         self._queue = queue
         self._source = source

@@ -25,7 +25,10 @@ from metered_sync.engine.sending.feed import FedTrack
 from metered_sync.engine.sending.outlet import Outlet
 from metered_sync.engine.sending.shared_encoder import SharedEncoder
 from metered_sync.engine.sending.source_reader import SourceReader
+from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.engine.webrtc.encoding import Encoding
+from metered_sync.engine.webrtc.stream_formats import StreamFormat
+from metered_sync.errors import MediaError
 
 __all__ = ["LocalTrack", "Outlet"]
 
@@ -54,7 +57,13 @@ class LocalTrack:
             stream_id: The stream it belongs to.
             metadata: What its receivers are told about it.
             encoding: How it is encoded.
+
+        Raises:
+            MediaError: It is encoded already, in a way in which it cannot be sent on.
+            ValueError: It is encoded already, and the wishes come too late.
         """
+        self.format = _format_of(source, encoding)
+        """The format of what the source yields, where that is encoded already."""
         self.source = source
         self.id: str = source.id
         self.ids: tuple[str, ...] = (source.id,)
@@ -65,6 +74,8 @@ class LocalTrack:
         self.metadata = metadata
         self.encoding = encoding
         self.video_bitrate, self.codec = encoding.video_bitrate, encoding.codec
+        if self.format is not None:
+            self.codec = self.format.codec
         self.closed = False
         self._outlets: set[Outlet] = set()
         self._reader: SourceReader | None = None
@@ -78,6 +89,11 @@ class LocalTrack:
     def __repr__(self) -> str:
         state = "closed" if self.closed else "ended" if self.ended else "live"
         return f"<LocalTrack {self.kind} {self.id}: {state}, {len(self._outlets)} outlets>"
+
+    @property
+    def apart(self) -> bool:
+        """Whether it needs a section of its own: nobody else's would do."""
+        return self.metadata is not None or self.format is not None
 
     @property
     def ended(self) -> bool:
@@ -173,7 +189,7 @@ class LocalTrack:
         self._outlets.add(outlet)
         if not self.closed:
             if self._reader is None:
-                self._reader = SourceReader.hold(self.source, self)
+                self._reader = SourceReader.hold(self.source, self, self.format)
             self._reader.add(outlet, self.encoding)
 
     def remove(self, outlet: Outlet) -> None:
@@ -186,3 +202,25 @@ class LocalTrack:
         """Learn that an outlet has begun to be consumed."""
         if self._reader is not None:
             self._reader.update()
+
+
+def _format_of(source: MediaStreamTrack, encoding: Encoding) -> StreamFormat | None:
+    """Return the format of a source that is encoded already; see :class:`LocalTrack`."""
+    if aiortc_private.plays_packets(source):
+        raise MediaError(
+            f"the {source.kind} of a MediaPlayer with decode=False is encoded already, and its "
+            "player does not tell how: from_file(…, encoded=True) and from_rtsp(…, encoded=True) "
+            "send such media as it is; without decode=False it is decoded and encoded"
+        )
+    format = source.format if isinstance(source, FedTrack) else None
+    if format is not None and encoding.codec not in (None, format.codec):
+        raise ValueError(
+            f"codec={encoding.codec!r} cannot be: the {source.kind} is {format} already; open its "
+            "source without encoded=True to have it encoded anew"
+        )
+    if format is not None and (encoding.video_bitrate, encoding.max_framerate) != (None, None):
+        raise ValueError(
+            f"video_bitrate and max_framerate are for an encoder, and the {source.kind} is encoded "
+            "already: set them where that is done, or open its source without encoded=True"
+        )
+    return format

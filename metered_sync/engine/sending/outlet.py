@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -16,7 +17,6 @@ from metered_sync.engine.sending.shared_encoder import (
     CODECS,
     Encoded,
     PackingEncoder,
-    SharedEncoder,
 )
 from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.engine.webrtc.aiortc_private import Capability
@@ -27,6 +27,7 @@ from metered_sync.engine.webrtc.media_frames import (
     audio_frame,
 )
 from metered_sync.engine.webrtc.pictures import PictureNormalizer
+from metered_sync.engine.webrtc.stream_formats import StreamFormat
 
 __all__ = ["SOUND_QUEUE", "Feeder", "Outlet"]
 
@@ -34,6 +35,10 @@ SOUND_QUEUE = 10
 """Frames of sound, 20 ms each, that wait for a sender at most."""
 ENCODED_QUEUE = 30
 """Encoded pictures that wait for a sender at most: they cannot be left out one by one."""
+REPLAY_RATE = 4_000_000
+"""Bytes a second at which pictures are sent again: more at once would be lost on the way."""
+REPLAY_TICKS = 9
+"""Ticks between pictures that are sent again."""
 MAX_SEAM = 0.1
 """Seconds of silence between two sources that are not worth a gap in the timestamps."""
 
@@ -45,6 +50,8 @@ class Feeder(Protocol):
 
     kind: str
     id: str
+    format: StreamFormat | None
+    """The format of what it sends, where that is encoded already."""
 
     def add(self, outlet: Outlet) -> None:
         """Feed an outlet from now on."""
@@ -54,6 +61,16 @@ class Feeder(Protocol):
 
     def update(self) -> None:
         """Learn that an outlet has begun to be consumed."""
+
+
+class OutletEncoder(Protocol):
+    """What an outlet's encoded pictures come from."""
+
+    def key_frame(self, outlet: Outlet) -> None:
+        """Let an outlet's receiver go on, which needs a key frame for that."""
+
+    def adapt(self) -> None:
+        """Follow the bit rates that receivers ask for."""
 
 
 class Outlet(MediaStreamTrack):
@@ -77,7 +94,7 @@ class Outlet(MediaStreamTrack):
         """Whether a sender has begun to consume this outlet."""
         self.codec: str | None = None
         """The codec, in lower case, of the pictures taken here; ``None``: not encoded."""
-        self.encoder: SharedEncoder | None = None
+        self.encoder: OutletEncoder | None = None
         """The encoder of the pictures; set by the track that feeds this outlet."""
         self.wish: int | None = None
         """The bit rate that the receiver asked for, if it did."""
@@ -89,6 +106,7 @@ class Outlet(MediaStreamTrack):
             (VIDEO_RATE, 1) if self.kind == "video" else (AUDIO_RATE, SAMPLES_PER_FRAME)
         )
         self._items: deque[tuple[int, Content]] = deque()
+        self._room = ENCODED_QUEUE
         self._ready = asyncio.Event()
         self._normalizer = PictureNormalizer()
         self._sender: RTCRtpSender | None = None
@@ -117,7 +135,10 @@ class Outlet(MediaStreamTrack):
         if sender is self._sender:
             return
         self._sender = sender
-        if self.kind == "video" and Capability.ENCODERS in aiortc_private.capabilities():
+        encoded = self.local is not None and self.local.format is not None
+        if (self.kind == "video" or encoded) and Capability.ENCODERS in (
+            aiortc_private.capabilities()
+        ):
             aiortc_private.before_first_frame(sender, self._settle)
 
     def switch(self, local: Feeder | None) -> None:
@@ -156,12 +177,16 @@ class Outlet(MediaStreamTrack):
         if self._closed:
             raise MediaStreamError(f"{self!r} was closed")
         pts, content = self._items.popleft()
-        pts = self._continued(pts)
+        if not self._items:
+            self._room = ENCODED_QUEUE
+        pts = self._continued(pts, again=isinstance(content, Encoded) and content.again)
         self.frames += 1
         if isinstance(content, Encoded):
             assert self._sender is not None
             assert self._packing is not None
             self._install(self._sender, self._packing)
+            if content.again:
+                await asyncio.sleep(_size(content) / REPLAY_RATE)
             return content._replace(pts=pts)
         if isinstance(content, VideoFrame):
             frame = self._normalizer.normal(content)
@@ -183,12 +208,25 @@ class Outlet(MediaStreamTrack):
         self._items.append((pts, content))
         self._ready.set()
 
+    def replay(self, group: Sequence[Encoded]) -> None:
+        """Take pictures, from a key frame on, that were here before: all up to the newest."""
+        if aiortc_private.discards(self._sender):
+            self._idle = self._hungry = True
+            return
+        self._items.clear()  # the group has them as well
+        newest = group[-1].pts
+        for back, encoded in zip(range(len(group) - 1, -1, -1), group, strict=True):
+            self._items.append((newest - back * REPLAY_TICKS, encoded._replace(again=True)))
+        self._room = ENCODED_QUEUE + len(group)
+        self._hungry = self._idle = False
+        self._ready.set()
+
     # --- for its sender ---
 
     def wants_key(self) -> None:
         """Ask for a key frame, as the receiver does."""
         if self.encoder is not None:
-            self.encoder.key_frame()
+            self.encoder.key_frame(self)
 
     def wishes(self, bitrate: int) -> None:
         """Note the bit rate that the receiver asks for."""
@@ -198,7 +236,8 @@ class Outlet(MediaStreamTrack):
 
     def _settle(self, codec: str) -> None:
         """Take pictures encoded with the sender's codec from now on, if that is possible."""
-        if codec in CODECS and not self._closed:
+        own = self.local.format if self.local is not None else None
+        if (codec in CODECS or (own is not None and codec == own.codec)) and not self._closed:
             local = self.local
             self._let_go()
             self.codec, self._packing = codec, PackingEncoder(self, codec)
@@ -239,14 +278,15 @@ class Outlet(MediaStreamTrack):
         if aiortc_private.discards(self._sender):  # it throws away what it gets
             self._idle = self._hungry = True
             return False
-        if self._idle or len(self._items) >= ENCODED_QUEUE:
+        if self._idle or len(self._items) >= self._room:
             self._drop(len(self._items))
             self._idle, self._hungry = False, True
-            self.wants_key()
+            if not encoded.key:
+                self.wants_key()
         self._hungry = self._hungry and not encoded.key
         return not self._hungry
 
-    def _continued(self, pts: int) -> int:
+    def _continued(self, pts: int, *, again: bool) -> int:
         """Return a frame's timestamp, moved to follow the frame before it."""
         now = monotonic()
         if self._offset is None:
@@ -258,6 +298,12 @@ class Outlet(MediaStreamTrack):
                 elif gap < 0:
                     self._offset = round((now - self._handed) * self._rate) - gap
         pts += self._offset
+        if again and self._floor is not None:
+            pts = max(pts, self._floor)
         self._floor = pts + self._length
         self._handed = now
         return pts
+
+
+def _size(encoded: Encoded) -> int:
+    return len(encoded.raw) or sum(map(len, encoded.payloads))

@@ -28,7 +28,13 @@ from metered_sync.engine.webrtc.media_frames import (
     private_copy,
 )
 
-__all__ = ["BYTES_PER_SECOND", "BYTES_PER_SAMPLE", "PushedPictureQueue", "PushedSoundQueue"]
+__all__ = [
+    "BYTES_PER_SAMPLE",
+    "BYTES_PER_SECOND",
+    "PushedPictureQueue",
+    "PushedQueue",
+    "PushedSoundQueue",
+]
 
 BYTES_PER_SAMPLE = 4
 """Bytes of one sample of sound: 16 bits, stereo."""
@@ -44,7 +50,7 @@ STILL_INTERVAL = 0.25
 """Seconds after which a picture is shown again."""
 
 
-class _PushedQueue(FeedQueue):
+class PushedQueue(FeedQueue):
     """A queue that can be told to end with its last frame."""
 
     def end(self) -> None:
@@ -73,7 +79,7 @@ class _PushedQueue(FeedQueue):
         return self._feed.started and not self._waiters and late > UNTAKEN_KEPT
 
 
-class PushedSoundQueue(_PushedQueue):
+class PushedSoundQueue(PushedQueue):
     """A queue of sound, 48 kHz, stereo, 16 bits, handed out 20 ms at a time, for ever."""
 
     def __init__(self, feed: Feed, kind: str, size: int) -> None:
@@ -144,7 +150,7 @@ class PushedSoundQueue(_PushedQueue):
         super()._close()
 
 
-class PushedPictureQueue(_PushedQueue):
+class PushedPictureQueue(PushedQueue):
     """The newest picture: handed out at once, and again where no other follows."""
 
     def __init__(self, feed: Feed, kind: str, size: int) -> None:

@@ -78,7 +78,7 @@ class Rendition:
         """Feed an outlet no longer."""
         self.outlets.discard(outlet)
         encoder, outlet.encoder = outlet.encoder, None
-        if encoder is not None:
+        if isinstance(encoder, SharedEncoder):
             encoder.remove(outlet)
             if not encoder.consumers:
                 self.encoders = {k: e for k, e in self.encoders.items() if e is not encoder}

@@ -20,7 +20,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple, Protocol
 
 from aiortc.codecs.base import Encoder
-from av import VideoFrame
+from av import Packet, VideoFrame
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.webrtc.encoding import PINNED, DescribedH264Encoder, ExactVp8Encoder
@@ -41,13 +41,17 @@ CODECS: dict[str, type[ExactVp8Encoder] | type[DescribedH264Encoder]] = {
 
 
 class Encoded(NamedTuple):
-    """A picture, encoded and cut into what fits into packets."""
+    """A picture, encoded and cut into what fits into packets; or 20 ms of sound, or the like."""
 
     pts: int
     """The timestamp, in 1/90000 s."""
     payloads: list[bytes]
     key: bool
     """Whether the picture can be decoded without those before it."""
+    raw: bytes = b""
+    """In the place of payloads: a picture, or sound, as its codec has it."""
+    again: bool = False
+    """Whether it was sent before, and is sent once more to a receiver that lacks it."""
 
 
 class EncodedConsumer(Protocol):
@@ -129,8 +133,8 @@ class SharedEncoder:
         if wishes:
             self._encoder.target_bitrate = min(wishes)
 
-    def key_frame(self) -> None:
-        """Make a key frame soon, for a receiver that has lost something."""
+    def key_frame(self, consumer: EncodedConsumer | None = None) -> None:
+        """Make a key frame soon, for a receiver that has lost something: for all of them."""
         due = max(monotonic(), self._last_key + MIN_KEY_FRAME_INTERVAL)
         self._key_at = min(self._key_at, due)
         self._show_again()
@@ -221,8 +225,15 @@ class PackingEncoder(Encoder):
         return self._own.encode(frame, force_keyframe)
 
     def pack(self, packet: Any) -> tuple[list[bytes], int]:
-        """Return payloads and timestamp of an encoded picture."""
-        return packet.payloads, packet.pts
+        """Return payloads and timestamp of an encoded picture, or of encoded sound."""
+        if not packet.raw:
+            return packet.payloads, packet.pts
+        if self._codec not in CODECS:
+            return [packet.raw], packet.pts
+        self._own = self._own or CODECS[self._codec]()
+        whole = Packet(packet.raw)
+        whole.pts, whole.time_base = packet.pts, Fraction(1, VIDEO_RATE)
+        return self._own.pack(whole)[0], packet.pts
 
     @property
     def target_bitrate(self) -> int:

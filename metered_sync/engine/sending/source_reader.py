@@ -25,6 +25,8 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame, VideoFrame
 
 from metered_sync.bridge.clock import monotonic
+from metered_sync.engine.sending.fanout import PacketFanout
+from metered_sync.engine.sending.feed import FedTrack
 from metered_sync.engine.sending.outlet import Outlet
 from metered_sync.engine.sending.rendition import Rendition
 from metered_sync.engine.sending.shared_encoder import SharedEncoder
@@ -39,6 +41,7 @@ from metered_sync.engine.sending.timeline import (
 from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.engine.webrtc.encoding import Encoding
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, VIDEO_RATE
+from metered_sync.engine.webrtc.stream_formats import StreamFormat
 
 __all__ = ["SourceReader"]
 
@@ -60,16 +63,20 @@ class Holder(Protocol):
 class SourceReader:
     """The one task that reads a user's track, and the outlets that its frames go to."""
 
-    def __init__(self, source: MediaStreamTrack) -> None:
+    def __init__(self, source: MediaStreamTrack, format: StreamFormat | None = None) -> None:
         """Prepare to read a track of the user's. (Use :meth:`hold`, which finds the one there is.)
 
-        Nothing here ever stops the source.
+        Nothing here ever stops the source. ``format`` as for :meth:`hold`.
         """
         self.source = source
         self.frames = 0
         """Frames read and passed on so far."""
         self.ended = False
         """Whether the source has ended."""
+        self._fanout: PacketFanout | None = None
+        if format is not None:
+            feedback = source.feedback if isinstance(source, FedTrack) else None
+            self._fanout = PacketFanout(format, feedback)
         self._loop = asyncio.get_running_loop()
         self._holders: set[Holder] = set()
         self._renditions: dict[float | None, Rendition] = {}
@@ -86,11 +93,16 @@ class SourceReader:
         return f"<SourceReader of {self.source!r}: {state}, {outlets} outlets>"
 
     @classmethod
-    def hold(cls, source: MediaStreamTrack, holder: Holder) -> SourceReader:
-        """Return the reader of a track, made where there is none, held until it is released."""
+    def hold(
+        cls, source: MediaStreamTrack, holder: Holder, format: StreamFormat | None = None
+    ) -> SourceReader:
+        """Return the reader of a track, made where there is none, held until it is released.
+
+        ``format`` is that of what the track yields, if that is encoded already.
+        """
         reader = _readers.get(id(source))
         if reader is None or not reader._holders or reader._loop is not asyncio.get_running_loop():
-            reader = _readers[id(source)] = cls(source)
+            reader = _readers[id(source)] = cls(source, format)
         reader._holders.add(holder)
         return reader
 
@@ -101,6 +113,8 @@ class SourceReader:
             self._newest = None
             for rendition in self._renditions.values():
                 rendition.close()
+            if self._fanout is not None:
+                self._fanout.close()
             reading, self._reading = self._reading, None
             if reading is not None:
                 reading.cancel()
@@ -112,6 +126,10 @@ class SourceReader:
 
     def add(self, outlet: Outlet, encoding: Encoding) -> None:
         """Feed an outlet, with pictures that are encoded once for all outlets alike."""
+        if self._fanout is not None:
+            self._fanout.add(outlet)
+            self.update()
+            return
         rate = encoding.max_framerate
         rendition = self._renditions.get(rate)
         if rendition is None:
@@ -122,6 +140,8 @@ class SourceReader:
 
     def remove(self, outlet: Outlet, encoding: Encoding) -> None:
         """Feed an outlet no longer."""
+        if self._fanout is not None:
+            self._fanout.remove(outlet)
         rendition = self._renditions.get(encoding.max_framerate)
         if rendition is not None:
             rendition.remove(outlet)
@@ -133,7 +153,9 @@ class SourceReader:
     def update(self) -> None:
         """Read while an outlet is consumed; pause while none is."""
         if not any(outlet.asked for outlet in self._outlets()):
-            self._wanted.clear()
+            # (What is encoded costs little to read, and its latest key frame must not be missed.)
+            if self._fanout is None:
+                self._wanted.clear()
             self._newest = None  # it will be old when somebody joins
             return
         self._wanted.set()
@@ -143,6 +165,8 @@ class SourceReader:
             )
 
     def _outlets(self) -> list[Outlet]:
+        if self._fanout is not None:
+            return list(self._fanout.outlets)
         return [o for rendition in self._renditions.values() for o in rendition.outlets]
 
     def _again(self) -> tuple[int, VideoFrame] | None:
@@ -152,7 +176,10 @@ class SourceReader:
 
     async def _run(self) -> None:
         try:
-            await self._read(self.source)
+            if self._fanout is None:
+                await self._read(self.source)
+            else:
+                await self._read_packets(self.source, self._fanout)
         except MediaStreamError:
             logger.debug("%r: its source has ended", self)
         except Exception:
@@ -184,6 +211,14 @@ class SourceReader:
             ahead = self._pass_on(frame)
             if lay_ready and ahead > CLOCK_SLACK:  # it does not keep to real time, so we do
                 await asyncio.sleep(ahead - CLOCK_SLACK / 2)
+
+    async def _read_packets(self, source: MediaStreamTrack, fanout: PacketFanout) -> None:
+        while True:
+            asked = monotonic()
+            fanout.put(await source.recv())
+            self.frames += 1
+            if monotonic() - asked < READY_WITHIN:  # senders need some time, too
+                await asyncio.sleep(READY_PAUSE)
 
     def _pass_on(self, frame: Any) -> float:
         """Hand a frame to all outlets; return by how many seconds it is ahead of the clock."""

@@ -28,6 +28,7 @@ __all__ = [
     "READY_PAUSE",
     "READY_WITHIN",
     "AudioTimeline",
+    "PacketTimeline",
     "VideoTimeline",
     "ticks",
 ]
@@ -36,6 +37,8 @@ CLOCK_SLACK = 0.5
 """Seconds by which a source may be behind the clock, or ahead of it without being held up."""
 CLOCK_LEAD = 2.0
 """Seconds by which timestamps may be ahead of the clock."""
+MAX_LATE = 15.0
+"""Seconds by which a packet may be late before its source is taken to count anew."""
 READY_WITHIN = 0.002
 """Seconds within which a frame must come to be one that lay ready."""
 READY_PAUSE = 0.001
@@ -73,6 +76,28 @@ class VideoTimeline:
         self._offset = pts - own
         self._last = pts
         return pts
+
+
+class PacketTimeline:
+    """Timestamps for the packets of one source, which keeps to real time.
+
+    None is left out, and none is ahead of the clock. What comes all at once, after a pause, is
+    that late: it is squeezed into the moment at which it comes.
+    """
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._offset: int | None = None
+        self._last = -1
+
+    def place(self, own: int) -> int:
+        """Return a packet's timestamp for the time that its source gives it, in the same ticks."""
+        offset = ticks(self._rate) - own
+        if self._offset is None or offset > self._offset + MAX_LATE * self._rate:
+            self._offset = offset
+        self._offset = min(self._offset, offset)
+        self._last = max(own + self._offset, self._last + 1)
+        return self._last
 
 
 class AudioTimeline:

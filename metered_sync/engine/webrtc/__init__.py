@@ -12,6 +12,7 @@ appearance         what packets say of how pictures are to be shown, brought to 
 header_extensions  agreeing on the header extensions that say so
 picture_extensions reading them
 encoding           how a track is encoded: bit rate, frame rate, codec
+stream_formats     how media that is encoded already is described
 data_channel       data channels: a bounded buffer out, a bounded inbox in
 send_buffer        the buffer of a channel's messages on their way out
 ice                which STUN and TURN servers are used, and the path that was found

@@ -822,3 +822,14 @@ def bound_reassembly(transport: RTCSctpTransport) -> None:
 def fills_a_queue(track: MediaStreamTrack) -> bool:
     """Say whether a track goes on filling a queue of its own while nobody reads it."""
     return isinstance(getattr(track, "_queue", None), asyncio.Queue)
+
+
+def plays_packets(track: MediaStreamTrack) -> bool:
+    """Say whether a track, perhaps through relays, is one of a player that does not decode."""
+    source: Any = track
+    for _ in range(8):
+        player = getattr(source, "_player", None)
+        if player is not None:
+            return getattr(player, "_MediaPlayer__decode", True) is False
+        source = getattr(source, "_source", None)
+    return False

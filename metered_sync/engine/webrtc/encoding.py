@@ -92,11 +92,15 @@ def codecs(kind: str) -> list[str]:
     return [name for name in dict.fromkeys(names) if name != "rtx"]
 
 
-def prefer_codec(transceiver: RTCRtpTransceiver, codec: str | None) -> None:
-    """Put a codec first in what is offered from now on; the others stay possible."""
+def prefer_codec(transceiver: RTCRtpTransceiver, codec: str | None, *, alone: bool = False) -> None:
+    """Put a codec first in what is offered from now on; unless alone, the others stay possible."""
     if codec is not None:
         capabilities = RTCRtpSender.getCapabilities(transceiver.kind).codecs
-        transceiver.setCodecPreferences(sorted(capabilities, key=lambda c: c.name.lower() != codec))
+        if alone:
+            kept = [c for c in capabilities if c.name.lower() in (codec, "rtx")]
+        else:
+            kept = sorted(capabilities, key=lambda c: c.name.lower() != codec)
+        transceiver.setCodecPreferences(kept)
 
 
 def pin_bitrate(transceiver: RTCRtpTransceiver, bitrate: int | None) -> None:

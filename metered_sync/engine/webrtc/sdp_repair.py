@@ -16,10 +16,12 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import NamedTuple
 
+from metered_sync.engine.webrtc.stream_formats import StreamFormat, admit, is_plain_h264
 from metered_sync.wire.sdp import Codec, Description, SdpError, Section
 from metered_sync.wire.signals import MAX_CANDIDATE
 
@@ -58,10 +60,9 @@ _USABLE_CODECS = {
     ("video", "vp8", 90000),
 }
 _STATIC_PAYLOAD_TYPES = (0, 8, 9)
-_H264_LEVELS = {10, 11, 12, 13, 20, 21, 22, 30, 31, 32, 40, 41, 42, 50, 51, 52}
 _FITTING = {
     "audio": "Opus, G.722, PCMU or PCMA",
-    "video": "VP8, or H.264 in baseline profile with packetization mode 1",
+    "video": "VP8, or H.264 with packetization mode 1",
 }
 """The codecs of :func:`is_usable_codec` in words."""
 _REPAIR_CODECS = ("rtx", "red", "ulpfec", "flexfec", "flexfec-03", "cn", "telephone-event")
@@ -118,19 +119,12 @@ class UnfitTrack(NamedTuple):
 
 
 def is_usable_codec(kind: str, codec: Codec) -> bool:
-    """Return whether aiortc can encode and decode a codec, retransmission aside."""
+    """Return whether aiortc knows a codec, retransmission aside. (Of H.264 it decodes more.)"""
     if codec.payload_type not in _STATIC_PAYLOAD_TYPES and not 96 <= codec.payload_type <= 127:
         return False  # (it takes others' payload types over in this range only)
     name = codec.name.lower()
     if (kind, name, codec.clock_rate) == ("video", "h264", 90000):
-        # Packetization mode 1 in (constrained) baseline.
-        parameters = codec.parameters
-        profile = parameters.get("profile-level-id", "42e01f").lower()
-        return (
-            parameters.get("packetization-mode") == "1"
-            and re.fullmatch("42[0-9a-f]0[0-9a-f]{2}", profile) is not None
-            and int(profile[4:], 16) in _H264_LEVELS
-        )
+        return is_plain_h264(codec)
     return (kind, name, codec.clock_rate) in _USABLE_CODECS
 
 
@@ -174,7 +168,11 @@ def _is_address(host: str) -> bool:
 
 
 def repair(
-    description: Description, before: Repaired | None = None, *, answer: bool = False
+    description: Description,
+    before: Repaired | None = None,
+    *,
+    answer: bool = False,
+    formats: Mapping[str, StreamFormat] = MappingProxyType({}),
 ) -> Repaired:
     """Return a description together with one that aiortc can take in its place.
 
@@ -182,10 +180,14 @@ def repair(
         description: The description of the other side.
         before: The one before it, whose transport goes on where nothing is said of one.
         answer: Whether it is an answer: one that rejects all needs no transport.
+        formats: The formats of what this side sends encoded already, by mid.
 
     Raises:
         SdpError: Nothing can be done with it.
     """
+    original = description
+    admitted = (admit(section, formats.get(section.mid)) for section in description.sections)
+    description = replace(description, sections=tuple(admitted))
     sections = description.sections
     if not 0 < len(sections) <= MAX_SECTIONS:
         raise SdpError(f"{len(sections)} sections, where 1 to {MAX_SECTIONS} are possible")
@@ -196,7 +198,7 @@ def repair(
     if not usable and before is not None and not any(s.ice_ufrag for s in sections):
         tagged = _with_transport(sections[0], before.description.sections[0])
     elif not usable and answer and not any(s.ice_ufrag for s in sections):
-        return Repaired(description, description, frozenset(mids))
+        return Repaired(original, description, frozenset(mids))
     else:
         tagged = _tagged(description, usable)
     most = min(MAX_CANDIDATES, MAX_COPIED_CANDIDATES // len(sections))
@@ -210,7 +212,7 @@ def repair(
     fixed = tuple(
         placeholder(s, tagged) if s.mid in rejected else _trim(s, tagged) for s in sections
     )
-    return Repaired(description, replace(description, sections=fixed, bundle=group), rejected)
+    return Repaired(original, replace(description, sections=fixed, bundle=group), rejected)
 
 
 def misfit(section: Section, *, first: bool = False) -> str | None:
@@ -225,7 +227,8 @@ def misfit(section: Section, *, first: bool = False) -> str | None:
         return None
     codecs = [one for one in section.codecs if one.name.lower() not in _REPAIR_CODECS]
     considered = codecs[:1] if first else codecs
-    if any(is_usable_codec(section.kind, codec) for codec in considered):
+    admitted = admit(replace(section, codecs=tuple(considered))).codecs
+    if any(is_usable_codec(section.kind, codec) for codec in admitted):
         return None
     names = list(dict.fromkeys(map(_codec_name, considered)))
     more = f" and {len(names) - MAX_NAMED_CODECS} more" if len(names) > MAX_NAMED_CODECS else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 from aiortc.mediastreams import MediaStreamTrack
@@ -11,7 +12,8 @@ from aiortc.mediastreams import MediaStreamTrack
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.guard import LiveObject
 from metered_sync.engine.sending.feed import FedTrack, Feed, FeedQueue
-from metered_sync.errors import MeteredTimeoutError, raise_fresh
+from metered_sync.engine.webrtc.stream_formats import StreamFormat
+from metered_sync.errors import MediaError, MeteredTimeoutError, raise_fresh
 
 if TYPE_CHECKING:  # a plain ``Source`` is one that may lack either
     from typing_extensions import TypeVar
@@ -45,6 +47,8 @@ class Source(LiveObject, Generic[A_co, V_co]):
         produce: Callable[[Feed], None] | None,
         *,
         queue: Callable[[Feed, str, int], FeedQueue] = FeedQueue,
+        formats: Mapping[str, StreamFormat] = MappingProxyType({}),
+        refused: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Make the tracks.
 
@@ -54,11 +58,14 @@ class Source(LiveObject, Generic[A_co, V_co]):
             produce: Puts the frames, on a thread of its own; must not hold the source.
                 ``None`` where callers push.
             queue: Makes a queue; called with the feed, the kind and the number in ``queues``.
+            formats: The formats of tracks that are encoded already, by kind.
+            refused: Why there are no tracks of other kinds, by kind.
         """
+        self._refused = refused
         self._label = label
         self._feed = Feed(label, produce)
         self._tracks = {
-            kind: FedTrack(queue(self._feed, kind, queues[kind]), self)
+            kind: FedTrack(queue(self._feed, kind, queues[kind]), self, formats.get(kind))
             for kind in ("video", "audio")
             if kind in queues
         }
@@ -83,7 +90,8 @@ class Source(LiveObject, Generic[A_co, V_co]):
     @property
     def tracks(self) -> list[MediaStreamTrack]:
         """All tracks, video first."""
-        return [track for kind in self._tracks if (track := self._hand_out(kind)) is not None]
+        kinds = (*self._tracks, *self._refused)
+        return [track for kind in kinds if (track := self._hand_out(kind)) is not None]
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -140,6 +148,8 @@ class Source(LiveObject, Generic[A_co, V_co]):
 
     def _hand_out(self, kind: str) -> Any:
         self._feed.check_process()
+        if kind in self._refused:
+            raise MediaError(self._refused[kind])
         track = self._tracks.get(kind)
         if track is None:
             return None

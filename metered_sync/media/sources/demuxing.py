@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from av import AudioFrame, AudioResampler, VideoFrame
+from av import AudioFrame, AudioResampler
 from av.stream import Disposition
 
 from metered_sync.engine.webrtc.media_frames import (
@@ -37,8 +37,6 @@ MIN_SOUND_GAP = 0.1
 MAX_KEPT_PACKETS = 500
 MAX_KEPT_BYTES = 16 << 20
 """Packets, and bytes, of one stream that are kept while the other's are looked for."""
-
-Frame = AudioFrame | VideoFrame
 
 
 def streams_of(container: Any) -> dict[str, Any]:
@@ -136,7 +134,7 @@ class Reading:
     def __exit__(self, *exc: object) -> None:
         self._container.close()
 
-    def __iter__(self) -> Iterator[tuple[float, str, Frame]]:
+    def __iter__(self) -> Iterator[tuple[float, str, Any]]:
         decoders = {"video": self._video, "audio": self._audio}
         streams = [decoders[kind](stream) for kind, stream in self._streams.items()]
         for time, kind, frame in heapq.merge(*streams, key=lambda item: item[0]):
@@ -161,7 +159,7 @@ class Reading:
                         yield float(at * packet.time_base) - self._base
             yield mine.popleft()
 
-    def _video(self, stream: Any) -> Iterator[tuple[float, str, Frame | None]]:
+    def _video(self, stream: Any) -> Iterator[tuple[float, str, Any]]:
         rate = stream.average_rate or stream.guessed_rate
         interval = float(1 / rate) if rate and rate <= 1000 else 1 / 30
         last: float | None = None
@@ -180,7 +178,7 @@ class Reading:
                 if time + interval > self._position:
                     yield time, "video", normalizer.normal(frame)
 
-    def _audio(self, stream: Any) -> Iterator[tuple[float, str, Frame | None]]:
+    def _audio(self, stream: Any) -> Iterator[tuple[float, str, Any]]:
         resampler: AudioResampler | None = None
         shape = None
         count = 0  # the time of what comes out next, in samples

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from fractions import Fraction
-from typing import IO
+from typing import IO, Any
 
-from av import AudioFrame, VideoFrame
+from av import AudioFrame
 
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.feed import Feed
+from metered_sync.engine.sending.packet_queue import PacketQueue
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE
 from metered_sync.errors import (
     ClosedError,
@@ -23,12 +24,21 @@ from metered_sync.media.opening import open_in_time
 from metered_sync.media.pyav import media_errors
 from metered_sync.media.sources.base import Source
 from metered_sync.media.sources.demuxing import Reading, probe
+from metered_sync.media.sources.packets import (
+    RATES,
+    PacketReading,
+    Sendable,
+    packet_of,
+    probe_packets,
+)
 from metered_sync.wire.arguments import check_number
 
 __all__ = ["FileSource", "from_file"]
 
 DECODED_AHEAD = {"video": 8, "audio": 50}
 """Frames that are decoded ahead: about 0.3 s of pictures, 1 s of sound."""
+PACKETS_AHEAD = {"video": 15, "audio": 50}
+"""Packets that are read ahead."""
 SEEK_DELAY = 0.03
 """Seconds between a seek and the first frame from there: the frame before lasts that long."""
 OPEN_TIMEOUT = 15.0
@@ -45,6 +55,7 @@ def from_file(
     path: str | os.PathLike[str] | IO[bytes],
     *,
     loop: bool = False,
+    encoded: bool = False,
     trusted: bool = False,
     timeout: float | None = None,
 ) -> FileSource:
@@ -59,6 +70,10 @@ def from_file(
             belongs to this source until that ends: close it afterwards, and do not read it
             meanwhile.
         loop: Whether to start again at the end, for ever; timestamps go on rising.
+        encoded: Whether to send H.264, VP8 and Opus as they are, without decoding and encoding:
+            at next to no cost, in the quality of the file. Its tracks can be sent and recorded,
+            not looked at. A track in another codec, or with B-frames, is refused when it is
+            asked for, with what to do.
         trusted: Whether to play files that name other files, which are then opened, too:
             playlists (``.m3u8``), lists of pieces (ffconcat), rows of pictures
             (``picture%d.png``). FFmpeg tells them by what is in them, not by their names.
@@ -67,11 +82,12 @@ def from_file(
     Raises:
         MediaNotFoundError: There is no such file.
         MediaError: It cannot be read or decoded, or has neither sound nor pictures; or an
-            open file that cannot be sought in.
+            open file that cannot be sought in. With ``encoded``: nothing in it can be sent as
+            it is.
         MeteredTimeoutError: It was not opened in time.
         ValueError: A URL or another protocol of FFmpeg instead of a path.
     """
-    return FileSource(path, loop=loop, trusted=trusted, timeout=timeout)
+    return FileSource(path, loop=loop, encoded=encoded, trusted=trusted, timeout=timeout)
 
 
 class FileSource(Source):
@@ -82,6 +98,7 @@ class FileSource(Source):
         path: str | os.PathLike[str] | IO[bytes],
         *,
         loop: bool = False,
+        encoded: bool = False,
         trusted: bool = False,
         timeout: float | None = None,
     ) -> None:
@@ -92,18 +109,31 @@ class FileSource(Source):
             f"from_file({given if isinstance(given, FileObject) else os.path.basename(given)!r})"
         )
 
-        def look() -> tuple[str | FileObject, list[str], float | None]:
+        def look() -> tuple[str | FileObject, list[str], Sendable | None, float | None]:
             name = given if isinstance(given, FileObject) else _checked(given)
-            return name, *probe(name, trusted=trusted)
+            if encoded:
+                sendable, duration = probe_packets(name, label, trusted=trusted)
+                return name, list(sendable.formats), sendable, duration
+            kinds, duration = probe(name, trusted=trusted)
+            return name, kinds, None, duration
 
         try:
-            name, kinds, duration = open_in_time(look, deadline, label)
+            name, kinds, sendable, duration = open_in_time(look, deadline, label)
         except TimeoutError:
             raise MeteredTimeoutError(
                 f"{label}: not opened within {deadline}; is it on a disk that does not answer?"
             ) from None
-        playback = _Playback(name, label, loop, trusted)
-        super().__init__(label, {kind: DECODED_AHEAD[kind] for kind in kinds}, playback.run)
+        if sendable is None:
+            playback = _Playback(name, label, loop, trusted)
+            super().__init__(label, {kind: DECODED_AHEAD[kind] for kind in kinds}, playback.run)
+        else:
+            super().__init__(
+                label,
+                {kind: PACKETS_AHEAD[kind] for kind in kinds},
+                _PacketPlayback(name, label, loop, trusted).run,
+                queue=PacketQueue,
+                **sendable._asdict(),
+            )
         self._duration: float | None = duration
 
     @property
@@ -197,7 +227,7 @@ class _Playback:
         self._newest = start
         with (
             media_errors(f"{self._label} cannot be played any further"),
-            Reading(self._path, kinds, start, trusted=self._trusted) as reading,
+            self._reading(kinds, start) as reading,
         ):
             for time, kind, frame in reading:
                 if not self._put(feed, kind, frame, max(time, start)):
@@ -207,7 +237,10 @@ class _Playback:
             shortest if self._loop and longest - shortest < MAX_LOOP_SKEW else longest, start
         )
 
-    def _put(self, feed: Feed, kind: str, frame: AudioFrame | VideoFrame, time: float) -> bool:
+    def _reading(self, kinds: list[str], start: float) -> Reading:
+        return Reading(self._path, kinds, start, trusted=self._trusted)
+
+    def _put(self, feed: Feed, kind: str, frame: Any, time: float) -> bool:
         due = time + self._placed(feed, time)
         behind = feed.behind(due)
         if behind:
@@ -216,7 +249,7 @@ class _Playback:
             due += behind
             self._offset = due - time
         self._newest = max(self._newest, time)
-        if isinstance(frame, AudioFrame):
+        if kind == "audio":
             return self._put_audio(feed, frame, due, time)
         pts = round(due * 90000)
         if pts <= self._video_pts:
@@ -235,3 +268,23 @@ class _Playback:
         frame.pts, frame.time_base = pts, Fraction(1, AUDIO_RATE)
         self._audio_end = pts + frame.samples
         return feed.queues["audio"].put(frame, due, time)
+
+
+class _PacketPlayback(_Playback):
+    """Play the packets of a file as they are: none may be left out."""
+
+    def __init__(self, path: str | FileObject, label: str, loop: bool, trusted: bool) -> None:
+        super().__init__(path, label, loop, trusted)
+        self._pts = dict.fromkeys(RATES, -1)
+
+    def _reading(self, kinds: list[str], start: float) -> Reading:
+        return PacketReading(self._path, kinds, start, self._label, trusted=self._trusted)
+
+    def _put(self, feed: Feed, kind: str, frame: Any, time: float) -> bool:
+        due = time + self._placed(feed, time)
+        if behind := feed.behind(due):
+            due += behind
+            self._offset = due - time
+        pts = max(round(due * RATES[kind]), self._pts[kind] + 1)
+        self._pts[kind] = pts
+        return feed.queues[kind].put(packet_of(frame, pts, kind), due, time)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol
 
 import av.error
 from av import AudioFrame, AudioResampler, VideoFrame
@@ -27,7 +27,7 @@ from metered_sync.engine.webrtc.media_frames import (
 from metered_sync.engine.webrtc.pictures import PictureNormalizer
 from metered_sync.media.sources.demuxing import decoded, pixel_aspect, streams_of
 
-__all__ = ["StreamLostError", "Playout", "read"]
+__all__ = ["Playout", "StreamDelay", "StreamLostError", "read"]
 
 MAX_SOUND_DELAY = 0.25
 """Seconds for which sound is held back for its picture, at most."""
@@ -47,7 +47,14 @@ class StreamLostError(Exception):
     """The end of a stream that was not meant to end."""
 
 
-def read(container: Any, feed: Feed, playout: Playout, silence: float = math.inf) -> bool:
+class PacketSink(Protocol):
+    """A taker of a container's packets."""
+
+    def put(self, packet: Any) -> None:
+        """Take a packet."""
+
+
+def read(container: Any, feed: Feed, playout: PacketSink, silence: float = math.inf) -> bool:
     """Play a container's packets until it ends.
 
     Reads that have a timeout are repeated, until nothing has come for ``silence`` seconds.
@@ -82,7 +89,7 @@ def read(container: Any, feed: Feed, playout: Playout, silence: float = math.inf
             raise StreamLostError(f"nothing has come for {silence:g} s")
 
 
-class _StreamDelay:
+class StreamDelay:
     """Follow how far a stream's time is from the feed's clock, by its quickest frames."""
 
     def __init__(self) -> None:
@@ -117,7 +124,7 @@ class Playout:
 
     def begin(self) -> None:
         """Expect another stream, whose first frame is due at once."""
-        self._video, self._audio = _StreamDelay(), _StreamDelay()
+        self._video, self._audio = StreamDelay(), StreamDelay()
         self._in_time = self._feed.clock()  # when pictures were not late, most recently
         self._key_needed = True
         self._normalizer: PictureNormalizer | None = None

@@ -21,7 +21,6 @@ OFFERED: dict[str, tuple[Codec, ...]] = {
     "AV1": (Codec(45, "AV1", 90000),),
     "H265": (Codec(122, "H265", 90000),),
     "mode 0": (Codec(123, "H264", 90000, 1, "profile-level-id=42e01f"),),
-    "4d0032": (Codec(124, "H264", 90000, 1, "packetization-mode=1;profile-level-id=4d0032"),),
 }
 
 

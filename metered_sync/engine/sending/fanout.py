@@ -1,0 +1,135 @@
+"""Send what is encoded already to all outlets of one source, and pictures again to who needs them.
+
+The latest *group of pictures* is kept: a key frame, and what came after it. A receiver that
+comes late, or has lost something, asks for a key frame. No encoder is here to make one: so it is
+sent that group once more, quickly, and goes on from there. Its timestamps go on as well: the
+group's are squeezed into the moment at which it is sent, or a receiver would show it in real time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiortc.codecs.h264 import H264Encoder
+
+from metered_sync.bridge.clock import monotonic
+from metered_sync.engine.sending.feed import EncoderFeedback
+from metered_sync.engine.sending.outlet import Outlet
+from metered_sync.engine.sending.shared_encoder import Encoded
+from metered_sync.engine.sending.timeline import PacketTimeline
+from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, VIDEO_RATE
+from metered_sync.engine.webrtc.stream_formats import StreamFormat
+
+__all__ = ["PacketFanout"]
+
+REPLAY_INTERVAL = 1.0
+"""Seconds from one time that a receiver is sent the group again to the next, at least."""
+MAX_GROUP_BYTES = 4 << 20
+MAX_GROUP_SECONDS = 12.0
+"""The longest group of pictures that is kept. Of a longer one receivers wait for the end."""
+
+
+class PacketFanout:
+    """The outlets that take a source's packets. To outlets it is their encoder."""
+
+    def __init__(self, format: StreamFormat, feedback: EncoderFeedback | None) -> None:
+        """Make one without outlets.
+
+        Args:
+            format: What is sent: outlets for another codec get nothing.
+            feedback: The encoder, where that is the user's own.
+        """
+        self.format = format
+        self.outlets: set[Outlet] = set()
+        self._feedback = feedback
+        self._rate = AUDIO_RATE if format.codec == "opus" else VIDEO_RATE
+        self._timeline = PacketTimeline(self._rate)
+        # (Of VP8 each sender counts its own pictures.)
+        self._packer = H264Encoder() if format.codec == "h264" else None
+        self._group: list[Encoded] = []
+        """From the latest key frame on; empty where that is too long ago."""
+        self._size = 0
+        self._replayed: dict[Outlet, float] = {}
+        """When outlets were sent the group again, most recently."""
+        self._replaying: dict[Outlet, asyncio.TimerHandle] = {}
+
+    def add(self, outlet: Outlet) -> None:
+        """Feed an outlet, from the latest key frame on."""
+        self.outlets.add(outlet)
+        if outlet.codec == self.format.codec:
+            outlet.encoder = self
+            self.key_frame(outlet)
+
+    def remove(self, outlet: Outlet) -> None:
+        """Feed an outlet no longer."""
+        self.outlets.discard(outlet)
+        outlet.encoder = None
+        self._replayed.pop(outlet, None)
+        self._cancel(outlet)
+
+    def close(self) -> None:
+        """Keep nothing: nobody takes it any more."""
+        self._group.clear()
+        for outlet in tuple(self._replaying):
+            self._cancel(outlet)
+
+    def put(self, packet: Any) -> None:
+        """Send a packet to all."""
+        pts = self._timeline.place(round(packet.pts * packet.time_base * self._rate))
+        encoded = self._pack(packet, pts)
+        for outlet in tuple(self.outlets):
+            if outlet.encoder is self:
+                outlet.put(pts, encoded)
+        if self._rate == VIDEO_RATE:
+            self._keep(encoded, packet.size)
+
+    def _pack(self, packet: Any, pts: int) -> Encoded:
+        if self._packer is not None:
+            return Encoded(pts, self._packer.pack(packet)[0], bool(packet.is_keyframe))
+        key = self._rate == AUDIO_RATE or bool(packet.is_keyframe)
+        return Encoded(pts, [], key, raw=bytes(packet))
+
+    def _keep(self, encoded: Encoded, size: int) -> None:
+        if encoded.key:
+            self._group, self._size = [], 0
+        elif not self._group:
+            return
+        self._group.append(encoded)
+        self._size += size
+        seconds = (encoded.pts - self._group[0].pts) / VIDEO_RATE
+        if self._size > MAX_GROUP_BYTES or seconds > MAX_GROUP_SECONDS:
+            self._group = []
+
+    # --- as an encoder ---
+
+    def key_frame(self, outlet: Outlet) -> None:
+        """Send one outlet the group again, soon; have the user's encoder make a key frame."""
+        if self._rate == AUDIO_RATE:
+            return
+        if self._feedback is not None:
+            self._feedback.key_frame_wanted()
+        if outlet not in self._replaying:
+            wait = self._replayed.get(outlet, 0.0) + REPLAY_INTERVAL - monotonic()
+            if wait <= 0:
+                self._replay(outlet)
+            else:
+                loop = asyncio.get_running_loop()
+                self._replaying[outlet] = loop.call_later(wait, self._replay, outlet)
+
+    def adapt(self) -> None:
+        """Tell the user's encoder what receivers can take: the least of that."""
+        wishes = [outlet.wish for outlet in self.outlets if outlet.wish is not None]
+        if wishes and self._feedback is not None:
+            self._feedback.bitrate_wanted(min(wishes))
+
+    def _replay(self, outlet: Outlet) -> None:
+        self._cancel(outlet)
+        if self._group:
+            self._replayed[outlet] = monotonic()
+            outlet.replay(self._group)
+
+    def _cancel(self, outlet: Outlet) -> None:
+        timer = self._replaying.pop(outlet, None)
+        if timer is not None:
+            timer.cancel()
