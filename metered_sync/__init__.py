@@ -54,6 +54,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from metered_sync.errors import SignallingError as SignallingError
     from metered_sync.errors import TurnError as TurnError
     from metered_sync.errors import WrongThreadError as WrongThreadError
+    from metered_sync.events import BitrateWanted as BitrateWanted
     from metered_sync.events import Connected as Connected
     from metered_sync.events import ConnectionReset as ConnectionReset
     from metered_sync.events import Data as Data
@@ -71,6 +72,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from metered_sync.events import IceServer as IceServer
     from metered_sync.events import IceServerConfig as IceServerConfig
     from metered_sync.events import Joined as Joined
+    from metered_sync.events import KeyFrameWanted as KeyFrameWanted
     from metered_sync.events import Left as Left
     from metered_sync.events import Message as Message
     from metered_sync.events import NegotiationError as NegotiationError
@@ -98,6 +100,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from metered_sync.media.sources.devices import from_camera as from_camera
     from metered_sync.media.sources.devices import from_microphone as from_microphone
     from metered_sync.media.sources.devices import screen_share as screen_share
+    from metered_sync.media.sources.encoded import EncodedSource as EncodedSource
     from metered_sync.media.sources.files import FileSource as FileSource
     from metered_sync.media.sources.files import from_file as from_file
     from metered_sync.media.sources.rtsp import RtspSource as RtspSource
@@ -139,6 +142,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
 _MODULES = {
     "AckTimeoutError": "metered_sync.errors",
     "AudioSource": "metered_sync.media.sources.audio",
+    "BitrateWanted": "metered_sync.events",
     "CancelledError": "metered_sync.errors",
     "ClosedError": "metered_sync.errors",
     "Connected": "metered_sync.events",
@@ -161,6 +165,7 @@ _MODULES = {
     "DisconnectedError": "metered_sync.errors",
     "During": "metered_sync.options",
     "DuringOutage": "metered_sync.options",
+    "EncodedSource": "metered_sync.media.sources.encoded",
     "EngineError": "metered_sync.errors",
     "ErrorCode": "metered_sync.wire.limits",
     "Event": "metered_sync.events",
@@ -175,6 +180,7 @@ _MODULES = {
     "IceServer": "metered_sync.events",
     "IceServerConfig": "metered_sync.events",
     "Joined": "metered_sync.events",
+    "KeyFrameWanted": "metered_sync.events",
     "Left": "metered_sync.events",
     "MediaError": "metered_sync.errors",
     "MediaNotFoundError": "metered_sync.errors",

@@ -137,6 +137,12 @@ class SentTracks:
             if self._local(new) is not None:
                 raise _attached("replace_track", sent_already, state)
             replacement = known.successor(_live(new, "replace_track"))
+            if replacement.format != known.format:
+                was, becomes = (str(t.format or "encoded here") for t in (known, replacement))
+                raise MediaError(
+                    f"replace_track: the old {old.kind} track is {was}, the new one {becomes}: "
+                    "receivers must be told of that; remove the old one, and add the new one"
+                )
         with self._lock:
             was_sent = new is not None and id(new) in self._sent
             if not was_sent and self._local(old) is known:

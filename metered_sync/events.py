@@ -4,7 +4,8 @@ Register for a class with ``client.on(Message, fn)``, queue a class with
 ``client.events(Message)``, or wait for one with ``client.wait_for(Message)``.
 Registering for :class:`Event` means all of them.
 
-:class:`Message`, :class:`Direct`, :class:`Presence`, :class:`Data` and :class:`DCMessage` are
+:class:`Message`, :class:`Direct`, :class:`Presence`, :class:`Data`, :class:`DCMessage` and what
+:class:`~metered_sync.EncodedSource` is told are
 *message-like*: a full queue may drop them, and counts what it dropped. All others are
 *lifecycle* events: ten times as many may wait as the queue holds; beyond that it keeps the
 newest of each kind and member.
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from metered_sync.wire.events import (
+    BitrateWanted,
     Connected,
     ConnectionReset,
     Data,
@@ -32,6 +34,7 @@ from metered_sync.wire.events import (
     IceServer,
     IceServerConfig,
     Joined,
+    KeyFrameWanted,
     Left,
     Message,
     NegotiationError,
@@ -52,6 +55,7 @@ if TYPE_CHECKING:  # (what these events carry emits them)
     from metered_sync.remote_peer import RemotePeer
 
 __all__ = [
+    "BitrateWanted",
     "Connected",
     "ConnectionReset",
     "DCClose",
@@ -69,6 +73,7 @@ __all__ = [
     "IceServer",
     "IceServerConfig",
     "Joined",
+    "KeyFrameWanted",
     "Left",
     "Message",
     "NegotiationError",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "BitrateWanted",
     "Connected",
     "ConnectionReset",
     "DCClose",
@@ -37,6 +38,7 @@ __all__ = [
     "IceServer",
     "IceServerConfig",
     "Joined",
+    "KeyFrameWanted",
     "Left",
     "Message",
     "NegotiationError",
@@ -144,6 +146,23 @@ class SpeakersChanged(Event):
 
     speakers: tuple[str, ...]
     """Their ids, the loudest first."""
+
+
+@dataclass(frozen=True)
+class KeyFrameWanted(Event):
+    """A receiver has just come, or has lost something: the encoder should make a key frame."""
+
+    droppable: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class BitrateWanted(Event):
+    """Receivers can take so much now: the encoder should keep to it."""
+
+    droppable: ClassVar[bool] = True
+
+    bitrate: int
+    """Bits per second: the least that one of them reports."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from metered_sync.engine.sending.local_track import LocalTrack, Outlet
 from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.engine.webrtc.encoding import pin_bitrate, prefer_codec
 from metered_sync.engine.webrtc.stats import SAMPLE_INTERVAL, Sent
-from metered_sync.engine.webrtc.stream_formats import StreamFormat
+from metered_sync.engine.webrtc.stream_formats import INSTEAD, StreamFormat
 from metered_sync.wire.sdp import Description
 
 __all__ = ["Sections", "Slot"]
@@ -179,8 +179,7 @@ class Sections:
         self._told.update(told)
         return [
             f"the peer does not take {track.format}, the codec of the {track.kind} track "
-            f"{track.id!r}, which is encoded already; open its source without encoded=True, or "
-            "encode it in another codec or profile (H.264 in Constrained Baseline, VP8)"
+            f"{track.id!r}, which is encoded already; {INSTEAD}"
             for track in told
         ]
 

@@ -44,8 +44,10 @@ class AccessUnits(Protocol):
     def format(self) -> StreamFormat | None:
         """The format; ``None`` while it is not known."""
 
-    def read(self, data: bytes) -> AccessUnit | None:
+    def read(self, data: bytes, *, key: bool = False) -> AccessUnit | None:
         """Return an access unit as it is to be sent; ``None``: there is nothing to send.
+
+        ``key`` says that it is a key frame, which is seen where it is one by the codec's rules.
 
         Raises:
             MediaError: It cannot be sent as it is.
@@ -70,11 +72,11 @@ class PlainUnits:
         self._codec = codec
         self.format: StreamFormat | None = StreamFormat(codec)
 
-    def read(self, data: bytes) -> AccessUnit | None:
+    def read(self, data: bytes, *, key: bool = False) -> AccessUnit | None:
         """Return a packet, and whether it is a key frame; see :class:`AccessUnits`."""
         if not data:
             return None
-        return AccessUnit(data, self._codec != "vp8" or not data[0] & 1)
+        return AccessUnit(data, key or self._codec != "vp8" or not data[0] & 1)
 
 
 class H264Units:
@@ -94,9 +96,9 @@ class H264Units:
         """The format, with the profile of the latest parameters; ``None`` before the first."""
         return StreamFormat("h264", self._in_use[1:4].hex()) if self._in_use else None
 
-    def read(self, data: bytes) -> AccessUnit | None:
+    def read(self, data: bytes, *, key: bool = False) -> AccessUnit | None:
         """Return a picture that begins with all it needs; see :class:`AccessUnits`."""
-        units = [u for u in split_units(data) if u and u[0] & 0x1F not in LEFT_OUT]
+        units = [u for u in split_units(data) if u[0] & 0x1F not in LEFT_OUT]
         kinds = {unit[0] & 0x1F for unit in units}
         for unit in units:
             kind = unit[0] & 0x1F
@@ -111,10 +113,10 @@ class H264Units:
                 )
         if not kinds & {1, 2, 5}:
             return None
-        key = IDR in kinds
+        key = key or IDR in kinds
         if key and not {SEQUENCE, PICTURE} <= kinds:
             units = [u for u in units if u[0] & 0x1F not in (SEQUENCE, PICTURE)]
-            units[:0] = [self._sets[key] for key in sorted(self._sets)]
+            units[:0] = [self._sets[which] for which in sorted(self._sets)]
         if key and not self._in_use:
             return None  # nobody can decode it
         return AccessUnit(b"".join(START_CODE + unit for unit in units), key)
@@ -135,8 +137,10 @@ class H264Units:
 def split_units(data: bytes) -> Iterator[bytes]:
     """Yield the units of an access unit in Annex B, without start codes."""
     starts = [match.end() for match in _START.finditer(data)]
-    for start, following in zip(starts, [*(s - 3 for s in starts[1:]), len(data)], strict=True):
-        yield data[start:following].rstrip(b"\0")
+    ends = (*(start - 3 for start in starts[1:]), len(data))
+    for start, end in zip(starts, ends):  # noqa: B905 - without a start there is one end
+        if unit := data[start:end].rstrip(b"\0"):
+            yield unit
 
 
 def _slice_type(unit: bytes) -> int:

@@ -53,6 +53,9 @@ class PacketFanout:
         self._replayed: dict[Outlet, float] = {}
         """When outlets were sent the group again, most recently."""
         self._replaying: dict[Outlet, asyncio.TimerHandle] = {}
+        self._asked = -REPLAY_INTERVAL
+        self._asking: asyncio.TimerHandle | None = None
+        """Set while the user's encoder is to be asked for a key frame."""
 
     def add(self, outlet: Outlet) -> None:
         """Feed an outlet, from the latest key frame on."""
@@ -71,6 +74,7 @@ class PacketFanout:
     def close(self) -> None:
         """Keep nothing: nobody takes it any more."""
         self._group.clear()
+        self._ask_no_more()
         for outlet in tuple(self._replaying):
             self._cancel(outlet)
 
@@ -93,6 +97,7 @@ class PacketFanout:
     def _keep(self, encoded: Encoded, size: int) -> None:
         if encoded.key:
             self._group, self._size = [], 0
+            self._ask_no_more()
         elif not self._group:
             return
         self._group.append(encoded)
@@ -107,8 +112,7 @@ class PacketFanout:
         """Send one outlet the group again, soon; have the user's encoder make a key frame."""
         if self._rate == AUDIO_RATE:
             return
-        if self._feedback is not None:
-            self._feedback.key_frame_wanted()
+        self._ask()
         if outlet not in self._replaying:
             wait = self._replayed.get(outlet, 0.0) + REPLAY_INTERVAL - monotonic()
             if wait <= 0:
@@ -116,6 +120,25 @@ class PacketFanout:
             else:
                 loop = asyncio.get_running_loop()
                 self._replaying[outlet] = loop.call_later(wait, self._replay, outlet)
+
+    def _ask(self) -> None:
+        """Ask the user's encoder for a key frame: at once, or a second after the time before."""
+        if self._feedback is not None and self._asking is None:
+            wait = self._asked + REPLAY_INTERVAL - monotonic()
+            if wait <= 0:
+                self._ask_now()
+            else:
+                self._asking = asyncio.get_running_loop().call_later(wait, self._ask_now)
+
+    def _ask_no_more(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+            self._asking = None
+
+    def _ask_now(self) -> None:
+        self._asking, self._asked = None, monotonic()
+        if self._feedback is not None:
+            self._feedback.key_frame_wanted()
 
     def adapt(self) -> None:
         """Tell the user's encoder what receivers can take: the least of that."""

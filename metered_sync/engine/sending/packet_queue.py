@@ -63,7 +63,8 @@ class LivePacketQueue(PushedQueue):
         super().__init__(feed, kind, size)
         self.dropped = 0
         """Pictures that were not taken in time, or could not be decoded."""
-        self._lost = kind == "video"
+        self.lost = kind == "video"
+        """Whether only a key frame can follow."""
         self._bytes = 0
 
     def put(self, frame: Frame | None, due: float, position: float) -> bool:
@@ -76,7 +77,7 @@ class LivePacketQueue(PushedQueue):
                 feed.begin(due)
                 self._add(frame, due, position)
             else:
-                self._lost = self.kind == "video"
+                self.lost = self.kind == "video"
             return not feed.interrupted
 
     def _add(self, frame: Frame, due: float, position: float) -> None:
@@ -84,10 +85,10 @@ class LivePacketQueue(PushedQueue):
             while len(self.items) >= PROMPT:
                 self.items.popleft()
         elif is_key(frame):
-            self._lost = False
+            self.lost = False
             if len(self.items) > PROMPT:
                 self._clear()
-        elif self._lost:
+        elif self.lost:
             self.dropped += 1
             return
         self._bytes += getattr(frame, "size", 0)
@@ -96,7 +97,7 @@ class LivePacketQueue(PushedQueue):
             self._wake()
         elif self._bytes > MAX_KEPT_BYTES or due - self.items[0].due > MAX_KEPT_SECONDS:
             self._clear()
-            self._lost = self.kind == "video"
+            self.lost = self.kind == "video"
 
     def pass_time(self) -> None:
         """Drop what nobody takes, where nothing follows: the track ends with it."""

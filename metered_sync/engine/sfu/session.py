@@ -41,6 +41,13 @@ from metered_sync.engine.webrtc.peer_connection import (
     wait_connected,
 )
 from metered_sync.engine.webrtc.sdp_repair import misfit, placeholder, reject
+from metered_sync.engine.webrtc.stream_formats import (
+    INSTEAD,
+    StreamFormat,
+    admit,
+    offer_only,
+    restore_profiles,
+)
 from metered_sync.errors import (
     MediaError,
     NegotiationFailedError,
@@ -134,6 +141,8 @@ class Session:
         self._refused: set[str] = set()
         """Media sections that are rejected: by the SFU, or because what is sent there cannot be
         decoded. The SFU gives their places to others."""
+        self._formats: dict[RTCRtpTransceiver, StreamFormat] = {}
+        """The formats of what is sent encoded already, and was."""
         self._heard = (0, monotonic())
 
     # --- life ---
@@ -254,19 +263,32 @@ class Session:
                 wire.PublishRequest(listed, offer).body(),
             )
             await self._apply(negotiated.description)
+            self._check_taken(negotiated.description, [t for _, t in sent])
             for one, (outlet, transceiver) in zip(tracks, sent, strict=True):
                 pin_bitrate(transceiver, one.local.video_bitrate)
                 one.session_id, one.track_id, one.mid = self.id, outlet.id, str(transceiver.mid)
 
-    @staticmethod
-    def _send(outgoing: Outgoing, pc: RTCPeerConnection) -> tuple[Outlet, RTCRtpTransceiver]:
+    def _check_taken(
+        self, answer: wire.SessionDescription, sent: Sequence[RTCRtpTransceiver]
+    ) -> None:
+        """Raise where the SFU does not take what is encoded already: there is no other codec."""
+        rejected = {section.mid for section in self._read(answer).sections if section.rejected}
+        for transceiver in sent:
+            if transceiver in self._formats and transceiver.mid in rejected:
+                what = f"{self._formats[transceiver]}, in which this track is encoded already"
+                raise MediaError(f"{self._label}: the SFU does not take {what}; {INSTEAD}")
+
+    def _send(self, outgoing: Outgoing, pc: RTCPeerConnection) -> tuple[Outlet, RTCRtpTransceiver]:
         """Add a track to the next offer."""
         outgoing.release()  # of a connection before, or of an attempt that broke off
         # With an id of its own: one source may be published more than once.
         outlet = outgoing.outlet = outgoing.local.outlet(own_id=True)
         transceiver = outgoing.transceiver = pc.addTransceiver(outlet, direction="sendonly")
         outlet.attach(transceiver.sender)
-        prefer_codec(transceiver, outgoing.local.codec)
+        format = outgoing.local.format
+        prefer_codec(transceiver, outgoing.local.codec, alone=format is not None)
+        if format is not None:
+            self._formats[transceiver] = format
         return outlet, transceiver
 
     async def unpublish(self, outgoing: Outgoing, deadline: Deadline) -> None:
@@ -350,7 +372,7 @@ class Session:
                 incoming.take_over(transceivers[section.mid].receiver, apart)
             with self._webrtc("answer", "no answer can be made to the SFU's offer"):
                 answer = sdp.parse((await pc.createAnswer()).sdp)
-                answer = self._extensions.answer(answer, offer)
+                answer = restore_profiles(self._extensions.answer(answer, offer), offer)
                 await pc.setLocalDescription(RTCSessionDescription(sdp.build(answer), "answer"))
             if subscribed.renegotiation_required:
                 reply = wire.RenegotiateRequest(self._described())
@@ -420,10 +442,17 @@ class Session:
         trust_relays(self.pc, self._options.ca_file, self._label)
         # Shielded: aioice leaves a socket open where its gathering is cancelled.
         with self._webrtc("offer", "no offer can be made"), anyio.CancelScope(shield=True):
-            offer = self._extensions.offer(sdp.parse((await self.pc.createOffer()).sdp))
+            offer = sdp.parse((await self.pc.createOffer()).sdp)
+            offer = self._extensions.offer(offer_only(offer, self._by_mid(offer)))
             await self.pc.setLocalDescription(RTCSessionDescription(sdp.build(offer), "offer"))
         self._at("HTTP")
         return self._described()
+
+    def _by_mid(self, description: sdp.Description) -> dict[str, StreamFormat]:
+        """Return the formats of what is sent encoded already, by the mids of a description."""
+        mids = [section.mid for section in description.sections]
+        indices = {aiortc_private.section_index(one, -1): f for one, f in self._formats.items()}
+        return {mids[index]: f for index, f in indices.items() if 0 <= index < len(mids)}
 
     def _described(self) -> wire.SessionDescription:
         """Return our description as the SFU is to see it: with rejected sections."""
@@ -435,11 +464,14 @@ class Session:
 
     def _fitted(self, description: wire.SessionDescription) -> str:
         """Return the text that aiortc can take: it fails on a section without a codec it knows."""
-        parsed = self._read(description)  # (aiortc's own reader has no limits)
+        given = self._read(description)  # (aiortc's own reader has no limits)
+        formats = self._by_mid(given)
+        admitted = (admit(section, formats.get(section.mid)) for section in given.sections)
+        parsed = replace(given, sections=tuple(admitted))
         unfit = self._refused & {section.mid for section in parsed.sections}
         tagged = next((s for s in parsed.sections if s.ice_ufrag), None)
         if not unfit or tagged is None:
-            return description.sdp
+            return description.sdp if parsed == given else sdp.build(parsed)
         sections = (placeholder(s, tagged) if s.mid in unfit else s for s in parsed.sections)
         bundle = dict.fromkeys((*parsed.bundle, *unfit))
         return sdp.build(replace(parsed, sections=tuple(sections), bundle=tuple(bundle)))

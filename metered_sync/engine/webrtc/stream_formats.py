@@ -16,11 +16,24 @@ from dataclasses import dataclass, replace
 
 from metered_sync.wire.sdp import Codec, Description, Section
 
-__all__ = ["StreamFormat", "admit", "is_plain_h264", "offer_only", "restore_profiles"]
+__all__ = [
+    "INSTEAD",
+    "PLAIN_PROFILE",
+    "StreamFormat",
+    "admit",
+    "is_plain_h264",
+    "offer_only",
+    "restore_profiles",
+]
 
 H264_LEVELS = {10, 11, 12, 13, 20, 21, 22, 30, 31, 32, 40, 41, 42, 50, 51, 52}
 PLAIN_PROFILE = "42e01f"
 """The profile and level of H.264 that aiortc is told of in the place of others."""
+INSTEAD = (
+    "open its source without encoded=True, or encode it in another codec or profile (H.264 in "
+    "Constrained Baseline, VP8)"
+)
+"""What to do where nobody takes what is encoded already."""
 NAMES = {"h264": "H.264", "vp8": "VP8", "opus": "Opus"}
 PROFILES = {0x42: "Baseline", 0x4D: "Main", 0x58: "Extended", 0x64: "High"}
 

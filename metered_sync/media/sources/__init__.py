@@ -8,8 +8,11 @@ discontinuities the clock of a file that jumps
 live            sources that cannot be made to wait
 playout         decode live streams, and place their frames in time
 rtsp            network cameras
+packets         the packets of files and cameras, sent as they are
+encoded         pictures that a user's encoder makes
 devices         cameras, microphones and screens of this machine
 video           pictures that a program makes
+pace            the time of the next picture, for those who push
 audio           sound that a program makes
 sound_input     convert bytes, arrays and frames of sound to the format that is sent
 =============== =======================================================================

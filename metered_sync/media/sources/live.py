@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 from metered_sync.engine.sending.feed import Feed, FeedQueue, Frame
 from metered_sync.errors import MediaError
@@ -17,11 +18,18 @@ MAX_WAITING_FRAMES = {"video": 2, "audio": 15}
 class LiveSource(Source[A_co, V_co]):
     """Play a live stream from the start; frames that are not taken are dropped."""
 
-    def __init__(self, label: str, kinds: Collection[str], produce: Callable[[Feed], None]) -> None:
+    def __init__(
+        self,
+        label: str,
+        kinds: Collection[str],
+        produce: Callable[[Feed], None],
+        *,
+        queue: Callable[[Feed, str, int], FeedQueue] | None = None,
+        **options: Any,
+    ) -> None:
         """Make the tracks, and start; the arguments are those of :class:`Source`."""
-        super().__init__(
-            label, {kind: MAX_WAITING_FRAMES[kind] for kind in kinds}, produce, queue=LiveQueue
-        )
+        sizes = {kind: MAX_WAITING_FRAMES[kind] for kind in kinds}
+        super().__init__(label, sizes, produce, queue=queue or LiveQueue, **options)
         with self._feed.lock:
             self._feed._start()
 

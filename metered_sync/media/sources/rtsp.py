@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import random
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -15,11 +17,13 @@ import av.error
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.feed import PRODUCER_POLL, Feed
+from metered_sync.engine.sending.packet_queue import LivePacketQueue
 from metered_sync.errors import MediaError, MeteredTimeoutError
 from metered_sync.media.opening import open_in_time
 from metered_sync.media.pyav import OPEN_ERRORS, READ_ERRORS, media_error, reason_of
 from metered_sync.media.sources.demuxing import streams_of
 from metered_sync.media.sources.live import LiveSource
+from metered_sync.media.sources.packets import PacketPlayout, Sendable, sendable_streams
 from metered_sync.media.sources.playout import Playout, StreamLostError, read
 from metered_sync.wire.secrets import hides_arguments
 
@@ -37,6 +41,8 @@ MAX_SILENCE = 10.0
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 15.0
 """Seconds before an attempt to connect again: doubled each time, less up to a fifth."""
+EXAMINED = 16
+"""Pictures that are looked at before they are sent as they are, where that is necessary."""
 STEADY_AFTER = 10.0
 """Seconds after which a connection has shown that it lasts, and pauses begin small again."""
 RTSP_OPTIONS = {
@@ -63,7 +69,11 @@ Transport = Literal["tcp", "udp", "udp_multicast", "http"]
 
 @hides_arguments
 def from_rtsp(
-    url: str, *, transport: Transport = "tcp", timeout: float | None = None
+    url: str,
+    *,
+    transport: Transport = "tcp",
+    encoded: bool = False,
+    timeout: float | None = None,
 ) -> RtspSource:
     """Connect to a camera, or another RTSP server; return a source of its pictures and sound.
 
@@ -75,15 +85,19 @@ def from_rtsp(
         url: ``rtsp://`` or ``rtsps://``. User and password in it are never shown or logged.
         transport: How media comes: ``"tcp"`` (over the same connection), ``"udp"``,
             ``"udp_multicast"`` or ``"http"`` (a tunnel).
+        encoded: Whether to send H.264, VP8 and Opus as they are, without decoding and encoding:
+            at next to no cost, in the quality of the camera. Its tracks can be sent and recorded,
+            not looked at. A track in another codec, or with B-frames, is refused when it is asked
+            for, with what to do.
         timeout: Seconds for the first connection; ``None``: 10.
 
     Raises:
         MediaError: There is no such server or path, it refuses, or sends nothing that can
-            be played.
+            be played; with ``encoded``, that can be sent as it is.
         MeteredTimeoutError: It did not answer in time.
         ValueError: Another kind of URL or transport.
     """
-    return RtspSource(url, transport=transport, timeout=timeout)
+    return RtspSource(url, transport=transport, encoded=encoded, timeout=timeout)
 
 
 class RtspSource(LiveSource):
@@ -91,20 +105,39 @@ class RtspSource(LiveSource):
 
     @hides_arguments
     def __init__(
-        self, url: str, *, transport: Transport = "tcp", timeout: float | None = None
+        self,
+        url: str,
+        *,
+        transport: Transport = "tcp",
+        encoded: bool = False,
+        timeout: float | None = None,
     ) -> None:
         """Connect; see :func:`from_rtsp`."""
         deadline = Deadline.of(timeout, CONNECT_TIMEOUT)
-        self._connection = connection = _RtspConnection(url, transport)
+        self._connection = connection = _RtspConnection(url, transport, encoded)
+
+        def connect() -> tuple[Any, Sendable | None]:
+            container = connection.open(deadline)
+            return container, connection.examine(container) if encoded else None
+
         try:
-            container = open_in_time(lambda: connection.open(deadline), deadline, connection.label)
+            container, sendable = open_in_time(connect, deadline, connection.label)
         except TimeoutError:
             raise MeteredTimeoutError(
                 f"{connection.label} did not answer within {deadline}: check address, port and "
                 "network"
             ) from None
         connection.container = container
-        super().__init__(connection.label, list(streams_of(container)), connection.run)
+        if sendable is None:
+            super().__init__(connection.label, list(streams_of(container)), connection.run)
+        else:
+            super().__init__(
+                connection.label,
+                list(sendable.formats),
+                connection.run,
+                queue=LivePacketQueue,
+                **sendable._asdict(),
+            )
 
     @property
     def state(self) -> Literal["connected", "reconnecting", "stopped"]:
@@ -122,12 +155,15 @@ class RtspSource(LiveSource):
 class _RtspConnection:
     """Connect to a server, and play it into a feed, without knowing the source."""
 
-    def __init__(self, url: str, transport: str) -> None:
+    def __init__(self, url: str, transport: str, encoded: bool) -> None:
         self.label = f"from_rtsp({_shown(url)!r})"
         if transport not in TRANSPORTS:
             raise ValueError(f"transport must be one of {', '.join(TRANSPORTS)}, not {transport!r}")
         self._url = url
         self._transport = transport
+        self._encoded = encoded
+        self._seen: list[Any] = []
+        """Packets of the first connection that have been read already."""
         self.container: Any = None  # the first one, until it is read
         self.connected = True
         self.restarts = 0
@@ -153,14 +189,43 @@ class _RtspConnection:
         container.close()
         raise MediaError(f"{self.label}: it offers neither audio nor video that can be played")
 
+    def examine(self, container: Any) -> Sendable:
+        """Return which streams can be sent as they are; keep the packets that were read for that.
+
+        Raises:
+            MediaError: None of them can.
+        """
+        streams = streams_of(container)
+        try:
+            return sendable_streams(streams, self.label, self._first(container, streams))
+        except BaseException:
+            self._seen.clear()
+            container.close()
+            raise
+
+    def _first(self, container: Any, streams: Mapping[str, Any]) -> Iterator[Any]:
+        """Yield the first packets of pictures, where FFmpeg has found that some are reordered."""
+        video = streams.get("video")
+        if video is None or not video.codec_context.has_b_frames:
+            return
+        with contextlib.suppress(*READ_ERRORS):
+            for packet in container.demux(*streams.values()):
+                if packet.size:
+                    self._seen.append(packet)
+                    yield packet
+                if sum(one.stream is video for one in self._seen) >= EXAMINED:
+                    return
+
     def run(self, feed: Feed) -> None:
         """Play, connect again, and so on, until the stop; on the producer's thread."""
-        playout = Playout(feed)
+        playout = PacketPlayout(feed, self.label) if self._encoded else Playout(feed)
         container, self.container = self.container, None
         while container is not None:
             began = monotonic()
             try:
                 with container:
+                    while self._seen:
+                        playout.put(self._seen.pop(0))
                     if not read(container, feed, playout, MAX_SILENCE):
                         return
                 why = "the server has ended it"

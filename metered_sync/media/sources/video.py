@@ -11,13 +11,13 @@ from aiortc.mediastreams import MediaStreamTrack
 from av import VideoFrame
 
 from metered_sync.bridge.clock import monotonic
-from metered_sync.bridge.deadline import WAIT_SLICE, Deadline
-from metered_sync.engine.sending.feed import TIMER_RESOLUTION
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.pushed import STILL_INTERVAL, PushedPictureQueue
 from metered_sync.engine.webrtc.media_frames import private_copy
 from metered_sync.engine.webrtc.pictures import PictureNormalizer
-from metered_sync.errors import ClosedError, MeteredTimeoutError
+from metered_sync.errors import ClosedError
 from metered_sync.media.sources.base import TrackSource
+from metered_sync.media.sources.pace import Pace
 from metered_sync.wire.arguments import check_number, check_whole
 
 if TYPE_CHECKING:
@@ -64,10 +64,9 @@ class VideoSource(TrackSource[None, MediaStreamTrack]):
             f"VideoSource({width}, {height}, {fps:g})", {"video": 1}, None, queue=PushedPictureQueue
         )
         self._size = width, height
-        self._interval = 1 / fps
-        self._next = -math.inf  # when the next picture may be written; the feed's lock guards it
+        self._pace = Pace(self._feed, fps)
         self._queue: PushedPictureQueue = self._feed.queues["video"]  # type: ignore[assignment]
-        self._queue.again_after = max(STILL_INTERVAL, 2 * self._interval)
+        self._queue.again_after = max(STILL_INTERVAL, 2 / fps)
         self._idle: deque[PictureNormalizer] = deque()  # as many as work at once
 
     @property
@@ -122,19 +121,7 @@ class VideoSource(TrackSource[None, MediaStreamTrack]):
             feed.begin()
             now = monotonic()
             self._queue.show(frame, feed.clock() - (now - captured))
-            # One that is late keeps its pace, by waiting less; one that is slow waits for nothing.
-            behind = self._next < captured - self._interval
-            self._next = (captured if behind else self._next) + self._interval
-            due = self._next
-            while not feed.stopped and (wait := due - monotonic()) > TIMER_RESOLUTION:
-                left = deadline.left()
-                if left == 0:
-                    raise MeteredTimeoutError(
-                        f"{self._label}: the time of the next picture did not come within "
-                        f"{deadline}; this one is shown",
-                        sent=True,
-                    )
-                feed.moved.wait(min(wait, left, WAIT_SLICE))
+            self._pace.wait(captured, deadline)
 
     def end(self) -> None:
         """Show the picture written last, then end the track.

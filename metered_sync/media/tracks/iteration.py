@@ -10,7 +10,8 @@ from av import AudioFrame, VideoFrame
 
 from metered_sync.bridge import engines, guard
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.errors import ClosedError
+from metered_sync.engine.sending.feed import FedTrack
+from metered_sync.errors import ClosedError, MediaError
 from metered_sync.media.sources.base import Source
 from metered_sync.media.tracks.frame_queue import F_co
 from metered_sync.media.tracks.given import one_track
@@ -68,6 +69,11 @@ def iter_frames(
         return _FrameIterator(lambda deadline: frames.get(timeout=deadline.left()), timeout)
     if mode is not None or maxsize is not None:
         raise ValueError("mode and maxsize go with a RemoteTrack: a local track waits to be asked")
+    if isinstance(one, FedTrack) and one.format is not None:
+        raise MediaError(
+            f"iter_frames(): this {one.kind} track is {one.format}, as it was encoded: it can be "
+            "sent and recorded; open its source without encoded=True to look at its frames"
+        )
     return _FrameIterator(_LocalFrames(one), timeout)
 
 

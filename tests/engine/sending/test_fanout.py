@@ -1,0 +1,227 @@
+"""Send pictures that are encoded already to several senders, and again to those who ask."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from aiortc.codecs.vpx import VpxPayloadDescriptor
+
+from metered_sync import BitrateWanted, EncodedSource, KeyFrameWanted, MeteredTimeoutError
+from metered_sync.engine.sending import fanout
+from metered_sync.engine.sending.local_track import LocalTrack
+from metered_sync.engine.sending.outlet import ENCODED_QUEUE
+from metered_sync.engine.sending.shared_encoder import Encoded
+from tests.support.encoded import units
+from tests.support.local_tracks import Link, links, run, take, taking
+from tests.support.media_files import number_of
+
+SIZE = (160, 96)
+
+
+def push(source: EncodedSource, *access_units: bytes) -> None:
+    """Write pictures without waiting in between."""
+    for unit in access_units:
+        with suppress(MeteredTimeoutError):
+            source.write(unit, timeout=0)
+
+
+def seen(link: Link) -> list[int]:
+    return [number_of(frame) for frame in link.received["video"]]
+
+
+async def shows(link: Link, number: int) -> None:
+    await link.wait(lambda: number in seen(link))
+
+
+async def paced(source: EncodedSource, access_units: Iterable[bytes], pause: float = 0.01) -> None:
+    for unit in access_units:
+        push(source, unit)
+        await asyncio.sleep(pause)
+
+
+@pytest.mark.parametrize("codec", ["h264", "vp8"])
+def test_receivers_see_the_pictures_and_late_ones_the_newest_at_once(codec: Any) -> None:
+    made = units(codec, 18, size=SIZE)
+
+    async def test() -> None:
+        source = EncodedSource(codec, 240)
+        local = LocalTrack(source.track)
+        async with links(2) as (early, late):
+            push(source, made[0])
+            await early.open(local.outlet(), codec=codec)
+            await paced(source, made[1:15])
+            # (aiortc's receiver shows a picture when the next one comes.)
+            await shows(early, 13)
+            assert list(dict.fromkeys(seen(early))) == list(range(14))
+            count = len(seen(early))
+            outlet = local.outlet()
+            await late.open(outlet, codec=codec)
+            await shows(late, 13)  # though nothing is written
+            assert seen(late)[:4] == list(range(10, 14))
+            assert len(seen(early)) == count  # it has not asked
+            await paced(source, made[15:])
+            for link in (early, late):
+                await shows(link, 16)
+                link.assert_rising()
+            assert outlet.dropped == 0
+        local.close()
+        source.stop()
+
+    run(test())
+
+
+def test_who_asks_is_sent_the_group_again_once_a_second() -> None:
+    made = units("h264", 15, size=SIZE)
+
+    async def test() -> None:
+        source = EncodedSource("h264", 240)
+        local = LocalTrack(source.track)
+        async with links(1) as (link,):
+            push(source, made[0])
+            outlet = local.outlet()
+            await link.open(outlet, codec="h264")
+            await paced(source, made[1:])
+            await shows(link, 13)
+            before = len(seen(link))
+            began = asyncio.get_running_loop().time()
+            for _ in range(5):
+                outlet.wants_key()
+            await link.wait(lambda: seen(link)[before:].count(13) == 1)
+            for _ in range(5):
+                outlet.wants_key()
+            await link.wait(lambda: seen(link)[before:].count(13) == 2)
+            assert asyncio.get_running_loop().time() - began > 0.9
+            assert seen(link)[before:] == [14, *range(10, 15), *range(10, 14)]
+            link.assert_rising()
+        local.close()
+        source.stop()
+
+    run(test())
+
+
+def test_a_slow_sender_goes_on_from_a_key_frame() -> None:
+    made = units("h264", 95)
+
+    async def test() -> None:
+        source = EncodedSource("h264", 240)
+        local = LocalTrack(source.track)
+        push(source, made[0])
+        outlet = taking(local, "h264")
+        first: Encoded
+        (first,) = await take(outlet, 1)
+        assert first.key
+        for unit in made[1:]:  # and nothing is taken
+            push(source, unit)
+            while outlet._items and outlet._items[-1][0] < 0:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.002)
+        assert len(outlet._items) <= ENCODED_QUEUE + 10
+        assert outlet.dropped > 0
+        waiting = [content for _, content in outlet._items]
+        assert isinstance(waiting[0], Encoded)
+        assert waiting[0].key
+        got = await take(outlet, len(waiting))
+        stamps = [first.pts, *(encoded.pts for encoded in got)]
+        assert all(a < b for a, b in itertools.pairwise(stamps))
+        local.close()
+        source.stop()
+
+    run(test())
+
+
+def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = units("h264", 21)
+    monkeypatch.setattr(fanout, "MAX_GROUP_BYTES", sum(map(len, made[:5])))
+
+    async def test() -> None:
+        source = EncodedSource("h264", 240)
+        local = LocalTrack(source.track)
+        push(source, made[0])
+        early = taking(local, "h264")
+        await take(early, 1)
+        await paced(source, made[1:9], 0.003)
+        await take(early, 8)
+        late = taking(local, "h264")
+        taken = asyncio.ensure_future(take(late, 2))
+        await paced(source, made[9:12], 0.003)
+        await take(early, 3)
+        assert [one.key for one in await taken] == [True, False]
+        local.close()
+        source.stop()
+
+    run(test())
+
+
+def test_pictures_of_vp8_are_counted_on_when_they_are_sent_again() -> None:
+    made = units("vp8", 5)
+
+    async def test() -> None:
+        source = EncodedSource("vp8", 240)
+        local = LocalTrack(source.track)
+        push(source, made[0])
+        outlet = taking(local, "vp8")
+        got = await take(outlet, 1)
+        await paced(source, made[1:], 0.003)
+        got += await take(outlet, 4)
+        outlet.wants_key()
+        got += await take(outlet, 5)
+        assert [one.again for one in got[5:]] == [True] * 5
+        packing = outlet._packing
+        assert packing is not None
+        payloads = [packing.pack(one)[0][0] for one in got]
+        ids = [VpxPayloadDescriptor.parse(payload)[0].picture_id for payload in payloads]
+        assert all(b == a + 1 for a, b in itertools.pairwise(ids))  # type: ignore[operator]
+        local.close()
+        source.stop()
+
+    run(test())
+
+
+def test_the_encoder_is_told_what_receivers_ask_for() -> None:
+    async def test() -> None:
+        source = EncodedSource("h264", 240)
+        feedback = source.feedback()
+        local = LocalTrack(source.track)
+        outlets = [taking(local, "h264") for _ in range(2)]
+        assert isinstance(feedback.get_nowait(), KeyFrameWanted)
+        outlets[0].wants_key()
+        outlets[1].wants_key()  # within a second: told then
+        outlets[0].wishes(800_000)
+        outlets[1].wishes(500_000)
+        outlets[1].wishes(500_000)
+        assert list(feedback._items) == [BitrateWanted(800_000), BitrateWanted(500_000)]
+        feedback._items.clear()
+        for _ in range(500):
+            if feedback._items:
+                break
+            await asyncio.sleep(0.01)
+        assert list(feedback._items) == [KeyFrameWanted()]
+        local.close()
+        source.stop()
+        assert feedback.ended
+
+    run(test())
+
+
+def test_a_sender_with_another_codec_gets_nothing() -> None:
+    made = units("h264", 3)
+
+    async def test() -> None:
+        source = EncodedSource("h264", 240)
+        local = LocalTrack(source.track)
+        other, right = taking(local, "vp8"), taking(local, "h264")
+        taken = asyncio.ensure_future(take(right, 3))
+        none = asyncio.ensure_future(other.recv())
+        await paced(source, made)
+        assert [type(one) for one in await taken] == [Encoded] * 3
+        assert not none.done()
+        none.cancel()
+        local.close()
+        source.stop()
+
+    run(test())
