@@ -66,6 +66,7 @@ EMITTED = {
     "RemoteTrack": ("TrackEnded",),
     "DataChannel": ("DCOpen", "DCMessage", "DCClose", "DCError"),
     "SfuClient": ("StateChange", "Outage", "Republished", "TrackEnded"),
+    "EncodedSource": ("KeyFrameWanted", "BitrateWanted"),
 }
 """The classes of events that each kind of object emits."""
 _WAYS = {
@@ -77,6 +78,7 @@ _WAYS = {
     "DataChannel": "take a channel from remote.create_data_channel(…), or .channel of a "
     "DataChannelOpened event, and listen on that",
     "SfuClient": "connect with an SfuClient, and listen on that",
+    "EncodedSource": "read what feedback() of an EncodedSource returns",
 }
 """The way to an object of each kind."""
 _INSTEAD = {

@@ -14,7 +14,9 @@ from av import CodecContext
 from tests.support.media_files import number_of, picture
 
 FPS = 25
-ENCODERS = {"h264": "libx264", "vp8": "libvpx", "hevc": "libx265"}
+NUMBERS = 110
+"""How many numbers pictures have, before they begin anew."""
+ENCODERS = {"h264": "libx264", "vp8": "libvpx", "mpeg4": "mpeg4"}
 H264 = {"qp": "4", "bf": "0", "sc_threshold": "0"}
 VP8 = {"deadline": "realtime", "lag-in-frames": "0"}
 
@@ -42,7 +44,7 @@ def packets(
     set_up(encoder, codec, gop, size, options)
     made = []
     for number in range(count):
-        frame: Any = picture(start + number, size)
+        frame: Any = picture((start + number) % NUMBERS, size)
         frame.pts, frame.time_base = number, Fraction(1, FPS)
         made += encoder.encode(frame)
     return [*made, *encoder.encode(None)]
@@ -80,7 +82,7 @@ def write(
             stream: Any = container.add_stream(ENCODERS[codec], rate=FPS)
             set_up(stream.codec_context, codec, gop, size, options)
             for number in range(count):
-                frame: Any = picture(number, size)
+                frame: Any = picture(number % NUMBERS, size)
                 frame.pts, frame.time_base = number, Fraction(1, FPS)
                 queued += stream.encode(frame)
             queued += stream.encode(None)

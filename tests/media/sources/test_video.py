@@ -224,7 +224,7 @@ def test_writing_paces_itself() -> None:
 def test_one_who_is_slow_is_not_held_up_and_nothing_is_made_up_for() -> None:
     source = VideoSource(64, 48, fps=4)
     source.write(plain())
-    while time.monotonic() < source._next + 0.3:
+    while time.monotonic() < source._pace._next + 0.3:
         time.sleep(0.01)
     started = time.monotonic()
     source.write(plain())  # 50 ms more than one picture too late: a new start
@@ -234,12 +234,12 @@ def test_one_who_is_slow_is_not_held_up_and_nothing_is_made_up_for() -> None:
 def test_a_late_picture_keeps_the_pace() -> None:
     source = VideoSource(64, 48, fps=5)
     source.write(plain())
-    due = source._next
+    due = source._pace._next
     for count in range(1, 4):
         while time.monotonic() < due + (count - 1) * 0.2 + 0.05:
             time.sleep(0.01)
         source.write(plain())
-        if source._next != pytest.approx(due + count * 0.2):
+        if source._pace._next != pytest.approx(due + count * 0.2):
             break  # this machine was busy for 150 ms
     else:
         assert time.monotonic() >= due + 0.59

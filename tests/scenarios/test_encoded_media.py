@@ -1,0 +1,150 @@
+"""Media that is encoded already, in rooms over a mesh and over the SFU, as members see it."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from aiortc.contrib.media import MediaPlayer
+
+from metered_sync import (
+    BitrateWanted,
+    EncodedSource,
+    KeyFrameWanted,
+    MediaError,
+    MediaStream,
+    RemoteTrack,
+    SfuClient,
+    VideoSource,
+    from_file,
+)
+from metered_sync.local import LocalCloud
+from metered_sync.testing import dominant_frequency
+from tests.support.encoded import NUMBERS, units, write
+from tests.support.media_files import number_of
+from tests.support.rooms import PeerFactory
+
+SIZE = (160, 96)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A film of 20 s with one key frame, in High profile, and a tone of 500 Hz."""
+    folder = tmp_path_factory.mktemp("encoded")
+    return write(folder / "film.mkv", count=500, gop=1000, size=SIZE, audio="libopus")
+
+
+def shown(track: RemoteTrack, count: int = 10) -> list[int]:
+    """Return the numbers of the next pictures, each of which is taken."""
+    with track.frames(mode="fifo") as frames:
+        return [number_of(frames.get(timeout=20)) for _ in range(count)]
+
+
+def is_a_run(numbers: list[int]) -> bool:
+    """Whether pictures follow each other."""
+    return all((b - a) % NUMBERS <= 3 for a, b in itertools.pairwise(numbers))
+
+
+def test_a_film_in_a_room(cloud: LocalCloud, peer: PeerFactory, film: Path) -> None:
+    """Late members see it at once, though there is no other key frame."""
+    with (
+        peer(cloud, "cinema") as cinema,
+        peer(cloud, "first") as first,
+        peer(cloud, "late") as late,
+        from_file(film, encoded=True, loop=True) as source,
+    ):
+        cinema.add_stream(MediaStream(source.tracks, id="film"), {"role": "film"})
+        cinema.join("cinema")
+        first.join("cinema")
+        remote = first.wait_for_peer("cinema", timeout=20)
+        video, audio = (remote.track(kind, timeout=20) for kind in ("video", "audio"))
+        assert video.metadata == {"role": "film"}
+        assert is_a_run(shown(video, 20))
+        with audio.frames() as frames:
+            heard = [frames.get(timeout=20).to_ndarray()[0, ::2] for _ in range(60)]
+        assert dominant_frequency(np.concatenate(heard[20:]), 48000) == pytest.approx(500, abs=10)
+        late.join("cinema")
+        track = late.wait_for_peer("cinema", timeout=20).track("video", timeout=20)
+        assert track.read(timeout=8).shape == (*SIZE[::-1], 3)  # the next key frame is far
+        assert is_a_run(shown(video))
+
+
+def test_an_encoder_of_ones_own(cloud: LocalCloud, peer: PeerFactory) -> None:
+    made = units("vp8", 60, gop=30, size=SIZE)
+    with (
+        peer(cloud, "encoder") as sender,
+        peer(cloud, "viewer") as viewer,
+        EncodedSource("vp8", fps=50) as source,
+        source.feedback() as feedback,
+    ):
+        source.write(made[0])
+        sender.add_track(source)
+        sender.join("own")
+        viewer.join("own")
+        track = viewer.wait_for_peer("encoder", timeout=20).track("video", timeout=20)
+        wanted = feedback.get(timeout=20)
+        assert isinstance(wanted, KeyFrameWanted)
+        with track.frames(mode="fifo") as frames:
+            for unit in made[1:]:
+                source.write(unit)
+            seen: list[int] = []
+            while 59 not in seen:
+                seen.append(number_of(frames.get(timeout=20)))
+        assert is_a_run(sorted(seen))
+        assert len(set(seen)) > 20
+        deadline = time.monotonic() + 30
+        while not isinstance(wanted, BitrateWanted):
+            assert time.monotonic() < deadline, "no receiver reports a bit rate"
+            source.write(made[0])
+            with suppress(queue.Empty):
+                wanted = feedback.get_nowait()
+        assert wanted.bitrate > 10_000
+
+
+def test_what_cannot_be_done_says_so(shared_cloud: LocalCloud, film: Path, peer: Any) -> None:
+    with (
+        SfuClient(**shared_cloud.sfu_options()) as sfu,
+        peer(shared_cloud, "wrong") as sender,
+        from_file(film, encoded=True) as source,
+        VideoSource(64, 48) as screen,
+    ):
+        video: Any = source.video
+        player = MediaPlayer(str(film), decode=False)
+        for act in (sfu.publish, sender.add_track):
+            with pytest.raises(MediaError, match=r"MediaPlayer with decode=False.*from_file\("):
+                act(player.video)
+        with pytest.raises(ValueError, match="the video is encoded already"):
+            sfu.publish(video, video_bitrate=500_000)
+        with pytest.raises(ValueError, match=r"codec='vp8' cannot be: the video is H\.264 \(High"):
+            sender.add_track(video, codec="vp8")
+        sender.add_track(video, codec="h264")
+        with pytest.raises(MediaError, match=r"the old video track is H\.264 .*, the new one enc"):
+            sender.replace_track(video, screen.video)
+        player.video.stop()
+
+
+def test_the_sfu_is_offered_the_profile_of_the_stream(
+    shared_cloud: LocalCloud, tmp_path: Path
+) -> None:
+    """And others that are published beside it, and after it, go on."""
+    options = shared_cloud.sfu_options()
+    profiles = ("baseline", "main", "high")
+    files = [write(tmp_path / f"{p}.mp4", size=SIZE, profile=p) for p in profiles]
+    with SfuClient(**options) as sender, SfuClient(**options) as receiver:
+        sources = [from_file(path, encoded=True, loop=True) for path in files]
+        plain = VideoSource(*SIZE)
+        tracks = []
+        for source in (*sources, plain):
+            tracks.append(receiver.subscribe(sender.publish(source.video)))
+        plain.write(np.full((*SIZE[::-1], 3), 80, np.uint8))
+        for track in tracks[:3]:
+            assert len(set(shown(track, 20))) >= 15
+        assert tracks[3].read(timeout=20).shape == (*SIZE[::-1], 3)
+        for source in (*sources, plain):
+            source.stop()
