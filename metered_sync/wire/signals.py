@@ -1,7 +1,8 @@
 """Parse and build the signals with which members of a room set up their media.
 
 A signal is the payload of a direct message: a session description, an ICE candidate,
-the end of the candidates, or the metadata of a track. Both published clients speak them.
+the end of the candidates, or the metadata of a track. Both published clients speak them. A
+hello is a signal of this library alone, in a form that the others take for nothing.
 Source: docs/protocol/rooms.md#signals.
 """
 
@@ -19,6 +20,7 @@ __all__ = [
     "MAX_CANDIDATE",
     "Candidate",
     "EndOfCandidates",
+    "Hello",
     "SessionDescription",
     "Signal",
     "TrackMetadata",
@@ -36,6 +38,8 @@ MAX_CANDIDATE = 1000
 _DESCRIPTION = "rtc-description"
 _CANDIDATE = "rtc-ice"
 _METADATA = "__meteredTrackMeta"
+_HELLO = "$metered_sync"
+"""The track that a hello takes the metadata back of: there is none of this id."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,15 @@ class TrackMetadata:
     """``"audio"`` or ``"video"``."""
 
 
-Signal = SessionDescription | Candidate | EndOfCandidates | TrackMetadata
+@dataclass(frozen=True)
+class Hello:
+    """The first signal of a peer with this library: it needs no courtesy."""
+
+    offers: bool
+    """Whether it has something to offer at the moment."""
+
+
+Signal = SessionDescription | Candidate | EndOfCandidates | TrackMetadata | Hello
 
 
 def is_reserved(data: object) -> bool:
@@ -93,7 +105,7 @@ def parse_signal(data: object) -> Signal | None:
             return SessionDescription.read(fields.object("description"), most=MAX_FRAME)
         if fields.get("type") == _CANDIDATE and "candidate" in fields:
             return _candidate(fields)
-        return _metadata(fields.object(_METADATA))
+        return _metadata_or_hello(fields.object(_METADATA))
     except FieldError:
         return None
 
@@ -114,7 +126,9 @@ def _candidate(signal: Fields) -> Candidate | EndOfCandidates:
     )
 
 
-def _metadata(fields: Fields) -> TrackMetadata:
+def _metadata_or_hello(fields: Fields) -> TrackMetadata | Hello:
+    if fields.get("trackId") == _HELLO:
+        return Hello(fields.get("offers") is True)
     return TrackMetadata(
         fields.filled("trackId", most=MAX_NAME),
         fields.optional_object("metadata"),
@@ -139,6 +153,8 @@ def build_signal(signal: Signal) -> dict[str, Any]:
                 "usernameFragment": signal.username_fragment,
             },
         }
+    if isinstance(signal, Hello):
+        return {_METADATA: {"trackId": _HELLO, "offers": signal.offers}}
     # The JS client does not know `"metadata": null`: what is not there is left out.
     fields = {
         "trackId": signal.track_id,

@@ -90,6 +90,12 @@ class Timings:
     """How long a peer connection may take to connect."""
     media_closed: float = 0.5
     """How long after the other side closed it a peer connection is made anew, if it stays."""
+    path_silence: float = 2.0
+    """A media path over which nothing comes for this long is probed: any packet would do, and
+    the other end answers a probe (STUN) even where it has nothing to send."""
+    path_probe: float = 2.0
+    """If nothing comes for this long after that, the path is dead, and another one is looked for.
+    (ICE's own consent takes 30 s to say so.)"""
     ladder: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0)
     """The pauses before attempts to make a lost peer connection again; no more after them."""
 

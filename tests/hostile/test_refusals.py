@@ -174,7 +174,7 @@ def test_whoever_waits_for_a_refused_data_channel_is_told_at_once(
         while True:
             frame = member.receive()
             data = frame.get("data") if frame["type"] == "direct" else None
-            if isinstance(data, dict) and data["type"] == "rtc-description":
+            if isinstance(data, dict) and data.get("type") == "rtc-description":
                 break
         offer = sdp.parse(data["description"]["sdp"])
         answer = reject(offer, {section.mid for section in offer.sections})

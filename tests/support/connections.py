@@ -21,7 +21,7 @@ from metered_sync.engine.webrtc.peer_connection import gather_on
 from metered_sync.errors import MeteredError
 from metered_sync.events import IceServer
 from metered_sync.testing import PatternSource, ToneSource
-from metered_sync.wire.signals import Signal, TrackMetadata, parse_signal
+from metered_sync.wire.signals import Hello, Signal, TrackMetadata, parse_signal
 from metered_sync.wire.states import PeerConnectionState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 
@@ -99,7 +99,9 @@ class Side:
         servers: tuple[IceServer, ...] = (),
         gather_timeout: float = 5.0,
         relay_only: bool = False,
+        greets: bool = True,
     ) -> None:
+        """Prepare; with ``greets=False`` its hellos do not arrive: other clients send none."""
         self.states: list[PeerConnectionState] = []
         self.present: list[IncomingTrack] = []
         self.first: list[IncomingTrack] = []
@@ -112,6 +114,8 @@ class Side:
         self.exhausted: list[MeteredError] = []
         self.sent: list[Signal] = []
         self.posted: list[TrackMetadata] = []
+        self.greetings: list[Hello] = []
+        self.greets = greets
         self.refused: list[MeteredError] = []
         self.announced: list[TrackMetadata] = []
         self.servers = servers
@@ -133,6 +137,11 @@ class Side:
 
     def post(self, data: dict[str, Any]) -> None:
         signal = parse_signal(data)
+        if isinstance(signal, Hello):
+            self.greetings.append(signal)
+            if self.greets:
+                asyncio.get_running_loop().create_task(self.carry(self, data, signal))
+            return
         assert isinstance(signal, TrackMetadata)
         self.posted.append(signal)
 

@@ -25,6 +25,8 @@ from metered_sync.engine.rooms.negotiation_events import (
     ConnectionState,
     Event,
     GiveUp,
+    Greet,
+    HelloCame,
     MakeAnswer,
     MakeOffer,
     Observed,
@@ -45,7 +47,7 @@ from metered_sync.engine.rooms.negotiation_events import (
 )
 from metered_sync.engine.rooms.schedule import NEVER
 from metered_sync.engine.rooms.signal_queue import SignalQueue
-from metered_sync.wire.signals import SessionDescription
+from metered_sync.wire.signals import Hello, SessionDescription
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 from tests.support.docstring_tables import tables
 
@@ -136,7 +138,7 @@ class Side:
         self.tracks: list[int] = []
         self.reports: list[Report] = []
         self.literal = True
-        """Whether an offer that is repeated gets the same answer, as ours do."""
+        """Whether an offer that is repeated gets the same answer, as ours do; and it says hello."""
         self.failing = 0
         """How many of the next awaited actions fail."""
         self.takes = 0.1
@@ -332,6 +334,9 @@ class Side:
                 sent = one.offered if type_ == "offer" else one.answered
                 assert sent is not None
                 self.world.send(self, sent)
+            case Greet(offers):
+                if self.literal:
+                    self.world.send(self, Hello(offers))
             case RollBack():
                 self.withdraw()
             case Replace():
@@ -400,6 +405,9 @@ class Side:
 
     def take_signal(self) -> None:
         signal = self.queue.take()
+        if isinstance(signal, Hello):
+            self.feed(HelloCame(signal.offers))
+            return
         assert isinstance(signal, SessionDescription)
         text = self.world.texts[signal.sdp]
         if self.queue.is_outdated(signal, text.about.fragment):
@@ -442,6 +450,7 @@ class World:
     def __init__(self, timings: Timings = DEFAULT_TIMINGS) -> None:
         self.now = 0.0
         self.texts: dict[str, Text] = {}
+        self.hellos: dict[str, Hello] = {}
         self.fates = {"a": Fate(), "b": Fate()}
         self.on_the_way: list[tuple[float, int, str, str]] = []
         self.works = True
@@ -456,10 +465,13 @@ class World:
 
     # --- signalling ---
 
-    def send(self, side: Side, text: Text) -> None:
-        self.sent.append((self.now, text))
+    def send(self, side: Side, text: Text | Hello) -> None:
         fate, name = self.fates[side.name], str(next(numbers))
-        self.texts[name] = text
+        if isinstance(text, Hello):
+            self.hellos[name] = text
+        else:
+            self.sent.append((self.now, text))
+            self.texts[name] = text
         if fate.lose:
             fate.lose -= 1
             return
@@ -479,7 +491,8 @@ class World:
         while self.on_the_way and self.on_the_way[0][0] <= self.now:
             _, _, to, name = heapq.heappop(self.on_the_way)
             side = self.a if to == "a" else self.b
-            side.queue.put(SessionDescription(self.texts[name].type, name))
+            hello = self.hellos.get(name)
+            side.queue.put(hello or SessionDescription(self.texts[name].type, name))
 
     def drop(self, *sides: Side) -> None:
         """Have signalling drop for some sides, and come back: what is on its way is lost."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from metered_sync.wire.signals import (
     Candidate,
     EndOfCandidates,
+    Hello,
     SessionDescription,
     Signal,
     TrackMetadata,
@@ -55,6 +56,8 @@ META = "__meteredTrackMeta"
             },
         ),
         (TrackMetadata("t"), {META: {"trackId": "t"}}),  # never "metadata": null
+        (Hello(True), {META: {"trackId": "$metered_sync", "offers": True}}),
+        (Hello(False), {META: {"trackId": "$metered_sync", "offers": False}}),
         (TrackMetadata("t", {}), {META: {"trackId": "t", "metadata": {}}}),
     ],
 )

@@ -39,6 +39,8 @@ STATED: dict[str, Any] = {
     "crossing": 0.5,
     "media_connect": 15.0,
     "media_closed": 0.5,
+    "path_silence": 2.0,
+    "path_probe": 2.0,
     "ladder": (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0),
     "track_return": 2.0,
     "last_frames": 0.5,

@@ -32,6 +32,8 @@ from metered_sync.engine.rooms.negotiation_events import (
     Closing,
     Event,
     GiveUp,
+    Greet,
+    HelloCame,
     InternalError,
     MakeAnswer,
     MakeOffer,
@@ -67,6 +69,7 @@ from metered_sync.wire import sdp
 from metered_sync.wire.secrets import clear_locals, scrub
 from metered_sync.wire.signals import (
     EndOfCandidates,
+    Hello,
     SessionDescription,
     TrackMetadata,
     build_signal,
@@ -298,6 +301,8 @@ class RemoteConnection:
         state: Any = pc.connectionState
         if pc.signalingState == "closed" and state not in ("failed", "closed"):
             state = "closing"
+        if generation.path_died:
+            state = "failed"
         return Observed(
             state,
             unsettled=self._sections.unsettled(pc),
@@ -308,6 +313,9 @@ class RemoteConnection:
 
     async def _handle(self, signal: Inbound) -> None:
         generation = self._generation
+        if isinstance(signal, Hello):
+            await self._tell(HelloCame(signal.offers))
+            return
         if not isinstance(signal, SessionDescription):
             if self._signals.belongs(signal, generation.fragment):
                 if isinstance(signal, EndOfCandidates):
@@ -399,6 +407,8 @@ class RemoteConnection:
     def _carry_out(self, action: Action) -> None:
         owner, generation = self._owner, self._generation
         match action:
+            case Greet(offers):
+                owner.post(build_signal(Hello(offers)))
             case Send("offer"):
                 self._send("offer", generation.offered)
             case Send("answer"):
@@ -409,6 +419,7 @@ class RemoteConnection:
                 self._replace()
             case StartMedia():
                 self._spawn(generation.start_rest())
+                generation.watch_path(self._timings, self._on_path_death)
             case UpdateTracks() if generation.remote is not None:
                 received = self._received.update(generation.remote, self.pc.getTransceivers())
                 if not received:
@@ -471,6 +482,10 @@ class RemoteConnection:
         generation.closed = True
         self._spawn(generation.close(self._timings.close, quiet=quiet))
 
+    def _on_path_death(self) -> None:
+        logger.info("%s: nothing comes over its path any more: another is looked for", self._label)
+        self._wake.set()
+
     def _on_refused(self, problem: str) -> None:
         if not self._negotiation.ignores_offer:
             text = f"{self._label}: an ICE candidate of the peer cannot be used: {problem}"
@@ -485,7 +500,7 @@ class RemoteConnection:
     async def _deliver(self, generation: Generation, signal: SessionDescription) -> None:
         try:
             await self._owner.signal(build_signal(signal))
-            if not generation.closed:
+            if not (generation.closed or self._negotiation.greeted):
                 await self._owner.signal(build_signal(EndOfCandidates()))
         except MeteredError as error:
             if not generation.closed and not generation.unheard:

@@ -44,6 +44,7 @@ from metered_sync.wire import sdp
 from metered_sync.wire.events import IceServer
 from metered_sync.wire.secrets import scrub
 from metered_sync.wire.signals import Candidate, EndOfCandidates
+from metered_sync.wire.timings import Timings
 
 __all__ = ["Generation", "SupersededError"]
 
@@ -79,6 +80,8 @@ class Generation:
         """Whether anything was done with it."""
         self.closed = False
         """Whether this side has closed it."""
+        self.path_died = False
+        """Whether nothing comes over its path any more, though the other end was asked."""
         self.unheard = False
         """Whether a description could not be sent, and its owner knows."""
         self.remote: Repaired | None = None
@@ -95,6 +98,7 @@ class Generation:
         self._version = 0
         self._counted = 0
         self._adding: set[asyncio.Task[None]] = set()
+        self._watch: asyncio.Task[None] | None = None
 
     @property
     def fragment(self) -> str:
@@ -285,6 +289,17 @@ class Generation:
         """
         await aiortc_private.start_rest(self.pc)
 
+    def watch_path(self, timings: Timings, on_death: Callable[[], None]) -> None:
+        """Call a function once the path that was found has died, unless it is closed before."""
+
+        async def watch() -> None:
+            self.path_died = await ice.path_died(self.pc, timings)
+            if self.path_died:
+                on_death()
+
+        if self._watch is None and aiortc_private.can_probe():
+            self._watch = asyncio.get_running_loop().create_task(watch(), name=self.label)
+
     # --- candidates ---
 
     def add_candidate(self, candidate: Candidate) -> None:
@@ -350,6 +365,8 @@ class Generation:
     async def close(self, within: float, *, quiet: bool) -> None:
         """Close it. With ``quiet`` the other side is not told: it finds out, or hears of us."""
         self.closed = True
+        if self._watch is not None:
+            self._watch.cancel()
         with anyio.move_on_after(self._gather_timeout + 1):
             await self._turn.acquire()  # aioice leaves a socket open where it is disturbed
         for task in self._adding:

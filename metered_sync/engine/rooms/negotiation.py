@@ -8,6 +8,12 @@ Events go in, with the time; actions come out. :class:`RemoteConnection` carries
 since a browser offers at once, polite or not, and one that is interrupted in its very first
 offer may never find candidates. After the first negotiation nobody waits.
 
+Two with this library tell each other so, in a hello that other clients take for nothing, and
+whether they have something to offer. Then one of them offers at once, and the other knows it:
+the impolite one if it has said that it offers, else the polite one if it has, else whoever has
+something first. Later generations begin without words: the polite one waits for
+``Timings.courtesy``, the other does not.
+
 **Where offers cross**, the polite side takes its own back and answers; the other ignores what
 came. It repeats its own soon, in case that was what the other side missed. What cannot be taken
 back, since its sections do not fit, is dropped with its generation.
@@ -53,6 +59,7 @@ Observed     look             look             look             look_for_life   
 Tick         offer_or_repeat  repeat_or_fail   fail_if_late     begin_anew       fail_if_late
 OfferCame    answer           meet_offer       answer_anew      answer_anew      answer_anew
 AnswerCame   doubt            take_answer      ignore           take_late_answer take_late_answer
+HelloCame    note_hello       note_hello       note_hello       note_hello       note_hello
 TracksDiffer replace          replace          replace          replace          replace
 Rebuild      rebuild          rebuild          rebuild          rebuild          rebuild
 ============ ================ ================ ================ ================ ================
@@ -76,7 +83,8 @@ method           actions                                      phases after it
 look             StartMedia ChangeState Report GiveUp         STABLE OFFERED CLOSING PAUSED
                                                               EXHAUSTED
 look_for_life    StartMedia ChangeState                       STABLE OFFERED PAUSED EXHAUSTED
-offer_or_repeat  ChangeState MakeOffer Send Report GiveUp     STABLE MAKING PAUSED EXHAUSTED
+offer_or_repeat  Greet ChangeState MakeOffer Send Report      STABLE MAKING PAUSED EXHAUSTED
+                 GiveUp
 repeat_or_fail   Send ChangeState Report GiveUp               OFFERED PAUSED EXHAUSTED
 fail_if_late     ChangeState Report GiveUp                    CLOSING PAUSED EXHAUSTED
 begin_anew       Replace ChangeState TellReset                PAUSED STABLE
@@ -89,6 +97,8 @@ doubt            Report ChangeState                           STABLE PAUSED
 take_answer      TakeAnswer Replace ChangeState TellReset     OFFERED TAKING STABLE
 take_late_answer TakeAnswer Replace ChangeState TellReset     PAUSED EXHAUSTED TAKING STABLE
 ignore                                                        CLOSING
+note_hello                                                    STABLE OFFERED CLOSING PAUSED
+                                                              EXHAUSTED
 note_offer       Send ChangeState                             OFFERED CLOSING
 note_answer      Send UpdateTracks ChangeState                STABLE CLOSING
 note_agreement   UpdateTracks ChangeState                     STABLE CLOSING PAUSED EXHAUSTED
@@ -119,6 +129,8 @@ from metered_sync.engine.rooms.negotiation_events import (
     Closing,
     Event,
     GiveUp,
+    Greet,
+    HelloCame,
     InternalError,
     MakeAnswer,
     MakeOffer,
@@ -226,6 +238,10 @@ class Negotiation:
         self._offer_again = False
         """Whether to offer even where nothing has changed."""
         self._was_connected = False
+        self._said: bool | None = None
+        """Whether our hello has said that we offer; ``None``: none was sent yet."""
+        self._heard: bool | None = None
+        """Whether the other side's has; ``None``: none came."""
 
     @property
     def phase(self) -> Phase:
@@ -241,6 +257,11 @@ class Negotiation:
         if self._seen.connection == "closing":
             return Phase.CLOSING
         return Phase.OFFERED if self._exchange.offered else Phase.STABLE
+
+    @property
+    def greeted(self) -> bool:
+        """Whether the other side has said that it has this library."""
+        return self._heard is not None
 
     @property
     def failures(self) -> int:
@@ -301,6 +322,9 @@ class Negotiation:
             # All that was wanted may have gone, before anything was said.
             self._offer_again, schedule.offer_at, schedule.connect_by = False, NEVER, NEVER
             yield from self._change_state("idle")
+        if self._said is None and self._timings.first_offer and self._exchange.remote is None:
+            self._said = self._wants_to_offer
+            yield Greet(self._said)
         if self._wants_to_offer and now < schedule.connect_by:
             if schedule.offer_at == NEVER:
                 schedule.offer_at = now + self._courtesy()
@@ -313,11 +337,22 @@ class Negotiation:
 
     def _courtesy(self) -> float:
         """Return how long the other side may go first."""
+        timings, first = self._timings, self.generations == 1
         if self._exchange.remote is not None:
             return 0
+        if first and self.greeted:
+            begins = not self._heard or (self._said and not self.polite)
+            return 0 if begins else timings.first_offer
         if self.polite:
-            return self._timings.first_offer
-        return self._timings.courtesy if self.generations == 1 else 0
+            return timings.courtesy if self.greeted else timings.first_offer
+        return timings.courtesy if first else 0
+
+    def _note_hello(self, came: HelloCame, now: float) -> Actions:
+        """Take note that the other side needs no courtesy."""
+        schedule, self._heard = self._schedule, came.offers
+        if schedule.offer_at != NEVER:
+            schedule.offer_at = min(schedule.offer_at, now + self._courtesy())
+        yield from ()
 
     def _repeat_or_fail(self, _tick: Tick, now: float) -> Actions:
         exchange, schedule = self._exchange, self._schedule
@@ -495,7 +530,7 @@ class Negotiation:
     # --- generations ---
 
     def _rebuild(self, rebuild: Rebuild, now: float) -> Actions:
-        self.polite = rebuild.polite
+        self.polite, self._said = rebuild.polite, None
         if rebuild.used:
             self._schedule.reset()
             yield from self._begin_generation(now, offer=True)
@@ -584,6 +619,7 @@ TABLE: Table = {
                 _N._take_late_answer,
                 _N._take_late_answer,
             ),
+            HelloCame: (_N._note_hello,) * 5,
             TracksDiffer: (_N._replace,) * 5,
             Rebuild: (_N._rebuild,) * 5,
         },

@@ -18,6 +18,8 @@ __all__ = [
     "ConnectionState",
     "Event",
     "GiveUp",
+    "Greet",
+    "HelloCame",
     "InternalError",
     "MakeAnswer",
     "MakeOffer",
@@ -110,6 +112,14 @@ class AnswerCame:
 
 
 @dataclass(frozen=True)
+class HelloCame:
+    """The other side has said that it has this library, too."""
+
+    offers: bool
+    """Whether it has something to offer."""
+
+
+@dataclass(frozen=True)
 class OfferMade:
     """Our offer is made."""
 
@@ -172,6 +182,7 @@ Event = (
     | Tick
     | OfferCame
     | AnswerCame
+    | HelloCame
     | OfferMade
     | OfferAnswered
     | AnswerTaken
@@ -198,6 +209,13 @@ class MakeAnswer:
 @dataclass(frozen=True)
 class TakeAnswer:
     """Take the answer that came; then tell of :class:`AnswerTaken` or :class:`ActionFailed`."""
+
+
+@dataclass(frozen=True)
+class Greet:
+    """Say hello, and whether we have something to offer."""
+
+    offers: bool
 
 
 @dataclass(frozen=True)
@@ -260,6 +278,7 @@ AwaitedAction = MakeOffer | MakeAnswer | TakeAnswer
 :class:`Rebuild` and :class:`Closing`, after which there is no outcome."""
 Action = (
     AwaitedAction
+    | Greet
     | Send
     | RollBack
     | Replace

@@ -8,12 +8,12 @@ import math
 import time
 from collections import deque
 
-from metered_sync.wire.signals import Candidate, EndOfCandidates, SessionDescription
+from metered_sync.wire.signals import Candidate, EndOfCandidates, Hello, SessionDescription
 
 __all__ = ["Inbound", "SignalQueue"]
 
 logger = logging.getLogger("metered_sync")
-Inbound = SessionDescription | Candidate | EndOfCandidates
+Inbound = SessionDescription | Candidate | EndOfCandidates | Hello
 MAX_SIGNALS = 1000
 """Signals that wait at most; more are dropped."""
 WARNING_INTERVAL = 60.0

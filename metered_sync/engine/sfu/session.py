@@ -30,7 +30,7 @@ from metered_sync.engine.sfu.tracks import Incoming, Outgoing
 from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.engine.webrtc.encoding import pin_bitrate, prefer_codec
 from metered_sync.engine.webrtc.header_extensions import PictureExtensions
-from metered_sync.engine.webrtc.ice import loopback_address, transports
+from metered_sync.engine.webrtc.ice import loopback_address, path_died, transports
 from metered_sync.engine.webrtc.ice import path as ice_path
 from metered_sync.engine.webrtc.peer_connection import (
     bound_gathering,
@@ -144,6 +144,7 @@ class Session:
         self._formats: dict[RTCRtpTransceiver, StreamFormat] = {}
         """The formats of what is sent encoded already, and was."""
         self._heard = (0, monotonic())
+        self._watching = anyio.CancelScope()
 
     # --- life ---
 
@@ -166,11 +167,14 @@ class Session:
             await self.close()
             raise
         self.pc.on("connectionstatechange", self._on_state)
+        if aiortc_private.can_probe():
+            self._receive(self._watch_path)
 
     async def close(self) -> None:
         """Close the peer connection. The SFU notices by the DTLS close."""
         if self.loss is None:
             self.loss = "closed"
+        self._watching.cancel()
         await close_quietly(self.pc, self._timings.close)
 
     def lose(self, reason: str) -> None:
@@ -184,6 +188,11 @@ class Session:
     def _on_state(self) -> None:
         if self.pc.connectionState in ("failed", "closed"):
             self.lose("its media connection was lost")
+
+    async def _watch_path(self) -> None:
+        with self._watching:
+            if await path_died(self.pc, self._timings):
+                self.lose("nothing comes over its media path any more")
 
     def _at(self, stage: str) -> None:
         self._progress.stage = stage

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import aioice
 import aioice.ice
+import aioice.stun
 import aiortc
 from aiortc import (
     RTCDataChannel,
@@ -64,6 +65,7 @@ class Capability(Enum):
     INTAKES = "pictures come later than they could, and are decoded whether they are read or not"
     PACKETS = "statistics of received tracks stay 0"
     PATHS = "stats() has no paths, and connections that fail may leave sockets open"
+    PROBES = "a media path that has died is noticed after some 30 s"
     RELAYS = "relay_only cannot be kept"
     GATHERING = "a STUN server that does not answer costs 5 s"
     LOOPBACK = "WebRTC does not work on a machine without a network"
@@ -88,6 +90,7 @@ DECODER_QUEUE = "_RTCRtpReceiver__decoder_queue"
 DECODER_THREAD = "_RTCRtpReceiver__decoder_thread"
 EXTENSIONS_MAP = "_rtp_header_extensions_map"
 TIMESTAMP_MAPPER = "_RTCRtpReceiver__timestamp_mapper"
+RECEIVED_PACKETS = "_RTCDtlsTransport__rx_packets"
 
 
 class _Need(NamedTuple):
@@ -165,6 +168,11 @@ def _needs() -> tuple[_Need, ...]:
         _Need(can.PATHS, RTCIceGatherer, "__init__", ("_connection",)),
         _Need(can.PATHS, connection, "__init__", ("_nominated", "_check_list_done")),
         _Need(can.PATHS, RTCIceTransport, "__init__", (ICE_START,)),
+        _Need(can.PROBES, RTCDtlsTransport, "__init__", (RECEIVED_PACKETS,)),
+        _Need(can.PROBES, RTCIceGatherer, "__init__", ("_connection",)),
+        _Need(can.PROBES, connection, "__init__", ("_nominated", "remote_password")),
+        _Need(can.PROBES, connection, None, ("build_request",)),
+        _Need(can.PROBES, aioice.ice.StunProtocol, "request", ("retransmissions",)),
         _Need(can.RELAYS, RTCIceGatherer, "__init__", ("_connection",)),
         _Need(can.RELAYS, connection, "__init__", ("_transport_policy", "turn_server")),
         _Need(can.GATHERING, RTCIceGatherer, "__init__", ("_connection",)),
@@ -410,6 +418,38 @@ def nominated_pair(transport: RTCIceTransport) -> Any:
     """Return the pair of candidates in use; ``None`` before there is one."""
     pairs = getattr(_connection(transport), "_nominated", None) or {}
     return next(iter(pairs.values()), None)
+
+
+def can_probe() -> bool:
+    """Say whether :func:`packets_received` and :func:`probe` tell something."""
+    return _can(Capability.PROBES)
+
+
+def packets_received(transport: RTCDtlsTransport) -> int:
+    """Return how many packets have come so far: media, reports, data, all but STUN."""
+    return int(getattr(transport, RECEIVED_PACKETS))
+
+
+async def probe(transport: RTCIceTransport) -> None:
+    """Ask the other end of the path in use for an answer (STUN); return once there is one.
+
+    It is what aioice does for consent, which asks once every five seconds, and gives up after
+    six answers that did not come within half a second.
+    """
+    connection, pair = _connection(transport), nominated_pair(transport)
+    while True:
+        try:
+            await pair.protocol.request(
+                connection.build_request(pair, nominate=False),
+                pair.remote_addr,
+                integrity_key=connection.remote_password.encode(),
+                retransmissions=2,
+            )
+            return
+        except aioice.stun.TransactionFailed:  # an answer as well
+            return
+        except aioice.stun.TransactionTimeout:
+            continue
 
 
 async def end_checks(transport: RTCIceTransport) -> None:

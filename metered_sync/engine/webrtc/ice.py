@@ -1,24 +1,28 @@
-"""Choose STUN and TURN servers, and the paths that a peer connection may use."""
+"""Choose STUN and TURN servers, and the paths that a peer connection may use; watch the path."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 from itertools import chain, zip_longest
 from urllib.parse import urlsplit
 
-from aiortc import RTCPeerConnection
+from aiortc import RTCDtlsTransport, RTCPeerConnection
 from aiortc.rtcicetransport import RTCIceTransport, parse_stun_turn_uri
 
+from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.errors import NegotiationFailedError
 from metered_sync.wire.events import IceServer
+from metered_sync.wire.timings import Timings
 from metered_sync.wire.urls import is_loopback
 
 __all__ = [
     "choose_servers",
     "loopback_address",
     "path",
+    "path_died",
     "relay_only",
     "transports",
 ]
@@ -66,9 +70,13 @@ def loopback_address(url: str) -> str | None:
 
 def transports(pc: RTCPeerConnection) -> list[RTCIceTransport]:
     """Return the ICE transports of a peer connection, each once."""
-    found = [transceiver.receiver.transport.transport for transceiver in pc.getTransceivers()]
+    return [dtls.transport for dtls in _dtls_transports(pc)]
+
+
+def _dtls_transports(pc: RTCPeerConnection) -> list[RTCDtlsTransport]:
+    found = [transceiver.receiver.transport for transceiver in pc.getTransceivers()]
     if pc.sctp is not None:
-        found.append(pc.sctp.transport.transport)
+        found.append(pc.sctp.transport)
     return list(dict.fromkeys(found))
 
 
@@ -78,6 +86,48 @@ def path(transport: RTCIceTransport) -> dict[str, str] | None:
     if pair is None:
         return None
     return {"local": pair.local_candidate.type, "remote": pair.remote_candidate.type}
+
+
+LOOKS = 4
+"""How often a path is looked at within the time for which it may be silent."""
+
+
+async def path_died(pc: RTCPeerConnection, timings: Timings) -> bool:
+    """Wait until the path of a connection that is up has died; false if the connection ends first.
+
+    It is dead if nothing has come for ``Timings.path_silence``, and nothing comes for
+    ``Timings.path_probe`` after that, though a probe asks for it. A path that is merely quiet
+    answers the probe. Time in which this process has stood still does not count: what came
+    meanwhile may not have been read yet.
+    """
+    (dtls, *_) = _dtls_transports(pc)
+    pause = timings.path_silence / LOOKS
+    received, silence, looked = -1, 0.0, monotonic()
+    probe: asyncio.Task[None] | None = None
+    try:
+        while pc.connectionState == "connected":
+            await asyncio.sleep(pause)
+            before, looked = looked, monotonic()
+            count = aiortc_private.packets_received(dtls)
+            if count != received or (probe is not None and _is_answered(probe)):
+                received, silence = count, 0.0
+                if probe is not None:
+                    probe.cancel()
+                    probe = None
+                continue
+            silence += min(looked - before, 2 * pause)
+            if probe is None and silence >= timings.path_silence:
+                probe = asyncio.create_task(aiortc_private.probe(dtls.transport))
+            if silence >= timings.path_silence + timings.path_probe:
+                return True
+        return False
+    finally:
+        if probe is not None:
+            probe.cancel()
+
+
+def _is_answered(probe: asyncio.Task[None]) -> bool:
+    return probe.done() and not probe.cancelled() and probe.exception() is None
 
 
 def relay_only(pc: RTCPeerConnection, label: str) -> None:

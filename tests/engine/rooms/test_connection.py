@@ -141,22 +141,58 @@ def test_a_burst_of_changes_is_one_offer() -> None:
 @pytest.mark.parametrize("first", ["polite", "impolite"])
 def test_who_offers(first: str) -> None:
     async def test() -> None:
-        async with pair() as both:
+        async with pair(greets=False) as both:
             side: Side = getattr(both, first)
             started = time.monotonic()
             side.link.set_tracks([tone()])
             await both.connected()
             waited = time.monotonic() - started
             assert waited >= (FAST.first_offer if first == "polite" else FAST.courtesy)
-            assert (waited >= FAST.first_offer) == (first == "polite")
             assert side.offers() == 1
+
+    run(test())
+
+
+@pytest.mark.parametrize("polite", ["idle", "sends"])
+@pytest.mark.parametrize("impolite", ["idle", "sends"])
+def test_two_of_ours_wait_for_no_timer(polite: str, impolite: str) -> None:
+    """Nor do their offers cross, where tracks are there when the two meet."""
+    timings = replace(FAST, first_offer=60.0, courtesy=60.0)
+
+    async def test() -> None:
+        async with pair(timings=timings) as both:
+            if polite == "sends":
+                both.polite.link.set_tracks([tone()])
+            if impolite == "sends":
+                both.impolite.link.set_tracks([tone()])
+            if polite == impolite == "idle":
+                await until(lambda: all(s.link._negotiation.greeted for s in both.sides))
+                both.polite.link.set_tracks([tone()])
+            await both.connected()
+            assert [len(side.greetings) for side in both.sides] == [1, 1]
+            first = both.impolite if impolite == "sends" else both.polite
+            assert (first.offers(), both.other(first).offers()) == (1, 0)
+            ends = [s for side in both.sides for s in side.sent if isinstance(s, EndOfCandidates)]
+            assert ends == []
+            assert [side.states for side in both.sides] == [["connecting", "connected"]] * 2
+
+    run(test())
+
+
+def test_the_end_of_candidates_is_told_to_other_clients() -> None:
+    async def test() -> None:
+        async with pair(greets=False) as both:
+            both.impolite.link.set_tracks([tone()])
+            await both.connected()
+            for side in both.sides:
+                await until(lambda side=side: EndOfCandidates() in side.sent, what="the end")
 
     run(test())
 
 
 def test_the_polite_one_lets_the_other_go_first() -> None:
     async def test() -> None:
-        async with pair() as both:
+        async with pair(greets=False) as both:
             both.polite.link.set_tracks([tone()])
             await asyncio.sleep(FAST.first_offer / 4)
             both.impolite.link.set_tracks([tone()])
@@ -169,7 +205,7 @@ def test_the_polite_one_lets_the_other_go_first() -> None:
 
 def test_three_tracks_against_an_offer_of_one() -> None:
     async def test() -> None:
-        async with pair() as both:
+        async with pair(timings=replace(FAST, first_offer=30.0)) as both:
             both.polite.link.set_tracks([tone(), picture(), picture()])
             both.impolite.link.set_tracks([tone()])
             await until(lambda: len(both.impolite.present) == 3, what="three tracks")
@@ -910,6 +946,7 @@ def test_a_candidate_that_cannot_be_used_is_told_of() -> None:
             assert both.impolite.refused == [error]
             both.filter = lambda _side, _signal: 0.0
             await until(lambda: len(both.polite.present) == 1, what="its track")
+            await until(lambda: not link._negotiation.ignores_offer, what="its answer")
             link.receive(Candidate(relayed, mid, 0))
             await until(lambda: len(both.impolite.refused) == 2, what="another error")
 

@@ -50,7 +50,7 @@ async def in_order(page: PeerPage) -> None:
 @pytest.mark.parametrize("ids", [POLITE, IMPOLITE])
 def test_it_offers_two_sections_and_we_have_three_tracks(ids: tuple[str, str]) -> None:
     async def test() -> None:
-        side = Side(*ids, timings=PATIENT)
+        side = Side(*ids, timings=PATIENT, greets=False)
         async with peer_page(side) as page:
             await page.run("await camera('audio', 'video')")
             await gets(side, ["audio", "video"])
@@ -70,7 +70,7 @@ def test_it_offers_two_sections_and_we_have_three_tracks(ids: tuple[str, str]) -
 
 def test_both_begin_at_once_with_three_against_two() -> None:
     async def test() -> None:
-        side = Side(*POLITE, timings=PATIENT)
+        side = Side(*POLITE, timings=PATIENT, greets=False)
         async with peer_page(side) as page:
             side.link.set_tracks([tone(metadata={}), picture(), picture()])
             await page.run("await camera('audio', 'video')")
@@ -84,7 +84,7 @@ def test_both_begin_at_once_with_three_against_two() -> None:
 
 def test_we_offer_and_it_joins_in() -> None:
     async def test() -> None:
-        side = Side(*IMPOLITE, timings=PATIENT)
+        side = Side(*IMPOLITE, timings=PATIENT, greets=False)
         async with peer_page(side) as page:
             ours = [tone(stream_id="s", metadata={}), picture(stream_id="s")]
             side.link.set_tracks(ours)
@@ -103,7 +103,7 @@ def test_we_offer_and_it_joins_in() -> None:
 @pytest.mark.parametrize("ids", [POLITE, IMPOLITE])
 def test_tracks_with_metadata_keep_their_ids_there(ids: tuple[str, str]) -> None:
     async def test() -> None:
-        side = Side(*ids, timings=PATIENT)
+        side = Side(*ids, timings=PATIENT, greets=False)
         async with peer_page(side) as page:
             ours = [tone(metadata={}), picture(metadata={})]
             side.link.set_tracks(ours)  # both begin at once
@@ -121,7 +121,7 @@ def test_tracks_with_metadata_keep_their_ids_there(ids: tuple[str, str]) -> None
 
 def test_a_track_comes_back_in_another_section() -> None:
     async def test() -> None:
-        side = Side(*POLITE, timings=PATIENT)
+        side = Side(*POLITE, timings=PATIENT, greets=False)
         async with peer_page(side) as page:
             local = tone(metadata={})
             await page.run("await camera('audio')")
@@ -142,7 +142,7 @@ def test_a_track_comes_back_in_another_section() -> None:
 
 def test_it_stops_a_transceiver_and_uses_its_section_again() -> None:
     async def test() -> None:
-        side = Side(*POLITE, timings=PATIENT)
+        side = Side(*POLITE, timings=PATIENT, greets=False)
         async with peer_page(side) as page:
             side.link.set_tracks([tone()])
             await page.run("await camera('audio', 'video')")
@@ -168,7 +168,7 @@ def test_it_stops_a_transceiver_and_uses_its_section_again() -> None:
 
 def test_it_stops_the_first_transceiver() -> None:
     async def test() -> None:
-        side = Side(*POLITE, timings=PATIENT)
+        side = Side(*POLITE, timings=PATIENT, greets=False)
         async with peer_page(side) as page:
             await page.run("await camera('audio', 'video')")
             await gets(side, ["audio", "video"])
@@ -184,7 +184,7 @@ def test_it_stops_the_first_transceiver() -> None:
 
 def test_it_removes_a_track_and_adds_it_again() -> None:
     async def test() -> None:
-        side = Side(*POLITE, timings=PATIENT)
+        side = Side(*POLITE, timings=PATIENT, greets=False)
         async with peer_page(side) as page:
             await page.run("await camera('audio', 'video')")
             await gets(side, ["audio", "video"])
@@ -204,7 +204,7 @@ def test_it_removes_a_track_and_adds_it_again() -> None:
 
 def test_it_pauses_a_section_and_goes_on_in_it() -> None:
     async def test() -> None:
-        side = Side(*POLITE, timings=PATIENT)
+        side = Side(*POLITE, timings=PATIENT, greets=False)
         async with peer_page(side) as page:
             await page.run("await camera('audio', 'video')")
             await gets(side, ["audio", "video"])
@@ -224,7 +224,7 @@ def test_it_pauses_a_section_and_goes_on_in_it() -> None:
 def test_our_rebuilt_offer_meets_its_live_connection(ids: tuple[str, str]) -> None:
     # Where Chromium is to begin the new handshake, it does so on the old path, for some 6 s.
     async def test() -> None:
-        side = Side(*ids, timings=PATIENT)
+        side = Side(*ids, timings=PATIENT, greets=False)
         async with peer_page(side) as page:
             side.link.set_tracks([tone(), picture()])
             if ids == POLITE:  # (rolled back, Chromium would offer its channel over and over)
@@ -248,7 +248,7 @@ def test_our_rebuilt_offer_meets_its_live_connection(ids: tuple[str, str]) -> No
 
 def test_it_restarts_ice() -> None:
     async def test() -> None:
-        side = Side(*POLITE, timings=PATIENT)
+        side = Side(*POLITE, timings=PATIENT, greets=False)
         async with peer_page(side) as page:
             side.link.set_tracks([tone(), picture()])
             await page.run("await camera('audio', 'video')")
@@ -282,7 +282,7 @@ CROSSINGS = [
 def test_first_offers_that_cross(ids: tuple[str, str], ours: str, theirs: str) -> None:
     # Chromium is stuck if the numbers in ours clash with those in its own.
     async def test() -> None:
-        side = Side(*ids, timings=PATIENT)
+        side = Side(*ids, timings=PATIENT, greets=False)
         async with peer_page(side) as page:
             await page.run("hold = []; await camera(kind)", kind=theirs)
             side.link.set_tracks([KINDS[ours]()])
@@ -306,7 +306,7 @@ def test_first_offers_that_cross(ids: tuple[str, str], ours: str, theirs: str) -
 @pytest.mark.parametrize("ids", [POLITE, IMPOLITE])
 def test_offers_that_cross(ids: tuple[str, str]) -> None:
     async def test() -> None:
-        side = Side(*ids, timings=PATIENT)
+        side = Side(*ids, timings=PATIENT, greets=False)
         async with peer_page(side) as page:
             side.link.set_tracks([tone()])
             await page.run("await camera('audio')")
@@ -329,7 +329,7 @@ def test_offers_that_cross(ids: tuple[str, str]) -> None:
 
 def test_only_a_data_channel_then_more() -> None:
     async def test() -> None:
-        side = Side(*POLITE, timings=PATIENT)
+        side = Side(*POLITE, timings=PATIENT, greets=False)
         async with peer_page(side) as page:
             await page.run("pc.createDataChannel('its')")
             await until(lambda: side.channels, what="its channel")
@@ -353,7 +353,7 @@ def test_only_a_data_channel_then_more() -> None:
 
 def test_a_codec_that_we_do_not_have() -> None:
     async def test() -> None:
-        side = Side(*POLITE, timings=PATIENT)
+        side = Side(*POLITE, timings=PATIENT, greets=False)
         async with peer_page(side) as page:
             await page.run(
                 "const [track] = await media({video: true});"
@@ -378,7 +378,7 @@ def test_a_codec_that_we_do_not_have() -> None:
 
 def test_its_connection_is_closed_and_made_again() -> None:
     async def test() -> None:
-        side = Side(*POLITE, timings=PATIENT)
+        side = Side(*POLITE, timings=PATIENT, greets=False)
         async with peer_page(side) as page:
             side.link.set_tracks([tone()])
             await page.run("await camera('audio')")
@@ -397,7 +397,7 @@ def test_its_canvas_has_the_right_colours(ids: tuple[str, str]) -> None:
     """It sends them from 0 to 255, in BT.709, and says so in the packets only."""
 
     async def test() -> None:
-        side = Side(*ids, timings=PATIENT)
+        side = Side(*ids, timings=PATIENT, greets=False)
         async with peer_page(side) as page:
             if ids == IMPOLITE:  # we offer first
                 side.link.set_tracks([picture()])

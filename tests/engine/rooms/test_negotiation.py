@@ -23,6 +23,8 @@ from metered_sync.engine.rooms.negotiation_events import (
     ConnectionState,
     Event,
     GiveUp,
+    Greet,
+    HelloCame,
     InternalError,
     MakeAnswer,
     MakeOffer,
@@ -72,13 +74,16 @@ class Machine:
     def __init__(self, *, polite: bool = False, timings: Timings = T) -> None:
         self.it = Negotiation(timings, polite=polite)
         self.now = 0.0
+        self.greetings: list[bool] = []
+        """What its hellos have said."""
 
     def tell(self, *events: Event) -> list[Action]:
         """Tell of events; return what is to be done about the last one."""
         actions: Sequence[Action] = ()
         for event in events:
             actions = tell(self.it, event, self.now)
-        return list(actions)
+            self.greetings += [one.offers for one in actions if isinstance(one, Greet)]
+        return [action for action in actions if not isinstance(action, Greet)]
 
     def see(self, connection: ConnectionState = "new", **facts: bool) -> list[Action]:
         return self.tell(Observed(connection, **facts))
@@ -255,6 +260,128 @@ def test_what_has_gone_before_it_was_offered_is_not_missed() -> None:
     machine.see(unsettled=True)
     assert machine.after(10) == [ChangeState("connecting")]
     assert machine.it.wake_at == machine.now + T.courtesy
+
+
+# --- peers of the same kind ---
+
+
+def test_hello_is_said_once_before_anything_else() -> None:
+    it = Negotiation(T, polite=False)
+    tell(it, Observed(unsettled=True), 0.0)
+    assert tell(it, Tick(), 0.0) == (Greet(True), ChangeState("connecting"))
+    assert tell(it, Tick(), 0.1) == ()
+    it = Negotiation(T, polite=False)
+    assert tell(it, Tick(), 0.0) == (Greet(False),)
+
+
+def test_where_nobody_waits_no_hello_is_needed() -> None:
+    machine = Machine(timings=replace(T, first_offer=0.0, courtesy=0.0))
+    machine.see(unsettled=True)
+    assert machine.after(0) == [ChangeState("connecting"), MakeOffer()]
+    assert machine.greetings == []
+
+
+def test_hello_is_said_again_when_signalling_is_back() -> None:
+    # The other side may be another process by now.
+    machine = Machine().connected()
+    machine.tell(Rebuild(False, used=True), Tick())
+    assert machine.greetings == [True, True]
+    machine = Machine()
+    machine.tell(Tick(), Rebuild(False, used=False), Tick())
+    assert machine.greetings == [False, False]
+
+
+def test_hello_is_not_said_to_one_that_was_quicker() -> None:
+    machine = Machine().answered()
+    machine.after(0)
+    assert machine.greetings == []
+
+
+@pytest.mark.parametrize(
+    ("polite", "said", "heard", "first"),
+    [
+        (True, True, True, False),
+        (True, True, False, True),
+        (True, False, True, False),
+        (True, False, False, True),
+        (False, True, True, True),
+        (False, True, False, True),
+        (False, False, True, False),
+        (False, False, False, True),
+    ],
+)
+@pytest.mark.parametrize("early", [True, False])
+def test_one_of_two_offers_at_once(
+    polite: bool, said: bool, heard: bool, first: bool, early: bool
+) -> None:
+    """Whether the hello comes before there is anything to offer, or after that."""
+    machine = Machine(polite=polite)
+    if said:
+        machine.see(unsettled=True)
+    machine.tell(Tick())
+    if early:
+        machine.tell(HelloCame(heard))
+    machine.see(unsettled=True)
+    due = machine.after(0)
+    if not early:
+        assert MakeOffer() not in due
+        machine.tell(HelloCame(heard))
+        due = machine.after(0)
+    assert (MakeOffer() in due) == first
+    if not first:
+        # For the other side's offer, which may be lost.
+        assert machine.wait() == [MakeOffer()]
+        assert machine.now == (T.first_offer if early or polite else T.courtesy)
+
+
+def test_two_of_which_one_goes_first_never_both_do() -> None:
+    for said in (True, False):
+        for heard in (True, False):
+            first = []
+            for polite in (True, False):
+                machine = Machine(polite=polite)
+                mine, theirs = (said, heard) if polite else (heard, said)
+                machine.see(unsettled=mine)
+                machine.tell(Tick(), HelloCame(theirs))
+                first += [polite] if mine and machine.after(0) == [MakeOffer()] else []
+            assert len(first) == (said or heard)
+
+
+def test_a_hello_does_not_make_a_wait_longer() -> None:
+    machine = Machine(polite=False)
+    machine.see()
+    machine.tell(Tick())
+    machine.see(unsettled=True)
+    machine.after(0)
+    machine.now += T.courtesy * 0.9
+    machine.tell(HelloCame(True))
+    assert machine.it.wake_at == T.courtesy
+
+
+@pytest.mark.parametrize(("polite", "wait"), [(True, T.courtesy), (False, 0.0)])
+def test_on_a_later_generation_the_polite_one_waits_shortly(polite: bool, wait: float) -> None:
+    machine = Machine(polite=polite)
+    machine.tell(Tick(), HelloCame(True))
+    machine.connected()
+    machine.see("failed")
+    began = machine.now
+    machine.tell(Tick())
+    machine.see()
+    if wait:
+        machine.tell(Tick())
+        assert machine.it.wake_at == machine.now + wait
+        machine.now += wait
+    assert machine.tell(Tick()) == [MakeOffer()]
+    assert machine.now == began + wait
+
+
+@pytest.mark.parametrize("phase", LIVE)
+def test_a_hello_in_every_phase(phase: Phase) -> None:
+    machine = in_phase(phase)
+    if phase in (Phase.MAKING, Phase.ANSWERING, Phase.TAKING):
+        return  # signals wait
+    assert machine.tell(HelloCame(True)) == []
+    assert machine.phase is phase
 
 
 # --- offers that cross ---
@@ -686,6 +813,28 @@ def test_what_is_refused_is_offered_once(refused: int) -> None:
     world.run(600)
     assert world.disagreement() == ""
     assert world.a.refused == set()
+
+
+TIMES = [n / 20 for n in range(12)]
+
+
+@pytest.mark.parametrize("at", TIMES)
+def test_offers_of_two_of_ours_cross_only_where_both_begin_at_once(at: float) -> None:
+    """One has a track a moment after the other, or both when they meet."""
+    for other_at in TIMES:
+        world = World()
+        for time, side, track in sorted([(at, "a", 1), (other_at, "b", 2)]):
+            if time > 0:
+                world.run(time - world.now)
+            (world.a if side == "a" else world.b).set_tracks([track])
+        world.run(5)
+        assert world.disagreement() == ""
+        offers = [time for time, text in world.sent if text.type == "offer"]
+        both_at_once = abs(at - other_at) <= world.a.takes + world.fates["a"].delay
+        assert len(offers) <= 2 + both_at_once  # (the second is for the other's own track)
+        if at == other_at == 0:
+            assert len(offers) == 1
+        assert offers[0] <= min(at, other_at) + world.a.takes + world.fates["a"].delay
 
 
 SIDES = st.sampled_from(["a", "b"])

@@ -343,6 +343,30 @@ def test_relays_need_a_server() -> None:
     run(test())
 
 
+def test_a_path_is_probed_and_its_packets_are_counted() -> None:
+    async def test() -> None:
+        near, far = peer_connection(()), peer_connection(())
+        channel = near.createDataChannel("chat")
+        await negotiate(near, far)
+        await until(lambda: channel.readyState == "open", "channel")
+        assert aiortc_private.can_probe()
+        assert near.sctp is not None
+        dtls = near.sctp.transport
+        came = aiortc_private.packets_received(dtls)
+        assert came > 0
+        await asyncio.wait_for(aiortc_private.probe(dtls.transport), 20)
+        channel.send("x")  # it is acknowledged
+        await until(lambda: aiortc_private.packets_received(dtls) > came, "a packet")
+        for transport in ice.transports(far):
+            await transport.stop()
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(aiortc_private.probe(dtls.transport), 0.2)
+        await near.close()
+        await far.close()
+
+    run(test())
+
+
 def test_messages_on_their_way_are_counted() -> None:
     async def test() -> None:
         near, far = peer_connection(()), peer_connection(())

@@ -273,6 +273,8 @@ def test_metadata_and_its_clearing_come_in_order() -> None:
             for data in sent:
                 if data is not None and "__meteredTrackMeta" in data:
                     meta = data["__meteredTrackMeta"]
+                    if "offers" in meta:
+                        continue
                     assert meta["trackId"] == one.video.id
                     kinds.append("set" if "metadata" in meta else "clear")
                 elif data is not None:
@@ -467,7 +469,8 @@ def test_a_peer_that_has_left_says_so(
 def test_a_data_channel_survives_a_new_generation_while_it_opens(
     shared_cloud: LocalCloud, room: str
 ) -> None:
-    with peer(shared_cloud, "ann") as ann, peer(shared_cloud, "bob") as bob:
+    silent = dataclasses.replace(DEFAULT_TIMINGS, first_offer=0.0)  # he says no hello
+    with peer(shared_cloud, "ann") as ann, peer(shared_cloud, "bob", _timings=silent) as bob:
         ann.join(room)
         bob.join(room)
         there = ann.wait_for_peer(timeout=20)  # ann is the polite one: she waits before she offers

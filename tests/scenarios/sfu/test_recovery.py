@@ -33,6 +33,7 @@ from metered_sync.testing import PatternSource, ToneSource, read_number
 from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.conftest import ROOT, run_script, wait_until
 from tests.support.scripted_sfu import ScriptedSfu
+from tests.support.sfu_front import sfu_front
 
 QUICK = dataclasses.replace(
     DEFAULT_TIMINGS,
@@ -60,6 +61,40 @@ def next_number(frames: Any, timeout: float = 20.0) -> int:
         if number is not None:
             return number
     pytest.fail("no picture could be read")
+
+
+# --- a path that dies ---
+
+
+@pytest.mark.parametrize("dead", ["receiver", "sender", "idle"])
+def test_a_dead_path_is_noticed_though_the_sfu_is_there(cloud: LocalCloud, dead: str) -> None:
+    """The calls go on; and what an SFU says of a session does not tell whether its path works."""
+    timings = dataclasses.replace(DEFAULT_TIMINGS, path_silence=0.4, path_probe=0.4)
+    options = cloud.sfu_options()
+    with sfu_front(options["url"]) as front, contextlib.ExitStack() as stack:
+        there = {**options, "url": front.url, "_timings": timings}
+        sender, receiver = (
+            stack.enter_context(SfuClient(**(there if dead in (name, "idle") else options)))
+            for name in ("sender", "receiver")
+        )
+        if dead == "idle":
+            with receiver.events(Outage) as outages:
+                front.cut()
+                outages.get(timeout=20)
+            assert receiver.state == "connected"
+            return
+        with PatternSource(160, 120, 15) as pattern:
+            camera = sender.publish(pattern.video, name="camera")
+            track, session_id = receiver.subscribe(camera), camera.session_id
+            with track.frames(mode="fifo") as frames:
+                before = next_number(frames)
+                with (sender if dead == "sender" else receiver).events(Outage) as outages:
+                    front.cut()
+                    outages.get(timeout=20)
+                if dead == "sender":  # as one finds it who looks, or hears of it in a room
+                    cloud.faults.kill_sfu_session(session_id)
+                wait_until(lambda: track.restarts >= 1, 30)
+                assert next_number(frames) > before
 
 
 # --- one side, the other, both --------------------------------------------------------
