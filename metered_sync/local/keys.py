@@ -136,7 +136,8 @@ class KeyRing:
         try:
             claims = parse_claims(token, pair.secret)
         except ValueError as error:
-            raise TurnedAway(CLOSE_INVALID_TOKEN, "invalid token", str(error)) from None
+            why = f"{error}; the secret of {pair.id!r} has to sign it"
+            raise TurnedAway(CLOSE_INVALID_TOKEN, "invalid token", why) from None
         now = time.time()
         if claims.expires_at <= now:
             why = f"the token of {claims.peer_id!r} expired {now - claims.expires_at:.0f} s ago"

@@ -21,6 +21,12 @@ from metered_sync.local.broker import Broker
 from metered_sync.local.connections import SendScheduler, Socket, text_frame
 from metered_sync.local.keys import Identity, KeyRing, TurnedAway
 from metered_sync.local.meter import UsageMeter
+from metered_sync.local.requests import (
+    RequestRefusedError,
+    check_permission,
+    checked_channel,
+    not_authorized,
+)
 from metered_sync.local.rest import Refusal, explain, observed
 from metered_sync.wire import frames
 from metered_sync.wire.limits import (
@@ -34,9 +40,7 @@ from metered_sync.wire.limits import (
     MAX_FRAME,
 )
 from metered_sync.wire.names import (
-    channel_problem,
     is_pattern,
-    is_reserved,
     peer_id_problem,
     utf8_size,
 )
@@ -52,16 +56,6 @@ _MAX_MESSAGE_READ = 1 << 20
 are read and then refused, so that their sender sees why."""
 _MAX_REMEMBERED_CHANNELS = 1000
 """Channels that a connection remembers it may publish to."""
-
-
-class _RequestRefusedError(Exception):
-    """A request is answered with an error frame."""
-
-    def __init__(self, code: str, message: str, why: str | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.why = why or message
-        """For the developer at this machine: more than the client is told."""
 
 
 def _is_foreign(origin: str | None) -> bool:
@@ -107,7 +101,7 @@ class SignallingServer:
         self._limits = limits
         self._ice_servers = ice_servers
         self._refuse_until = 0.0
-        self.on_message: Callable[..., None] | None = None
+        self.on_message: Callable[[str, Any, str | None], None] | None = None
         """Told of each message that is passed on: its sender, its data, and to whom if direct."""
         self._pinging: asyncio.Task[None] | None = None
         self._requests: dict[str, Callable[[Socket, frames.ClientFrame], None]] = {
@@ -236,7 +230,7 @@ class SignallingServer:
                     self._handle(socket, message.data)
                 else:
                     problem = "a binary frame; only text frames are understood"
-                    refused = _RequestRefusedError("malformed_message", problem)
+                    refused = RequestRefusedError("malformed_message", problem)
                     self._refuse(socket, message.data, refused, None)
             elif message.type is WSMsgType.PING:
                 await ws.pong(message.data)
@@ -291,20 +285,20 @@ class SignallingServer:
             return
         except frames.FrameError as error:
             request_id = error.request_id
-            refused = _RequestRefusedError(error.code, str(error))
-        except _RequestRefusedError as error:
+            refused = RequestRefusedError(error.code, str(error))
+        except RequestRefusedError as error:
             refused = error
         except ValueError:
             # Lone surrogates (escaped) and 1e999 can be read, but not be passed on.
             problem = "the data cannot be passed on as JSON"
-            refused = _RequestRefusedError("malformed_message", problem)
+            refused = RequestRefusedError("malformed_message", problem)
         self._refuse(socket, text, refused, request_id)
 
     def _refuse(
         self,
         socket: Socket,
         text: str | bytes,
-        refused: _RequestRefusedError,
+        refused: RequestRefusedError,
         request_id: str | None,
     ) -> None:
         if self.scheduler.watcher is not None:
@@ -319,13 +313,13 @@ class SignallingServer:
         socket.send(text_frame(frames.build_pong(frame.request_id)))
 
     def _subscribe(self, socket: Socket, frame: frames.ClientFrame) -> None:
-        name = _channel(frame)
-        _permit(socket, "subscribe")
+        name = checked_channel(frame)
+        check_permission(socket, "subscribe")
         grant = socket.identity.grant
         if not (grant.covers_pattern(name) if is_pattern(name) else grant.covers(name)):
-            raise _not_authorized(socket, name)
+            raise not_authorized(socket, name)
         if self._limits and len(socket.channels) >= MAX_CHANNELS and name not in socket.channels:
-            raise _RequestRefusedError(
+            raise RequestRefusedError(
                 "channel_limit_exceeded", f"{MAX_CHANNELS} channels are subscribed already"
             )
         arrived = self.broker.join(socket, name, metadata=frame.include_sender_metadata)
@@ -335,7 +329,7 @@ class SignallingServer:
             self.broker.announce(socket, name, joined=True)
 
     def _unsubscribe(self, socket: Socket, frame: frames.ClientFrame) -> None:
-        name = _channel(frame)
+        name = checked_channel(frame)
         self._acknowledge(socket, frame)
         self.broker.leave(socket, name)
 
@@ -343,28 +337,28 @@ class SignallingServer:
         name = frame.channel
         # "in" alone would choke on what is not hashable.
         if not isinstance(name, str) or name not in socket.publishes:
-            name = _channel(frame)
-            _permit(socket, "publish")
+            name = checked_channel(frame)
+            check_permission(socket, "publish")
             if not socket.identity.grant.covers(name):
-                raise _not_authorized(socket, name)
+                raise not_authorized(socket, name)
             if len(socket.publishes) >= _MAX_REMEMBERED_CHANNELS:
                 socket.publishes.clear()
             socket.publishes.add(name)
         data = self._counted(frame)
         if self.on_message is not None:
-            self.on_message(socket.peer_id, data)
+            self.on_message(socket.peer_id, data, None)
         self.broker.publish(name, socket.peer_id, data, socket.identity.peer_metadata, socket)
         self._acknowledge(socket, frame)
 
     def _send(self, socket: Socket, frame: frames.ClientFrame) -> None:
         problem = "is missing" if frame.to is frames.MISSING else peer_id_problem(frame.to)
         if problem is not None:
-            raise _RequestRefusedError("invalid_peer_id", f'"to" {problem}')
-        _permit(socket, "send")
+            raise RequestRefusedError("invalid_peer_id", f'"to" {problem}')
+        check_permission(socket, "send")
         data = self._counted(frame)
         if not self.broker.direct(frame.to, socket.peer_id, data, socket.identity.peer_metadata):
             message = "the peer is not connected"
-            raise _RequestRefusedError("peer_not_found", message, f"nobody is {frame.to!r}")
+            raise RequestRefusedError("peer_not_found", message, f"nobody is {frame.to!r}")
         if self.on_message is not None:
             self.on_message(socket.peer_id, data, frame.to)
         self._acknowledge(socket, frame)
@@ -372,11 +366,11 @@ class SignallingServer:
     def _counted(self, frame: frames.ClientFrame) -> Any:
         """Return a message's data, once it has been counted against the plan."""
         if frame.data is frames.MISSING:
-            raise _RequestRefusedError(
+            raise RequestRefusedError(
                 "missing_data", f'a {frame.type} needs "data"; null is a value'
             )
         if not self.meter.message():
-            raise _RequestRefusedError("over_message_quota", "the plan's messages are used up")
+            raise RequestRefusedError("over_message_quota", "the plan's messages are used up")
         return frame.data
 
     # --- for tests ---
@@ -411,34 +405,3 @@ class SignallingServer:
 
 def _size(data: str | bytes) -> int:
     return utf8_size(data) if isinstance(data, str) else len(data)
-
-
-def _channel(frame: frames.ClientFrame) -> str:
-    """Return the channel that a request names, if a client may name it."""
-    problem = "is missing" if frame.channel is frames.MISSING else channel_problem(frame.channel)
-    if problem is not None:
-        raise _RequestRefusedError("invalid_channel", f"the channel {problem}")
-    name: str = frame.channel
-    if is_reserved(name):
-        raise _RequestRefusedError("channel_reserved", "the channel has a reserved prefix")
-    return name
-
-
-def _permit(socket: Socket, action: str) -> None:
-    if not socket.may(action):
-        actions = ", ".join(sorted(socket.identity.grant.actions)) or "nothing"
-        raise _RequestRefusedError(
-            "action_not_permitted",
-            f"the key or token lacks the permission {action!r}",
-            f"{socket.peer_id!r} lacks the permission {action!r}; it may: {actions}",
-        )
-
-
-def _not_authorized(socket: Socket, name: str) -> _RequestRefusedError:
-    groups = [group for group in socket.identity.grant.patterns if group != ("**",)]
-    why = "; and ".join(", ".join(map(repr, group)) or "none" for group in groups)
-    return _RequestRefusedError(
-        "channel_not_authorized",
-        "no pattern covers the channel",
-        f"{name!r} is not among the channels of {socket.peer_id!r}: {why}",
-    )

@@ -8,7 +8,7 @@ import pytest
 from aiortc.codecs import get_encoder
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
-from metered_sync.wire.key_frames import detector, starts_picture, starts_stream
+from metered_sync.wire.key_frames import detector, size_in_payload, starts_picture, starts_stream
 
 
 @pytest.mark.parametrize("name", ["VP8", "H264"])
@@ -27,6 +27,24 @@ def test_frames_of_a_real_encoder(name):
         payloads, _ = encoder.encode(frame, force_keyframe=count == 7)
         found.append(any(is_key(payload) for payload in payloads))
     assert [count for count, key in enumerate(found) if key] == [0, 7]
+
+
+@pytest.mark.parametrize("name", ["VP8", "H264"])
+@pytest.mark.parametrize(("width", "height"), [(320, 240), (322, 182), (640, 360)])
+def test_the_size_of_a_picture_of_a_real_encoder(name, width, height):
+    encoder = get_encoder(
+        RTCRtpCodecParameters(mimeType=f"video/{name}", clockRate=90000, payloadType=96)
+    )
+    for count, sizes in enumerate([{(width, height)}, set()]):
+        frame = av.VideoFrame(width, height, "yuv420p")
+        frame.pts = count * 3000
+        frame.time_base = fractions.Fraction(1, 90000)
+        payloads, _ = encoder.encode(frame, force_keyframe=count == 0)
+        assert {size_in_payload(name, one) for one in payloads} - {None} == sizes
+        for payload in payloads[:2]:  # whatever is cut off
+            for length in range(40):
+                assert size_in_payload(name, payload[:length]) in (None, (width, height))
+    assert size_in_payload("AV1", b"\x08") is None
 
 
 @pytest.mark.parametrize(

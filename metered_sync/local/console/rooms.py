@@ -48,7 +48,7 @@ class RoomTalk:
         """Forget it all."""
         self._members.clear()
 
-    def note(self, peer: str, data: Any, to: str | None = None) -> None:
+    def note(self, peer: str, data: Any, to: str | None) -> None:
         """Look at a message that was passed on."""
         if not isinstance(data, dict):
             return

@@ -68,3 +68,11 @@ def test_round_trip_fields():
     assert report is not None
     assert report.last_sender_report == 0x5678_9ABC
     assert report.delay == 32768
+
+
+def test_what_was_expected_and_what_came():
+    reception = Reception(1, 90000)
+    assert reception.counts() == (0, 0)
+    for seq in (65534, 65535, 2, 0):  # 1 is missing
+        reception.add(seq, 0, 0.0)
+    assert reception.counts() == (5, 4)
