@@ -61,8 +61,9 @@ def draw(series: Series, path: str) -> None:
     minutes = [seconds / 60 for seconds in series.times]
     titles = ("memory (MiB)", "threads", "files: descriptors", "tasks of the loop")
     for plot, title in zip(plots.flat, titles, strict=False):
-        plot.plot(minutes, series.counts[title.split(" ")[0].rstrip(":")], linewidth=1)
-        plot.set(title=title, ylim=(0, None))
+        counts = series.counts[title.split(" ")[0].rstrip(":")]
+        plot.plot(minutes, counts, linewidth=1)
+        plot.set(title=title, ylim=(0, 1.1 * max(counts)))
     plot = plots[2, 0]
     plot.plot([at / 60 for at, _ in series.outages], [s for _, s in series.outages], ".", ms=2)
     plot.set(title="each outage (s)", xlabel="minutes", ylim=(0, None))

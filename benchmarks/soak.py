@@ -33,7 +33,9 @@ from _soak_figures import Series, draw, summary
 
 from metered_sync import (
     Disconnected,
+    EventQueue,
     MediaError,
+    Message,
     MeteredError,
     MeteredPeer,
     Outage,
@@ -41,7 +43,6 @@ from metered_sync import (
     RemoteTrack,
     SfuClient,
     SignallingClient,
-    Subscription,
 )
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource
@@ -84,34 +85,26 @@ class Inbox:
     def __init__(self, number: int, series: Series) -> None:
         self.number = number
         self.received = 0
-        self.losses = 0
-        """How often its connection was lost."""
-        self.suspects: list[tuple[float, int, str]] = []
-        """Gaps that no loss of the connection explains yet: when, the count then, which."""
+        self.unexplained: list[str] = []
+        """Gaps with no loss of the connection since the message before them."""
         self._series = series
+        self._losses = 0
         self._last: dict[int, tuple[int, int]] = {}
 
-    def read(self, messages: Subscription) -> None:
-        for message in messages:
-            sender, count = message.data
-            last, losses = self._last.get(sender, (count - 1, self.losses))
+    def read(self, events: EventQueue[Message | Disconnected]) -> None:
+        for event in events:  # in the order in which they came
+            if isinstance(event, Disconnected):
+                self._losses += 1
+                continue
+            sender, count = event.data
+            last, losses = self._last.get(sender, (count - 1, self._losses))
             if count > last + 1:
-                now = self._series.now()
                 self._series.lost += count - last - 1
-                gap = f"client {self.number}: {last + 1} to {count - 1} of client {sender}"
-                self.suspects.append((now, losses, gap))
-            self._last[sender] = count, self.losses
+                if losses == self._losses:
+                    gap = f"{last + 1} to {count - 1} of client {sender}"
+                    self.unexplained.append(f"client {self.number}: {gap}")
+            self._last[sender] = count, self._losses
             self.received += 1
-
-    def unexplained(self) -> list[str]:
-        """Return the gaps with no loss of the connection since the message before them.
-
-        The event of the loss comes on another thread: it has two seconds.
-        """
-        settled = self._series.now() - 2
-        found = [gap for at, before, gap in self.suspects if at < settled and before == self.losses]
-        self.suspects = [one for one in self.suspects if one[0] >= settled]
-        return found
 
 
 class Application:
@@ -148,8 +141,9 @@ class Application:
         work: list[tuple[Any, ...]] = [(self.watch, n, track) for n, track in enumerate(tracks)]
         for n, client in enumerate(self.clients):
             client.on(Outage, self.note_outage)
-            client.on(Disconnected, self.counter(self.inboxes[n]))
-            work += [(self.inboxes[n].read, client.subscribe("soak")), (self.publish, n, client)]
+            events = stack.enter_context(client.events(Message, Disconnected))
+            stack.enter_context(client.subscribe("soak", maxsize=1))  # not read
+            work += [(self.inboxes[n].read, events), (self.publish, n, client)]
         for other in (*self.members, *self.readers, self.sender):
             other.on(Outage, self.note_outage)
         self._threads = [
@@ -161,13 +155,6 @@ class Application:
 
     def note_outage(self, outage: Outage) -> None:
         self._series.outages.append((self._series.now(), outage.duration))
-
-    @staticmethod
-    def counter(inbox: Inbox) -> Callable[[Disconnected], None]:
-        def count(_: Disconnected) -> None:
-            inbox.losses += 1
-
-        return count
 
     def run(self, function: Callable[..., None], *args: Any) -> None:
         try:
@@ -191,7 +178,7 @@ class Application:
 
     def unexplained(self) -> list[str]:
         """Return what readers have missed while they were connected."""
-        gaps = [gap for inbox in self.inboxes for gap in inbox.unexplained()]
+        gaps = [gap for inbox in self.inboxes for gap in inbox.unexplained]
         return [f"lost without an outage: {gap}" for gap in gaps]
 
     def progress(self) -> dict[str, int]:
@@ -242,7 +229,6 @@ def soak(seconds: float, every: float, series: Series, say: Callable[[str], None
                 with suppress(MeteredError):
                     cloud.faults.kill_sfu_session(victim.session_id or "")
             time.sleep(every)
-            wrong += application.unexplained()
             counts = census()
             series.add({**counts, "memory": resident() / 2**20})
             say(
