@@ -1,4 +1,4 @@
-"""Make the event loop of an engine: uvloop's or asyncio's, with two things changed.
+"""Make the event loop of an engine: uvloop's or asyncio's, with three things changed.
 
 **The clock.** Its timers go by the real clock (:mod:`metered_sync.bridge.clock`), whatever a test
 has put in the place of ``time.monotonic``.
@@ -7,6 +7,10 @@ has put in the place of ``time.monotonic``.
 default executor, and so does aioice for the name of a STUN server: there a name that nobody
 answers for would keep the codecs waiting, and the interpreter's exit. uvloop would use the
 threads of libuv, which hold up the exit as well. Two lookups of one name at a time are one.
+
+**Green threads.** Those of gevent and eventlet share one thread, for which asyncio notes the loop
+that runs in it. While ours only waits, the others see none: Django would refuse each of them its
+database, and ``asyncio.run()`` would not start.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import asyncio
 import functools
 import ipaddress
 import os
+import selectors
 import socket
 import sys
 from collections.abc import Callable
@@ -39,8 +44,8 @@ else:
 class _OwnLookups(_Loop):
     """Look host names up on threads of our own; to be mixed into a loop's class."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *options: Any) -> None:
+        super().__init__(*options)
         self._lookups: dict[Any, asyncio.Task[Any]] = {}
 
     def run_in_executor(  # type: ignore[override]
@@ -130,6 +135,26 @@ def _uvloop_class() -> type[asyncio.AbstractEventLoop]:
     return UvLoop
 
 
+def _green_selector() -> selectors.BaseSelector:
+    """Return a selector in whose wait other green threads run, and see the loop that is theirs."""
+    selector: Any = selectors.DefaultSelector()  # (looked up now: it has been replaced)
+    select = selector.select
+    others: asyncio.AbstractEventLoop | None = None
+
+    def wait(timeout: float | None = None) -> Any:
+        nonlocal others
+        ours = asyncio._get_running_loop()
+        asyncio._set_running_loop(others)
+        try:
+            return select(timeout)
+        finally:
+            others = asyncio._get_running_loop()
+            asyncio._set_running_loop(ours)
+
+    selector.select = wait
+    return selector  # type: ignore[no-any-return]
+
+
 def _is_name(host: object) -> bool:
     if not isinstance(host, str) or not host:
         return False
@@ -153,7 +178,11 @@ async def _first(attempt: Callable[[Any], Any], found: list[Any]) -> Any:
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
     """Return a loop for an engine's thread."""
-    return _uvloop_class()() if uvloop_wanted() else _AsyncioLoop()
+    if uvloop_wanted():
+        return _uvloop_class()()
+    if has_green_threads() and sys.platform != "win32":
+        return _AsyncioLoop(_green_selector())
+    return _AsyncioLoop()
 
 
 def uvloop_wanted() -> bool:

@@ -146,7 +146,7 @@ def post(
 # --- Flask ------------------------------------------------------------------------------
 
 
-@servers("prefork", "threads, preload", "gevent")
+@servers("prefork", "threads, preload")
 def test_flask(
     options: tuple[str, ...], environment: dict[str, str], control: ControlPlane, tmp_path: Path
 ) -> None:
@@ -244,7 +244,7 @@ def log_in(url: str, user: requests.Session) -> dict[str, str]:
     return {"X-CSRFToken": user.cookies["csrftoken"]}
 
 
-@servers("prefork, preload", "threads")
+@servers("prefork, preload", "threads", "gevent")
 def test_django(
     options: tuple[str, ...],
     environment: dict[str, str],
