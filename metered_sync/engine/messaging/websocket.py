@@ -40,6 +40,8 @@ Receiver = Callable[["bytes | None"], None]
 
 WRITE_BUFFER = 1 << 15
 """Bytes in the transport's buffer from which on it takes no more."""
+READ_AT_ONCE = 1 << 15
+"""Bytes that are read from the transport with one call, at most."""
 STEP = 0.02
 """Seconds for which frames are handed on in one step of the loop; the others come in the next."""
 _DATA_OPCODES = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
@@ -66,7 +68,7 @@ class UpgradeRefusedError(Exception):
         """Its beginning."""
 
 
-class WebSocket(asyncio.Protocol):
+class WebSocket(asyncio.BufferedProtocol):
     """Carry text messages over a client's connection; on the loop.
 
     ``connect()`` is told to make its connections of this class. It passes more options than
@@ -93,6 +95,7 @@ class WebSocket(asyncio.Protocol):
         self._answered: asyncio.Future[None] = self._loop.create_future()
         self._lost: asyncio.Future[None] = self._loop.create_future()
         self._cut_off: asyncio.TimerHandle | None = None
+        self._buffer = bytearray()
         self._early: deque[bytes | None] = deque()
         self._receiver: Receiver = self._early.append
         # The head of the answer to the upgrade, as far as it has come; then None.
@@ -187,8 +190,21 @@ class WebSocket(asyncio.Protocol):
 
     # --- incoming ---
 
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Return the buffer that the transport reads into, made for each time.
+
+        (Where it is not asked for one, TLS makes one of 256 KiB for each record that comes.)
+        """
+        self._buffer = bytearray(READ_AT_ONCE)
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what the transport has read."""
+        data, self._buffer = bytes(memoryview(self._buffer)[:nbytes]), bytearray()
+        self.data_received(data)
+
     def data_received(self, data: bytes) -> None:
-        """Take bytes from the transport."""
+        """Take bytes of the stream."""
         if self._short:
             self._cut(data)
         elif self._head is not None:
