@@ -63,3 +63,4 @@ class Client(Facade, Observable, Generic[L]):
             self._close(self._link, deadline)
         else:
             self._hub.end()
+            self._let_go()

@@ -84,6 +84,7 @@ class RestClient(LiveObject):
             sent = True
             return ask(deadline)
 
-        return engines.current().call(
-            run, deadline=deadline, what=what, progress=lambda: ("sending", sent)
-        )
+        with engines.in_use() as engine:
+            return engine.call(
+                run, deadline=deadline, what=what, progress=lambda: ("sending", sent)
+            )

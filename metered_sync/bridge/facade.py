@@ -10,12 +10,14 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from metered_sync.bridge import engines, guard
 from metered_sync.bridge.deadline import Deadline, check_timeout
 from metered_sync.bridge.link import Link
 from metered_sync.bridge.loop import Engine
+from metered_sync.errors import ClosedError
 
 __all__ = ["Facade", "close_when_collected", "on_forgotten"]
 
@@ -45,7 +47,7 @@ class Facade(guard.LiveObject):
         """Return the engine, started; every call that acts passes here first."""
         guard.check_process(self._born, self._label)
         if self._engine is None:
-            self._engine = engines.current()
+            self._engine = engines.hold(self)  # which ends after the last of its objects
         return self._engine
 
     def _opened(self, link: Link) -> None:
@@ -61,15 +63,28 @@ class Facade(guard.LiveObject):
         progress: Callable[[], tuple[str, bool]] | None = None,
     ) -> T:
         """Run an engine function and wait for it."""
-        what = f"{self._label}: {what}"
-        return self._start().call(function, *args, deadline=deadline, what=what, progress=progress)
+        engine = self._start()
+        with ExitStack() as block:
+            if self._closed and isinstance(engine.error, ClosedError):
+                # It has ended since, and what is called says what it says of a closed object.
+                engine = block.enter_context(engines.in_use())
+            return engine.call(
+                function, *args, deadline=deadline, what=f"{self._label}: {what}", progress=progress
+            )
 
     def _close(self, link: Link, deadline: Deadline) -> None:
         """Close the link and wait for that. Calls on a closed object return at once."""
         if self._engine is not None and self._engine.error is None:
             self._call(link.aclose, deadline=deadline, what="close")
-        if self._finalizer is not None:  # not before: a close that timed out has closed nothing
+        # (Not before: a close that timed out has closed nothing.)
+        if self._finalizer is not None:
             self._finalizer.detach()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Use the engine no longer: this object is closed."""
+        if self._engine is not None:
+            self._engine.release(id(self))
 
     def _enter(self) -> None:
         """Do what entering a ``with`` block does."""

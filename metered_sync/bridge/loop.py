@@ -1,9 +1,9 @@
 """Carry the calls of blocking callers to the asynchronous engine, and their results back.
 
 **Who owns what.** An :class:`Engine` is a daemon thread that runs one event loop. A process has
-one (:func:`metered_sync.bridge.engines.current`), started by the first object that needs it and
-never before, so that a server may fork first; a local cloud has one more. Everything
-asynchronous happens on that thread. What stays open between calls - a connection, a session - is
+one (:mod:`metered_sync.bridge.engines`), started by the first object that needs it and never
+before, so that a server may fork first; a local cloud has one more. Everything asynchronous
+happens on that thread. What stays open between calls - a connection, a session - is
 a :class:`~metered_sync.bridge.link.Link`: an engine-side object, registered with the engine
 while it is open. The blocking object that a user holds
 (:class:`metered_sync.bridge.facade.Facade`) owns a link and is never owned by it; so it can be
@@ -27,7 +27,11 @@ callers take. Users' callbacks run on dispatcher threads (:mod:`metered_sync.bri
 never here.
 
 There are no locks: what the engine owns is touched on the loop thread only, and
-``Engine._calls`` is a set whose ``add`` and ``discard`` are atomic.
+``Engine._calls`` and ``Engine._holders`` are changed by single operations, which are atomic.
+
+**Use.** The engine of a process ends once nothing uses it any more: no link is open, no call is
+under way, no task is left, and nobody holds it (:meth:`Engine.hold`). That it looks for these and
+that it says it has ended is one step; so whoever holds it first, and then finds no error, has it.
 
 **Death.** If the loop ends by an error of its own, every waiting caller and every link is woken
 with :class:`EngineError`, whose cause is that error; later calls on the same objects raise it
@@ -39,6 +43,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
@@ -54,10 +59,17 @@ from metered_sync.bridge.link import Link
 from metered_sync.bridge.logs import guarded_logger
 from metered_sync.bridge.process import TOO_LATE, is_exiting
 from metered_sync.bridge.threads import start_thread
-from metered_sync.errors import EngineError, MeteredTimeoutError, fresh, raise_fresh
+from metered_sync.errors import (
+    ClosedError,
+    EngineError,
+    MeteredError,
+    MeteredTimeoutError,
+    fresh,
+    raise_fresh,
+)
 from metered_sync.wire.secrets import clear_locals
 
-__all__ = ["Engine", "running"]
+__all__ = ["Engine", "engine_here", "running"]
 
 T = TypeVar("T")
 logger = logging.getLogger("metered_sync")
@@ -70,8 +82,9 @@ INTERRUPT_GRACE = 2.0
 START_LIMIT = 10.0
 """How long an engine's thread may take to start or to end, in seconds."""
 
-running: weakref.WeakSet[Engine] = weakref.WeakSet()
-"""The engines that have been started, in this process or in one it was forked from."""
+running: set[Engine] = set()
+"""The engines whose threads run, in this process or in one it was forked from: a child must not
+free what is inside."""
 
 
 class _Crossing(Generic[T]):
@@ -129,12 +142,25 @@ class _Crossing(Generic[T]):
 class Engine:
     """Run an event loop on a daemon thread of its own."""
 
-    def __init__(self, name: str = "metered-sync") -> None:
+    def __init__(self, name: str = "metered-sync", *, look_every: float = math.inf) -> None:
+        """Prepare an engine.
+
+        Args:
+            name: Of its thread.
+            look_every: Seconds between two looks whether it is still used. It ends when at two
+                looks in a row it was not; ``inf``: never.
+        """
         self.name = name
         self.links: set[Link] = set()
-        self.error: EngineError | None = None
+        self.error: MeteredError | None = None
+        """What has ended it: a :class:`ClosedError` where nothing used it any more."""
         self.born = guard.generation()
+        self._look_every = look_every
+        self._used = True
+        """Whether it has been used since the last look."""
         self._calls: set[_Crossing[Any]] = set()
+        self._holders: dict[int, weakref.ref[Any]] = {}
+        """By identity: what holds may be a user's, which has an ``__eq__`` of its own."""
         self.started = Latch()
         self._stopping: anyio.Event
         self._loop: Any = None  # asyncio's or uvloop's
@@ -149,11 +175,13 @@ class Engine:
     def start(self) -> Engine:
         """Start the thread, unless another call has, and wait until its loop runs."""
         try:
-            start_thread(self._to_start.pop())
+            thread = self._to_start.pop()
             running.add(self)
+            start_thread(thread)
         except IndexError:
             pass
         except EngineError as error:
+            running.discard(self)
             self.error = error
             self.started.set()
             raise
@@ -191,16 +219,34 @@ class Engine:
         finally:
             guard.engine_threads.discard(threading.get_ident())
             self._die(cause)
+            running.discard(self)
 
     async def _serve(self) -> None:
         self._stopping = anyio.Event()
         async with anyio.create_task_group() as self._tasks:
             self._loop = asyncio.get_running_loop()
             self.started.set()
-            if self.error is not None:
-                return
-            await self._stopping.wait()
+            while self.error is None and not self._stopping.is_set():
+                with anyio.move_on_after(self._look_every):
+                    await self._stopping.wait()
+                if self.error is None:
+                    self._end_if_unused()
             self._tasks.cancel_scope.cancel()
+
+    def _end_if_unused(self) -> None:
+        error = ClosedError(
+            f"the event loop of {self.name!r} has ended with the last that was open; what it "
+            "belonged to is closed, make a new one"
+        )
+        tasks = len(asyncio.all_tasks()) > 1  # (one is this)
+        before, self._used = self._used, tasks
+        if before or tasks:
+            return
+        # No call from here to the mark, and so they are one step. (See Atomic.swap.)
+        if self._calls or self._holders or self.links:
+            self._used = True
+        else:
+            self.error = error
 
     def _die(self, cause: BaseException | None) -> None:
         if self.error is None:
@@ -240,6 +286,7 @@ class Engine:
         self.check(what)
         call = _Crossing(function, args)
         self._calls.add(call)
+        self._used = True
         try:
             self._post(functools.partial(self._start, call.run, call.fail))
             if self.error is not None:
@@ -257,6 +304,24 @@ class Engine:
         where = f" (it came to: {stage})" if stage else ""
         message = f"{what}: not finished within {deadline}{where}"
         return call.outcome(MeteredTimeoutError(message, sent=sent))
+
+    def hold(self, holder: object) -> bool:
+        """Use the loop for as long as ``holder`` lives, or until :meth:`release`.
+
+        Where there is an :attr:`error` afterwards, it had ended before. Takes no lock.
+
+        Returns:
+            Whether it did not hold the loop already.
+        """
+        holders, key = self._holders, id(holder)
+        new = key not in holders
+        holders[key] = weakref.ref(holder, lambda _: holders.pop(key, None))
+        return new
+
+    def release(self, key: int) -> None:
+        """Use the loop no longer for an object with this identity."""
+        self._used = True  # until just now
+        self._holders.pop(key, None)
 
     def check(self, what: str) -> None:
         """Raise if a blocking call cannot be made from here and now."""
@@ -297,7 +362,7 @@ class Engine:
         self._start(run, link.abort)
 
     def _start(
-        self, run: Callable[[], Coroutine[Any, Any, None]], refuse: Callable[[EngineError], None]
+        self, run: Callable[[], Coroutine[Any, Any, None]], refuse: Callable[[MeteredError], None]
     ) -> None:
         """Start a task, or refuse it where the loop is about to end; on the loop."""
 
@@ -316,7 +381,7 @@ class Engine:
         try:
             raise_fresh(self.error)
             self._tasks.start_soon(start)
-        except EngineError as error:
+        except MeteredError as error:
             refuse(error)
         except RuntimeError:  # the tasks have ended by an error, which _die() tells everybody
             pass
@@ -337,3 +402,9 @@ class Engine:
         async with anyio.create_task_group() as group:
             for link in tuple(self.links):
                 group.start_soon(close, link)
+
+
+def engine_here() -> Engine | None:
+    """Return the engine whose thread this is."""
+    here = threading.current_thread()
+    return next((engine for engine in tuple(running) if engine._thread is here), None)

@@ -69,7 +69,8 @@ class Patient:
     ) -> T:
         """Run a coroutine function on the engine; ``MeteredTimeoutError`` where it takes longer."""
         deadline = Deadline(self.within(seconds))
-        return engines.current().call(function, *args, deadline=deadline, what=f"doctor: {what}")
+        with engines.in_use() as engine:
+            return engine.call(function, *args, deadline=deadline, what=f"doctor: {what}")
 
     def in_worker(self, what: str, seconds: float, function: Callable[..., T], *args: Any) -> T:
         """Run a function that blocks on a thread of its own, for so long at most."""

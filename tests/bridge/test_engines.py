@@ -109,6 +109,65 @@ threading.Thread(target=work).start()
 """) == ["closed early", "closed late"]
 
 
+def test_an_engine_may_end_at_any_moment_and_no_call_is_lost() -> None:
+    assert run("""
+import random
+engines.LOOK_EVERY = 0.0005
+seen, numbers = set(), []
+async def number(n):
+    return n
+class Holder:
+    pass
+def work(seed):
+    chance = random.Random(seed)
+    for n in range(300):
+        if chance.random() < 0.5:
+            with engines.in_use() as engine:
+                numbers.append(engine.call(number, n, deadline=Deadline(20), what="number"))
+        else:
+            holder = Holder()
+            engine = engines.hold(holder)
+            numbers.append(engine.call(number, n, deadline=Deadline(20), what="number"))
+            assert engine.error is None
+            del holder
+        seen.add(engine)
+        time.sleep(chance.random() * 0.003)
+threads = [threading.Thread(target=work, args=(seed,)) for seed in range(3)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(sorted(numbers) == sorted([*range(300)] * 3), len(seen) > 10)
+for engine in seen:
+    engine.join(Deadline(20))
+print(sum(thread.name == "metered-sync" for thread in threading.enumerate()))
+""") == ["True True", "0"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_process_may_fork_or_end_at_any_moment_of_an_engine_that_ends() -> None:
+    assert run("""
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+engines.LOOK_EVERY = 0.002
+async def nothing():
+    pass
+children = []
+for turn in range(8):
+    with engines.in_use() as engine:
+        engine.call(nothing, deadline=Deadline(5), what="nothing")
+    time.sleep(turn * 0.0012)
+    children.append(os.fork())
+    if children[-1] == 0:
+        with engines.in_use() as own:
+            assert own is not engine
+            own.call(nothing, deadline=Deadline(5), what="nothing")
+        time.sleep(turn * 0.0012)
+        sys.exit()
+for pid in children:
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+print("done")
+""") == ["done"]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_a_child_has_an_engine_of_its_own() -> None:
     assert run("""

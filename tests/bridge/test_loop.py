@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
-from metered_sync import EngineError, MeteredTimeoutError, WrongThreadError
+from metered_sync import ClosedError, EngineError, MeteredTimeoutError, WrongThreadError
 from metered_sync.bridge import loop
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.link import Link
@@ -294,3 +294,51 @@ def test_what_comes_while_the_loop_ends_is_told_so(
     assert isinstance(link.error, EngineError)
     assert "has been stopped" in str(link.error)
     assert not caplog.records
+
+
+class _Holder:
+    """Hold an engine."""
+
+
+def test_an_engine_ends_once_nothing_uses_it() -> None:
+    engine = Engine("unused", look_every=0.02).start()
+    link, holder = _Open(), _Holder()
+    awake = asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    def stays() -> None:
+        time.sleep(0.2)  # ten looks, or as many as the machine has time for
+        assert engine.error is None
+        assert engine._thread.is_alive()
+
+    async def wait() -> None:
+        await anyio.sleep(0.2)
+
+    async def begin() -> None:
+        loops.append(asyncio.get_running_loop())
+        engine.links.add(link)
+
+    call(engine, begin)
+    stays()
+    engine.post(engine.spawn, link, awake.wait)
+    engine.post(engine.links.discard, link)
+    stays()  # a task is left
+    assert engine.hold(holder)
+    assert not engine.hold(holder)
+    engine.post(awake.set)
+    stays()
+    engine.release(id(holder))
+    call(engine, wait)
+    assert engine.hold(holder)
+    stays()
+    del holder
+    engine.join(Deadline(5))
+    assert not engine._thread.is_alive()
+    assert loops[0].is_closed()
+    with pytest.raises(ClosedError, match="has ended with the last that was open"):
+        call(engine, wait)
+
+
+def test_an_engine_that_is_not_looked_at_stays(engine: Engine) -> None:
+    time.sleep(0.1)
+    assert engine.error is None

@@ -316,6 +316,7 @@ def test_some_steps_of_what_takes_long(kind: type[Operation]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", LONG)
 def test_every_step_of_what_takes_long(kind: type[Operation]) -> None:
     break_off(kind)

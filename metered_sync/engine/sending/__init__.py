@@ -12,6 +12,7 @@ packet_queue   queues of packets, which are dropped up to a key frame only
 feed           tracks that a thread feeds and the loop consumes
 pushed         sound and pictures that callers push, made into frames when they are due
 tee            the frames of a local track for one more reader
+kept_loop      the event loop stays for tracks of other makers
 timeline       timestamps for the frames of all local tracks, on one clock
 ============== =========================================================================
 

@@ -27,6 +27,7 @@ from av import AudioFrame, VideoFrame
 from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.sending.fanout import PacketFanout
 from metered_sync.engine.sending.feed import FedTrack
+from metered_sync.engine.sending.kept_loop import keep_loop
 from metered_sync.engine.sending.outlet import Outlet
 from metered_sync.engine.sending.rendition import Rendition
 from metered_sync.engine.sending.shared_encoder import SharedEncoder
@@ -103,6 +104,7 @@ class SourceReader:
         reader = _readers.get(id(source))
         if reader is None or not reader._holders or reader._loop is not asyncio.get_running_loop():
             reader = _readers[id(source)] = cls(source, format)
+            keep_loop(source)
         reader._holders.add(holder)
         return reader
 

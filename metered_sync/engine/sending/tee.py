@@ -21,6 +21,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.reader import Reader
+from metered_sync.engine.sending.kept_loop import keep_loop
 from metered_sync.engine.sending.timeline import CLOCK_LEAD, CLOCK_SLACK, READY_PAUSE, READY_WITHIN
 from metered_sync.errors import MediaError
 
@@ -40,6 +41,7 @@ async def attach_reader(track: MediaStreamTrack, reader: Reader[Any]) -> None:
     found = _tees.get(track)
     if found is None or found.ended:
         found = _tees[track] = _Tee(track)
+        keep_loop(track)
     found.readers.append(reader)
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable
 from queue import Empty
 from typing import Protocol, cast
@@ -26,9 +25,9 @@ import anyio
 from aiortc import RTCDataChannel
 
 from metered_sync.bridge.deadline import Deadline, Latch
-from metered_sync.bridge.engines import current
+from metered_sync.bridge.engines import in_use
 from metered_sync.bridge.link import EventSink, Link
-from metered_sync.bridge.loop import Engine
+from metered_sync.bridge.loop import Engine, engine_here
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.webrtc import aiortc_private
 from metered_sync.engine.webrtc.send_buffer import Message, SendBuffer
@@ -149,15 +148,15 @@ class ChannelLink(Link):
 
         Messages are lost that come before: so best there, right after the channel was made.
         """
-        engine = current()
+        with in_use() as engine:
 
-        async def make() -> ChannelLink:
-            return cls(raw, engine, **options)
+            async def make() -> ChannelLink:
+                return cls(raw, engine, **options)
 
-        if threading.current_thread() is engine._thread:
-            return cls(raw, engine, **options)
-        what = f"wrapping the data channel {raw.label!r}"
-        return engine.call(make, deadline=Deadline(ADOPT_TIMEOUT), what=what)
+            if engine is engine_here():
+                return cls(raw, engine, **options)
+            what = f"wrapping the data channel {raw.label!r}"
+            return engine.call(make, deadline=Deadline(ADOPT_TIMEOUT), what=what)
 
     def __repr__(self) -> str:
         return f"<{self.label}: {self.state}>"

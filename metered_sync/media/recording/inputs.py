@@ -7,12 +7,12 @@ its :class:`RecordedTrack`, which finds their place in time.
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any, NamedTuple
 
 from metered_sync.bridge import engines
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.loop import Engine
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.sending.tee import attach_reader, detach_reader
 from metered_sync.media.recording.clock import TrackClock
@@ -57,23 +57,25 @@ class TrackReader(Reader[Any]):
         self._track = track
         self._inbox = inbox
         self._limit = MAX_WAITING_FRAMES[track.kind]
+        self._engine: Engine | None = None
+        """On whose loop a local track is read."""
 
     def attach(self, deadline: Deadline) -> None:
         """Have the track deliver its frames here."""
         if isinstance(self._track, RemoteTrack):
             core_of(self._track).incoming.add(self)
         else:
-            engine = engines.current()
             what = f"record {self._recorded.label}"
-            engine.call(attach_reader, self._track, self, deadline=deadline, what=what)
+            with engines.in_use() as engine:
+                self._engine = engine
+                engine.call(attach_reader, self._track, self, deadline=deadline, what=what)
 
     def detach(self) -> None:
         """Have the track deliver no more frames here."""
         if isinstance(self._track, RemoteTrack):
             core_of(self._track).incoming.remove(self)
-        else:
-            with contextlib.suppress(Exception):  # the interpreter may be about to exit
-                engines.current().post(detach_reader, self._track, self)
+        elif self._engine is not None:
+            self._engine.post(detach_reader, self._track, self)
 
     def put(self, item: Any) -> None:
         """Pass a frame on, or drop and count it where too many wait already."""
