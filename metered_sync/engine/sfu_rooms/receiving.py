@@ -179,9 +179,9 @@ class _Worker(Watch):
         """Let go of what is not wanted, subscribe to what is."""
         await self.look_at_own(session, deadline)
         received = self._received()
-        await self._let_go(session, deadline)
+        wanted = self._tracks.wanted(monotonic())  # (what changes meanwhile wakes this worker)
+        await self._let_go(wanted, session, deadline)
         now = monotonic()
-        wanted = self._tracks.wanted(now)
         self._ask(wanted, now)
         missing = [one for one in wanted if one not in self._link.incoming and now >= one.retry_at]
         for start in range(0, len(missing), ROUND):
@@ -204,8 +204,10 @@ class _Worker(Watch):
     def _received(self) -> list[Incoming]:
         return list(self._link.incoming)
 
-    async def _let_go(self, session: Session, deadline: Deadline) -> None:
-        wanted = set(self._tracks.wanted(monotonic()))
+    async def _let_go(
+        self, wanted: Iterable[RoomTrack], session: Session, deadline: Deadline
+    ) -> None:
+        wanted = set(wanted)
         for one in tuple(self._link.incoming):
             if not isinstance(one, RoomTrack) or one.ended:
                 continue

@@ -18,7 +18,7 @@ import logging
 import math
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,6 +92,8 @@ class SfuRoomMedia:
         self._host: RoomHost
         self._boot = secrets.token_urlsafe(BOOT_BYTES)
         self._revision = 0
+        self._built: tuple[Any, dict[str, Any]] | None = None
+        """Our state as it was sent last, by what it was made of."""
         self._joined = False
         self._left = False
         self._refused: MeteredError | None = None
@@ -194,7 +196,14 @@ class SfuRoomMedia:
     # --- our state ---
 
     def _state(self) -> dict[str, Any]:
+        """Return what the others are told; measured once for each change, not for each member."""
         tracks = self._publisher.announced
+        key = (self._revision, self._publisher.session_id, self._speaking, tracks)
+        if self._built is None or self._built[0] != key:
+            self._built = key, self._measured(tracks)
+        return self._built[1]
+
+    def _measured(self, tracks: Sequence[AnnouncedTrack]) -> dict[str, Any]:
         fit = fitting(tracks)
         if len(fit) < len(tracks):
             logger.warning(
