@@ -7,13 +7,14 @@ thread that feeds them (``MediaPlayer`` does) - and is of no use on another loop
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync.bridge.loop import engine_here
 from metered_sync.engine.sending.feed import FedTrack
 
-__all__ = ["keep_loop"]
+__all__ = ["keep_loop", "receive"]
 
 
 def keep_loop(track: MediaStreamTrack) -> None:
@@ -26,3 +27,9 @@ def keep_loop(track: MediaStreamTrack) -> None:
         return
     if engine.hold(track):
         track.once("ended", functools.partial(engine.release, id(track)))
+
+
+async def receive(track: MediaStreamTrack) -> Any:
+    """Return a track's next frame; keep the loop for the frames after it."""
+    keep_loop(track)
+    return await track.recv()

@@ -11,7 +11,7 @@ from av import AudioFrame, VideoFrame
 from metered_sync.bridge import engines, guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.feed import FedTrack
-from metered_sync.engine.sending.kept_loop import keep_loop
+from metered_sync.engine.sending.kept_loop import receive
 from metered_sync.errors import ClosedError, MediaError
 from metered_sync.media.sources.base import Source
 from metered_sync.media.tracks.frame_queue import F_co
@@ -104,10 +104,6 @@ class _LocalFrames:
         guard.check_process(self._born, self._label)
         try:
             with engines.in_use() as engine:
-                return engine.call(self._receive, deadline=deadline, what=self._label)
+                return engine.call(receive, self._track, deadline=deadline, what=self._label)
         except MediaStreamError:
             raise ClosedError(f"{self._label}: it has ended") from None
-
-    async def _receive(self) -> Any:
-        keep_loop(self._track)
-        return await self._track.recv()
