@@ -10,6 +10,7 @@ request        one frame on its way out, and the wait for its acknowledgement
 outbox         the requests: queued by any thread, written and settled by the loop
 inbound        the server's frames: to their request, their channel, their event
 subscriptions  the channels subscribed to: their readers, members and requests
+roster_limits  bounds for what the list of a channel's members holds
 replay         the subscriptions, asked for again after a reconnect
 ============== =========================================================================
 

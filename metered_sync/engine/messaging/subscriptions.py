@@ -15,6 +15,7 @@ from metered_sync.bridge.deadline import Latch
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.messaging.outbox import Outbox
 from metered_sync.engine.messaging.request import OutagePolicy, Request
+from metered_sync.engine.messaging.roster_limits import RosterLimits
 from metered_sync.errors import ClosedError, MeteredError, raise_fresh
 from metered_sync.wire import frames
 from metered_sync.wire.events import Message, Presence
@@ -27,7 +28,7 @@ __all__ = ["Subscriptions"]
 class _Subscribed:
     """One channel's readers and members, and what the server has acknowledged of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         self.readers: tuple[weakref.ref[Reader[Message]], ...] = ()
         self.forgotten = False
         """Whether a reader was collected without being closed: callbacks may count on it."""
@@ -39,6 +40,7 @@ class _Subscribed:
         self.snapshot_due = False
         """Whether the next presence frame lists all members, not a change."""
         self.members: dict[str, dict[str, Any] | None] = {}
+        self.limits = RosterLimits(f"channel {name!r}")
         self.listed = Latch()
         """The first list of members has come."""
 
@@ -99,7 +101,7 @@ class Subscriptions:
         raise_fresh(self._error)
         channel = self._channels.get(name)
         if channel is None:
-            channel = self._channels[name] = _Subscribed()
+            channel = self._channels[name] = _Subscribed(name)
             self._note_patterns()
         channel.wanted_metadata |= metadata
         readers = channel.alive()
@@ -211,11 +213,15 @@ class Subscriptions:
         if channel is None or not channel.acknowledged:
             return  # a late one, of an earlier subscription
         members = {} if channel.snapshot_due else dict(channel.members)
+        if channel.snapshot_due:
+            channel.limits.clear()
         for peer in presence.left if not channel.snapshot_due else ():
             members.pop(peer.peer_id, None)
+            channel.limits.forget(peer.peer_id)
         for peer in presence.joined:
-            if peer.peer_id != own_id:
-                members[peer.peer_id] = copied(peer.metadata)
+            admitted = None if peer.peer_id == own_id else channel.limits.admit(peer)
+            if admitted is not None:
+                members[peer.peer_id] = copied(admitted.metadata)
         channel.members, channel.snapshot_due = members, False
         channel.listed.set()
 

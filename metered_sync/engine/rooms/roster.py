@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from metered_sync.bridge.clock import monotonic
+from metered_sync.engine.messaging.roster_limits import RosterLimits
 from metered_sync.engine.rooms.member import Member, RoomSink
 from metered_sync.errors import MeteredError
 from metered_sync.wire.events import Direct, Presence, PresencePeer
@@ -107,6 +108,7 @@ class Roster:
         self._early: deque[tuple[float, Direct]] = deque()
         self._warned = False
         """Whether it has been told that there are too many members."""
+        self._limits = RosterLimits(label)
         self._list_due = False
         """Whether the next presence frame lists all members."""
         self._back = False
@@ -181,7 +183,7 @@ class Roster:
         for peer in present.values():
             known = self.members.get(peer.peer_id)
             if back and known is not None and known.listed:
-                known.metadata = peer.metadata
+                self._update(known, peer)
                 self._owner.reconnect(known)
             else:
                 self._arrive(peer)
@@ -198,13 +200,17 @@ class Roster:
                         "%s: more than %d members; the rest is left out", self._label, MAX_MEMBERS
                     )
                 return
-            member = self.members[peer.peer_id] = self._owner.make_member(peer)
+            admitted = self._limits.admit(peer)
+            if admitted is None:
+                return
+            member = self.members[peer.peer_id] = self._owner.make_member(admitted)
             self._sink.peer_joined(member)
             self._owner.connect(member)
         elif not member.listed:
             _cancel(member.limbo)
             member.limbo = None
-            member.listed, member.metadata = True, peer.metadata
+            member.listed = True
+            self._update(member, peer)
             if not member.present:
                 member.present = True
                 self._sink.peer_joined(member)
@@ -214,6 +220,10 @@ class Roster:
         for event in self._take_early(member.id):
             self._owner.take_direct(event)
         self._owner.on_arrived(member)
+
+    def _update(self, member: Member, peer: PresencePeer) -> None:
+        admitted = self._limits.admit(peer)
+        member.metadata = None if admitted is None else admitted.metadata
 
     def _leave(self, member: Member) -> None:
         """Take a member from the list: for good, or until it comes back. Time will tell."""
@@ -238,6 +248,7 @@ class Roster:
     def remove(self, member: Member, error: BaseException | None) -> None:
         """Forget a member for good."""
         self.members.pop(member.id, None)
+        self._limits.forget(member.id)
         _cancel(member.limbo)
         member.limbo = None
         member.listed = False

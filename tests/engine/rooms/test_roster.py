@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from metered_sync.engine.messaging.roster_limits import MAX_MEMBER_METADATA, MAX_ROSTER
 from metered_sync.engine.rooms.roster import MAX_EARLY, MAX_MEMBERS, MORE_REQUESTS
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.events import Direct, Presence, PresencePeer, StateChange
@@ -84,6 +85,21 @@ def test_there_is_a_limit_to_members() -> None:
     assert len(room.roster.members) == MAX_MEMBERS
     room.roster.take(presence("late", left=("p0",)))
     assert "late" in room.roster.members
+
+
+def test_there_is_a_limit_to_metadata() -> None:
+    too_much = {"x": "y" * MAX_MEMBER_METADATA}
+    room = Journal()
+    room.roster.expect_list(back=False)
+    room.roster.take(presence("ann", metadata=too_much))
+    room.roster.take(presence("bob", metadata={"n": 1}))
+    ann, bob = room.roster.members.values()
+    assert (ann.metadata, bob.metadata) == (None, {"n": 1})
+    room.roster.expect_list(back=True)
+    room.roster.take(presence("bob", metadata=too_much))
+    assert bob.metadata is None
+    room.roster.take(presence("x" * MAX_ROSTER, "cis"))
+    assert set(room.roster.members) == {"bob", "cis"}
 
 
 def test_the_list_after_an_outage_is_taken_over() -> None:
