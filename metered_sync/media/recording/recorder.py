@@ -13,6 +13,7 @@ from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.dispatch import Callback, Dispatcher
 from metered_sync.bridge.reader import Reader
+from metered_sync.bridge.threads import run_within
 from metered_sync.errors import (
     ClosedError,
     MediaError,
@@ -89,6 +90,7 @@ class Recorder(guard.LiveObject):
             MediaNotFoundError: There is no such directory.
             MediaError: It cannot be written there, or not what these tracks deliver; or this
                 build of PyAV lacks an encoder.
+            MeteredTimeoutError: The file system did not answer within 15 s.
             TypeError: Something that is neither a track nor has any.
         """
         target: str | FileObject
@@ -99,7 +101,8 @@ class Recorder(guard.LiveObject):
             name = target.name
         self._format = _format_of(name, format)
         if isinstance(target, str):
-            _check_place(target)
+            what = f"Recorder: asking the file system of {name!r} for its directory"
+            run_within(Deadline(CALL_TIMEOUT), what, _check_place, name)
         check_encoders(self._format, name)
         self._label = f"Recorder({os.path.basename(name)!r})"
         self._recording = Recording(self._label, target, self._format)

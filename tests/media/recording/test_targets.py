@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from metered_sync import AudioSource, MediaError, MeteredTimeoutError, Recorder, from_file
+from metered_sync.media.recording import recorder as recorder_module
 
 
 def record(target: Any, **options: Any) -> Any:
@@ -137,6 +138,26 @@ def test_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(MediaError, match="it is a pipe"):
         Recorder(tmp_path / "pipe.mp4")
+
+
+def test_a_disk_that_does_not_answer_holds_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    isdir = os.path.isdir
+
+    def hang(path: str) -> bool:  # as a network's disk does whose server is gone
+        if str(path) == str(tmp_path):
+            answers.wait(30)
+        return isdir(path)
+
+    monkeypatch.setattr(os.path, "isdir", hang)
+    monkeypatch.setattr(recorder_module, "CALL_TIMEOUT", 0.2)
+    with pytest.raises(MeteredTimeoutError, match=r"asking the file system of .* within 0.2 s"):
+        Recorder(tmp_path / "a.mp4")
+    answers.set()
+    monkeypatch.setattr(recorder_module, "CALL_TIMEOUT", 15.0)
+    assert Recorder(tmp_path / "a.mp4").state == "ready"
 
 
 @needs_pipes
