@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from aiortc import RTCDataChannel
 
@@ -181,18 +181,19 @@ class DataChannel(Observable):
 
     # --- receiving ---
 
-    def get(self, timeout: float | None = None, *, block: None = None) -> str | bytes:
+    def get(self, timeout: float | None = None, *more: NoReturn, block: None = None) -> str | bytes:
         """Wait for the next message and return it.
 
         Args:
             timeout: Seconds to wait; ``None`` waits for data, close or Ctrl-C; 0 polls.
-            block: There is no such argument; the error says what to do instead.
+            more: As ``block``: there is no such argument; the error says what to do instead.
+            block: Likewise.
 
         Raises:
             MeteredTimeoutError: Nothing came in time.
             ClosedError: Closed, here or by the other side, and all that came has been read.
         """
-        return self._link.inbox.get(timeout, block=block)
+        return self._link.inbox.get(timeout, *more, block=block)
 
     def get_nowait(self) -> str | bytes:
         """Return the next message if there is one.

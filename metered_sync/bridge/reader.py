@@ -20,7 +20,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline, longest_wait
@@ -38,11 +38,13 @@ MAX_BYTES = 16 << 20
 its length: two bytes of it can be a list.)"""
 
 
-def check_no_block(timeout: object, block: object) -> None:
+def check_no_block(timeout: object, more: tuple[object, ...], block: object) -> None:
     """Say what to do instead of what ``queue.Queue.get`` takes: ``block``, alone or first."""
-    if block is None and timeout is not True and timeout is not False:
+    if block is None and not more and timeout is not True and timeout is not False:
         return
     remedy = "get() waits, get(timeout=5) at most so long, and get_nowait() not at all"
+    if more:
+        raise TypeError(f"get() takes one argument, its timeout in seconds: {remedy}")
     if block is not None:
         raise TypeError(f"get() has no argument 'block': {remedy}")
     raise ValueError(f"get(): timeout must be a number of seconds or None, not a bool: {remedy}")
@@ -93,12 +95,13 @@ class Reader(guard.LiveObject, Generic[T_co]):
     def __len__(self) -> int:
         return len(self._items)
 
-    def get(self, timeout: float | None = None, *, block: None = None) -> T_co:
+    def get(self, timeout: float | None = None, *more: NoReturn, block: None = None) -> T_co:
         """Wait for the next item and return it.
 
         Args:
             timeout: Seconds to wait; ``None`` waits for data, close or Ctrl-C; 0 polls.
-            block: There is no such argument; the error says what to do instead.
+            more: As ``block``: there is no such argument; the error says what to do instead.
+            block: Likewise.
 
         Raises:
             MeteredTimeoutError: Nothing came in time.
@@ -106,7 +109,7 @@ class Reader(guard.LiveObject, Generic[T_co]):
             MeteredError: The source ended with this error (for instance
                 :class:`~metered_sync.DisconnectedError`), and everything queued has been read.
         """
-        check_no_block(timeout, block)
+        check_no_block(timeout, more, block)
         deadline = Deadline.of(timeout)
         guard.check_blocking(self._born, self._label)
         while True:

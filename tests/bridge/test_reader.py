@@ -235,6 +235,9 @@ def test_the_arguments_of_a_queue_are_told_what_to_do_instead() -> None:
     for use in (lambda: reader.get(block=True), lambda: reader.get(block=False, timeout=1)):
         with pytest.raises(TypeError, match=r"no argument 'block': .* get_nowait\(\) not at all"):
             use()
+    for args in ((True, 5), (1, None), (False, 0, 0)):
+        with pytest.raises(TypeError, match=r"get\(\) takes one argument, its timeout .*nowait"):
+            reader.get(*args)
     for value in (True, False):
         with pytest.raises(ValueError, match=r"timeout must be .* bool: .*get_nowait\(\)"):
             reader.get(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 from av import AudioFrame, VideoFrame
 
@@ -47,19 +47,20 @@ class FrameQueue(Reader[F_co]):
         """Seconds since the newest frame arrived here; ``inf`` before the first."""
         return monotonic() - self._arrived
 
-    def get(self, timeout: float | None = None, *, block: None = None) -> F_co:
+    def get(self, timeout: float | None = None, *more: NoReturn, block: None = None) -> F_co:
         """Wait for the next frame and return it.
 
         Args:
             timeout: Seconds to wait; ``None`` waits for a frame, the end or Ctrl-C; 0 polls.
-            block: There is no such argument; the error says what to do instead.
+            more: As ``block``: there is no such argument; the error says what to do instead.
+            block: Likewise.
 
         Raises:
             MeteredTimeoutError: Nothing came in time.
             ClosedError: Closed or ended, and everything queued has been read.
             MeteredError: What ended the track's connection, and everything queued has been read.
         """
-        return self._own(super().get(timeout, block=block))
+        return self._own(super().get(timeout, *more, block=block))
 
     def get_nowait(self) -> F_co:
         """Return the next frame if there is one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import queue
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import numpy as np
 from av import AudioFrame
@@ -69,19 +69,22 @@ class PcmReader(guard.LiveObject, Iterator["NDArray[np.int16]"]):
         """Frames of the track (20 ms each, as a rule) that were dropped, being too many."""
         return self._frames.dropped
 
-    def get(self, timeout: float | None = None, *, block: None = None) -> NDArray[np.int16]:
+    def get(
+        self, timeout: float | None = None, *more: NoReturn, block: None = None
+    ) -> NDArray[np.int16]:
         """Wait for the next chunk and return it.
 
         Args:
             timeout: Seconds to wait; ``None`` waits for sound, the end or Ctrl-C; 0 polls.
-            block: There is no such argument; the error says what to do instead.
+            more: As ``block``: there is no such argument; the error says what to do instead.
+            block: Likewise.
 
         Raises:
             MeteredTimeoutError: Not a whole chunk in time; what there is of it is kept.
             ClosedError: Closed or ended, and everything queued has been read.
             MeteredError: What ended the track's connection, and everything queued has been read.
         """
-        check_no_block(timeout, block)
+        check_no_block(timeout, more, block)
         deadline = Deadline.of(timeout)
         guard.check_blocking(self._born, self._label)
         late = MeteredTimeoutError(f"{self._label}: no whole chunk within {deadline}")

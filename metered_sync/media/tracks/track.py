@@ -85,6 +85,12 @@ class RemoteTrack(Observable, Generic[F_co]):
                 "iter_frames(track)"
             )
 
+        def __next__(self) -> NoReturn:
+            raise TypeError(
+                "a RemoteTrack has no next item itself: use track.read(), or next() of "
+                "track.frames(), track.pcm() or iter_frames(track)"
+            )
+
         def __getattr__(self, name: str) -> NoReturn:
             hint = f": {FOREIGN_NAMES[name]}" if name in FOREIGN_NAMES else ""
             words = f"{type(self).__name__!r} object has no attribute {name!r}{hint}"

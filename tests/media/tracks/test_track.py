@@ -102,6 +102,8 @@ def test_mistakes_with_other_libraries_tracks_are_told_what_to_do() -> None:
     for iterate in (iter, list, tuple):
         with pytest.raises(TypeError, match=r"use track.frames\(\), track.pcm\(\)"):
             iterate(track)
+    with pytest.raises(TypeError, match=r"use track.read\(\), or next\(\) of track.frames\(\)"):
+        next(track)
     for name, words in (("recv", "track.frames"), ("stop", "close"), ("readyState", "ended")):
         assert not hasattr(track, name)
         with pytest.raises(AttributeError, match=words):
