@@ -1,6 +1,7 @@
 # make demo      a clip through a local SFU, from one process to another
 # make test      lint, types, tests: what continuous integration runs
 # make quick     the tests that need no browser and no other program, in two minutes
+# make docs      the documentation as a site, in build/docs
 # make long      what takes longer: other Pythons, oldest dependencies, soaks, more of the fuzzing
 # make soak      an application in trouble for MINUTES=60: what it holds, and a plot of it
 # make images    the pictures of the local cloud's pages in docs/images, taken anew
@@ -16,7 +17,7 @@ MINUTES ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo images test quick long soak coverage lint types pytest clean
+.PHONY: demo images test quick docs long soak coverage lint types pytest clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/metered-sync demo
@@ -25,6 +26,10 @@ test: lint types pytest
 
 quick: $(VENV)/.dev
 	$(BIN)/pytest $(PYTEST_ARGS) -m quick
+
+docs: $(VENV)/.dev
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --jobs auto \
+		--conf-dir docs --doctree-dir build/doctrees . build/docs
 
 long: $(VENV)/.dev
 	$(BIN)/pytest --numprocesses 1 -m slow

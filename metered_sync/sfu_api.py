@@ -224,8 +224,8 @@ class SfuApi(RestClient):
                 :class:`~metered_sync.TrackInfo`.
 
         Returns:
-            ``{"sessionId": …, "sessionDescription": …, "immediateRenegotiationRequired":
-            …}``: an *offer* of the SFU's. Send your answer with :meth:`renegotiate`.
+            ``{"sessionId": …, "sessionDescription": …, "immediateRenegotiationRequired": …}``:
+            an *offer* of the SFU's. Send your answer with :meth:`renegotiate`.
         """
         listed = [
             {"remoteSessionId": item.session_id, "remoteTrackId": item.track_id}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from functools import cache
 from pathlib import Path
@@ -84,6 +85,41 @@ def test_make_has_what_is_named(page: Path) -> None:
 def test_timings_that_are_named_exist(page: Path) -> None:
     for name in re.findall(r"\bTimings\.(\w+)", page.read_text()):
         assert hasattr(DEFAULT_TIMINGS, name), name
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+
+
+def test_each_guide_is_in_the_list_of_guides() -> None:
+    guides = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md", "index.md"}
+    listed = re.findall(r"\[([\w-]+\.md)\]\(\1\)", (ROOT / "docs" / "README.md").read_text())
+    assert sorted(listed) == sorted(guides)
+
+
+def test_the_start_page_says_how_to_record_a_room() -> None:
+    start = (ROOT / "docs" / "index.md").read_text()
+    assert re.search(r"record a room.*\(recording\.md\)", start)
+    assert "a-room" in anchors(ROOT / "docs" / "recording.md")
+
+
+PUBLIC = (
+    "metered_sync", "metered_sync.contrib.django", "metered_sync.contrib.flask",
+    "metered_sync.doctor", "metered_sync.local", "metered_sync.testing",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_each_public_name_is_in_the_reference(module: str) -> None:
+    pages = [path.read_text() for path in (ROOT / "docs" / "reference").glob("*.rst")]
+    directive = r"^\.\. (?:currentmodule|auto\w+):: (.+)$"
+    listed, current = set(), ""
+    for line in re.findall(directive, "\n".join(pages), re.MULTILINE):
+        if line in PUBLIC:
+            current = line
+        listed.add(line if line.startswith("metered_sync") else f"{current}.{line}")
+    names = set(importlib.import_module(module).__all__) - {"__version__"}
+    assert {f"{module}.{name}" for name in names} <= listed
 
 
 def test_the_page_that_the_gate_explains_is_the_example() -> None:

@@ -38,7 +38,7 @@ class EventReader(Reader[T_co]):
         raise NotImplementedError
 
     def put(self, item: T_co) -> None:  # type: ignore[misc]
-        """Queue an event; see :meth:`Reader.put`."""
+        """Queue an event; see ``Reader.put``."""
         coalesced = self._coalesced
         super().put(item)
         if self._coalesced and not coalesced:

@@ -1,0 +1,71 @@
+"""Show the library's names as those who call it see them.
+
+Signatures come without what is for the library alone: parameters with an underscore, and all
+parameters of classes that only the library makes. A name that is loaded lazily gets the docstring
+from where it lives.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.errors import PycodeError
+from sphinx.pycode import ModuleAnalyzer
+
+import metered_sync
+
+PRIVATE = re.compile(r",? (?:\*, )?_\w+: [^=,]+ = [^,)]+")
+"""A parameter with an underscore, in a signature."""
+SECTION = re.compile(r"(Returns|Yields):$")
+
+
+def public_signature(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str, returns: str
+) -> tuple[str, str | None] | None:
+    """Leave out of a signature what callers cannot give."""
+    if not signature:
+        return None
+    if what in ("class", "exception") and not is_made_by_users(thing):
+        return "", None
+    return PRIVATE.sub("", signature), returns
+
+
+def is_made_by_users(kind: type) -> bool:
+    """Say whether a class is for users to call: then it says what its arguments are."""
+    documented = f"{kind.__doc__}{kind.__init__.__doc__}"  # type: ignore[misc]
+    return dataclasses.is_dataclass(kind) or "Args:" in documented
+
+
+def untyped_texts(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
+) -> None:
+    """Take what stands before a colon for text, not for a type: types are in the signatures."""
+    texts = [0] if lines and what in ("attribute", "data", "property") else []
+    texts += [number + 1 for number, line in enumerate(lines[:-1]) if SECTION.match(line.strip())]
+    for number in texts:
+        lines[number] = re.sub(r"\S", r": \g<0>", lines[number], count=1)
+
+
+def docstring_of_data(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
+) -> None:
+    """Find the docstring of a type alias where the alias is defined."""
+    module, _, attribute = name.rpartition(".")
+    home = metered_sync._MODULES.get(attribute)
+    if what != "data" or module != "metered_sync" or home is None:
+        return
+    try:
+        documented = ModuleAnalyzer.for_module(home).find_attr_docs()
+    except PycodeError:
+        return
+    lines[:] = documented.get(("", attribute), [])
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("autodoc-process-signature", public_signature)
+    app.connect("autodoc-process-docstring", docstring_of_data, priority=300)
+    app.connect("autodoc-process-docstring", untyped_texts, priority=400)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
