@@ -45,12 +45,15 @@ python_maximum_signature_line_length = 88
 
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:.*", r"(aiortc|asyncio|av|collections|concurrent|django|flask|np|os|queue)\..*"),
+    ("py:.*", r"(aiortc|asyncio|av|collections|concurrent|np|os|queue)\..*"),
+    ("py:.*", r"(django|flask|markupsafe)\..*|ImproperlyConfigured"),
     ("py:.*", r"metered_sync\.(bridge|engine|local|media|wire)\..*"),
     ("py:class", r"(.*\.)?([A-Z]|[A-Z]+_co|Buffer|GivenIceServers|NDArray|Self)"),
     ("py:class", r"(AudioFrame|Packet|VideoFrame)"),
 ]
 
+toc_object_entries_show_parents = "hide"
+pygments_dark_style = "github-dark"
 html_theme = "furo"
 html_title = project
 html_additional_pages = {"index": "index.html"}
