@@ -12,11 +12,12 @@ from metered_sync.local.console.journal import Entry, Journal
 __all__ = ["PatchMaker"]
 
 MAX_ROWS = 50
-"""Rows of the log in a patch: refusals first, then the latest."""
+"""Rows of the log in a patch: refusals first, then the latest that are no acknowledgements."""
 MAX_FIRST_ROWS = 300
 """Rows in the snapshot."""
 MAX_SIZE = 256 << 10
 """Characters of frames and bodies in a patch."""
+_ACK = b'{"type":"ack"'
 SHARE = 20
 """The time between two looks at the state is at least so many times what the last one took."""
 
@@ -77,7 +78,7 @@ class PatchMaker:
             return {}
         fresh = [entry for entry in self._journal.since(before) if self._is_wanted(entry)]
         found = len(fresh)
-        fresh.sort(key=lambda entry: entry.error is None)  # stable: the latest first
+        fresh.sort(key=_rank)  # stable: the latest first
         rows, size = [], 0
         for entry in fresh[: MAX_FIRST_ROWS if self._first else MAX_ROWS]:
             size += len(entry.text) + len(entry.answer)
@@ -96,3 +97,10 @@ class PatchMaker:
         if self._only_refused and entry.error is None:
             return False
         return not self._words or entry.has(self._words)
+
+
+def _rank(entry: Entry) -> int:
+    """Return how soon a row is left out where there are too many."""
+    if entry.error is not None:
+        return 0
+    return 2 if isinstance(entry.text, bytes) and entry.text.startswith(_ACK) else 1

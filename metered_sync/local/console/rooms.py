@@ -7,6 +7,7 @@ not, since members that have found each other say nothing more. What they say ar
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ MAX_LINKS = 100
 MAX_TRACKS = 32
 """Tracks that one member announces, at most."""
 MAX_NAME = 256
+_SECTIONS = re.compile("^m=", re.MULTILINE)
+_SENDS_NOTHING = re.compile(r"^a=(?:recvonly|inactive)\s*$", re.MULTILINE)
 
 
 @dataclass
@@ -33,7 +36,9 @@ class _Member:
     links: OrderedDict[str, str] = field(default_factory=OrderedDict)
     """The last description, offer or answer, that it sent to each other member."""
     tracks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Its tracks by their ids."""
+    """Its tracks by their ids, as it has told of them."""
+    sent: list[dict[str, Any]] = field(default_factory=list)
+    """What its last description sends."""
     through_sfu: bool = False
     speaking: bool = False
 
@@ -68,6 +73,7 @@ class RoomTalk:
         signal = parse_signal(data)
         if isinstance(signal, SessionDescription):
             member.links[to] = signal.type
+            member.sent = _sent(signal.sdp)
             member.links.move_to_end(to)
             if len(member.links) > MAX_LINKS:
                 member.links.popitem(last=False)
@@ -107,7 +113,7 @@ class RoomTalk:
             {
                 "peer": peer,
                 "media": "sfu" if member.through_sfu else "mesh",
-                "tracks": list(member.tracks.values()),
+                "tracks": list(member.tracks.values()) or member.sent,
                 "speaking": member.speaking,
                 "links": [to for to in member.links if to in peers],
             }
@@ -115,3 +121,14 @@ class RoomTalk:
             else {"peer": peer, "media": None, "tracks": [], "speaking": False, "links": []}
             for peer, member in found
         ]
+
+
+def _sent(description: str) -> list[dict[str, Any]]:
+    """Return a track for each section of sound or pictures that a description sends."""
+    sections = _SECTIONS.split(description, MAX_TRACKS + 1)[1 : MAX_TRACKS + 1]
+    heads = [(*section.split(" ", 2)[:2], section) for section in sections if " " in section]
+    return [
+        {"kind": kind}
+        for kind, port, section in heads
+        if kind in ("audio", "video") and port != "0" and not _SENDS_NOTHING.search(section)
+    ]

@@ -101,6 +101,31 @@ def test_another_origin_is_403(cloud: LocalCloud, origin: str, path: str) -> Non
     assert ask(url, Origin=f"http://127.0.0.1:{cloud.port}")[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "events"),
+        ("GET", "keys"),
+        ("POST", "kick"),
+        ("POST", "fault"),
+        ("POST", "clear"),
+        ("POST", "join-path"),
+        ("GET", "api/sfu/{app}/sessions"),
+        ("POST", "api/sfu/{app}/session/new"),
+    ],
+)
+def test_each_route_is_guarded(cloud: LocalCloud, method: str, path: str) -> None:
+    path = path.format(app=cloud.sfu_app_id)
+    url = cloud.console_url.replace("/console/", f"/console/{path}")
+    assert ask(url.partition("?")[0], method)[0] == 401
+    assert ask(url, method, Origin="null")[0] == 403
+    assert ask(url, method, Origin="http://example.com")[0] == 403
+    assert ask(url, method, Host="example.com")[0] == 403
+    if method == "POST":
+        assert ask(url, "GET")[0] == 405
+        assert ask(url, method)[0] == (200 if path == "clear" else 400)
+
+
 def test_every_answer_says_what_a_page_may_load(cloud: LocalCloud) -> None:
     for url in (cloud.console_url, bare(cloud), f"{bare(cloud)}static/console.js"):
         _, headers, _ = ask(url)

@@ -84,6 +84,13 @@ def test_a_patch_has_refusals_first_and_tells_what_it_left_out() -> None:
     assert [row["text"] for row in rows] == ["0", *map(str, range(200 - MAX_ROWS + 1, 200))]
     assert news["skipped"] == 200 - MAX_ROWS
     assert set(news) == {"log", "skipped"}
+    for number in range(200):
+        journal.frame("a", b'{"type":"ack","requestId":"1"}', sent=False)
+        if number < 10:
+            journal.frame("a", str(number), sent=True)
+    rows = patch(maker)["log"]
+    assert isinstance(rows, list)
+    assert [row["text"] for row in rows if "ack" not in row["text"]] == [*map(str, range(10))]
     for _ in range(40):
         journal.frame("a", "\x00" * 16000, sent=True)
     rows = patch(maker)["log"]

@@ -91,13 +91,16 @@ def test_keys_are_masked_and_handed_out_on_request(cloud: LocalCloud, page: Cons
 
 
 def test_members_of_a_room_are_found_by_their_signals(cloud: LocalCloud, page: ConsolePage) -> None:
-    with member(cloud, "bea") as bea, member(cloud, "cid") as cid:
-        for client in (bea, cid):
+    with member(cloud, "bea") as bea, member(cloud, "cid") as cid, member(cloud, "dee") as dee:
+        for client in (bea, cid, dee):
             client.subscribe("studio")
             client.subscribe("elsewhere")
         offer = {"type": "rtc-description", "description": {"type": "offer", "sdp": "v=0"}}
         bea.send("cid", {"__meteredTrackMeta": {"trackId": "t", "kind": "video", "metadata": {}}})
         bea.send("cid", offer)
+        audio, video = "m=audio 9 X 96\r\n", "m=video 9 X 96\r\n"
+        sdp = f"v=0\r\n{video}a=inactive\r\nm=video 0 X 9\r\n{audio}a=sendonly\r\nm=\r\n{video}"
+        dee.send("bea", {**offer, "description": {"type": "answer", "sdp": sdp}})
         state = {"id": "s1", "kind": "audio", "name": "mic", "stream": "x", "on": False, "meta": 7}
         cid.publish("studio", {"$sfu": 1, "boot": "b", "rev": 1, "session": "s", "tracks": [state]})
         for bad in ({"$sfu": 1, "session": 1, "tracks": [7]}, {"$sfu": [], "session": {}}):
@@ -117,6 +120,10 @@ def test_members_of_a_room_are_found_by_their_signals(cloud: LocalCloud, page: C
             {
                 "peer": "cid", "media": "sfu", "speaking": False, "links": [],
                 "tracks": [{"kind": "audio", "name": "mic", "stream": "x", "on": False}],
+            },
+            {
+                "peer": "dee", "media": "mesh", "speaking": False, "links": ["bea"],
+                "tracks": [{"kind": "audio"}, {"kind": "video"}],
             },
         ]  # fmt: skip
 
