@@ -28,8 +28,11 @@ class Tab:
         self.page = page
         self.complaints: list[str] = []
         """What the browser complains of: errors of scripts, and what the policy forbids."""
-        page.on("console", lambda told: self._complain(told.type, told.text))
-        page.on("pageerror", lambda error: self._complain("error", str(error)))
+        portal.call(self._listen)  # (playwright's methods belong to the thread of its loop)
+
+    def _listen(self) -> None:
+        self.page.on("console", lambda told: self._complain(told.type, told.text))
+        self.page.on("pageerror", lambda error: self._complain("error", str(error)))
 
     def _complain(self, kind: str, text: str) -> None:
         if kind == "error":
