@@ -15,13 +15,16 @@ its reader's, where something does not work in the end, or at an error that nobo
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 import logging
 import os
+import re
 import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -44,6 +47,8 @@ from metered_sync import (
     SfuClient,
     SignallingClient,
 )
+from metered_sync.bridge import engines
+from metered_sync.bridge.deadline import Deadline
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource
 from tests.rules.test_leaks import census
@@ -68,6 +73,17 @@ def resident() -> int:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
+
+
+def names() -> Counter[str]:
+    """Return which threads and tasks there are, and how many of each."""
+
+    async def tasks() -> list[str]:
+        return [f"task {task.get_coro().__qualname__}" for task in asyncio.all_tasks()]
+
+    found = engines.current().call(tasks, deadline=Deadline(5), what="names")
+    threads = [re.sub(r"\d+", "#", f"thread {one.name}") for one in threading.enumerate()]
+    return Counter([*found, *threads])
 
 
 def held() -> dict[str, int]:
@@ -218,7 +234,7 @@ def soak(seconds: float, every: float, series: Series, say: Callable[[str], None
         if stuck := application.stuck():
             return [f"from the beginning {one} does not work" for one in stuck]
         gc.collect()
-        before, began = held(), time.monotonic()
+        before, there, began = held(), names(), time.monotonic()
         cloud.faults.lose_media(LOSS)
         turn = 0
         while time.monotonic() < began + seconds:
@@ -239,7 +255,8 @@ def soak(seconds: float, every: float, series: Series, say: Callable[[str], None
             )
         cloud.faults.lose_media(0)
         wrong += [f"in the end {one} does not work" for one in application.stuck()]
-        wrong += _grown(before)
+        if grown := _grown(before):
+            wrong += [*grown, f"new: {dict(names() - there)}"]
         memory = series.counts["memory"]
         growth = memory[-1] - max(memory[: len(memory) // 3 + 1])
         if growth > GROWTH:

@@ -107,7 +107,7 @@ def test_a_clip_with_sound_goes_through(pair: Any) -> None:
         assert (video.kind, audio.kind) == ("video", "audio")
         assert video.read(timeout=20).shape == (720, 1280, 3)
         assert audio.frames().get(timeout=20).sample_rate == 48000
-        wait_until(lambda: video.frames_received > 20 and audio.frames_received > 40, 20)
+        wait_until(lambda: video.frames_received > 20 and audio.frames_received > 40, 60)
 
 
 def test_a_list_gives_a_list_of_one(pair: Any) -> None:

@@ -920,7 +920,7 @@ def test_a_candidate_that_cannot_be_used_is_told_of() -> None:
     relayed = "candidate:1 1 udp 41885695 192.0.2.1 50001 typ prflx raddr 0.0.0.0 rport 9"
 
     async def test() -> None:
-        async with pair() as both:
+        async with pair(timings=replace(FAST, media_connect=30.0)) as both:
             link = both.impolite.link
             both.polite.link.set_tracks([tone()])
             await both.connected()
