@@ -282,8 +282,8 @@ class RoomLink(Link):
             self._tell_data(event, "broadcast")
 
     def wants(self, event: Event) -> bool:
-        """Say no: the room's reader of messages is read by nobody."""
-        return False
+        """Say yes: messages become the room's own, or events of it."""
+        return True
 
     def end(self, error: BaseException | None = None) -> None:
         """Take note that the signalling link has ended."""
