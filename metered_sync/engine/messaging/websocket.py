@@ -44,6 +44,7 @@ READ_AT_ONCE = 1 << 15
 """Bytes that are read from the transport with one call, at most."""
 STEP = 0.02
 """Seconds for which frames are handed on in one step of the loop; the others come in the next."""
+_NO_BUFFER = memoryview(b"")
 _DATA_OPCODES = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 _CONTROL_HEADS = (0x88, 0x89, 0x8A)
 _RESPONSE_END = b"\r\n\r\n"
@@ -95,7 +96,7 @@ class WebSocket(asyncio.BufferedProtocol):
         self._answered: asyncio.Future[None] = self._loop.create_future()
         self._lost: asyncio.Future[None] = self._loop.create_future()
         self._cut_off: asyncio.TimerHandle | None = None
-        self._buffer = bytearray()
+        self._buffer = _NO_BUFFER
         self._early: deque[bytes | None] = deque()
         self._receiver: Receiver = self._early.append
         # The head of the answer to the upgrade, as far as it has come; then None.
@@ -190,17 +191,18 @@ class WebSocket(asyncio.BufferedProtocol):
 
     # --- incoming ---
 
-    def get_buffer(self, sizehint: int) -> bytearray:
+    def get_buffer(self, sizehint: int) -> memoryview:
         """Return the buffer that the transport reads into, made for each time.
 
-        (Where it is not asked for one, TLS makes one of 256 KiB for each record that comes.)
+        (Where it is not asked for one, TLS makes one of 256 KiB for each record that comes. Into a
+        bytearray asyncio's TLS reads one record only, and the next into a slice of it: a copy.)
         """
-        self._buffer = bytearray(READ_AT_ONCE)
+        self._buffer = memoryview(bytearray(READ_AT_ONCE))
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what the transport has read."""
-        data, self._buffer = bytes(memoryview(self._buffer)[:nbytes]), bytearray()
+        data, self._buffer = bytes(self._buffer[:nbytes]), _NO_BUFFER
         self.data_received(data)
 
     def data_received(self, data: bytes) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import ssl
 
 import pytest
+import trustme
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from websockets.client import ClientProtocol
@@ -13,9 +15,12 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import CLOSED, OPEN
 from websockets.uri import parse_uri
 
+from metered_sync.bridge.event_loop import new_event_loop, uvloop_wanted
 from metered_sync.engine.messaging.websocket import CLOSE_ABNORMAL, UpgradeRefusedError, WebSocket
 from metered_sync.wire.limits import MAX_INBOUND_FRAME
 from tests.support.open_websocket import Transport, answer_to, frames_in, upgraded, upgrading
+
+SIDES = (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT)
 
 
 def through_us(pieces: list[bytes]) -> tuple[list[bytes | None], bytes, int | None]:
@@ -276,3 +281,64 @@ def test_a_full_transport_says_when_there_is_room() -> None:
         assert rooms == [False]
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_all_that_comes_at_once_over_tls_is_read(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("METERED_SYNC_LOOP", kind)
+    if kind == "uvloop" and not uvloop_wanted():
+        pytest.skip("uvloop is not installed")
+    authority = trustme.CA()
+    here, there = (ssl.SSLContext(side) for side in SIDES)
+    authority.configure_trust(there)
+    authority.issue_cert("localhost").configure_cert(here)
+    texts = [b"%d " % number + b"x" * number for number in range(0, 3000, 37)]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer_to(await reader.readuntil(b"\r\n\r\n")))
+        for text in texts:
+            writer.write(frame(1, text))  # a record of TLS each
+        try:
+            await reader.read()
+        except OSError:
+            pass
+        writer.close()
+        try:
+            await writer.wait_closed()
+        except OSError:
+            pass
+        served.set()
+
+    async def run() -> None:
+        server = await asyncio.start_server(serve, "localhost", 0, ssl=here)
+        protocol = ClientProtocol(parse_uri("wss://localhost/"), max_size=MAX_INBOUND_FRAME)
+        port = server.sockets[0].getsockname()[1]
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: WebSocket(protocol, close_timeout=5), "localhost", port, ssl=there
+        )
+        messages: list[bytes | None] = []
+        done = asyncio.Event()
+
+        def receive(text: bytes | None) -> None:
+            messages.append(text)
+            if len(messages) == len(texts):
+                done.set()
+
+        connection.listen(receive)
+        await connection.handshake()
+        try:
+            await asyncio.wait_for(done.wait(), 20)
+        finally:
+            connection.abort()
+            await asyncio.wait_for(asyncio.gather(connection.wait_closed(), served.wait()), 20)
+            server.close()
+        assert messages == texts
+
+    loop = new_event_loop()
+    served = asyncio.Event()
+    try:
+        loop.run_until_complete(run())
+    finally:
+        loop.close()
