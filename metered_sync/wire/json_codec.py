@@ -22,7 +22,7 @@ try:
 except ImportError:
     msgspec = None
 
-__all__ = ["copied", "decode", "encode", "msgspec"]
+__all__ = ["REFUSALS", "copied", "decode", "encode", "msgspec"]
 
 T = TypeVar("T")
 
@@ -52,6 +52,12 @@ def _refuse_constant(name: str) -> Any:
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 _quick_encoder: Any = None if msgspec is None else msgspec.json.Encoder()
 _quick_decoder: Any = None if msgspec is None else msgspec.json.Decoder()
+REFUSALS: tuple[type[Exception], ...] = (
+    (ValueError, RecursionError)
+    if msgspec is None
+    else (ValueError, RecursionError, msgspec.MsgspecError)  # (before 0.23 it is no ValueError)
+)
+"""The errors by which a decoder of ``msgspec`` leaves text to the plain way."""
 _SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
@@ -141,7 +147,7 @@ def encode(value: Any) -> str:
                 text: bytes = _quick_encoder.encode(value)
                 if b"null" not in text:  # that may be a NaN
                     return text.decode()
-        except (RuntimeError, ValueError):  # too deep, changed meanwhile, a lone surrogate
+        except (RuntimeError, ValueError, OverflowError):  # too deep, changed, no UTF-8, too large
             pass
     return _plain_encode(value)
 
@@ -175,7 +181,7 @@ def decode(text: str | bytes) -> Any:
     if _quick_decoder is not None:
         try:
             return _quick_decoder.decode(text)
-        except (ValueError, RecursionError):  # 1e999, a lone surrogate, escaped: or no JSON
+        except REFUSALS:  # 1e999, a lone surrogate, escaped: or no JSON
             pass
     return _plain_decode(text)
 

@@ -72,4 +72,4 @@ def _make_decoder() -> Any:
 
 
 decoder: Any = None if msgspec is None else _make_decoder()
-"""``decode(text).event(size)`` is the event; ``ValueError`` and ``RecursionError``: not for it."""
+"""``decode(text).event(size)`` is the event; ``REFUSALS``: that is not for it."""

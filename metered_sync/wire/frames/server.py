@@ -9,7 +9,7 @@ from metered_sync.wire.events import Direct, Message, Presence, PresencePeer
 from metered_sync.wire.fields import FieldError, Fields, is_number
 from metered_sync.wire.frames import bulk
 from metered_sync.wire.frames.text import FrameError, fields_of
-from metered_sync.wire.json_codec import encode
+from metered_sync.wire.json_codec import REFUSALS, encode
 
 __all__ = [
     "Ack",
@@ -101,7 +101,7 @@ def parse_server_frame(text: str | bytes) -> ServerFrame | None:
     if bulk.decoder is not None:
         try:
             return bulk.decoder.decode(text).event(len(text))  # type: ignore[no-any-return]
-        except (ValueError, RecursionError):  # a rare frame, an odd one, or none
+        except REFUSALS:  # a rare frame, an odd one, or none
             pass
     kind, fields = fields_of(text)
     if kind == "message":
