@@ -24,6 +24,7 @@ from tests.scenarios.browser.page_member import (
     changes,
 )
 from tests.support.chromium import Browser
+from tests.support.raw_client import raw
 from tests.support.rooms import FAST
 
 pytestmark = pytest.mark.browser
@@ -192,6 +193,36 @@ def test_the_connection_is_lost(room: Room) -> None:
         )
     room.check()
     assert room.members() == ids
+
+
+TRACK = {"id": "x", "kind": "video", "stream": "camera"}
+
+
+def test_what_others_say_is_taken_for_a_claim(room: Room) -> None:
+    page, _ = room.pages
+    state: dict[str, Any] = {"$sfu": 1, "boot": "b", "session": "none", "tracks": [TRACK] * 40}
+    offer = {"type": "rtc-description", "description": {"type": "offer", "sdp": "v=0"}}
+    with raw(room.cloud, "eve", channels=["a team"]) as eve:
+        eve.ask(type="subscribe", channel="a team", requestId="1")
+        for data in (
+            {**state, "rev": 1},
+            {**state, "rev": 2, "session": 7},
+            {**state, "rev": 3, "session": "s" * 5000, "tracks": [{**TRACK, "id": "i" * 5000}]},
+            {**state, "rev": 4, "tracks": [None, 7, {"id": 7}, [], "x", TRACK]},
+            {"$sfu": 1, "boot": None, "rev": "1", "session": None, "tracks": {}},
+            {"$sfu": 2, "tracks": "other"},
+            *[{"$sfu": 1, "ask": True}] * 20,
+            offer,
+            {**offer, "description": {"type": "answer", "sdp": "v=0"}},
+            {"type": "rtc-description", "description": None},
+            {"type": "rtc-ice", "candidate": {"candidate": "none", "sdpMid": 7}},
+            {"type": "rtc-ice"},
+            {"__meteredTrackMeta": 7},
+        ):
+            eve.ask(type="send", to=room.members()[0], data=data, requestId="2")
+        page.run("await new Promise((resolve) => setTimeout(resolve, 600))")  # it takes them in
+        room.check()
+        assert page.run("return tiles().filter((title) => title === 'eve').length") <= 1
 
 
 @pytest.mark.parametrize("room", ["sfu"], indirect=True)

@@ -8,7 +8,8 @@ const query = new URLSearchParams(location.search);
 const [channel, media] = [query.get("channel") ?? "", query.get("media") ?? "mesh"];
 const page = randomId(); // whose token it is, for the server only
 const $ = (id) => document.getElementById(id);
-const MAX_LINES = 200; // of the chat
+const MAX_LINES = 200, MAX_LINE = 4000; // of the chat; characters of a line
+const MAX_STREAMS = 8; // of a member, which has a tile for each
 
 let room, held; // what was joined; the room's token
 const local = new MediaStream(); // the camera and the microphone
@@ -32,8 +33,10 @@ function nameOf(peer) {
   return typeof name === "string" && name.trim() ? name.slice(0, 64) : peer.slice(0, 16);
 }
 
+const keyOf = (peer, stream) => JSON.stringify([peer, stream]);
+
 function tileOf(peer, stream, name) {
-  const key = JSON.stringify([peer, stream]);
+  const key = keyOf(peer, stream);
   if (!tiles.has(key)) {
     const [figure, video] = ["figure", "video"].map((tag) => document.createElement(tag));
     Object.assign(video, { autoplay: true, playsInline: true, srcObject: new MediaStream(), title: peer ?? "" });
@@ -53,6 +56,8 @@ function removeTiles(fits) {
 }
 
 function onTrack({ peer, stream, track }) {
+  const others = [...tiles.values()].filter((tile) => tile.peer === peer && tile.stream !== stream);
+  if (others.length >= MAX_STREAMS) return;
   const { video, figure } = tileOf(peer, stream, nameOf(peer)), shown = video.srcObject;
   for (const old of shown.getTracks()) if (old.kind === track.kind) shown.removeTrack(old);
   shown.addTrack(track);
@@ -61,7 +66,8 @@ function onTrack({ peer, stream, track }) {
 }
 
 function onEnd({ peer, stream, track }) {
-  const { video } = tileOf(peer, stream, nameOf(peer));
+  const { video } = tiles.get(keyOf(peer, stream)) ?? {};
+  if (!video) return;
   video.srcObject.removeTrack(track);
   if (video.srcObject.getTracks().length) return;
   removeTiles((tile) => tile.peer === peer && tile.stream === stream);
@@ -107,7 +113,7 @@ function onState(state, why) {
 
 function say(who, text, kind = "") {
   const line = Object.assign(document.createElement("li"), { className: kind });
-  line.append(Object.assign(document.createElement("b"), { textContent: who }), text);
+  line.append(Object.assign(document.createElement("b"), { textContent: who }), text.slice(0, MAX_LINE));
   const log = $("chat"), atEnd = log.scrollTop + log.clientHeight > log.scrollHeight - 30;
   log.append(line);
   if (log.childElementCount > MAX_LINES) log.firstElementChild.remove();
@@ -156,7 +162,8 @@ async function open(kinds) {
   }
 }
 
-const trackOf = (kind) => local.getTracks().find((track) => track.kind === kind);
+const trackOf = (kind) => // (one that was unplugged is none)
+  local.getTracks().find((track) => track.kind === kind && track.readyState === "live");
 
 function showOwn() {
   removeTiles((tile) => tile.peer === null);
@@ -176,6 +183,7 @@ for (const kind of ["audio", "video"])
     const track = trackOf(kind);
     if (track) track.enabled = !track.enabled;
     else {
+      local.getTracks().filter((old) => old.kind === kind).forEach((old) => local.removeTrack(old));
       show(await open([kind]));
       if (trackOf(kind)) room.media.add(trackOf(kind));
     }

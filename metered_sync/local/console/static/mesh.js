@@ -100,7 +100,10 @@ class Link {
   add(track) {
     const { signalling, stream } = this.#room;
     if (this.#pc.signalingState === "closed") return;
-    if (this.#pc.getSenders().some((sender) => sender.track === track)) return;
+    const senders = this.#pc.getSenders();
+    if (senders.some((sender) => sender.track === track)) return;
+    const dead = senders.find(({ track: old }) => old?.kind === track.kind && old.readyState === "ended");
+    if (dead) return dead.replaceTrack(track); // a camera was unplugged, and is back
     const { id: trackId, kind } = track, metadata = { role: "camera" };
     this.#tell({ __meteredTrackMeta: { trackId, metadata, kind, streamId: stream.id } });
     this.#pc.addTrack(track, stream);

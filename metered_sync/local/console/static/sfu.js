@@ -49,15 +49,25 @@ export class Sfu {
     if (data?.$sfu === undefined) return ["rtc-description", "rtc-ice"].includes(data?.type);
     const member = this.#members.get(peer);
     if (!member || data.$sfu !== 1) return true;
-    if (data.ask === true) this.#tell(peer);
+    if (data.ask === true) return this.#answer(peer, member);
     const { boot, rev, session, tracks } = data; // a stranger's claims
     if (typeof boot !== "string" || !Number.isSafeInteger(rev) || !Array.isArray(tracks)) return true;
+    if (typeof session !== "string" && tracks.length) return true;
     if (boot === member.boot && rev <= member.rev) return true;
     if (session !== member.session) this.#members.delete(peer); // to stand last in the order
     this.#members.set(peer, Object.assign(member, { boot, rev, session, tracks: [] }));
     for (const { id, stream } of tracks.filter(Boolean).slice(0, 32))
       if (typeof id === "string") member.tracks.push({ id, stream: String(stream), session });
     this.#wake();
+    return true;
+  }
+
+  // Tells a member that asks; at most twice a second, as each message counts against our rate.
+  #answer(peer, member) {
+    if (performance.now() - (member.answered ?? -Infinity) > 500) {
+      member.answered = performance.now();
+      this.#tell(peer);
+    }
     return true;
   }
 
@@ -191,7 +201,7 @@ export class Sfu {
     try {
       offer = await this.#room.call("POST", `${path}/track/subscribe`, { tracks });
     } catch (error) {
-      if (error.status !== 404) throw error;
+      if (error.status !== 404 && error.status !== 400) throw error;
       if (some.length === 1) return this.#postpone(some[0][1]);
       for (const one of some) await this.#subscribe([one]); // one that is missing fails them all
       return;
