@@ -122,7 +122,7 @@ export async function joinRoom({ url, gate, token, channel, media, onTrack, onEn
     try {
       offer = await call("POST", `${path}/track/subscribe`, { tracks });
     } catch (error) {
-      if (error.status !== 404) throw error;
+      if (error.status !== 404 && error.status !== 400) throw error; // (400: no id that can be one)
       if (some.length === 1) return postpone(some[0][1]);
       for (const one of some) await subscribe([one]); // one that is missing fails them all
       return;
@@ -174,6 +174,7 @@ export async function joinRoom({ url, gate, token, channel, media, onTrack, onEn
     const { boot, rev, session, tracks } = data; // a stranger's claims
     if (typeof boot !== "string" || !Number.isSafeInteger(rev) || !Array.isArray(tracks)) return;
     if (boot === member.boot && rev <= member.rev) return;
+    if (typeof session !== "string" && tracks.length) return;
     if (session !== member.session) members.delete(peer); // to stand last in the order
     members.set(peer, Object.assign(member, { boot, rev, session, tracks: [] }));
     for (const { id, kind, stream, name, meta } of tracks.filter(Boolean).slice(0, 32))

@@ -244,6 +244,8 @@ def test_what_others_say_is_taken_for_a_claim(room: Room) -> None:
     ann: Any = room.ann._link
     session = ann.media._publisher.session_id
     listed = [track.body() for track in ann.media._publisher.announced]
+    room.check()
+    receiving = page.session("track/subscribe")
     with (
         any_peer(room.cloud, "mesh") as mesh,
         PatternSource(160, 120, fps=10) as pattern,
@@ -260,9 +262,12 @@ def test_what_others_say_is_taken_for_a_claim(room: Room) -> None:
             {"$sfu": 1, "ask": True},
             {"$sfu": 2, "tracks": "other"},
             None,
+            {"$sfu": 1, "boot": "f", "rev": 1, "session": "s" * 5000, "tracks": [{"id": "x"}]},
+            {"$sfu": 1, "boot": "e", "rev": 1, "session": 7, "tracks": [{"id": "x"}]},
         ):
             eve.ask(type="publish", channel=CHANNEL, data=data, requestId="2")
         room.check()
+        assert page.session("track/subscribe") == receiving  # which nobody's claims end
         assert not [
             title for title in page.run("return tiles()") if title.startswith(("eve", "mesh"))
         ]

@@ -201,7 +201,7 @@ export class Sfu {
     try {
       offer = await this.#room.call("POST", `${path}/track/subscribe`, { tracks });
     } catch (error) {
-      if (error.status !== 404 && error.status !== 400) throw error;
+      if (error.status !== 404 && error.status !== 400) throw error; // (400: no id that can be one)
       if (some.length === 1) return this.#postpone(some[0][1]);
       for (const one of some) await this.#subscribe([one]); // one that is missing fails them all
       return;
