@@ -17,12 +17,14 @@ from metered_sync import (
     MeteredError,
     SfuApi,
     SfuAuthError,
+    SfuClient,
     SignallingClient,
     SignallingConnectError,
     mint_token,
 )
 from metered_sync.events import Disconnected
 from metered_sync.local import LocalCloud
+from metered_sync.testing import PatternSource
 from tests.conftest import wait_until
 from tests.support.console_page import ConsolePage
 from tests.support.raw_client import raw
@@ -356,6 +358,26 @@ def test_without_a_page_there_is_no_work() -> None:
             mia.publish("busy", "unseen")
             assert console._journal.last == last
         wait_until(lambda: console_of(cloud)[1] == tasks, what="no task is left")
+
+
+def test_tracks_are_measured_while_a_page_is_open(cloud: LocalCloud) -> None:
+    console, _ = console_of(cloud)
+    with SfuClient(**cloud.sfu_options()) as client:
+        client.publish(PatternSource(160, 120, 15), name="cam", codec="vp8")
+        with ConsolePage(cloud) as page:
+            page.patch()
+
+            def measured() -> Any:
+                session = by_id(page, "sessions", "id", client.session_id or "")
+                track = session and session["tracks"][0]
+                return track and track["bitRate"] and track["size"] and track
+
+            track = page.wait_for(measured)
+            assert (track["name"], track["codec"], track["size"]) == ("cam", "VP8", [160, 120])
+            assert track["bitRate"] > 1000
+            assert 0 <= track["loss"] <= 1
+            assert track["subscribers"] == 0
+        wait_until(lambda: not console._meters._meters, what="nothing is measured any more")
 
 
 def test_at_most_ten_patches_a_second_of_bounded_size(cloud: LocalCloud) -> None:
