@@ -16,7 +16,7 @@ from typing import Any
 from metered_sync.wire.fields import FieldError, Fields
 from metered_sync.wire.signals import SessionDescription, TrackMetadata, is_reserved, parse_signal
 
-__all__ = ["RoomTalk"]
+__all__ = ["RoomSignals"]
 
 MAX_MEMBERS = 1000
 """Peers that are remembered, at most; the latest to have spoken stay."""
@@ -43,7 +43,7 @@ class _Member:
     speaking: bool = False
 
 
-class RoomTalk:
+class RoomSignals:
     """What the peers of a cloud say about media."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from metered_sync.local.console.join import JoinPage
 from metered_sync.local.console.journal import Journal
 from metered_sync.local.console.media import TrackMeters
 from metered_sync.local.console.patches import PatchMaker
-from metered_sync.local.console.rooms import RoomTalk
+from metered_sync.local.console.rooms import RoomSignals
 from metered_sync.local.console.state import CloudState
 from metered_sync.local.rest import Handler, Refusal, answer, read_json
 from metered_sync.local.servers import Servers
@@ -56,13 +56,13 @@ class Console:
         )
         self._join = join
         self._journal = Journal()
-        self._talk = RoomTalk()
+        self._signals = RoomSignals()
         self._meters = TrackMeters()
-        self._state = CloudState(servers, self._journal, self._talk, self._meters, keys)
+        self._state = CloudState(servers, self._journal, self._signals, self._meters, keys)
         self._open = 0
         self._closing = False
         servers.signalling.scheduler.watcher = self._journal
-        servers.signalling.on_message = self._talk.note
+        servers.signalling.on_message = self._signals.note
 
     def __repr__(self) -> str:
         return f"<Console, {self._open} pages open>"
@@ -98,7 +98,7 @@ class Console:
     def reset(self) -> None:
         """Forget what was seen."""
         self._journal.clear()
-        self._talk.clear()
+        self._signals.clear()
 
     async def close(self) -> None:
         """End the streams of open pages, within a moment."""

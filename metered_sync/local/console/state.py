@@ -9,7 +9,7 @@ from typing import Any
 from metered_sync.local.connections import Socket
 from metered_sync.local.console.journal import Journal
 from metered_sync.local.console.media import TrackMeters
-from metered_sync.local.console.rooms import RoomTalk
+from metered_sync.local.console.rooms import RoomSignals
 from metered_sync.local.servers import Servers
 from metered_sync.wire.json_codec import encode
 from metered_sync.wire.names import is_pattern
@@ -32,7 +32,7 @@ class CloudState:
     Args:
         servers: The cloud's.
         journal: What was refused.
-        talk: What its peers said about media.
+        signals: What its peers said about media.
         meters: Measures its SFU's tracks.
         keys: The cloud's keys and secrets by the names of its attributes, which are shown masked.
     """
@@ -41,12 +41,12 @@ class CloudState:
         self,
         servers: Servers,
         journal: Journal,
-        talk: RoomTalk,
+        signals: RoomSignals,
         meters: TrackMeters,
         keys: Mapping[str, str],
     ) -> None:
         self._servers = servers
-        self._talk = talk
+        self._signals = signals
         self._meters = meters
         self._journal = journal
         self._keys = {n: value if n in _NO_SECRET else masked(value) for n, value in keys.items()}
@@ -96,7 +96,7 @@ class CloudState:
 
     def _rooms(self, channels: list[tuple[str, Collection[str]]]) -> list[dict[str, Any]]:
         rooms = (
-            (name, self._talk.room(members))
+            (name, self._signals.room(members))
             for name, members in channels[:MAX_LISTED]
             if not is_pattern(name)
         )
