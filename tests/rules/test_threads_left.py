@@ -36,7 +36,7 @@ def all_end():
         assert time.monotonic() < deadline, ours()
         time.sleep(0.02)
 
-def stays(seconds=0.6):
+def stays(seconds=0.4):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         assert "metered-sync" in ours()
@@ -71,7 +71,7 @@ def test_it_takes_less_than_ten_seconds() -> None:
     assert workers.IDLE_LIMIT + 2 < 10
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("loop", [pytest.param("asyncio", marks=pytest.mark.slow), "uvloop"])
 def test_everything_closed(loop: str, shared_cloud: LocalCloud, tmp_path: Path) -> None:
     run(
         """
@@ -229,7 +229,7 @@ for _ in range(5):
 all_end()
 before = held()
 objects = len(gc.get_objects())
-for _ in range(100):
+for _ in range(40):
     round_()
 all_end()
 assert held() == before, (held(), before)
