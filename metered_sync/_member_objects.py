@@ -22,6 +22,10 @@ from metered_sync.wire.events import Event
 __all__ = ["MemberObjects"]
 
 R = TypeVar("R")
+MAX_CLOSED = 256
+"""Channels that a member has opened and closed whose messages are kept until they are read."""
+MAX_CLOSED_BYTES = 64 << 20
+"""Bytes of these messages, of one member."""
 
 
 class MemberObjects:
@@ -39,6 +43,8 @@ class MemberObjects:
         self._streams: Atomic[dict[str, WeakAtomic[MediaStream]]] = Atomic({})
         self._channels: tuple[Callable[[], DataChannel | None], ...] = ()
         """References to the channels; replaced on the loop, not changed."""
+        self._closed: list[weakref.ref[DataChannel]] = []
+        """Closed channels with unread messages, oldest first; the loop's alone."""
         self._waiting: Atomic[tuple[weakref.ref[EventQueue], ...]] = Atomic(())
         """Queues of calls that wait for a track, which its metadata may make the right one."""
 
@@ -113,7 +119,26 @@ class MemberObjects:
         One that the other side has opened is kept for as long as it is open: its messages
         wait there from now on, whether and whenever somebody takes it.
         """
-        found = ((get, get()) for get in self._channels)
-        kept = (get for get, one in found if one is not None and one.state != "closed")
+        kept = []
+        for get in self._channels:
+            one = get()
+            if one is not None and one.state != "closed":
+                kept.append(get)
+            elif one is not None:
+                self._closed.append(weakref.ref(one))
         self._channels = (*kept, (lambda: channel) if theirs else weakref.ref(channel))
+        self._bound_closed()
         return channel
+
+    def _bound_closed(self) -> None:
+        """Drop the oldest messages of channels that are closed, lest a member fills the memory.
+
+        An event that nobody has read keeps its channel, and what waits in it.
+        """
+        unread = [one for ref in self._closed if (one := ref()) is not None and len(one)]
+        size = sum(one._inbox.waiting for one in unread)
+        while len(unread) > MAX_CLOSED or size > MAX_CLOSED_BYTES:
+            oldest = unread.pop(0)
+            size -= oldest._inbox.waiting
+            oldest._inbox.discard()
+        self._closed = [weakref.ref(one) for one in unread]

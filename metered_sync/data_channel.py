@@ -12,7 +12,7 @@ from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline, check_timeout
 from metered_sync.bridge.event_hub import EventHub, Registration
 from metered_sync.bridge.facade import close_when_collected
-from metered_sync.engine.webrtc.data_channel import MAX_BUFFERED, ChannelLink
+from metered_sync.engine.webrtc.data_channel import MAX_BUFFERED, ChannelLink, MessageInbox
 from metered_sync.errors import MeteredTimeoutError
 from metered_sync.wire.data_channels import channel_options, check_label
 from metered_sync.wire.events import DCMessage
@@ -130,6 +130,10 @@ class DataChannel(Observable):
     def dropped(self) -> int:
         """How many messages were dropped because nobody read them in time."""
         return self._link.inbox.dropped + self._hub.dropped
+
+    @property
+    def _inbox(self) -> MessageInbox:
+        return self._link.inbox
 
     # --- sending ---
 

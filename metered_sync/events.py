@@ -14,7 +14,7 @@ newest of each kind and member.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from metered_sync.wire.events import (
     BitrateWanted,
@@ -94,10 +94,15 @@ __all__ = [
 ]
 
 
+OBJECT_SIZE = 8192
+"""Bytes that an event counts which carries an object of ours: a queue keeps that alive."""
+
+
 @dataclass(frozen=True)
 class PeerJoined(Event):
     """A member has come, or come back: then it is the same object as before."""
 
+    frame_size: ClassVar[int] = OBJECT_SIZE
     peer: RemotePeer
 
     @property
@@ -109,6 +114,7 @@ class PeerJoined(Event):
 class PeerLeft(Event):
     """A member has left the room, or its connection to the service is gone."""
 
+    frame_size: ClassVar[int] = OBJECT_SIZE
     peer: RemotePeer
 
     @property
@@ -120,6 +126,7 @@ class PeerLeft(Event):
 class Track(Event):
     """A member sends a track: for the first time, or again."""
 
+    frame_size: ClassVar[int] = OBJECT_SIZE
     track: RemoteTrack
     streams: tuple[MediaStream, ...]
     metadata: dict[str, Any] | None = None
@@ -129,6 +136,7 @@ class Track(Event):
 class TrackEnded(Event):
     """A received track has ended: no more frames will come."""
 
+    frame_size: ClassVar[int] = OBJECT_SIZE
     track: RemoteTrack
 
 
@@ -136,6 +144,7 @@ class TrackEnded(Event):
 class StreamAdded(Event):
     """A member sends the first track of a stream."""
 
+    frame_size: ClassVar[int] = OBJECT_SIZE
     stream: MediaStream
     metadata: dict[str, Any] | None = None
 
@@ -144,6 +153,7 @@ class StreamAdded(Event):
 class StreamRemoved(Event):
     """A member sends no track of a stream any more."""
 
+    frame_size: ClassVar[int] = OBJECT_SIZE
     stream: MediaStream
 
 
@@ -151,6 +161,7 @@ class StreamRemoved(Event):
 class DataChannelOpened(Event):
     """A member has opened a data channel."""
 
+    frame_size: ClassVar[int] = OBJECT_SIZE
     channel: DataChannel
 
 

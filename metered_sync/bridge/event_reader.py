@@ -22,6 +22,8 @@ logger = logging.getLogger("metered_sync")
 
 CEILING = 10
 """How many times ``maxsize`` events may wait, those that are not dropped included."""
+MAX_HELD = 32 << 20
+"""Bytes that such events may hold besides: each keeps the object alive of which it tells."""
 
 
 class EventReader(Reader[T_co]):
@@ -39,14 +41,14 @@ class EventReader(Reader[T_co]):
 
     def put(self, item: T_co) -> None:  # type: ignore[misc]
         """Queue an event; see ``Reader.put``."""
-        coalesced = self._coalesced
+        coalesced, waiting = self._coalesced, len(self._items)
         super().put(item)
         if self._coalesced and not coalesced:
             logger.error(
                 "%s: %d lifecycle events wait to be read: from now on only the newest of each "
                 "kind and member are kept; read them, or listen to fewer classes of events",
                 self._label,
-                CEILING * self._maxsize,
+                waiting,
             )
 
     def _droppable(self, item: T_co) -> bool:  # type: ignore[misc]
@@ -60,7 +62,8 @@ class EventReader(Reader[T_co]):
     def _make_room(self, item: T_co) -> bool:  # type: ignore[misc]
         if not super()._make_room(item):
             return False
-        if len(self._items) >= self._ceiling:
+        held = self._came - self._went
+        if len(self._items) >= self._ceiling or held >= self._max_bytes + MAX_HELD:
             self._coalesce(item)
         return True
 
@@ -77,12 +80,14 @@ class EventReader(Reader[T_co]):
         old = self._items.copy()
         seen = {self._subject(coming)}
         kept: deque[Any] = deque()
-        size = 0
+        size = held = 0
         for item in reversed(old):
             subject = self._subject(item)
-            if subject is None or (subject not in seen and len(kept) < self._ceiling // 2):
+            room = len(kept) < self._ceiling // 2 and held < MAX_HELD // 2
+            if subject is None or (subject not in seen and room):
                 seen.add(subject)
                 kept.appendleft(item)
+                held += self._size(item)
             else:
                 size += self._size(item)
         dropped = len(old) - len(kept)

@@ -108,7 +108,7 @@ class Event:
     droppable: ClassVar[bool] = False
     """Whether a full queue may drop events of this class."""
     frame_size: ClassVar[int] = 0
-    """Bytes of the frame, or message, that brought the event; 0 for those that none brought."""
+    """Bytes of the frame, or message, that brought the event, or what the object in it counts."""
 
     @property
     def subject(self) -> tuple[str, ...]:

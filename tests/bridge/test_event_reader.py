@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ import pytest
 
 from metered_sync import (
     Connected,
+    DataChannelOpened,
     Event,
     GoingAway,
     Message,
@@ -19,7 +21,8 @@ from metered_sync import (
     RemotePeer,
 )
 from metered_sync.bridge.event_hub import EventHub, EventQueue, Registration
-from metered_sync.bridge.event_reader import CEILING
+from metered_sync.bridge.event_reader import CEILING, MAX_HELD
+from metered_sync.events import OBJECT_SIZE
 from tests.conftest import wait_until
 
 
@@ -201,3 +204,24 @@ def test_lifecycle_events_have_no_size() -> None:
     for number in range(50):
         events.put(GoingAway(number))
     assert (len(events), events.dropped) == (51, 0)
+
+
+def test_events_that_keep_objects_alive_are_fewer(caplog: pytest.LogCaptureFixture) -> None:
+    events = queue()
+    opened = [DataChannelOpened(cast(Any, object())) for _ in range(10_000)]
+    for one in opened:
+        events.put(one)
+    assert len(events) < (events._max_bytes + MAX_HELD) // OBJECT_SIZE
+    assert len(events) + events.dropped == 10_000
+    assert caplog.text.count("lifecycle events wait to be read") == 1
+    assert drained(events)[-1] is opened[-1]
+
+
+def test_what_coalescing_leaves_is_bounded_in_bytes() -> None:
+    events = queue()
+    started = time.thread_time()
+    for number in range(30_000):  # of as many members, so that none makes another obsolete
+        events.put(PeerJoined(member(str(number))))
+    assert time.thread_time() - started < 5
+    assert len(events) < (events._max_bytes + MAX_HELD) // OBJECT_SIZE
+    assert drained(events)[-1] == PeerJoined(member("29999"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from metered_sync import MeteredPeer
+from metered_sync import DataChannelOpened, MeteredPeer, _member_objects
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.engines import current
 from metered_sync.engine.rooms.member import MAX_CHANNELS
@@ -47,3 +47,30 @@ def test_a_member_opens_data_channels_without_end(
         first.send("still there")
         assert victim.remote_peers[0].channels[0].get(timeout=20) == "still there"
     assert caplog.text.count("data channels open") == 1
+
+
+def test_a_member_closes_channels_whose_messages_nobody_has_read(
+    cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are kept up to a size; beyond it those of the oldest channels go."""
+    size = 20_000
+    monkeypatch.setattr(_member_objects, "MAX_CLOSED_BYTES", 3 * size)
+    with (
+        MeteredPeer(**cloud.token_options("victim"), ice_servers=[]) as victim,
+        MeteredPeer(**cloud.token_options("mallory"), ice_servers=[]) as mallory,
+    ):
+        victim.join("room")
+        mallory.join("room")
+        near = mallory.wait_for_peer("victim", timeout=20)
+        opened = victim.wait_for_peer("mallory", timeout=20).events(DataChannelOpened)
+        for number in range(7):
+            with near.create_data_channel(str(number)) as channel:
+                channel.send(b"x" * size, timeout=20)
+                wait_until(lambda number=number: len(opened) == number + 1, 20)
+        last = near.create_data_channel("last")
+        wait_until(lambda: len(opened) == 8, 20)
+        channels = [event.channel for event in (opened.get() for _ in range(7))]
+        assert [one.label for one in channels] == [str(number) for number in range(7)]
+        assert [(len(one), one.dropped) for one in channels] == [(0, 1)] * 4 + [(1, 0)] * 3
+        assert channels[-1].get() == b"x" * size
+        last.close()

@@ -502,6 +502,8 @@ class Session:
             await self._forget_recycled(sdp.parse(text))
             await self.pc.setRemoteDescription(RTCSessionDescription(text, description.type))
             self._extensions.learn(sdp.parse(text), self.pc)
+            if self.pc.sctp is not None:  # it offers data channels, which nobody uses here
+                aiortc_private.bound_reassembly(self.pc.sctp)
         if description.type == "answer":
             self._between = False
 

@@ -78,10 +78,24 @@ class MessageInbox(Reader[Message]):
     def _size(self, item: Message) -> int:
         return len(item)
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait to be read."""
+        return self._came - self._went
+
     def refuse(self) -> None:
         """Count a message that is not taken."""
         self.refused += 1
         self._dropped += 1
+
+    def discard(self) -> None:
+        """Drop what waits to be read, and count it."""
+        try:
+            while True:
+                self._take()
+                self._dropped += 1
+        except IndexError:
+            pass
 
 
 class ChannelLink(Link):
