@@ -72,6 +72,23 @@ print(len(requests_cache.get_cache().responses))
     assert done.stdout.split() == ["0", "1", "2", "3", "0"], done.stderr
 
 
+def test_patches_of_the_way_to_the_network_do_reach_us(scripted: ScriptedHttp) -> None:
+    source = """
+import asyncio, io, sys, requests, urllib3
+def send(self, request, **options):          # as `responses` does it
+    body = io.BytesIO(b'"stands for the network"')
+    raw = urllib3.HTTPResponse(body, {}, 200, preload_content=False)
+    return self.build_response(request, raw)
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.engine.http import Http
+requests.adapters.HTTPAdapter.send = send
+print(asyncio.run(Http(sys.argv[1], "a secret").fetch("GET", "/", deadline=Deadline(10))).body)
+"""
+    done = run_script(source, scripted.origin)
+    assert done.stdout == "stands for the network\n", done.stderr
+    assert not scripted.asked
+
+
 def test_a_request_and_its_answer(scripted: ScriptedHttp, http: Http) -> None:
     scripted.script = [(200, {}, b'{"a": [1]}'), (204, {}, b""), (404, {}, b"no such thing")]
     assert fetch(http, "POST", "/p?q=1", json={"x": "é"}) == Answer(200, {"a": [1]})

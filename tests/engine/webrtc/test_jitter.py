@@ -271,6 +271,25 @@ def test_what_waits_for_a_slow_decoder_is_bounded(codec: str, slowness: int, clo
 
 
 @both
+@pytest.mark.parametrize("slowness", [4, 40])
+def test_once_a_slow_decoder_is_quick_again_nothing_is_dropped(
+    codec: str, slowness: int, clock: Clock
+) -> None:
+    """From the next key frame on, which the sender has been asked for, all is decoded."""
+    receiver = Receiver()
+    sent = packets(codec, encoded(codec, 240, keys=tuple(range(0, 240, 24))))
+    run_slowly(receiver, clock, sent[:125], slowness)
+    receiver.decode()  # the load has gone: the decoder takes what waits
+    asked = receiver.plis
+    handed = []
+    for picture in sent[125:]:
+        clock.now += 1 / 60
+        handed += receiver.take(*picture)
+    assert asked
+    assert Decoder(codec).numbers(handed)[-96:] == list(range(144, 240))
+
+
+@both
 def test_a_decoder_that_keeps_up_loses_nothing(codec: str, clock: Clock) -> None:
     receiver, decoder = Receiver(), Decoder(codec)
     sent = packets(codec, encoded(codec, 60))
