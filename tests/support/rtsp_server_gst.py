@@ -1,7 +1,8 @@
 """An RTSP server on loopback: the system's Python runs this, with GStreamer's bindings.
 
 ``python3 rtsp_server_gst.py PORT [USER PASSWORD]`` prints a line once it listens. Each client
-gets a live pipeline of its own, at ``/both``, ``/video``, ``/audio`` and ``/multicast``.
+gets a live pipeline of its own, at ``/both``, ``/video``, ``/audio``, ``/last-of-six`` (channels,
+the others are silent) and ``/multicast``.
 """
 
 import sys
@@ -23,10 +24,17 @@ AUDIO = (
     "audiotestsrc is-live=true freq=500 samplesperbuffer=160"
     " ! audio/x-raw,rate=8000,channels=1 ! mulawenc ! rtppcmupay pt=0 name=pay{} "
 )
+LAST_OF_SIX = (
+    "audiotestsrc is-live=true freq=500 samplesperbuffer=480 ! audio/x-raw,rate=48000,channels=1"
+    ' ! audioconvert mix-matrix="<<0.0>,<0.0>,<0.0>,<0.0>,<0.0>,<1.0>>"'
+    " ! audio/x-raw,channels=6,channel-mask=(bitmask)0x3f ! audioconvert"
+    " ! rtpL16pay pt=97 name=pay0 "
+)
 PATHS = {
     "/both": VIDEO + AUDIO.format(1),
     "/video": VIDEO,
     "/audio": AUDIO.format(0),
+    "/last-of-six": LAST_OF_SIX,
     "/multicast": VIDEO,
 }
 

@@ -157,6 +157,15 @@ def test_one_kind_alone(camera: RtspServer) -> None:
             sound.wait(timeout=0)
 
 
+def test_sound_of_six_channels(camera: RtspServer) -> None:
+    with from_rtsp(camera.url("last-of-six")) as source:
+        frames = consume(source, until=enough)["audio"][10:]
+    sound = np.concatenate([frame.to_ndarray() for frame in frames], axis=1).reshape(-1, 2)
+    right = sound[:, 1]  # the last of 5.1 stands there, behind
+    assert dominant_frequency(right, 48000) == pytest.approx(500, abs=5)
+    assert np.abs(right).max() > 2000  # of 32767
+
+
 def check_all(source: RtspSource) -> dict[str, list[Any]]:
     frames = consume(source, until=enough)
     check(frames)
