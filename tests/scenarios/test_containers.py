@@ -40,6 +40,7 @@ def own_network(*command: str) -> list[str]:
     return ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="where processes have networks of their own")
 def test_two_containers_that_share_a_network() -> None:
     if shutil.which("unshare") is None or shutil.which("ip") is None:
