@@ -4,6 +4,7 @@
 # make docs      the documentation as a site, in build/docs
 # make long      what takes longer: other Pythons, oldest dependencies, soaks, more of the fuzzing
 # make soak      an application in trouble for MINUTES=60: what it holds, and a plot of it
+# make dist      what is released: wheel and source distribution, checked, in dist
 # make images    the pictures of the local cloud's pages in docs/images, taken anew
 # make coverage  the tests once more, and which branches none of them takes
 # make clean     removes what these made
@@ -17,7 +18,7 @@ MINUTES ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo images test quick docs long soak coverage lint types pytest clean
+.PHONY: demo images test quick docs dist long soak coverage lint types pytest clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/metered-sync demo
@@ -30,6 +31,13 @@ quick: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --jobs auto \
 		--conf-dir docs --doctree-dir build/doctrees . build/docs
+
+dist: $(VENV)/.dev
+	rm -rf dist
+	git clone --quiet --depth 1 "file://$(CURDIR)" dist/source
+	$(BIN)/python -m build --outdir dist dist/source
+	rm -rf dist/source
+	$(BIN)/twine check --strict dist/*
 
 long: $(VENV)/.dev
 	$(BIN)/pytest --numprocesses 1 -m slow
@@ -73,4 +81,4 @@ $(VENV)/.dev: $(VENV)/pyvenv.cfg setup.cfg pyproject.toml
 	@touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) build *.egg-info metered-sync-demo.png soak.png .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .interop
+	rm -rf $(VENV) build dist *.egg-info metered-sync-demo.png soak.png .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .interop

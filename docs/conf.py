@@ -36,6 +36,7 @@ autodoc_member_order = "bysource"
 autodoc_default_options = {
     "members": True,
     # (But not what these have from Python.)
+    "exclude-members": "droppable, subject",
     "inherited-members": "BaseException, Event, Exception, IntEnum, OSError, int, object",
 }
 autodoc_preserve_defaults = True
@@ -56,5 +57,7 @@ toc_object_entries_show_parents = "hide"
 pygments_dark_style = "github-dark"
 html_theme = "furo"
 html_title = project
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_additional_pages = {"index": "index.html"}
 html_copy_source = False

@@ -99,8 +99,8 @@ def test_each_guide_is_in_the_list_of_guides() -> None:
 
 def test_the_start_page_says_how_to_record_a_room() -> None:
     start = (ROOT / "docs" / "index.md").read_text()
-    assert re.search(r"record a room.*\(recording\.md\)", start)
-    assert "a-room" in anchors(ROOT / "docs" / "recording.md")
+    assert re.search(r"record a room.*\(recording\.md#recording-a-room\)", start)
+    assert "recording-a-room" in anchors(ROOT / "docs" / "recording.md")
 
 
 PUBLIC = (
