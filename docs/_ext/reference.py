@@ -14,6 +14,7 @@ from typing import Any
 from sphinx.application import Sphinx
 from sphinx.errors import PycodeError
 from sphinx.pycode import ModuleAnalyzer
+from sphinx.util.docstrings import prepare_docstring
 
 import metered_sync
 
@@ -49,6 +50,16 @@ def untyped_texts(
         lines[number] = re.sub(r"\S", r": \g<0>", lines[number], count=1)
 
 
+def arguments_of_class(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
+) -> None:
+    """Show what a class takes where only its constructor says so."""
+    constructor = (thing.__init__.__doc__ or "") if what == "class" else ""
+    if "Args:" in constructor and not any(line.strip() == "Args:" for line in lines):
+        arguments = prepare_docstring(constructor)
+        lines += ["", *arguments[arguments.index("Args:") :]]
+
+
 def docstring_of_data(
     app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
 ) -> None:
@@ -66,6 +77,7 @@ def docstring_of_data(
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-signature", public_signature)
+    app.connect("autodoc-process-docstring", arguments_of_class, priority=300)
     app.connect("autodoc-process-docstring", docstring_of_data, priority=300)
     app.connect("autodoc-process-docstring", untyped_texts, priority=400)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

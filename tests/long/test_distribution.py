@@ -26,20 +26,23 @@ import metered_sync
 
 assert metered_sync.__version__ == sys.argv[1]
 assert "site-packages" in metered_sync.__file__
-token = metered_sync.mint_token("sk_id_of_a_pair", "sk_secret_of_a_pair", peer_id="ann", ttl=60)
+token = metered_sync.mint_token("sk_id_1", "sk_secret_" + 32 * "1", peer_id="ann", ttl=60)
 assert token.count(".") == 2
 client = metered_sync.SignallingClient(token_provider=token, url="ws://127.0.0.1:9", timeout=5)
 try:
     client.connect()
 except metered_sync.SignallingConnectError:
     pass
-for name, extra in ("MeteredPeer", "webrtc"), ("local", "local"):
+for statement, extra in (
+    ("from metered_sync import MeteredPeer", "webrtc"),
+    ("from metered_sync.local import LocalCloud", "local"),
+):
     try:
-        exec(f"from metered_sync{'.local' if name == 'local' else ''} import {name}")
+        exec(statement)
     except ImportError as error:
         assert f"metered_sync[{extra}]" in str(error), error
     else:
-        raise AssertionError(name)
+        raise AssertionError(statement)
 print("works")
 """
 """What works without any extra, and what says which one it wants."""
