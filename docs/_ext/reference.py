@@ -7,10 +7,13 @@ from where it lives.
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import re
 from typing import Any
 
+from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.errors import PycodeError
 from sphinx.pycode import ModuleAnalyzer
@@ -75,9 +78,17 @@ def docstring_of_data(
     lines[:] = documented.get(("", attribute), [])
 
 
+def unlink_builtins(app: Sphinx, doctree: nodes.document) -> None:
+    """Leave ``bytes`` of a signature alone: some class has a property of that name."""
+    for reference in list(doctree.findall(addnodes.pending_xref)):
+        if reference.get("refdomain") == "py" and hasattr(builtins, reference["reftarget"]):
+            reference.replace_self(reference.children)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-signature", public_signature)
     app.connect("autodoc-process-docstring", arguments_of_class, priority=300)
     app.connect("autodoc-process-docstring", docstring_of_data, priority=300)
     app.connect("autodoc-process-docstring", untyped_texts, priority=400)
+    app.connect("doctree-read", unlink_builtins)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
