@@ -82,7 +82,7 @@ def unlink_builtins(app: Sphinx, doctree: nodes.document) -> None:
     """Leave ``bytes`` of a signature alone: some class has a property of that name."""
     for reference in list(doctree.findall(addnodes.pending_xref)):
         if reference.get("refdomain") == "py" and hasattr(builtins, reference["reftarget"]):
-            reference.replace_self(reference.children)
+            reference.replace_self(nodes.Text(reference.astext()))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

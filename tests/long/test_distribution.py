@@ -110,11 +110,11 @@ def check_bare(python: str, distribution: Path, home: Path) -> None:
         venv.create(home, with_pip=True)
     else:
         run(python, "-m", "venv", home)
-    programs = home / ("Scripts" if os.name == "nt" else "bin")
-    pip = (programs / "python", "-m", "pip", "--quiet", "--disable-pip-version-check")
-    run(*pip, "install", distribution)
-    run(programs / "python", "-m", "pip", "check")
-    assert run(programs / "python", "-W", "error", "-c", BARE, __version__, cwd=home) == "works\n"
+    # (Isolated: a PYTHONPATH of those who run the tests does not count.)
+    isolated = (home / ("Scripts" if os.name == "nt" else "bin") / "python", "-I")
+    run(*isolated, "-m", "pip", "install", "--quiet", distribution)
+    run(*isolated, "-m", "pip", "check")
+    assert run(*isolated, "-W", "error", "-c", BARE, __version__) == "works\n"
 
 
 @pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13", "3.14"])
