@@ -18,7 +18,7 @@ import functools
 import logging
 import queue
 import ssl
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Container, Coroutine, Iterable, Iterator
 from enum import Enum
 from types import FunctionType, SimpleNamespace
 from typing import Any, NamedTuple
@@ -89,6 +89,8 @@ RECEIVER_CODECS = "_RTCRtpReceiver__codecs"
 DECODER_QUEUE = "_RTCRtpReceiver__decoder_queue"
 DECODER_THREAD = "_RTCRtpReceiver__decoder_thread"
 EXTENSIONS_MAP = "_rtp_header_extensions_map"
+ONE_BYTE_HEADERS = 0xBEDE
+"""Marks header extensions with a number and a length in a byte (RFC 8285, section 4.2)."""
 TIMESTAMP_MAPPER = "_RTCRtpReceiver__timestamp_mapper"
 RECEIVED_PACKETS = "_RTCDtlsTransport__rx_packets"
 
@@ -550,12 +552,26 @@ class _ExtensionsMap:
     def get(self, profile: int, value: bytes) -> Any:
         """Return the values of a packet's extensions, with ours among them."""
         values = self._inner.get(profile, value)
-        values.further = {
-            self.uris[number]: data
-            for number, data in aiortc.rtp.unpack_header_extensions(profile, value)
-            if number in self.uris
-        }
+        if _may_have(profile, value, self.uris):
+            values.further = {
+                self.uris[number]: data
+                for number, data in aiortc.rtp.unpack_header_extensions(profile, value)
+                if number in self.uris
+            }
         return values
+
+
+def _may_have(profile: int, value: bytes, numbers: Container[int]) -> bool:
+    """Return false where a packet has no extension of these numbers: most have none."""
+    if profile != ONE_BYTE_HEADERS:
+        return bool(value)
+    at = 0
+    while at < len(value):
+        head = value[at]
+        if head >> 4 in numbers:
+            return True
+        at += (head & 15) + 2 if head else 1  # zeros fill up
+    return False
 
 
 def read_extensions(pc: RTCPeerConnection, uris: dict[int, str]) -> None:

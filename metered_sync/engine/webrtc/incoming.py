@@ -191,16 +191,18 @@ class IncomingTrack:
     def _spread(self, frame: Frame) -> None:
         # On its own, lest a name in run() holds a reader until the next frame comes.
         now = monotonic()
-        if frame.pts is not None and frame.time_base:
-            arrived = self.received.arrived(frame.pts)
+        pts, base = frame.pts, frame.time_base  # (each access makes a new object)
+        if pts is not None and base:
+            arrived = self.received.arrived(pts)
             if arrived is not None:
                 self.latency = now - arrived
             if self._offset is None:
                 # The new receiver's clock begins anew; the pause has passed on ours.
-                due = self._time + max(now - self._spread_at, float(frame.time_base))
-                self._offset = math.ceil(due / frame.time_base) - frame.pts
-            frame.pts += self._offset
-            self._time = float(frame.pts * frame.time_base)
+                due = self._time + max(now - self._spread_at, float(base))
+                self._offset = math.ceil(due / base) - pts
+            if self._offset:
+                frame.pts = pts = pts + self._offset
+            self._time = pts * base.numerator / base.denominator
         self.last = self._spread_at = now
         self.frames += 1
         self.decoded += 1

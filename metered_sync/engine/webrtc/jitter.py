@@ -365,7 +365,9 @@ class _VideoIntake(_Intake):
         values: dict[str, bytes] = {}
         for packet in parts:
             values |= extensions_of(packet)
-        turns, colours = (0, None) if any(map(self._is_key, parts)) else self._appearance
+        turns, colours = self._appearance
+        if (turns or colours is not None) and any(map(self._is_key, parts)):
+            turns, colours = 0, None
         if VIDEO_ORIENTATION in values:
             turns = read_turns(values[VIDEO_ORIENTATION])
         if COLOR_SPACE in values:
