@@ -278,6 +278,15 @@ def _limit(count: int, most: int, what: str) -> None:
         raise SdpError(f"it has {count:,} {what}: at most {most:,} are read")
 
 
+_PAYLOAD_TYPES = {str(number): number for number in range(128)}
+
+
+def _payload_type(text: str, where: str) -> int:
+    """Read one of the numbers that a description has most of."""
+    number = _PAYLOAD_TYPES.get(text)
+    return _number(text, where, 127) if number is None else number
+
+
 def _number(text: str, where: str, highest: int = (1 << 63) - 1) -> int:
     if _NUMBER.fullmatch(text) is None or int(text) > highest:
         raise SdpError(f"{where}: a number up to {highest} is expected, not {text[:40]!r}")
@@ -394,7 +403,7 @@ class _Parser(_Attributes):
             parts = encoding.strip().split("/")
             if len(parts) not in (2, 3) or not parts[0]:
                 raise SdpError(f"rtpmap: not an encoding: {encoding[:40]!r}")
-            maps[_number(number, "rtpmap", 127)] = (
+            maps[_payload_type(number, "rtpmap")] = (
                 parts[0],
                 _number(parts[1], "rtpmap", 10**9),
                 _number(parts[2], "rtpmap", 255) if len(parts) == 3 else 1,
@@ -402,7 +411,7 @@ class _Parser(_Attributes):
         formats: dict[int, str] = {}
         for value in self.lists.get("fmtp", ()):
             number, _, rest = value.partition(" ")
-            formats[_number(number, "fmtp", 127)] = rest.strip()
+            formats[_payload_type(number, "fmtp")] = rest.strip()
         feedback: dict[int, list[str]] = {}
         everyone: list[str] = []
         for value in self.lists.get("rtcp-fb", ()):
@@ -410,12 +419,13 @@ class _Parser(_Attributes):
             if number == "*":
                 everyone.append(rest.strip())
             else:
-                feedback.setdefault(_number(number, "rtcp-fb", 127), []).append(rest.strip())
+                feedback.setdefault(_payload_type(number, "rtcp-fb"), []).append(rest.strip())
         codecs: list[Codec] = []
-        for payload_type in dict.fromkeys(_number(item, "m=", 127) for item in self.formats):
+        for payload_type in dict.fromkeys(_payload_type(item, "m=") for item in self.formats):
             if payload_type in maps:
                 name, clock_rate, channels = maps[payload_type]
-                fb = tuple(dict.fromkeys(everyone + feedback.get(payload_type, [])))
+                own = feedback.get(payload_type)
+                fb = tuple(dict.fromkeys(everyone + (own or []))) if own or everyone else ()
                 _limit(len(fb), MAX_FEEDBACK, "kinds of feedback for one codec")
                 fmtp = formats.get(payload_type, "")
                 codecs.append(Codec(payload_type, name, clock_rate, channels, fmtp, fb))

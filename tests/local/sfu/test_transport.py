@@ -6,6 +6,7 @@ import random
 import socket
 import struct
 
+import pytest
 from aioice import stun as other
 
 from metered_sync.local.sfu import rtcp
@@ -23,6 +24,7 @@ class Stranger:
         self._socket.setblocking(False)
         self._socket.bind(("127.0.0.1", 0))
         self._target = server.sfu._port.address
+        self.address = self._socket.getsockname()
 
     def send(self, data: bytes) -> None:
         self._socket.sendto(data, self._target)
@@ -82,6 +84,41 @@ def test_strangers_get_no_answer_and_do_no_harm():
         assert not faults
 
     asyncio.run(main())
+
+
+class Failing:
+    """A client whose packets cannot be handled."""
+
+    def on_media(self, data: bytes) -> None:
+        raise ValueError("cannot be handled")
+
+    on_dtls = on_media
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_what_cannot_be_handled_does_not_close_the_socket(loop):
+    module = asyncio if loop == "asyncio" else pytest.importorskip("uvloop")
+
+    async def main():
+        faults = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
+        async with serve() as server:
+            stranger = Stranger(server)
+            try:
+                server.sfu._port.register_address(stranger.address, Failing())
+                for first in (0x80, 22, 0x80):
+                    stranger.send(bytes((first, 0, 0, 0)))
+                await until(lambda: len(faults) == 3, what="errors")
+                client = server.client()
+                await client.connect(Picture())  # by the same socket
+            finally:
+                stranger.close()
+
+    running = module.new_event_loop()
+    try:
+        running.run_until_complete(main())
+    finally:
+        running.close()
 
 
 def test_a_clients_addresses_are_bounded_and_its_path_may_move():
