@@ -12,8 +12,8 @@ what the recovery took.
 
 Last, once each, the path that the media take dies while signalling lives: through a TURN server
 (coturn) and a relay before it, which from some moment on loses what belongs to that path. Nearly
-all of that pause is ICE finding out, the same in both (six checks, some five seconds apart;
-``--consent`` changes that). Bare aiortc does not come back at all.
+all of that pause is the sender finding out, the same in both: nothing comes, and a probe is not
+answered (``Timings.path_silence`` and ``path_probe``). Bare aiortc does not come back at all.
 
 Ratios above 1 mean that we are faster, or take less.
 """
