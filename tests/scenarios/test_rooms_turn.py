@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import aioice.ice
 import pytest
 
 from metered_sync import ConnectionReset, DataChannelOpened, MeteredPeer, PeerLeft
@@ -116,18 +115,19 @@ def test_a_lossy_and_slow_path(turn_port: int) -> None:
 
 
 @pytest.mark.parametrize("signalling", ["lives", "dies with it"])
-def test_a_path_that_dies(turn_port: int, monkeypatch: pytest.MonkeyPatch, signalling: str) -> None:
+def test_a_path_that_dies(turn_port: int, signalling: str) -> None:
     """As behind a firewall that forgets; or where the machine's network is another one."""
-    monkeypatch.setattr(aioice.ice, "CONSENT_INTERVAL", 0.2)
-    monkeypatch.setattr(aioice.ice, "CONSENT_FAILURES", 3)
+    quick: dict[str, Any] = {
+        "_timings": dataclasses.replace(DEFAULT_TIMINGS, path_silence=0.4, path_probe=0.4)
+    }
     with (
         bad_path(turn_port) as path,
         LocalCloud(
             ice_servers=[f"turn:127.0.0.1:{path.port}?transport=udp"], turn_secret=SECRET
         ) as cloud,
         PatternSource(160, 120, fps=10) as source,
-        MeteredPeer(**cloud.token_options("ann"), relay_only=True) as ann,
-        MeteredPeer(**cloud.token_options("bob"), ice_servers=[]) as bob,
+        MeteredPeer(**cloud.token_options("ann"), relay_only=True, **quick) as ann,
+        MeteredPeer(**cloud.token_options("bob"), ice_servers=[], **quick) as bob,
     ):
         ann.add_track(source.video)
         ann.join("room")
