@@ -179,7 +179,7 @@ def test_a_refusal_is_logged(
         options = {"KEY": cloud.publishable_key, "URL": cloud.url}
         with override_settings(METERED=options):
             publish_on_commit("django", 1)
-            wait_until(lambda: "nothing was published" in caplog.text)
+            wait_until(lambda: "nothing was published" in caplog.text, 30)
             assert "action_not_permitted" in caplog.text
         from metered_sync.contrib.django.connections import resources
 
@@ -284,7 +284,7 @@ def test_the_events_view(project: Any, shared_cloud: LocalCloud) -> None:
                 assert reader.read() == "mine"
                 reader.wait_for_comment()
         # Both pages have gone, and nothing more is published: heartbeats tell.
-        wait_until(lambda: control.peers("django/events") == {}, 20)
+        wait_until(lambda: control.peers("django/events") == {}, 30)
     control.close()
 
 
@@ -398,6 +398,15 @@ def test_the_command(project: Any, shared_cloud: LocalCloud, inbox: Subscription
         status, out, err = manage(*arguments)
         assert (status, words in out + err) == (expected, True), out + err
         assert shared_cloud.key_secret not in out + err
+
+
+def test_serve(project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    status, out, _ = manage("serve", "--json", "--exit-with-stdin")
+    served = json.loads(out)
+    assert status == 0
+    # (A service of its own: its keys are not the project's.)
+    assert served["key_id"] != project["KEY_ID"]
 
 
 def test_call_command(project: Any, inbox: Subscription) -> None:

@@ -92,7 +92,7 @@ def test_what_was_lost_is_told(pair: tuple[SignallingClient, SignallingClient]) 
     next(stream)
     for number in range(8):
         speaker.publish("fast", number)
-    wait_until(lambda: subscription.dropped == 5)
+    wait_until(lambda: subscription.dropped == 5, 30)
     assert next(stream).startswith(b": 5 messages were lost")
     assert [next(stream) for _ in range(3)] == [b"data: %d\n\n" % n for n in (5, 6, 7)]
     stream.close()
@@ -127,5 +127,5 @@ def test_it_is_closed_though_nobody_has_read_it(
     stream = EventStream(pair[1].subscribe("unread"))
     assert len(control.peers("unread")) == 1
     stream.close()
-    wait_until(lambda: control.peers("unread") == {})
+    wait_until(lambda: control.peers("unread") == {}, 30)
     control.close()

@@ -177,7 +177,7 @@ def test_the_events_view(app: Flask, shared_cloud: LocalCloud) -> None:
                 assert reader.read() == "mine"
                 reader.wait_for_comment()
         # Both pages have gone, and nothing more is published: heartbeats tell.
-        wait_until(lambda: control.peers("rooms/lobby") == {}, 20)
+        wait_until(lambda: control.peers("rooms/lobby") == {}, 30)
     control.close()
 
 
@@ -259,6 +259,14 @@ def test_the_command(app: Flask, shared_cloud: LocalCloud) -> None:
         assert done.exit_code == status, done.output
         assert words in done.output
         assert shared_cloud.key_secret not in done.output
+
+
+def test_serve(app: Flask) -> None:
+    done = app.test_cli_runner().invoke(
+        args=["metered", "serve", "--json", "--exit-with-stdin"], input=""
+    )
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["key_id"] != app.config["METERED_KEY_ID"]
 
 
 def test_without_flask() -> None:

@@ -56,7 +56,7 @@ def test_what_ended_for_good_is_opened_anew(
 ) -> None:
     first = held(shared_cloud)
     shared_cloud.faults.close(4020, first.peer_id)
-    wait_until(lambda: first.state == "closed")
+    wait_until(lambda: first.state == "closed", 30)
     second = held(shared_cloud)
     assert second is not first
     assert second.state == "connected"
@@ -92,7 +92,7 @@ def test_a_failed_connect_is_remembered_for_a_moment(
 
         def ask(_: int) -> BaseException | None:
             try:
-                held(shared_cloud, url, 1)
+                held(shared_cloud, url, 2)
             except MeteredError as error:
                 return error
             return None
@@ -100,8 +100,8 @@ def test_a_failed_connect_is_remembered_for_a_moment(
         begin = time.monotonic()
         with ThreadPoolExecutor(4) as pool:
             errors = list(pool.map(ask, range(4)))
-        # (One by one they would take four. A slow machine may try twice.)
-        assert time.monotonic() - begin < 3.9
+        # (One by one they would take eight. A slow machine may try twice.)
+        assert time.monotonic() - begin < 7.5
         assert sum(isinstance(error, NotConnectedError) for error in errors) >= 2
         assert None not in errors
     assert held(shared_cloud).state == "connected"  # other settings, tried at once
@@ -116,7 +116,7 @@ def test_a_child_opens_its_own_though_another_thread_was_connecting(
         url = f"ws://127.0.0.1:{silent.getsockname()[1]}"
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(held, shared_cloud, url, 1)
-            wait_until(lambda: held.opened)  # type: ignore[attr-defined]
+            wait_until(lambda: held.opened, 30)  # type: ignore[attr-defined]
             child = os.fork()
             if child == 0:
                 status = 1

@@ -32,6 +32,7 @@ from metered_sync import (
     WsCloseCode,
     mint_token,
 )
+from metered_sync.contrib.flask import Metered
 
 app = Flask(__name__)
 control = ControlPlane("sk_id_key", "sk_secret_key", timeout=5)
@@ -130,6 +131,18 @@ async def negotiate(sdp: str) -> dict[str, Any]:
             return {"made": made, "tracks": await asyncio.to_thread(api.tracks, made["sessionId"])}
         except SfuNotFoundError as error:
             return {"status": error.status, "body": error.body}
+
+
+def create_app() -> Flask:
+    metered = Metered()
+    made = Flask("made")
+    metered.init_app(made)
+    made.add_url_rule("/token", view_func=metered.token_view, methods=["POST"])
+    made.add_url_rule("/news", view_func=metered.events_view("news", heartbeat=10))
+    made.register_blueprint(metered.sfu_gate(origins=["https://app.example"]), url_prefix="/sfu")
+    with made.app_context():
+        metered.client().publish("news", {"members": len(metered.control().peers("news"))})
+    return made
 
 
 def deliver(text: str) -> Delivery:

@@ -12,6 +12,7 @@ from metered_sync import (
     WsCloseCode,
     mint_token,
 )
+from metered_sync.contrib.flask import Metered
 
 print(ControlPlane("sk_id_key", "sk_secret_key", 5))  # wrong
 control = ControlPlane("sk_id_key", "sk_secret_key")
@@ -26,6 +27,9 @@ print(control.usage()["plan"])  # wrong
 print(control.usage().plan.names)  # wrong
 control.disconnect("ann").close()  # wrong
 control.publish("room")  # wrong
+Metered("app")  # wrong
+Metered().events_view(7)  # wrong
+Metered().client().publish("room")  # wrong
 code: ErrorCode = "not_found"  # wrong
 print(WsCloseCode.EXPIRED)  # wrong
 turn = TurnApi("app", secret="key")  # wrong
