@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from metered_sync import MeteredError, NotConnectedError, SignallingClient
+from metered_sync import MeteredError, NotConnectedError, Outage, SignallingClient
 from metered_sync.contrib.process_client import ProcessClient
 from metered_sync.contrib.settings import WebSettings, read_settings
 from metered_sync.local import LocalCloud
@@ -68,7 +68,10 @@ def test_a_lost_connection_comes_back_by_itself(
     shared_cloud: LocalCloud, held: Callable[..., SignallingClient]
 ) -> None:
     client = held(shared_cloud)
-    shared_cloud.faults.drop_connections(client.peer_id)
+    with client.events(Outage) as outages:
+        shared_cloud.faults.drop_connections(client.peer_id)
+        assert held(shared_cloud) is client
+        outages.get(timeout=30)
     assert held(shared_cloud) is client
     client.publish("room", "after the reconnect")
 
