@@ -104,7 +104,7 @@ def test_refusing_connections(cloud: LocalCloud) -> None:
 def test_a_client_rides_out_a_refusal(cloud: LocalCloud) -> None:
     options = {**cloud.client_options(), "reconnect": SOON}
     with SignallingClient(**options) as client, client.events(Disconnected, Outage) as events:
-        cloud.faults.refuse_connections(0.5)
+        cloud.faults.refuse_connections(2)
         cloud.faults.drop_connections()
         assert events.get(timeout=20).code == 1006
         client.publish("x", 1, timeout=20)
