@@ -87,6 +87,14 @@ async function plays(mid, more = 5) {
   }
 }
 
+// The codecs in which these sections are received.
+async function codecs(mids) {
+  const report = await pc.getStats();
+  return [...report.values()]
+    .filter(item => item.type === 'inbound-rtp' && mids.includes(item.mid))
+    .map(item => report.get(item.codecId).mimeType);
+}
+
 function receiving() {
   return pc.getTransceivers()
     .filter(t => ['sendrecv', 'recvonly'].includes(t.currentDirection)).map(t => t.mid);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import socket
@@ -46,10 +47,11 @@ class RtspServer:
         """Whether it runs."""
         return self._process.poll() is None
 
-    def start(self) -> None:
+    def start(self, size: str = "160x120") -> None:
         """Start, at the same port as before."""
         command = [PYTHON, str(PROGRAM), str(self.port), *self._login]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        environment = {**os.environ, "CAMERA_SIZE": size}
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"listening\n"
 
@@ -95,7 +97,7 @@ def _works() -> bool:
     check = (
         "import gi; gi.require_version('GstRtspServer', '1.0')\n"
         "from gi.repository import Gst, GstRtspServer\nGst.init(None)\n"
-        "assert all(map(Gst.ElementFactory.find, ['x264enc', 'rtph264pay', 'mulawenc']))"
+        "assert all(map(Gst.ElementFactory.find, ['x264enc', 'rtph264pay', 'mulawenc', 'opusenc']))"
     )
     try:
         done = subprocess.run([PYTHON, "-c", check], capture_output=True, timeout=60, check=False)

@@ -2,9 +2,11 @@
 
 ``python3 rtsp_server_gst.py PORT [USER PASSWORD]`` prints a line once it listens. Each client
 gets a live pipeline of its own, at ``/both``, ``/video``, ``/audio``, ``/last-of-six`` (channels,
-the others are silent) and ``/multicast``.
+the others are silent) and ``/multicast``; at ``/opus`` with other sound, at ``/bframes`` with
+pictures in another order. ``CAMERA_SIZE`` is the size of pictures.
 """
 
+import os
 import sys
 
 import gi
@@ -14,11 +16,21 @@ gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 
-VIDEO = (
+WIDTH, HEIGHT = os.environ.get("CAMERA_SIZE", "160x120").split("x")
+PICTURES = (
     "videotestsrc is-live=true pattern=solid-color foreground-color=0xffff0000"
-    " ! video/x-raw,format=I420,width=160,height=120,framerate=10/1"
-    " ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=5 bitrate=100"
-    " ! rtph264pay config-interval=1 pt=96 name=pay0 "
+    f" ! video/x-raw,format=I420,width={WIDTH},height={HEIGHT},framerate=10/1"
+)
+PAYLOAD = " ! rtph264pay config-interval=1 pt=96 name=pay0 "
+VIDEO = (
+    PICTURES
+    + " ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=5 bitrate=100"
+    + PAYLOAD
+)
+REORDERED = (
+    PICTURES
+    + " ! x264enc bframes=2 b-adapt=false rc-lookahead=2 key-int-max=10 ! video/x-h264,profile=main"
+    + PAYLOAD
 )
 AUDIO = (
     "audiotestsrc is-live=true freq=500 samplesperbuffer=160"
@@ -30,12 +42,18 @@ LAST_OF_SIX = (
     " ! audio/x-raw,channels=6,channel-mask=(bitmask)0x3f ! audioconvert"
     " ! rtpL16pay pt=97 name=pay0 "
 )
+OPUS = (
+    "audiotestsrc is-live=true freq=500 samplesperbuffer=960 ! audio/x-raw,rate=48000,channels=2"
+    " ! opusenc ! rtpopuspay pt=97 name=pay1 "
+)
 PATHS = {
     "/both": VIDEO + AUDIO.format(1),
     "/video": VIDEO,
     "/audio": AUDIO.format(0),
     "/last-of-six": LAST_OF_SIX,
     "/multicast": VIDEO,
+    "/opus": VIDEO + OPUS,
+    "/bframes": REORDERED,
 }
 
 

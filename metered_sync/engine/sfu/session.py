@@ -481,7 +481,10 @@ class Session:
         tagged = next((s for s in parsed.sections if s.ice_ufrag), None)
         if not unfit or tagged is None:
             return description.sdp if parsed == given else sdp.build(parsed)
-        sections = (placeholder(s, tagged) if s.mid in unfit else s for s in parsed.sections)
+        sections = (
+            placeholder(s, tagged, formats.get(s.mid)) if s.mid in unfit else s
+            for s in parsed.sections
+        )
         bundle = dict.fromkeys((*parsed.bundle, *unfit))
         return sdp.build(replace(parsed, sections=tuple(sections), bundle=tuple(bundle)))
 

@@ -210,7 +210,8 @@ def repair(
     rejected = frozenset(mids) - frozenset(bundled)
     group = (tagged.mid, *(mid for mid in mids if mid != tagged.mid))
     fixed = tuple(
-        placeholder(s, tagged) if s.mid in rejected else _trim(s, tagged) for s in sections
+        placeholder(s, tagged, formats.get(s.mid)) if s.mid in rejected else _trim(s, tagged)
+        for s in sections
     )
     return Repaired(original, replace(description, sections=fixed, bundle=group), rejected)
 
@@ -321,10 +322,11 @@ def _trim(section: Section, tagged: Section) -> Section:
     return _with_transport(trimmed, tagged)
 
 
-def placeholder(section: Section, tagged: Section) -> Section:
+def placeholder(section: Section, tagged: Section, format: StreamFormat | None = None) -> Section:
     """Return an inactive section that aiortc can take in the place of one that it cannot.
 
-    ``tagged`` has the parameters of the transport.
+    ``tagged`` has the parameters of the transport; ``format`` is that of what was to be sent
+    there, if that is encoded already: it is the only codec then.
     """
     if section.kind == "application":
         bare = Section(
@@ -333,7 +335,7 @@ def placeholder(section: Section, tagged: Section) -> Section:
         bare = replace(bare, sctp_port=section.sctp_port or 5000)
     else:
         kind = section.kind if section.kind in _PLACEHOLDERS else "audio"
-        codec = _PLACEHOLDERS[kind]
+        codec = _PLACEHOLDERS[kind] if format is None else format.placeholder
         bare = Section(kind, section.mid, direction="inactive", codecs=(codec,), rtcp_mux=True)
     return _with_transport(bare, tagged)
 

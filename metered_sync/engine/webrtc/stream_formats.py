@@ -63,6 +63,14 @@ class StreamFormat:
             f"profile-level-id={self.profile_level_id or PLAIN_PROFILE}"
         )
 
+    @property
+    def placeholder(self) -> Codec:
+        """The codec as a section describes it in which nothing is sent."""
+        if self.codec == "opus":
+            return Codec(127, "opus", 48000, 2)
+        name = {"h264": "H264", "vp8": "VP8"}[self.codec]
+        return Codec(127, name, 90000, 1, StreamFormat("h264").parameters if name == "H264" else "")
+
 
 def is_plain_h264(codec: Codec) -> bool:
     """Return whether aiortc knows this kind of H.264: baseline with packetization mode 1."""

@@ -271,7 +271,9 @@ class PacketPlayout:
         """
         kind: str = packet.stream.type
         feed = self._feed
-        queue = feed.queues[kind]
+        queue = feed.queues.get(kind)
+        if queue is None:
+            return
         try:
             if kind not in self._streams:
                 self._streams[kind] = PacketStream(packet.stream, self._label)

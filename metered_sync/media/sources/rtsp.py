@@ -41,8 +41,9 @@ MAX_SILENCE = 10.0
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 15.0
 """Seconds before an attempt to connect again: doubled each time, less up to a fifth."""
-EXAMINED = 16
-"""Pictures that are looked at before they are sent as they are, where that is necessary."""
+EXAMINED = 8
+EXAMINED_SECONDS = 1.0
+"""Pictures that are looked at before they are sent as they are, and seconds of them, at most."""
 STEADY_AFTER = 10.0
 """Seconds after which a connection has shown that it lasts, and pauses begin small again."""
 RTSP_OPTIONS = {
@@ -204,16 +205,18 @@ class _RtspConnection:
             raise
 
     def _first(self, container: Any, streams: Mapping[str, Any]) -> Iterator[Any]:
-        """Yield the first packets of pictures, where FFmpeg has found that some are reordered."""
+        """Yield the first packets, and keep them: as many pictures as show what is to come."""
         video = streams.get("video")
-        if video is None or not video.codec_context.has_b_frames:
+        if video is None:
             return
+        enough = monotonic() + EXAMINED_SECONDS
         with contextlib.suppress(*READ_ERRORS):
             for packet in container.demux(*streams.values()):
                 if packet.size:
                     self._seen.append(packet)
                     yield packet
-                if sum(one.stream is video for one in self._seen) >= EXAMINED:
+                pictures = sum(one.stream is video for one in self._seen)
+                if pictures >= EXAMINED or monotonic() > enough:
                     return
 
     def run(self, feed: Feed) -> None:

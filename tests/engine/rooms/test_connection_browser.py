@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from metered_sync import from_file
 from metered_sync.bridge.reader import Reader
+from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.media.pixels import PixelConverter
 from metered_sync.wire.signals import SessionDescription
 from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.support.colours import PATCHES, colours
 from tests.support.connections import FAST, Side, frames, picture, run, tone, until
+from tests.support.encoded import write
 from tests.support.peer_page import PeerPage, peer_page
 
 pytestmark = pytest.mark.browser
@@ -434,5 +438,38 @@ def test_its_canvas_has_the_right_colours(ids: tuple[str, str]) -> None:
             await until(is_right, 20, "the right colours")
             newest.end()
             await in_order(page)
+
+    run(test())
+
+
+@pytest.mark.parametrize("ids", [POLITE, IMPOLITE])
+def test_it_plays_what_is_encoded_already(ids: tuple[str, str], tmp_path: Path) -> None:
+    """In Main profile, beside a camera of its own, whose section has all codecs."""
+    film = write(
+        tmp_path / "film.mkv",
+        count=250,
+        gop=1000,
+        size=(320, 180),
+        audio="libopus",
+        profile="main",
+    )
+
+    async def test() -> None:
+        side = Side(*ids, timings=PATIENT)
+        with await asyncio.to_thread(from_file, film, encoded=True, loop=True) as source:
+            async with peer_page(side) as page:
+                tracks = [LocalTrack(track) for track in source.tracks]
+                side.link.set_tracks([*tracks, picture()])
+                await page.run("await camera('video')")
+                await gets(side, ["video"])
+                await plays(page, 3)
+                await page.run("await camera('video')")  # it makes an offer of its own
+                await gets(side, ["video", "video"])
+                mids = await plays(page, 3)
+                seen = await page.run("return codecs(mids)", mids=mids)
+                assert sorted(seen) == ["audio/opus", "video/H264", "video/VP8"]
+                await in_order(page)
+        for track in tracks:
+            track.close()
 
     run(test())
