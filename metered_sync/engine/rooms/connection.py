@@ -325,7 +325,7 @@ class RemoteConnection:
             return
         try:
             parsed, is_answer = sdp.parse(signal.sdp), signal.type == "answer"
-            formats = self._sections.formats
+            formats = self._sections.formats(agreed=not is_answer)
             remote = repair(parsed, generation.remote, answer=is_answer, formats=formats)
         except sdp.SdpError as error:
             self._report(f"its {signal.type} cannot be read: {error}", signal.type)

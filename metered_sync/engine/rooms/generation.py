@@ -124,7 +124,7 @@ class Generation:
             restore = aiortc_private.keep_agreed(self.pc)
             offer = sdp.parse((await self.pc.createOffer()).sdp)
             restore()
-            offer = offer_only(self._arrange(offer), self._sections.formats)
+            offer = offer_only(self._arrange(offer), self._sections.formats())
             offer = self._extensions.offer(self._pins.apply(offer))
             self.offered = await self._describe("offer", offer)
             return self.offered

@@ -168,10 +168,17 @@ class Sections:
         """Whether any is agreed on and not rejected: without one nothing connects."""
         return any(slot.agreed and not slot.rejected for slot in self.slots)
 
-    @property
-    def formats(self) -> dict[str, StreamFormat]:
-        """The formats of the sections in which what is sent is encoded already, by mid."""
-        return {s.mid: s.format for s in self.slots if s.mid and s.format is not None}
+    def formats(self, *, agreed: bool = False) -> dict[str, StreamFormat]:
+        """Return the formats of sections in which what is sent is encoded already, by mid.
+
+        ``agreed``: of those that the other side knows; in an offer that crosses ours, another
+        section may have the mid that we have given to one.
+        """
+        return {
+            slot.mid: slot.format
+            for slot in self.slots
+            if slot.mid and slot.format is not None and (slot.agreed or not agreed)
+        }
 
     def take_problems(self) -> list[str]:
         """Return, once, why tracks that are encoded already cannot be sent, and what to do."""

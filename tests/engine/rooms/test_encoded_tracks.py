@@ -6,7 +6,9 @@ import asyncio
 from pathlib import Path
 
 from metered_sync import from_file
+from metered_sync.engine.rooms.sections import Sections, Slot
 from metered_sync.engine.sending.local_track import LocalTrack
+from metered_sync.engine.webrtc.stream_formats import StreamFormat
 from tests.support.connections import Side, run, tone, until
 from tests.support.encoded import write
 from tests.support.refusing_member import RefusingMember
@@ -42,3 +44,14 @@ def test_a_peer_without_the_codec_is_told_of_once_and_all_else_goes_on(tmp_path:
         await member.pc.close()
 
     run(test())
+
+
+def test_an_offer_that_crosses_ours_keeps_its_codecs() -> None:
+    """The other side has given the mid that we have given, to a section of its own."""
+    sections, high = Sections(), StreamFormat("h264", "64001f")
+    slot = Slot("video", "0", ours=True, format=high)
+    sections.slots = [slot]
+    assert sections.formats() == {"0": high}
+    assert sections.formats(agreed=True) == {}
+    slot.agreed = True
+    assert sections.formats(agreed=True) == {"0": high}
