@@ -11,6 +11,7 @@ import time
 from metered_sync import (
     Data,
     FatalError,
+    MediaError,
     MediaStream,
     MeteredError,
     MeteredPeer,
@@ -26,6 +27,7 @@ CAMERA_URL = os.environ["CAMERA_URL"]
 ROOM = os.environ.get("ROOM", "cameras/door")
 TELEMETRY = f"{ROOM}/telemetry"
 INTERVAL = float(os.environ.get("TELEMETRY_SECONDS", "5"))
+ENCODED = os.environ.get("ENCODED", "1") != "0"
 OPERATORS = set(filter(None, os.environ.get("OPERATORS", "").split(",")))
 LONGEST_PAUSE = 30  # seconds between two attempts
 
@@ -47,18 +49,43 @@ def for_ever(what):
             pause = min(2 * pause, LONGEST_PAUSE)
 
 
+def connect():
+    """Connect to the camera; its pictures as they are encoded, if that is possible."""
+    if ENCODED:
+        try:
+            camera = from_rtsp(CAMERA_URL, encoded=True)
+            if camera.video is not None:
+                return camera, True
+        except MediaError as error:
+            log.warning("its pictures are decoded, and encoded again: %s", error)
+    return from_rtsp(CAMERA_URL), False
+
+
+def sound_of(camera):
+    """Return the tracks of a camera's sound, which is encoded here unless it is Opus."""
+    try:
+        return [camera.audio] if camera.audio else []
+    except MediaError as error:
+        log.info("its sound is encoded here: %s", error)
+        return [from_rtsp(CAMERA_URL).audio]  # (nobody takes the pictures of this one)
+
+
 class Bridge:
     """A camera, and what the room is shown of it."""
 
-    def __init__(self, camera):
+    def __init__(self, camera, encoded):
         self.camera = camera
-        self.screen = VideoSource(640, 480)  # (it takes pictures of any size)
-        audio = [camera.audio] if camera.audio else []
-        self.stream = MediaStream([self.screen.video, *audio], id="camera")
+        self.encoded = encoded
         self.latest = None
         self.paused = False
         self.bitrate = None
-        threading.Thread(target=self.pump, daemon=True).start()
+        if encoded:  # neither a decoder nor an encoder
+            video = camera.video
+        else:
+            self.screen = VideoSource(640, 480)  # (it takes pictures of any size)
+            video = self.screen.video
+            threading.Thread(target=self.pump, daemon=True).start()
+        self.stream = MediaStream([video, *sound_of(camera)], id="camera")
 
     def pump(self):
         """Pass the pictures on. Here they could be looked at, or drawn into."""
@@ -130,14 +157,14 @@ class Bridge:
         if OPERATORS and event.sender_peer_id not in OPERATORS:
             raise PermissionError("you are no operator of this camera")
         if command == "snapshot":
-            if self.latest is None:
-                raise ValueError("no picture has come yet")
             # (A message has 64 KiB at most.)
-            picture = Snapshot(self.latest).to_jpeg(width=480, quality=70)
+            picture = Snapshot(self.look()).to_jpeg(width=480, quality=70)
             return {"jpeg": base64.b64encode(picture).decode()}
         if command in ("pause", "resume"):
             self.paused = command == "pause"
         elif command == "bitrate":
+            if self.encoded:
+                raise ValueError("pictures are sent as they are: set the bit rate in the camera")
             bitrate = event.data.get("value")
             if not isinstance(bitrate, int) or not 50_000 <= bitrate <= 10_000_000:
                 raise ValueError("value must be 50,000 to 10,000,000 bits per second")
@@ -148,17 +175,27 @@ class Bridge:
         self.show(peer)
         return {}
 
+    def look(self):
+        """Return a picture: the newest, or one that is decoded for this."""
+        if self.encoded:
+            with from_rtsp(CAMERA_URL) as camera:
+                return next(iter_frames(camera.video, timeout=10))
+        if self.latest is None:
+            raise ValueError("no picture has come yet")
+        return self.latest
+
 
 def main():
     """Run until SIGTERM or Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # closes what is open, on the way out
-    camera = for_ever(lambda: from_rtsp(CAMERA_URL))
+    camera, encoded = for_ever(connect)
     if camera.video is None:
         sys.exit("the camera sends no pictures")
     with camera:
         log.info("connected to the camera: %s", camera)
-        for_ever(Bridge(camera).run)
+        bridge = for_ever(lambda: Bridge(camera, encoded))
+        for_ever(bridge.run)
 
 
 if __name__ == "__main__":

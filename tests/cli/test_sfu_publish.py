@@ -13,6 +13,7 @@ from metered_sync.cli.commands.sfu.publish import SentCounts
 from metered_sync.local import LocalCloud
 from metered_sync.testing import read_number
 from tests.conftest import wait_until
+from tests.support import encoded
 from tests.support.command_line import COMMAND, call
 from tests.support.media_files import write
 from tests.support.sfu_commands import published
@@ -24,6 +25,14 @@ def test_a_file_is_published_to_its_end(dev: LocalCloud, tmp_path: Path) -> None
     assert done.status == 0
     (track,) = done.json
     assert (track["kind"], track["name"]) == ("audio", None)
+
+
+def test_a_film_is_published_as_it_is_encoded(dev: LocalCloud, tmp_path: Path) -> None:
+    film = encoded.write(tmp_path / "film.mp4", audio="aac", count=10)
+    done = call("sfu", "publish", str(film), "--encoded", "--local", "--json")
+    assert done.status == 0
+    assert [track["kind"] for track in done.json] == ["video"]
+    assert "left out: from_file('film.mp4'): its sound is AAC" in done.err
 
 
 def test_watchers_are_counted_where_they_are_known(dev: LocalCloud) -> None:
@@ -44,6 +53,7 @@ def test_watchers_are_counted_where_they_are_known(dev: LocalCloud) -> None:
     [
         (["pattern", "--bitrate", "fast"], 2, "--bitrate: a bit rate is like 800k or 1.5M"),
         (["pattern", "--loop"], 1, "--loop is for files"),
+        (["pattern", "--encoded"], 1, "--encoded is for files and cameras"),
         (["pattern", "--codec", "mp3"], 1, "codec"),
         (["pattern", "--seconds", "0"], 2, "--seconds"),
         (["nothing.mp4"], 1, "nothing.mp4"),

@@ -22,13 +22,17 @@ TONE_LEVEL = -30.0
 
 
 @contextmanager
-def opened(given: str, *, loop: bool = False) -> Iterator[list[Source[Any, Any]]]:
+def opened(
+    given: str, *, loop: bool = False, encoded: bool = False
+) -> Iterator[list[Source[Any, Any]]]:
     """Open what a command line names, for the length of a ``with`` block.
 
     Args:
         given: A file's path, ``rtsp://…`` or ``rtsps://…``; or ``pattern``: pictures that show
             their number, and a quiet tone.
         loop: Play a file again and again.
+        encoded: Send a file or a camera as it is encoded: its pictures, and its sound if that can
+            be sent so.
 
     Returns:
         The sources. The first one ends with what is played.
@@ -40,6 +44,8 @@ def opened(given: str, *, loop: bool = False) -> Iterator[list[Source[Any, Any]]
     camera = given.startswith(("rtsp://", "rtsps://"))
     if loop and (camera or given == PATTERN):
         raise ValueError("--loop is for files: a camera and the pattern go on by themselves")
+    if encoded and given == PATTERN:
+        raise ValueError("--encoded is for files and cameras: the pattern is not encoded before")
     with ExitStack() as stack:
         sources: list[Source[Any, Any]]
         if given == PATTERN:
@@ -48,9 +54,9 @@ def opened(given: str, *, loop: bool = False) -> Iterator[list[Source[Any, Any]]
                 ToneSource(TONE, level=TONE_LEVEL),
             ]
         elif camera:
-            sources = [from_rtsp(given)]
+            sources = [from_rtsp(given, encoded=encoded)]
         else:
-            sources = [from_file(given, loop=loop)]
+            sources = [from_file(given, loop=loop, encoded=encoded)]
         for source in sources:
             stack.enter_context(source)
         yield sources

@@ -21,6 +21,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.reader import Reader
+from metered_sync.engine.sending.feed import FedTrack
 from metered_sync.engine.sending.kept_loop import keep_loop
 from metered_sync.engine.sending.timeline import CLOCK_LEAD, CLOCK_SLACK, READY_PAUSE, READY_WITHIN
 from metered_sync.errors import MediaError
@@ -30,6 +31,8 @@ __all__ = ["attach_reader", "detach_reader"]
 logger = logging.getLogger("metered_sync")
 SENDER_QUEUE = {"audio": 10, "video": 2}
 """Frames that wait for a sender at most, while it is busy."""
+PACKET_QUEUE = 500
+"""Packets of media that is encoded already, which cannot be left out one by one."""
 SENDER_ACTIVE = 0.5
 """Seconds after asking for a frame for which a sender counts as a consumer of the track."""
 
@@ -63,7 +66,9 @@ class _Tee:
         self.ended = False
         self._recv = track.recv
         self._described = f"{track.kind} track {track.id}"
-        self._others: deque[Any] = deque(maxlen=SENDER_QUEUE[track.kind])
+        encoded = isinstance(track, FedTrack) and track.format is not None
+        most = PACKET_QUEUE if encoded else SENDER_QUEUE[track.kind]
+        self._others: deque[Any] = deque(maxlen=most)
         self._asking = 0
         self._asked = -math.inf
         self._changed = asyncio.Event()
@@ -107,7 +112,8 @@ class _Tee:
             if now - asked >= READY_WITHIN:
                 continue
             pause = READY_PAUSE
-            if frame.time is not None:  # a source that does not keep to real time is made to
+            if getattr(frame, "time", None) is not None:
+                # A source that does not keep to real time is made to. (Packets come in time.)
                 if origin is None or frame.time - now - origin > CLOCK_LEAD:
                     origin = frame.time - now
                 pause = max(frame.time - now - origin - CLOCK_SLACK / 2, READY_PAUSE)

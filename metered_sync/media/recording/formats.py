@@ -8,7 +8,7 @@ import av
 
 from metered_sync.errors import MediaError
 
-__all__ = ["FILE_FORMATS", "FileFormat", "check_encoders"]
+__all__ = ["FILE_FORMATS", "TAKEN", "FileFormat", "check_encoders"]
 
 H264_ENCODER = ("libx264", {"preset": "veryfast", "tune": "zerolatency", "crf": "23", "bf": "0"})
 VP8_ENCODER = (
@@ -40,6 +40,10 @@ FILE_FORMATS = {
     ".webm": FileFormat("webm", "libopus", VP8_ENCODER),
 }
 """The format of each suffix that can be recorded to."""
+
+
+TAKEN = {"matroska": ("h264", "vp8"), "mp4": ("h264",), "webm": ("vp8",)}
+"""Codecs in which pictures that are encoded already can be written, by container."""
 
 
 def check_encoders(format: FileFormat, path: str) -> None:

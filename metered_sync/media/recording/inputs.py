@@ -7,17 +7,24 @@ its :class:`RecordedTrack`, which finds their place in time.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, NamedTuple
+
+from av import CodecContext
 
 from metered_sync.bridge import engines
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.loop import Engine
 from metered_sync.bridge.reader import Reader
+from metered_sync.engine.sending.feed import FedTrack
+from metered_sync.engine.sending.packet_queue import is_key
 from metered_sync.engine.sending.tee import attach_reader, detach_reader
+from metered_sync.engine.webrtc.media_frames import AUDIO_RATE
+from metered_sync.media.pyav import READ_ERRORS
 from metered_sync.media.recording.clock import TrackClock
 from metered_sync.media.recording.mixing import MixerInput
-from metered_sync.media.recording.muxing import VideoStream
+from metered_sync.media.recording.muxing import PacketStream, VideoStream
 from metered_sync.media.tracks.given import AnyTrack
 from metered_sync.media.tracks.track import RemoteTrack, core_of
 
@@ -59,6 +66,8 @@ class TrackReader(Reader[Any]):
         self._limit = MAX_WAITING_FRAMES[track.kind]
         self._engine: Engine | None = None
         """On whose loop a local track is read."""
+        self._lacking = False
+        """Whether only a key frame can follow, for something was dropped."""
 
     def attach(self, deadline: Deadline) -> None:
         """Have the track deliver its frames here."""
@@ -81,15 +90,17 @@ class TrackReader(Reader[Any]):
         """Pass a frame on, or drop and count it where too many wait already."""
         if self.ended or self._inbox.ended:
             return
-        if self._given - self.taken >= self._limit:
+        if self._given - self.taken >= self._limit or (self._lacking and not is_key(item)):
             self._dropped += 1
+            self._lacking = self._recorded.format is not None and self._recorded.kind == "video"
             return
+        self._lacking = False
         arrived = monotonic()
         epoch = 0
         if isinstance(self._track, RemoteTrack):
             arrived -= core_of(self._track).incoming.latency
             epoch = self._track.restarts
-        media = arrived if item.pts is None or item.time is None else item.time
+        media = arrived if (time := _time(item)) is None else time
         self._given += 1
         self._inbox.put(QueuedFrame(self._recorded, item, media, arrived, epoch))
 
@@ -107,13 +118,16 @@ class RecordedTrack:
         name = track.name if isinstance(track, RemoteTrack) else None
         self.label = f"{track.kind} track {name or track.id!r}"
         self.kind: str = track.kind
+        self.format = track.format if isinstance(track, FedTrack) else None
+        """The format of what comes, where that is encoded already."""
+        self._decoder: Any = None
         self.reader = TrackReader(self, track, inbox)
         self.held: list[QueuedFrame] = []
         """Frames that wait until the track can be placed."""
         self.came = False
         """Whether any frame of the track came."""
         self.ended = False
-        self.sink: VideoStream | MixerInput | None = None
+        self.sink: VideoStream | PacketStream | MixerInput | None = None
         self._clock = TrackClock()
         self._epoch = 0
 
@@ -131,6 +145,8 @@ class RecordedTrack:
         if item.frame is None:
             self.ended = True
             return
+        if not self.came and not is_key(item.frame):
+            return  # nothing in the file could be decoded up to the next key frame
         self.came = True
         if item.epoch != self._epoch:
             self.release(zero)
@@ -156,6 +172,26 @@ class RecordedTrack:
     def _write(self, item: QueuedFrame, zero: float) -> None:
         at = self._clock.place(item.media, item.arrived) - zero
         if isinstance(self.sink, MixerInput):
-            self.sink.write(item.frame, item.media, at)
+            for frame in self._decoded(item.frame):
+                self.sink.write(frame, item.media, at)
         elif self.sink is not None:
             self.sink.write(item.frame, at)
+
+    def _decoded(self, frame: Any) -> list[Any]:
+        """Return sound to be mixed, which may be encoded already."""
+        if self.format is None:
+            return [frame]
+        if self._decoder is None:
+            self._decoder = CodecContext.create("libopus", "r")
+            self._decoder.format, self._decoder.layout = "s16", "stereo"
+            self._decoder.sample_rate = AUDIO_RATE
+        with contextlib.suppress(*READ_ERRORS):
+            return list(self._decoder.decode(frame))
+        return []
+
+
+def _time(item: Any) -> float | None:
+    """Return the seconds that a frame, or a packet, says."""
+    if item.pts is None or not item.time_base:
+        return None
+    return float(item.pts * item.time_base)

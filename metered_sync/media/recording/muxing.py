@@ -7,11 +7,13 @@ killed or the disk is full: MP4 in fragments, turned into an ordinary file at th
 
 from __future__ import annotations
 
+import io
+import struct
 from fractions import Fraction
 from typing import Any
 
 import av
-from av import AudioFrame, VideoFrame
+from av import AudioFrame, Packet, VideoFrame
 
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, VIDEO_RATE
 from metered_sync.engine.webrtc.pictures import describe
@@ -20,7 +22,7 @@ from metered_sync.media.recording.formats import FileFormat
 from metered_sync.media.recording.mixing import Mixer
 from metered_sync.media.recording.output_file import OutputFile
 
-__all__ = ["AudioStream", "Muxer", "VideoStream"]
+__all__ = ["AudioStream", "Muxer", "PacketStream", "VideoStream"]
 
 PICTURES_PER_KEY_FRAME = 60
 """Pictures from one key frame, which can be searched for, to the next."""
@@ -70,6 +72,12 @@ class Muxer:
             stream.codec_context.bit_rate = max(width * height * 3, 200_000)
         return VideoStream(self, stream, PictureFitter(width, height))
 
+    def add_packets(self, codec: str, first: bytes, size: tuple[int, int]) -> PacketStream:
+        """Add a stream of pictures that are encoded already; ``first`` is a key frame."""
+        with av.open(io.BytesIO(_sample(codec, first, size)), format=SAMPLES[codec]) as sample:
+            stream = self._container.add_stream_from_template(sample.streams.video[0])
+        return PacketStream(self, stream, codec, size)
+
     def add_sound(self) -> AudioStream:
         """Add a stream of sound."""
         stream = self._container.add_stream(self.format.audio, rate=AUDIO_RATE)
@@ -88,39 +96,49 @@ class Muxer:
         self._container.close()
 
 
-class VideoStream:
-    """Encode pictures into a stream of a file."""
+SAMPLES = {"h264": "h264", "vp8": "ivf"}
+"""The simplest files that FFmpeg reads a codec from, whose parameters a stream takes over."""
+
+
+def _sample(codec: str, first: bytes, size: tuple[int, int]) -> bytes:
+    if codec == "h264":
+        return first
+    head = struct.pack("<4sHH4sHHIII4x", b"DKIF", 0, 32, b"VP80", *size, VIDEO_RATE, 1, 1)
+    return head + struct.pack("<IQ", len(first), 0) + first
+
+
+class _Pictures:
+    """A stream of pictures in a file, each of which lasts until the next."""
 
     kind = "video"
 
-    def __init__(self, muxer: Muxer, stream: Any, fitter: PictureFitter) -> None:
-        self.codec: str = stream.codec_context.codec.name
+    def __init__(self, muxer: Muxer, stream: Any, codec: str) -> None:
+        self.codec = codec
         self.frames = 0
         """Pictures written."""
         self.end = 0.0
         """The end of the last picture, in seconds."""
-        self.fitter = fitter
         self._muxer = muxer
         self._stream = stream
         self._packet: Any = None
         self._last = -MIN_PICTURE_TICKS
 
-    def write(self, frame: VideoFrame, at: float) -> None:
-        """Write a picture to be shown from ``at`` seconds on; the first one from 0."""
-        fitted = self.fitter.fit(frame)
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, in pixels."""
+        raise NotImplementedError
+
+    def _stamp(self, at: float) -> int:
         wanted = round(at * VIDEO_RATE) if self.frames else 0
         self._last = max(wanted, self._last + MIN_PICTURE_TICKS)
-        fitted.pts, fitted.time_base = self._last, Fraction(1, VIDEO_RATE)
-        for packet in self._stream.encode(fitted):
-            self._put(packet)
+        return self._last
+
+    def _written(self) -> None:
         self.frames += 1
         self.end = self._last / VIDEO_RATE + SINGLE_PICTURE
 
     def flush(self) -> None:
-        """Write the frames that the encoder holds."""
-        if self.frames:
-            for packet in self._stream.encode(None):
-                self._put(packet)
+        """Write what is held."""
         if self._packet is not None:
             self._mux(self._packet, self._packet.duration or round(SINGLE_PICTURE * VIDEO_RATE))
 
@@ -135,6 +153,56 @@ class VideoStream:
         packet.duration = duration
         self.end = (packet.pts + duration) / VIDEO_RATE
         self._muxer.mux(packet)
+
+
+class PacketStream(_Pictures):
+    """Write pictures that are encoded already into a stream of a file."""
+
+    def __init__(self, muxer: Muxer, stream: Any, codec: str, size: tuple[int, int]) -> None:
+        super().__init__(muxer, stream, codec)
+        self._size = size
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the first picture, in pixels."""
+        return self._size
+
+    def write(self, packet: Any, at: float) -> None:
+        """Write a picture to be shown from ``at`` seconds on; the first, a key frame, from 0."""
+        own: Any = Packet(bytes(packet))  # (the other one may be on its way to senders)
+        own.pts = own.dts = self._stamp(at)
+        own.time_base, own.is_keyframe = Fraction(1, VIDEO_RATE), packet.is_keyframe
+        own.stream = self._stream
+        self._put(own)
+        self._written()
+
+
+class VideoStream(_Pictures):
+    """Encode pictures into a stream of a file."""
+
+    def __init__(self, muxer: Muxer, stream: Any, fitter: PictureFitter) -> None:
+        super().__init__(muxer, stream, stream.codec_context.codec.name)
+        self.fitter = fitter
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, in pixels."""
+        return self.fitter.width, self.fitter.height
+
+    def write(self, frame: VideoFrame, at: float) -> None:
+        """Write a picture to be shown from ``at`` seconds on; the first one from 0."""
+        fitted = self.fitter.fit(frame)
+        fitted.pts, fitted.time_base = self._stamp(at), Fraction(1, VIDEO_RATE)
+        for packet in self._stream.encode(fitted):
+            self._put(packet)
+        self._written()
+
+    def flush(self) -> None:
+        """Write the frames that the encoder holds."""
+        if self.frames:
+            for packet in self._stream.encode(None):
+                self._put(packet)
+        super().flush()
 
 
 class AudioStream:

@@ -14,6 +14,7 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.dispatch import Callback, Dispatcher
 from metered_sync.bridge.reader import Reader
 from metered_sync.bridge.threads import run_within
+from metered_sync.engine.sending.feed import FedTrack
 from metered_sync.errors import (
     ClosedError,
     MediaError,
@@ -22,7 +23,12 @@ from metered_sync.errors import (
     raise_fresh,
 )
 from metered_sync.media.file_objects import FileObject
-from metered_sync.media.recording.formats import FILE_FORMATS, FileFormat, check_encoders
+from metered_sync.media.recording.formats import (
+    FILE_FORMATS,
+    TAKEN,
+    FileFormat,
+    check_encoders,
+)
 from metered_sync.media.recording.info import RecordingInfo
 from metered_sync.media.recording.recording import Recording
 from metered_sync.media.tracks.given import AnyTrack, TrackLike, tracks_of
@@ -55,7 +61,9 @@ class Recorder(guard.LiveObject):
     into one stream, 48 kHz and stereo, with silence where none comes. The recording begins
     with the first frame of any track. Tracks are in step by when they arrived here, then
     follow their own clocks. A local track can be recorded while it is published; recording
-    it starts its source.
+    it starts its source. Pictures of one that is encoded already (``encoded=True``,
+    :class:`EncodedSource`) are written as they are, from a key frame on: H.264 into ``.mp4`` and
+    ``.mkv``, VP8 into ``.webm`` and ``.mkv``.
 
     **Robust.** A file can be played whatever becomes of the process: it lacks the last second
     or so if that is killed. Where encoder or disk are too slow, frames are dropped and
@@ -160,6 +168,7 @@ class Recorder(guard.LiveObject):
                     f"{self._label}: this kind of file holds sound only, and {one!r} is video: "
                     "pass .audio of its source, or record to .mp4, .mkv or .webm"
                 )
+            _check_codec(one, self._format, self._label)
             with self._calls.held(deadline, f"{self._label}: add"):
                 if self._stopped or self._recording.done.is_set:
                     raise ClosedError(f"{self._label} has stopped: make a new one")
@@ -243,6 +252,18 @@ class Recorder(guard.LiveObject):
         except MediaError:
             if kind is None:  # else it has been logged, and the block's own error goes on
                 raise
+
+
+def _check_codec(track: AnyTrack, format: FileFormat, label: str) -> None:
+    """Raise where pictures that are encoded already do not go into this kind of file."""
+    if track.kind == "video" and isinstance(track, FedTrack) and track.format is not None:
+        taken = [name for name, codecs in TAKEN.items() if track.format.codec in codecs]
+        if format.container not in taken:
+            raise MediaError(
+                f"{label}: pictures that are encoded already are written as they are, and this "
+                f"kind of file takes no {track.format}: record to .mkv"
+                + (" or .mp4" if "mp4" in taken else " or .webm")
+            )
 
 
 def _text_of(path: str | os.PathLike[str]) -> str:

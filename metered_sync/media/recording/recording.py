@@ -27,15 +27,18 @@ from metered_sync.media.recording.formats import FileFormat
 from metered_sync.media.recording.info import RecordedStream, RecordingInfo
 from metered_sync.media.recording.inputs import PLACING_TIME, QueuedFrame, RecordedTrack
 from metered_sync.media.recording.mixing import MixerInput
-from metered_sync.media.recording.muxing import AudioStream, Muxer, VideoStream
+from metered_sync.media.recording.muxing import AudioStream, Muxer, PacketStream, VideoStream
 from metered_sync.media.recording.output_file import OutputFile
 from metered_sync.media.tracks.given import AnyTrack
+from metered_sync.wire.key_frames import largest_size
 
 __all__ = ["Recording"]
 
 logger = logging.getLogger("metered_sync")
 FIRST_PICTURE_WAIT = 3.0
 """Seconds that the first frame waits for the first pictures of other tracks."""
+FIRST_KEY_FRAME_WAIT = 12.0
+"""The same for tracks that are encoded already, whose first picture must be a key frame."""
 DEFAULT_SIZE = (640, 480)
 """The size, in pixels, of a video track that has not shown a picture by then."""
 MAX_MIXING_WAIT = 2.0
@@ -69,7 +72,7 @@ class Recording:
         self._tracks: tuple[RecordedTrack, ...] = ()
         self._output: OutputFile | None = None
         self._muxer: Muxer | None = None
-        self._streams: list[VideoStream | AudioStream] = []
+        self._streams: list[VideoStream | PacketStream | AudioStream] = []
         self._sound: AudioStream | None = None
         self._zero: float | None = None
         self._first: float | None = None
@@ -177,6 +180,8 @@ class Recording:
         missing = [track for track in self._tracks if not track.came and not track.ended]
         slow = any(track.kind == "video" for track in missing)
         patience = FIRST_PICTURE_WAIT if slow else PLACING_TIME
+        if any(track.kind == "video" and track.format is not None for track in missing):
+            patience = FIRST_KEY_FRAME_WAIT
         if waited >= patience or any(track.full for track in self._tracks):
             self._begin()
 
@@ -187,7 +192,13 @@ class Recording:
         with self._lock:
             expected = [track for track in self._tracks if track.came or not track.ended]
             for track in expected:
-                if track.kind == "video":
+                if track.kind == "video" and track.format is not None:
+                    if track.came:
+                        codec, first = track.format.codec, bytes(track.held[0].frame)
+                        size = largest_size(codec, first) or DEFAULT_SIZE
+                        track.sink = muxer.add_packets(codec, first, size)
+                        self._streams.append(track.sink)
+                elif track.kind == "video":
                     size = DEFAULT_SIZE
                     if track.came:
                         frame = PictureNormalizer().normal(track.held[0].frame)
@@ -202,7 +213,8 @@ class Recording:
                     track.sink = MixerInput(self._sound.mixer)
             self._zero = min(track.earliest() for track in self._tracks if track.held)
         for track in expected:
-            if track.kind == "video" and not track.came:  # (told without the lock)
+            if track.kind == "video" and track.format is None and not track.came:
+                # (Told without the lock.)
                 logger.warning(
                     "%s: no picture of %s within %g s; it will be recorded in %d x %d",
                     self.label,
@@ -275,9 +287,7 @@ class Recording:
                 stream.codec,
                 stream.frames,
                 stream.end,
-                (stream.fitter.width, stream.fitter.height)
-                if isinstance(stream, VideoStream)
-                else None,
+                None if isinstance(stream, AudioStream) else stream.size,
             )
             for stream in self._streams
         )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from metered_sync.cli import output
 from metered_sync.cli.connection import Connection, connection_options
-from metered_sync.errors import MeteredTimeoutError, SfuError
+from metered_sync.errors import MediaError, MeteredTimeoutError, SfuError
 
 if TYPE_CHECKING:
     from metered_sync import Publication, SfuClient
@@ -30,6 +31,9 @@ ANSWER_TIMEOUT = 3.0
 @click.argument("source", metavar="FILE|rtsp://…|pattern")
 @click.option("--name", metavar="NAME", help="A name for others to find it by.")
 @click.option("--loop", is_flag=True, help="Play a file again and again.")
+@click.option(
+    "--encoded", is_flag=True, help="Send H.264, VP8 and Opus as they are, without an encoder."
+)
 @click.option("--bitrate", metavar="B", help="Bits per second of pictures: 800k, 1.5M.")
 @click.option("--codec", metavar="C", help="vp8, h264, opus, …; else the SFU's choice.")
 @click.option(
@@ -42,6 +46,7 @@ def command(
     source: str,
     name: str | None,
     loop: bool,
+    encoded: bool,
     bitrate: str | None,
     codec: str | None,
     seconds: float | None,
@@ -61,8 +66,12 @@ def command(
         rate = None if bitrate is None else parse_bitrate(bitrate)
     except ValueError as error:
         raise click.UsageError(f"--bitrate: {error}") from None
-    with opened(source, loop=loop) as sources, SfuClient(**options) as sfu:
-        publications = sfu.publish(sources, name=name, video_bitrate=rate, codec=codec)
+    with (
+        opened(source, loop=loop, encoded=encoded) as sources,
+        SfuClient(**options) as sfu,
+    ):
+        tracks = [track for one in sources for track in _tracks(one)]
+        publications = sfu.publish(tracks, name=name, video_bitrate=rate, codec=codec)
         for one in publications:
             _print(one, as_json)
         end = float("inf") if seconds is None else time.monotonic() + seconds
@@ -76,6 +85,18 @@ def command(
                     report(counts.text)
         finally:
             output.talk(f"published  {counts.text}")
+
+
+def _tracks(source: Source[Any, Any]) -> Iterator[Any]:
+    """Yield a source's tracks; say which cannot be sent as they are, and why."""
+    for kind in ("video", "audio"):
+        try:
+            track = getattr(source, kind)
+        except MediaError as error:
+            output.talk(f"left out: {error}")
+            continue
+        if track is not None:
+            yield track
 
 
 def _print(publication: Publication, as_json: bool) -> None:
