@@ -27,6 +27,8 @@ async def main() -> None:
     cpu, began = time.process_time(), time.monotonic()
     await asyncio.sleep(float(seconds))
     print(json.dumps((time.process_time() - cpu) / (time.monotonic() - began)), flush=True)
+    player.video.stop()
+    player.audio.stop()
     await peer.close()
 
 

@@ -58,7 +58,7 @@ def measure(cloud: LocalCloud, way: str, seconds: float) -> tuple[float, float]:
         track = viewer.wait_for_peer(timeout=30).track("video", timeout=30)
         with track.frames(mode="fifo") as frames:
             for _ in range(SETTLE):
-                frames.get(timeout=30)
+                frames.get(timeout=60)
         before = track.frames_received
         print(file=process.stdin, flush=True)
         cpu = json.loads(process.stdout.readline())
