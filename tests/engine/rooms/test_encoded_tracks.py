@@ -18,10 +18,10 @@ def test_a_peer_without_the_codec_is_told_of_once_and_all_else_goes_on(tmp_path:
     film = write(tmp_path / "film.mkv", profile="high")
 
     async def test() -> None:
-        side = Side("a", "b")
-        member = RefusingMember(side)
-        member.refuses = lambda section: section.kind == "video"
         with await asyncio.to_thread(from_file, film, encoded=True) as source:
+            side = Side("a", "b")
+            member = RefusingMember(side)
+            member.refuses = lambda section: section.kind == "video"
             local = LocalTrack(source.tracks[0], metadata={"role": "film"})
             side.link.set_tracks([tone(), local])
             await until(lambda: side.errors, what="an error")
@@ -40,8 +40,8 @@ def test_a_peer_without_the_codec_is_told_of_once_and_all_else_goes_on(tmp_path:
             assert other.id in str(side.errors[1])
             for track in (local, other):
                 track.close()
-        await side.link.aclose()
-        await member.pc.close()
+            await side.link.aclose()
+            await member.pc.close()
 
     run(test())
 
