@@ -456,7 +456,7 @@ def test_it_plays_what_is_encoded_already(ids: tuple[str, str], tmp_path: Path) 
 
     async def test() -> None:
         with await asyncio.to_thread(from_file, film, encoded=True, loop=True) as source:
-            side = Side(*ids, timings=PATIENT)
+            side = Side(*ids, timings=PATIENT, greets=False)
             async with peer_page(side) as page:
                 tracks = [LocalTrack(track) for track in source.tracks]
                 side.link.set_tracks([*tracks, picture()])
