@@ -7,9 +7,11 @@ import re
 
 from aiortc import RTCSctpTransport
 
+from metered_sync import _member_objects
 from metered_sync.bridge.event_reader import CEILING
 from metered_sync.bridge.reader import MAX_BYTES, Reader
-from metered_sync.engine.messaging import inbound, websocket
+from metered_sync.contrib import resources
+from metered_sync.engine.messaging import inbound, roster_limits, websocket
 from metered_sync.engine.rooms import (
     error_throttle,
     member,
@@ -18,6 +20,7 @@ from metered_sync.engine.rooms import (
     track_metadata,
 )
 from metered_sync.engine.webrtc import aiortc_private, data_channel, jitter, sdp_repair
+from metered_sync.local.console import journal, patches, server, state
 from metered_sync.local.sfu import checks
 from metered_sync.wire import data_channels, key_frames, limits, sdp, signals, turn
 from metered_sync.wire.timings import DEFAULT_TIMINGS
@@ -44,6 +47,14 @@ def test_the_page_says_what_the_code_does() -> None:
         ),
         "frames that come all at once": (f"{websocket.STEP * 1000:g} ms",),
         "members of a room": (f"{roster.MAX_MEMBERS}",),
+        "metadata of a member (`peerMetadata`)": (
+            f"{roster_limits.MAX_MEMBER_METADATA // KIB} KiB of JSON",
+            f"{limits.MAX_PEER_METADATA // 1000} KB",
+        ),
+        "ids and metadata of all members of a room, or in the `roster()` of a channel": (
+            f"{roster_limits.MAX_ROSTER // MIB} MiB",
+            f"{roster_limits.ENTRY} bytes",
+        ),
         "messages from members that presence has not announced": (
             f"{roster.MAX_EARLY},",
             f"{roster.MAX_EARLY_BYTES // MIB} MiB",
@@ -91,6 +102,29 @@ def test_the_page_says_what_the_code_does() -> None:
         "parts of messages of data channels that wait for others": (
             f"{aiortc_private.MAX_PARTS} parts",
             f"{aiortc_private.MAX_STREAMS:,} channels",
+        ),
+        "unread messages of channels that a member has closed": (
+            f"{_member_objects.MAX_CLOSED} channels",
+            f"{_member_objects.MAX_CLOSED_BYTES // MIB} MiB",
+        ),
+        "frames and calls in the log of a local cloud's [console](console.md)": (
+            f"{journal.MAX_ENTRIES:,} rows",
+            f"{journal.MAX_KEPT // MIB} MiB",
+            f"{journal.MAX_TEXT:,} characters",
+        ),
+        "rows of it that an open page gets": (
+            f"{patches.MAX_ROWS} ",
+            "ten times a second" if server.INTERVAL == 0.1 else "?",
+            f"{patches.MAX_SIZE // KIB} KiB",
+        ),
+        "peers, channels and sessions that the console lists": (
+            f"{state.MAX_LISTED} of each",
+            f"{state.MAX_INNER} names",
+        ),
+        "pages of the console that are open": (f"{server.MAX_PAGES}",),
+        "messages that a page has not read of an [events view](django.md)": (
+            f"{resources.STREAM_MESSAGES:,}",
+            f"{resources.STREAM_BYTES // MIB} MiB",
         ),
         "messages of a data channel that wait to be read": (
             f"{WAITING:,}",

@@ -24,6 +24,8 @@ def test_messages_may_be_dropped_and_lifecycle_events_not() -> None:
         "Presence",
         "Data",
         "DCMessage",
+        "KeyFrameWanted",
+        "BitrateWanted",
     }
 
 

@@ -34,7 +34,7 @@ def test_a_replaced_track_keeps_its_metadata(cloud: LocalCloud, room: str) -> No
         track = there.track("video", timeout=20)
         track.read(timeout=20)
         ann.replace_track(one.video, two.video)
-        wait_until(lambda: track.read(timeout=20).shape == (120, 192, 20), 20)
+        wait_until(lambda: track.read(timeout=20).shape == (120, 192, 3), 20)
         assert track.metadata == {"role": "camera"}
         cis.join(room)
         late = cis.wait_for_peer("ann", timeout=20).track("video", timeout=20)

@@ -276,7 +276,7 @@ def test_another_publisher_may_take_a_name_over(cloud: LocalCloud) -> None:
         with SfuClient(**options) as successor:
             successor.publish(two.video, name="camera")
             wait_until(lambda: track.restarts == 1, 20)
-            wait_until(lambda: track.read(timeout=20).shape == (240, 320, 20), 20)
+            wait_until(lambda: track.read(timeout=20).shape == (240, 320, 3), 20)
 
 
 def test_a_track_that_its_publisher_closes_ends(cloud: LocalCloud, pair: Any) -> None:
