@@ -1,4 +1,4 @@
-"""Make the event loop of an engine: uvloop's or asyncio's, with three things changed.
+"""Make the event loop of an engine: uvloop's or asyncio's, with four things changed.
 
 **The clock.** Its timers go by the real clock (:mod:`metered_sync.bridge.clock`), whatever a test
 has put in the place of ``time.monotonic``.
@@ -7,6 +7,9 @@ has put in the place of ``time.monotonic``.
 default executor, and so does aioice for the name of a STUN server: there a name that nobody
 answers for would keep the codecs waiting, and the interpreter's exit. uvloop would use the
 threads of libuv, which hold up the exit as well. Two lookups of one name at a time are one.
+
+**Sockets.** aioice leaves some open whose TURN server does not answer, or whose gathering is cut
+short. They are closed with the loop, without a ``ResourceWarning``.
 
 **Green threads.** Those of gevent and eventlet share one thread, for which asyncio notes the loop
 that runs in it. While ours only waits, the others see none: Django would refuse each of them its
@@ -24,6 +27,7 @@ import socket
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.process import has_green_threads
@@ -41,12 +45,28 @@ else:
     _Asyncio = asyncio.SelectorEventLoop
 
 
-class _OwnLookups(_Loop):
-    """Look host names up on threads of our own; to be mixed into a loop's class."""
+class _OwnWays(_Loop):
+    """Look host names up on threads of our own, and close what is left; for a loop's class."""
 
     def __init__(self, *options: Any) -> None:
         super().__init__(*options)
         self._lookups: dict[Any, asyncio.Task[Any]] = {}
+        self._endpoints: WeakSet[asyncio.DatagramTransport] = WeakSet()
+
+    async def create_datagram_endpoint(self, *args: Any, **options: Any) -> Any:
+        """Open a socket for datagrams as the loop does, and note it."""
+        transport, protocol = await super().create_datagram_endpoint(*args, **options)
+        self._endpoints.add(transport)
+        return transport, protocol
+
+    def close(self) -> None:
+        """Close the loop; before that, the sockets that were left open."""
+        left = [one for one in tuple(self._endpoints) if not one.is_closing()]
+        if left and not (self.is_running() or self.is_closed()):
+            for transport in left:
+                transport.abort()
+            self.run_until_complete(asyncio.sleep(0.001))  # (they close in its next turns)
+        super().close()
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Callable[..., Any], *args: Any
@@ -73,7 +93,7 @@ class _OwnLookups(_Loop):
         return asyncio.shield(self._lookups[key])  # one who gives up leaves the others theirs
 
 
-class _AsyncioLoop(_OwnLookups, _Asyncio):
+class _AsyncioLoop(_OwnWays, _Asyncio):
     """asyncio's loop, with the real clock and lookups of our own."""
 
     def time(self) -> float:
@@ -85,7 +105,7 @@ class _AsyncioLoop(_OwnLookups, _Asyncio):
 def _uvloop_class() -> type[asyncio.AbstractEventLoop]:
     import uvloop
 
-    class UvLoop(_OwnLookups, uvloop.Loop):  # type: ignore[misc]
+    class UvLoop(_OwnWays, uvloop.Loop):  # type: ignore[misc]
         """uvloop's loop (its clock is its own), which is given addresses instead of names."""
 
         async def getaddrinfo(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import sys
 import types
 
@@ -20,6 +22,23 @@ def test_uvloop_is_used_where_it_is_and_not_opted_out_of(
     assert event_loop.uvloop_wanted() is there
     monkeypatch.setenv("METERED_SYNC_LOOP", "asyncio")
     assert not event_loop.uvloop_wanted()
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_a_socket_that_was_left_open_is_closed_with_the_loop(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("METERED_SYNC_LOOP", kind)
+    loop = event_loop.new_event_loop()
+    there = ("127.0.0.1", 0)
+    transport, _ = loop.run_until_complete(
+        loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=there)
+    )
+    socket = transport.get_extra_info("socket")
+    loop.close()
+    assert socket.fileno() == -1
+    del transport
+    gc.collect()  # (a ResourceWarning would be an error)
 
 
 GREEN = """
