@@ -87,9 +87,10 @@ def check(round_: Callable[[], object], rounds: int = ROUNDS, per_round: int = 5
             is_back = all(counted[name] <= count for name, count in before.items())
             return is_back and grown[-1] < most
 
-        with suppress(pytest.fail.Exception):
+        try:
             wait_until(back, 30)
-        assert back(), f"was {before}, is {census()}; {grown[-1]} bytes after {rounds} rounds"
+        except pytest.fail.Exception:
+            pytest.fail(f"was {before}, is {census()}; {grown[-1]} bytes after {rounds} rounds")
     finally:
         tracemalloc.stop()
 
