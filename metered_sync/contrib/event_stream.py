@@ -11,8 +11,10 @@ from collections.abc import Callable
 from metered_sync.client import Subscription
 from metered_sync.errors import MeteredError, MeteredTimeoutError
 
-__all__ = ["HEARTBEAT_PAUSE", "RETRY_LATER", "EventStream"]
+__all__ = ["HEADERS", "HEARTBEAT_PAUSE", "RETRY_LATER", "EventStream"]
 
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+"""Of an answer with such events: proxies are to pass on each of them at once."""
 HEARTBEAT_PAUSE = 15.0
 """Seconds without a message after which a comment is sent: only who writes learns that nobody
 reads any more. Proxies, too, close what is silent for long; mostly after 60."""

@@ -29,7 +29,7 @@ from markupsafe import Markup
 from werkzeug.exceptions import Forbidden, Unauthorized
 
 from metered_sync.client import SignallingClient
-from metered_sync.contrib.event_stream import HEARTBEAT_PAUSE
+from metered_sync.contrib.event_stream import HEADERS, HEARTBEAT_PAUSE
 from metered_sync.contrib.resources import GateMaker, Resources, html_json
 from metered_sync.contrib.settings import name_problems, read_settings, value_problems
 from metered_sync.control import ControlPlane
@@ -144,8 +144,7 @@ class Metered:
 
         def events() -> Response:
             chunks = self._resources().events(channel, pause) if request.method == "GET" else ()
-            headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-            return Response(chunks, headers=headers, mimetype="text/event-stream")
+            return Response(chunks, headers=HEADERS, mimetype="text/event-stream")
 
         return events
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 __all__ = [
     "MAX_PIXELS",
+    "Bits",
     "detector",
     "largest_size",
     "size_in_payload",
@@ -182,7 +183,7 @@ def _h264_size_in_payload(payload: bytes) -> tuple[int, int] | None:
             position += 2 + size
     for unit in units:
         if unit and unit[0] & 0x1F == 7:
-            bits = _Bits(unit[1:1025].replace(b"\0\0\x03", b"\0\0"))
+            bits = Bits(unit[1:1025])
             try:
                 return _cropped(bits, *_read_sequence(bits))
             except ValueError:
@@ -190,7 +191,7 @@ def _h264_size_in_payload(payload: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _cropped(bits: _Bits, width: int, height: int, frames_only: int) -> tuple[int, int]:
+def _cropped(bits: Bits, width: int, height: int, frames_only: int) -> tuple[int, int]:
     """Return the size that is shown; parameters of a subsampled picture were read up to here."""
     if not frames_only:
         bits.take(1)
@@ -222,12 +223,12 @@ def _h264_size(picture: bytes) -> tuple[int, int] | None:
 def _sequence_size(data: bytes) -> tuple[int, int]:
     """Return the size in a sequence parameter set of H.264, cropping aside."""
     try:
-        return _read_sequence(_Bits(data.replace(b"\0\0\x03", b"\0\0")))[:2]
+        return _read_sequence(Bits(data))[:2]
     except ValueError:
         return UNREADABLE
 
 
-def _read_sequence(bits: _Bits) -> tuple[int, int, int]:
+def _read_sequence(bits: Bits) -> tuple[int, int, int]:
     """Return width and height, cropping aside, and whether there are whole frames only."""
     profile = bits.take(8)
     bits.take(16)  # constraints, level
@@ -260,7 +261,7 @@ def _read_sequence(bits: _Bits) -> tuple[int, int, int]:
     return width * 16, height * 16 * (2 - frames_only), frames_only
 
 
-def _skip_scaling_list(bits: _Bits, count: int) -> None:
+def _skip_scaling_list(bits: Bits, count: int) -> None:
     last = following = 8
     for _ in range(count):
         if following:
@@ -270,10 +271,11 @@ def _skip_scaling_list(bits: _Bits, count: int) -> None:
         last = following or last
 
 
-class _Bits:
-    """Reads numbers from the bits of a parameter set; ``ValueError`` where they end."""
+class Bits:
+    """Reads numbers from the bits of a unit of H.264; ``ValueError`` where they end."""
 
     def __init__(self, data: bytes) -> None:
+        data = data.replace(b"\0\0\x03", b"\0\0")  # (what keeps start codes out of it)
         self._value = int.from_bytes(data, "big")
         self._left = len(data) * 8
 

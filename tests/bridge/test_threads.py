@@ -10,11 +10,8 @@ from metered_sync import SfuClient
 from metered_sync.testing import PatternSource, ToneSource
 from tests.conftest import run_script, wait_until
 
-SOURCE = """
-import contextlib, sys, threading
-import pytest
-from metered_sync import *
-url, key, http_url, key_id, secret = sys.argv[1:]
+NO_THREADS = """
+import contextlib, threading
 
 @contextlib.contextmanager
 def no_threads():
@@ -24,6 +21,12 @@ def no_threads():
         yield
     finally:
         threading.stack_size(0)
+"""
+SOURCE = """
+import sys, threading
+import pytest
+from metered_sync import *
+url, key, http_url, key_id, secret = sys.argv[1:]
 
 def refused(call):
     with no_threads(), pytest.raises(MeteredError, match="as many threads as it may") as caught:
@@ -51,26 +54,18 @@ print("done")
 @pytest.mark.skipif(sys.platform != "linux", reason="where stacks of any size can be had")
 def test_without_threads_calls_say_so_and_work_again(served_cloud: dict[str, str]) -> None:
     names = ("url", "publishable_key", "http_url", "key_id", "key_secret")
-    done = run_script(SOURCE, *(served_cloud[name] for name in names))
+    done = run_script(NO_THREADS + SOURCE, *(served_cloud[name] for name in names))
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
 MEDIA = """
-import contextlib, logging, sys, threading
+import logging, sys
 import pytest
 from metered_sync import *
 records = []
 handler = logging.Handler(logging.WARNING)
 handler.emit = records.append
 logging.getLogger().addHandler(handler)
-
-@contextlib.contextmanager
-def no_threads():
-    threading.stack_size(1 << 47)
-    try:
-        yield
-    finally:
-        threading.stack_size(0)
 
 options = dict(zip(("url", "app_id", "secret"), sys.argv[1:]))
 with SfuClient(**options) as receiver:
@@ -106,5 +101,5 @@ def test_a_decoder_that_gets_no_thread_gets_one_later(served_cloud: dict[str, st
         sender.publish([pattern.video, tone.audio])
         session = sender.session_id or ""
         wait_until(lambda: len(sender.tracks(session)) == 2, 20)
-        done = run_script(MEDIA, url, app_id, secret, session)
+        done = run_script(NO_THREADS + MEDIA, url, app_id, secret, session)
     assert (done.returncode, done.stdout, done.stderr) == (0, "3\n[]\n", "")

@@ -14,7 +14,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_http_methods
 
 from metered_sync.contrib.django.connections import resources
-from metered_sync.contrib.event_stream import HEARTBEAT_PAUSE
+from metered_sync.contrib.event_stream import HEADERS, HEARTBEAT_PAUSE
 from metered_sync.contrib.resources import GateMaker
 from metered_sync.gate import SfuGate
 from metered_sync.gate.wsgi import MAX_READ
@@ -74,8 +74,7 @@ def events_view(channel: str, *, heartbeat: float = HEARTBEAT_PAUSE) -> View:
             raise ImproperlyConfigured("events_view needs a WSGI server; this is an ASGI server")
         # (The connection to the database, which the session took, is not kept as long as the page.)
         chunks = resources.events(channel, pause, on_start=close_old_connections)
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        return StreamingHttpResponse(chunks, content_type="text/event-stream", headers=headers)
+        return StreamingHttpResponse(chunks, content_type="text/event-stream", headers=HEADERS)
 
     only_get: View = require_GET(view)
     return only_get

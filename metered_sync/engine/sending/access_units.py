@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from metered_sync.engine.webrtc.stream_formats import StreamFormat
 from metered_sync.errors import MediaError
+from metered_sync.wire.key_frames import Bits
 
-__all__ = ["AccessUnit", "AccessUnits", "access_units", "split_units"]
+__all__ = ["START_CODE", "AccessUnit", "AccessUnits", "access_units", "split_units"]
 
 SLICE, IDR, SEQUENCE, PICTURE = 1, 5, 7, 8
 LEFT_OUT = {9, 10, 11, 12}
@@ -151,15 +153,9 @@ def _slice_type(unit: bytes) -> int:
 
 def _numbers(data: bytes, count: int) -> list[int]:
     """Return the first numbers in some bytes of a unit (H.264, section 9.1), fewer at their end."""
-    data = data.replace(b"\0\0\x03", b"\0\0")
-    bits = "".join(f"{byte:08b}" for byte in data)
+    bits = Bits(data)
     numbers: list[int] = []
-    at = 0
-    while len(numbers) < count:
-        one = bits.find("1", at)
-        end = one + 1 + one - at
-        if one < 0 or end > len(bits):
-            break
-        numbers.append(int(bits[one:end], 2) - 1)
-        at = end
+    with suppress(ValueError):
+        while len(numbers) < count:
+            numbers.append(bits.golomb())
     return numbers

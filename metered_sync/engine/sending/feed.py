@@ -47,7 +47,15 @@ from metered_sync.bridge.threads import start_thread
 from metered_sync.engine.webrtc.stream_formats import StreamFormat
 from metered_sync.errors import EngineError, MediaError
 
-__all__ = ["DueFrame", "EncoderFeedback", "FedTrack", "Feed", "FeedQueue", "Frame"]
+__all__ = [
+    "DueFrame",
+    "EncoderFeedback",
+    "FedTrack",
+    "Feed",
+    "FeedQueue",
+    "Frame",
+    "encoded_format",
+]
 
 if TYPE_CHECKING:  # (not a generic class in all versions)
     Frame = AudioFrame | VideoFrame | Packet[Any]
@@ -502,3 +510,8 @@ def _stop_all(deadline: Deadline) -> None:
 
 
 process.at_exit("finish", _stop_all)
+
+
+def encoded_format(track: object) -> StreamFormat | None:
+    """Return the format of what a track yields, where that is encoded already; else ``None``."""
+    return track.format if isinstance(track, FedTrack) else None

@@ -21,7 +21,7 @@ from typing import Any
 
 from aiortc.mediastreams import MediaStreamTrack
 
-from metered_sync.engine.sending.feed import FedTrack
+from metered_sync.engine.sending.feed import FedTrack, encoded_format
 from metered_sync.engine.sending.outlet import Outlet
 from metered_sync.engine.sending.shared_encoder import SharedEncoder
 from metered_sync.engine.sending.source_reader import SourceReader
@@ -212,7 +212,7 @@ def _format_of(source: MediaStreamTrack, encoding: Encoding) -> StreamFormat | N
             "player does not tell how: from_file(…, encoded=True) and from_rtsp(…, encoded=True) "
             "send such media as it is; without decode=False it is decoded and encoded"
         )
-    format = source.format if isinstance(source, FedTrack) else None
+    format = encoded_format(source)
     if format is not None and encoding.codec not in (None, format.codec):
         raise ValueError(
             f"codec={encoding.codec!r} cannot be: the {source.kind} is {format} already; open its "

@@ -21,7 +21,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.reader import Reader
-from metered_sync.engine.sending.feed import FedTrack
+from metered_sync.engine.sending.feed import encoded_format
 from metered_sync.engine.sending.kept_loop import keep_loop
 from metered_sync.engine.sending.timeline import CLOCK_LEAD, CLOCK_SLACK, READY_PAUSE, READY_WITHIN
 from metered_sync.errors import MediaError
@@ -66,7 +66,7 @@ class _Tee:
         self.ended = False
         self._recv = track.recv
         self._described = f"{track.kind} track {track.id}"
-        encoded = isinstance(track, FedTrack) and track.format is not None
+        encoded = encoded_format(track) is not None
         most = PACKET_QUEUE if encoded else SENDER_QUEUE[track.kind]
         self._others: deque[Any] = deque(maxlen=most)
         self._asking = 0

@@ -21,6 +21,7 @@ from aiohttp.web import Request, StreamResponse
 from metered_sync.local.rest import Observed, observed
 from metered_sync.wire.json_codec import decode, encode
 from metered_sync.wire.limits import (
+    CLOSE_ABNORMAL,
     CLOSE_ADMIN_DISCONNECT,
     CLOSE_MESSAGE_RATE,
     CLOSE_TOKEN_EXPIRED,
@@ -42,8 +43,6 @@ MAX_KEPT = 8 << 20
 MAX_TEXT = 16 << 10
 """Characters of a frame or a body that are kept."""
 _WELCOME = b'{"type":"welcome"'
-_ABNORMAL = 1006
-"""The close code of a connection that ended without one (RFC 6455, section 7.4.1)."""
 _WHY_CLOSED = {
     CLOSE_MESSAGE_RATE: f"more than {MESSAGE_RATE} frames a second, and {MESSAGE_BURST} at once "
     "(limits=False lifts that)",
@@ -162,12 +161,12 @@ class Journal:
 
     # --- HTTP ---
 
-    def middleware(self) -> Middleware:
-        """Return what takes down the calls of an application but those of the console's."""
+    def middleware(self, own: str) -> Middleware:
+        """Return what takes down the calls of an application, but those below ``own``, a path."""
 
         @web.middleware
         async def observe(request: Request, handler: Any) -> StreamResponse:
-            if request.path.startswith("/console/"):
+            if request.path.startswith(own):
                 return await handler(request)  # type: ignore[no-any-return]
             call = Observed()
             token = observed.set(call)
@@ -193,7 +192,7 @@ class Journal:
             (code, reason), error = call.goodbye, None
             call.why = _WHY_CLOSED.get(code)
         else:
-            code, reason, error = ws.close_code or _ABNORMAL, "", None
+            code, reason, error = ws.close_code or CLOSE_ABNORMAL, "", None
         peer = call.peer or "GET /v1"
         if self.watching or call.why is not None:
             error = error or (reason if call.why else None)

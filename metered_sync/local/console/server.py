@@ -77,7 +77,7 @@ class Console:
 
     def middleware(self) -> Middleware:
         """Return what takes down the calls of the cloud's APIs."""
-        return self._journal.middleware()
+        return self._journal.middleware(BASE)
 
     def routes(self) -> list[web.RouteDef]:
         """Return the HTTP routes, all of them under ``/console/``."""

@@ -17,7 +17,7 @@ from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.loop import Engine
 from metered_sync.bridge.reader import Reader
-from metered_sync.engine.sending.feed import FedTrack
+from metered_sync.engine.sending.feed import encoded_format
 from metered_sync.engine.sending.packet_queue import is_key
 from metered_sync.engine.sending.tee import attach_reader, detach_reader
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE
@@ -118,7 +118,7 @@ class RecordedTrack:
         name = track.name if isinstance(track, RemoteTrack) else None
         self.label = f"{track.kind} track {name or track.id!r}"
         self.kind: str = track.kind
-        self.format = track.format if isinstance(track, FedTrack) else None
+        self.format = encoded_format(track)
         """The format of what comes, where that is encoded already."""
         self._decoder: Any = None
         self.reader = TrackReader(self, track, inbox)

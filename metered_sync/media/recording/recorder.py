@@ -14,7 +14,7 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.dispatch import Callback, Dispatcher
 from metered_sync.bridge.reader import Reader
 from metered_sync.bridge.threads import run_within
-from metered_sync.engine.sending.feed import FedTrack
+from metered_sync.engine.sending.feed import encoded_format
 from metered_sync.errors import (
     ClosedError,
     MediaError,
@@ -256,12 +256,13 @@ class Recorder(guard.LiveObject):
 
 def _check_codec(track: AnyTrack, format: FileFormat, label: str) -> None:
     """Raise where pictures that are encoded already do not go into this kind of file."""
-    if track.kind == "video" and isinstance(track, FedTrack) and track.format is not None:
-        taken = [name for name, codecs in TAKEN.items() if track.format.codec in codecs]
+    stream = encoded_format(track)
+    if track.kind == "video" and stream is not None:
+        taken = [name for name, codecs in TAKEN.items() if stream.codec in codecs]
         if format.container not in taken:
             raise MediaError(
                 f"{label}: pictures that are encoded already are written as they are, and this "
-                f"kind of file takes no {track.format}: record to .mkv"
+                f"kind of file takes no {stream}: record to .mkv"
                 + (" or .mp4" if "mp4" in taken else " or .webm")
             )
 

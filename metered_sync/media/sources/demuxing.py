@@ -160,8 +160,7 @@ class Reading:
             yield mine.popleft()
 
     def _video(self, stream: Any) -> Iterator[tuple[float, str, Any]]:
-        rate = stream.average_rate or stream.guessed_rate
-        interval = float(1 / rate) if rate and rate <= 1000 else 1 / 30
+        interval = picture_interval(stream)
         last: float | None = None
         normalizer = PictureNormalizer(pixel_aspect(stream))
         for packet in self._of(stream):
@@ -236,3 +235,9 @@ def _padded(frame: AudioFrame) -> AudioFrame:
     padded = AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
     padded.sample_rate = AUDIO_RATE
     return padded
+
+
+def picture_interval(stream: Any) -> float:
+    """Return the seconds from picture to picture that a stream tells; where it does not, 1/30."""
+    rate = stream.average_rate or stream.guessed_rate
+    return float(1 / rate) if rate and rate <= 1000 else 1 / 30

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 from av import Packet
 from av.bitstream import BitStreamFilterContext
 
-from metered_sync.engine.sending.access_units import AccessUnit, access_units
+from metered_sync.engine.sending.access_units import START_CODE, AccessUnit, access_units
 from metered_sync.engine.sending.feed import Feed
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, VIDEO_RATE
 from metered_sync.engine.webrtc.stream_formats import StreamFormat
 from metered_sync.errors import MediaError
 from metered_sync.media.file_objects import FileObject
 from metered_sync.media.pyav import OPEN_ERRORS, READ_ERRORS, media_errors, open_file
-from metered_sync.media.sources.demuxing import Reading, streams_of
+from metered_sync.media.sources.demuxing import Reading, picture_interval, streams_of
 from metered_sync.media.sources.playout import StreamDelay, StreamLostError
 
 __all__ = [
@@ -119,7 +119,7 @@ def _annex_b(header: bytes) -> bytes:
             size = int.from_bytes(header[at : at + 2], "big")
             units.append(header[at + 2 : at + 2 + size])
             at += 2 + size
-    return b"".join(b"\0\0\0\x01" + unit for unit in units)
+    return b"".join(START_CODE + unit for unit in units)
 
 
 def packet_of(unit: AccessUnit, pts: int, kind: str) -> Any:
@@ -218,10 +218,8 @@ class PacketReading(Reading):
         self._label = label
 
     def _video(self, stream: Any) -> Iterator[tuple[float, str, Any]]:
-        rate = stream.average_rate or stream.guessed_rate
-        interval = float(1 / rate) if rate and rate <= 1000 else 1 / 30
         began = False
-        for time, unit in self._units_of(stream, interval):
+        for time, unit in self._units_of(stream, picture_interval(stream)):
             began |= unit is None or unit.key
             if began:
                 yield time, "video", unit

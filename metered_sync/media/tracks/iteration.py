@@ -10,7 +10,7 @@ from av import AudioFrame, VideoFrame
 
 from metered_sync.bridge import engines, guard
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.engine.sending.feed import FedTrack
+from metered_sync.engine.sending.feed import encoded_format
 from metered_sync.engine.sending.kept_loop import receive
 from metered_sync.errors import ClosedError, MediaError
 from metered_sync.media.sources.base import Source
@@ -70,9 +70,10 @@ def iter_frames(
         return _FrameIterator(lambda deadline: frames.get(timeout=deadline.left()), timeout)
     if mode is not None or maxsize is not None:
         raise ValueError("mode and maxsize go with a RemoteTrack: a local track waits to be asked")
-    if isinstance(one, FedTrack) and one.format is not None:
+    format = encoded_format(one)
+    if format is not None:
         raise MediaError(
-            f"iter_frames(): this {one.kind} track is {one.format}, as it was encoded: it can be "
+            f"iter_frames(): this {one.kind} track is {format}, as it was encoded: it can be "
             "sent and recorded; open its source without encoded=True to look at its frames"
         )
     return _FrameIterator(_LocalFrames(one), timeout)

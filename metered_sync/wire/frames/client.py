@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from metered_sync.wire.frames.text import MISSING, FrameError, fields_of
+from metered_sync.wire.frames.text import MISSING, FrameError, fields_of, head
 from metered_sync.wire.json_codec import encode
 from metered_sync.wire.limits import MAX_REQUEST_ID
 from metered_sync.wire.names import name_problem
@@ -62,15 +62,11 @@ def parse_client_frame(text: str | bytes) -> ClientFrame:
     )
 
 
-def _request(kind: str, request_id: str | None) -> dict[str, Any]:
-    return {"type": kind} if request_id is None else {"type": kind, "requestId": request_id}
-
-
 def build_subscribe(
     channel: str, request_id: str | None = None, *, include_sender_metadata: bool = False
 ) -> str:
     """Return the text of a ``subscribe``."""
-    fields = _request("subscribe", request_id) | {"channel": channel}
+    fields = head("subscribe", request_id) | {"channel": channel}
     if include_sender_metadata:
         fields["includeSenderMetadata"] = True
     return encode(fields)
@@ -78,7 +74,7 @@ def build_subscribe(
 
 def build_unsubscribe(channel: str, request_id: str | None = None) -> str:
     """Return the text of an ``unsubscribe``."""
-    return encode(_request("unsubscribe", request_id) | {"channel": channel})
+    return encode(head("unsubscribe", request_id) | {"channel": channel})
 
 
 @lru_cache(maxsize=1024)
@@ -104,4 +100,4 @@ def build_send(to: str, data: Any, request_id: str | None = None) -> str:
 
 def build_ping(request_id: str | None = None) -> str:
     """Return the text of a ``ping``."""
-    return encode(_request("ping", request_id))
+    return encode(head("ping", request_id))

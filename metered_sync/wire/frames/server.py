@@ -8,7 +8,7 @@ from typing import Any
 from metered_sync.wire.events import Direct, Message, Presence, PresencePeer
 from metered_sync.wire.fields import FieldError, Fields, is_number
 from metered_sync.wire.frames import bulk
-from metered_sync.wire.frames.text import FrameError, fields_of
+from metered_sync.wire.frames.text import FrameError, fields_of, head
 from metered_sync.wire.json_codec import REFUSALS, encode
 
 __all__ = [
@@ -232,4 +232,4 @@ def build_going_away(retry_after_ms: int) -> str:
 
 def build_pong(request_id: str | None = None) -> str:
     """Return the text of a ``pong``, with the ping's id where it had one."""
-    return encode({"type": "pong"} | ({} if request_id is None else {"requestId": request_id}))
+    return encode(head("pong", request_id))

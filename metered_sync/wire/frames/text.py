@@ -1,4 +1,4 @@
-"""Take a frame's text apart into its type and its fields."""
+"""Take a frame's text apart into its type and its fields; begin the fields of one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 from metered_sync.wire.json_codec import decode
 from metered_sync.wire.secrets import scrubbed_cause
 
-__all__ = ["MISSING", "FrameError", "fields_of"]
+__all__ = ["MISSING", "FrameError", "fields_of", "head"]
 
 
 class FrameError(ValueError):
@@ -35,3 +35,8 @@ def fields_of(text: str | bytes) -> tuple[str, dict[str, Any]]:
     if not isinstance(kind, str):
         raise FrameError('not a JSON object with a string "type"')
     return kind, value
+
+
+def head(kind: str, request_id: str | None) -> dict[str, Any]:
+    """Return the first fields of a frame: its type, and the request's id where there is one."""
+    return {"type": kind} if request_id is None else {"type": kind, "requestId": request_id}

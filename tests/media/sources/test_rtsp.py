@@ -40,20 +40,6 @@ LOGIN = "ann:s3cret%40%2F%3Ax@"
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RtspServer]:
-    with rtsp_server() as server:
-        yield server
-
-
-@pytest.fixture
-def camera(server: RtspServer) -> RtspServer:
-    """A camera that works, whatever the test before has done to it."""
-    if not server.alive:
-        server.start()
-    return server
-
-
-@pytest.fixture(scope="module")
 def locked() -> Iterator[RtspServer]:
     """A camera that asks for user and password."""
     with rtsp_server("ann", PASSWORD) as server:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,23 +16,9 @@ from metered_sync.engine.webrtc.stream_formats import StreamFormat
 from metered_sync.local import LocalCloud
 from metered_sync.media.sources import rtsp
 from tests.conftest import wait_until
-from tests.support.rtsp_server import RtspServer, rtsp_server
+from tests.support.rtsp_server import RtspServer
 
 SMALL, LARGE = (160, 120), (320, 240)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RtspServer]:
-    with rtsp_server() as server:
-        yield server
-
-
-@pytest.fixture
-def camera(server: RtspServer) -> RtspServer:
-    """A camera that works, whatever the test before has done to it."""
-    if not server.alive:
-        server.start()
-    return server
 
 
 def packets(track: Any, *, until: Callable[[list[Packet[Any]]], object]) -> list[Packet[Any]]:

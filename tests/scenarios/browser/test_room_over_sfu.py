@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from anyio.from_thread import BlockingPortal
 from flask import Flask
-from werkzeug.serving import WSGIRequestHandler, make_server
 
 from metered_sync import (
     MediaStream,
@@ -33,6 +31,7 @@ from tests.support.gates import gate_of
 from tests.support.raw_client import raw
 from tests.support.rooms import FAST
 from tests.support.rooms import peer as any_peer
+from tests.support.wsgi import served
 
 pytestmark = pytest.mark.browser
 CHANNEL = "rooms/tests"
@@ -70,26 +69,6 @@ class Room:
         for one in self.ann, self.bob:
             for peer_id in ids:
                 changes(camera(one, peer_id))
-
-
-class _Quiet(WSGIRequestHandler):
-    def log_request(self, *args: Any) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def served(app: Flask) -> Iterator[str]:
-    """Serve the example; yield its address."""
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
-    server.daemon_threads = True  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join(20)
-        server.server_close()
 
 
 def example(cloud: LocalCloud, gate: Any) -> Flask:
