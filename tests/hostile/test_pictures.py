@@ -60,7 +60,7 @@ def test_parameters_that_cannot_be_read_are_larger_than_any() -> None:
 @pytest.mark.parametrize("unit", [b"\0\0\x01\x67", b"\0\0\x01\x65", b"\0\0\x01", b"\0"])
 def test_reading_a_size_costs_little(unit: bytes) -> None:
     picture = unit * (jitter.MAX_PICTURE_BYTES // len(unit))
-    assert cpu_of(lambda: largest_size("h264", picture)) < 0.1
+    assert cpu_of(lambda: largest_size("h264", picture)) < 0.5
 
 
 def test_a_picture_of_a_kilobyte_that_claims_gigabytes(caplog: pytest.LogCaptureFixture) -> None:

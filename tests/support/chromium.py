@@ -80,7 +80,7 @@ function connected() {
       if (pc.connectionState === 'failed') reject(new Error('failed'));
     };
     pc.onconnectionstatechange = check;
-    setTimeout(() => reject(new Error('no connection: ' + pc.connectionState)), 8000);
+    setTimeout(() => reject(new Error('no connection: ' + pc.connectionState)), 20000);
     check();
   });
 }
@@ -127,7 +127,7 @@ async function subscribe(tracks) {
 
 // Resolves to a track of that name and kind, in any session, once there is one.
 async function find(name, kind) {
-  for (const end = performance.now() + 8000; performance.now() < end;) {
+  for (const end = performance.now() + 20000; performance.now() < end;) {
     for (const {sessionId} of await call('GET', '/sessions'))
       for (const track of await call('GET', `/session/${sessionId}/tracks`).catch(() => []))
         if (track.customTrackName === name && track.trackKind === kind) return track;
@@ -154,7 +154,7 @@ async function statistics(mid, type) {
 // Resolves when `more` further frames were decoded from the section.
 async function decoded(mid, more) {
   const count = async () => (await statistics(mid, 'inbound-rtp')).framesDecoded || 0;
-  const start = await count(), end = performance.now() + 8000;
+  const start = await count(), end = performance.now() + 20000;
   while (await count() < start + more) {
     if (performance.now() > end)
       throw new Error(`${mid}: only ${await count() - start} of ${more} frames`);
@@ -172,7 +172,7 @@ async function heard(mid, loudness) {
     await context.resume();
     const samples = new Float32Array(analyser.fftSize);
     const level = () => Math.sqrt(samples.reduce((sum, x) => sum + x * x, 0) / samples.length);
-    for (const end = performance.now() + 8000; performance.now() < end;) {
+    for (const end = performance.now() + 20000; performance.now() < end;) {
       await new Promise(resolve => setTimeout(resolve, 50));
       analyser.getFloatTimeDomainData(samples);
       if (level() > loudness) return {rate: context.sampleRate, samples: [...samples]};

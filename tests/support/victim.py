@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from metered_sync.bridge.engines import current
 
-MAX_STEP = 0.1
-"""Seconds of CPU time that one step of the loop may cost."""
+MAX_STEP = 0.3
+"""Seconds of CPU time that one step of the loop may cost, on a slow machine; usually a third."""
 
 
 def loop_cpu() -> float:
