@@ -443,7 +443,7 @@ def test_the_roster_begins_with_the_snapshot_and_follows_the_changes() -> None:
         alice.events(Presence) as events,
     ):
         alice.subscribe("c")
-        assert alice.roster("c", timeout=10) == {"a": None, "b": None}  # without oneself
+        assert alice.roster("c", timeout=20) == {"a": None, "b": None}  # without oneself
         events.get(timeout=20)
         connection = server.accept()
         for change, expected in (
@@ -474,7 +474,7 @@ def test_the_roster_after_a_loss_is_the_new_snapshot() -> None:
 def test_the_roster_of_one_who_is_alone_is_known_to_be_empty() -> None:
     with ScriptedServer() as server, client(server) as alice:
         alice.subscribe("c")
-        assert alice.roster("c", timeout=10) == {}
+        assert alice.roster("c", timeout=20) == {}
 
 
 def test_the_roster_does_not_take_a_late_change_for_the_snapshot() -> None:
@@ -494,7 +494,7 @@ def test_the_roster_does_not_take_a_late_change_for_the_snapshot() -> None:
         with pytest.raises(MeteredTimeoutError):
             alice.roster("c", timeout=0.1)
         server.accept().say(presence(["b"]))
-        assert alice.roster("c", timeout=10) == {"b": None}
+        assert alice.roster("c", timeout=20) == {"b": None}
 
 
 # --- frames that are none -------------------------------------------------------------
@@ -607,7 +607,7 @@ def test_a_frame_beyond_all_bounds_ends_the_connection_not_the_client() -> None:
         except OSError:
             pass
         assert connection.ended()[0] == 1009
-        gone = events.get(timeout=10)
+        gone = events.get(timeout=20)
         assert isinstance(gone, Disconnected)
         assert gone.will_reconnect
         server.accept()
@@ -723,7 +723,7 @@ def test_a_subscription_that_is_refused_for_good_says_so_to_its_reader() -> None
             inbox.get(timeout=10)
         second = server.accept()
         second.send(type="message", channel="b", **{"from": "x", "data": 1})
-        assert other.get(timeout=10).data == 1
+        assert other.get(timeout=20).data == 1
         second.drop()
         third = server.accept()
         alice.publish("mark", 1)

@@ -538,7 +538,7 @@ def test_not_on_the_loop_thread(control: ControlPlane) -> None:
             told.put(error)
 
     engines.current().post(call)
-    assert "usage" in str(told.get(timeout=10))
+    assert "usage" in str(told.get(timeout=20))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -355,7 +355,7 @@ def test_opening_is_told() -> None:
                 channel.wait_open(timeout=0.01)
             pair.connect()
             channel.wait_open(timeout=30)
-            assert opened.get(timeout=5) == DCOpen()
+            assert opened.get(timeout=20) == DCOpen()
         assert channel.state == "open"
         channel.close()
 

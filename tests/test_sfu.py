@@ -154,7 +154,7 @@ def test_a_closed_publication_is_gone_and_others_go_on(pair: Any) -> None:
             receiver.subscribe(first)
         assert track.read(timeout=5) is not None
         with PatternSource(160, 120, 15) as three:
-            assert receiver.subscribe(sender.publish(three.video)).read(timeout=10) is not None
+            assert receiver.subscribe(sender.publish(three.video)).read(timeout=20) is not None
 
 
 def test_an_unsubscribed_track_ends_and_others_go_on(pair: Any) -> None:
@@ -238,7 +238,7 @@ def test_calls_during_connect_and_close_are_told(shared_cloud: LocalCloud) -> No
             client.publish(tone.audio)
         started = time.monotonic()
         client.close()
-        assert isinstance(outcome.get(timeout=5), ClosedError)
+        assert isinstance(outcome.get(timeout=20), ClosedError)
         assert time.monotonic() - started < 5
         thread.join(20)
 

@@ -175,7 +175,7 @@ def test_one_that_comes_after_another_waits_for_its_end(calls: Any) -> None:
     second.start(after=first.dispatcher)
     assert not second.join(Deadline(0.05))
     go.set()
-    assert [seen.get(timeout=5) for _ in range(2)] == ["first", "second"]
+    assert [seen.get(timeout=20) for _ in range(2)] == ["first", "second"]
     inbox.end()
     assert second.join(Deadline(10))
 

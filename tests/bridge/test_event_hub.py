@@ -82,7 +82,7 @@ def test_each_queue_and_callback_has_an_event_of_its_own(hub: EventHub) -> None:
     assert not hub.wants(StateChange("idle", "connecting"))
     hub.emit(message)
     for _ in range(2):
-        assert seen.get(timeout=10).data == {"who": ["a callback"]}
+        assert seen.get(timeout=20).data == {"who": ["a callback"]}
     for one in queues:
         event = one.get_nowait()
         assert event == Message("c", "b", {"who": []}, {"of": ["b"]})

@@ -232,7 +232,7 @@ def test_waiting_takes_nothing_and_sees_the_end() -> None:
 
 def test_the_arguments_of_a_queue_are_told_what_to_do_instead() -> None:
     reader: Any = Reader("inbox")
-    for use in (lambda: reader.get(block=True), lambda: reader.get(block=False, timeout=1)):
+    for use in (lambda: reader.get(block=True), lambda: reader.get(block=False, timeout=20)):
         with pytest.raises(TypeError, match=r"no argument 'block': .* get_nowait\(\) not at all"):
             use()
     for args in ((True, 5), (1, None), (False, 0, 0)):

@@ -40,7 +40,7 @@ plane = ControlPlane(key_id, secret, url=http_url)
 with no_threads(), pytest.raises(MeteredError, match="as many threads as it may"):
     plane.publish("x", "reported as failed")
 plane.publish("x", "after it")
-assert inbox.get(timeout=10).data == "after it"
+assert inbox.get(timeout=20).data == "after it"
 
 heard = threading.Event()
 refused(lambda: client.on(Message, lambda message: heard.set()))
@@ -77,7 +77,7 @@ with SfuClient(**options) as receiver:
         with pytest.raises(MeteredTimeoutError):
             picture.read(timeout=0.5)
     assert picture.read(timeout=10).shape == (48, 64, 3)
-    assert sound.frames().get(timeout=10).samples
+    assert sound.frames().get(timeout=20).samples
     receiver.sessions()
     with no_threads():
         again = receiver.subscribe(published[0])

@@ -29,7 +29,7 @@ def test_serve_prints_what_clients_need(served_cloud: dict[str, str]) -> None:
         "console_url",
     }  # fmt: skip
     assert (
-        "<title>Local cloud</title>" in requests.get(served_cloud["console_url"], timeout=10).text
+        "<title>Local cloud</title>" in requests.get(served_cloud["console_url"], timeout=20).text
     )
     with SignallingClient(
         api_key=served_cloud["publishable_key"], url=served_cloud["url"]
@@ -83,7 +83,7 @@ def test_serve_ends_with_its_standard_input_and_with_sigterm() -> None:
             assert process.stdout is not None
             facts = json.loads(process.stdout.readline())
             assert ("console_url" in facts) == (not options)
-            page = requests.get(f"{facts['http_url']}/console/", timeout=10)
+            page = requests.get(f"{facts['http_url']}/console/", timeout=20)
             assert page.status_code == (404 if options else 401)
             end(process)
             assert process.wait(60) == status

@@ -134,7 +134,7 @@ def test_a_flood_before_the_welcome() -> None:
         thread.start()
         before = memory()
         try:
-            client.connect(timeout=10)
+            client.connect(timeout=20)
             with client.events(Message) as events:
                 assert len(events) == 0
         finally:

@@ -89,7 +89,7 @@ def test_one_answer_for_whatever_is_wrong_with_the_key(shared_cloud: LocalCloud)
 def test_the_scheme_is_read_whatever_its_case(shared_cloud: LocalCloud) -> None:
     pair = f"{shared_cloud.key_id}:{shared_cloud.key_secret}"
     headers = {"Authorization": f"bearer  {pair}"}
-    answer = requests.get(f"{shared_cloud.http_url}/v1/usage", headers=headers, timeout=10)
+    answer = requests.get(f"{shared_cloud.http_url}/v1/usage", headers=headers, timeout=20)
     assert answer.status_code == 200
 
 

@@ -18,7 +18,7 @@ from tests.support.raw_client import OPTIONS, Raw, closed_with, raw
 
 def usage(cloud: LocalCloud) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {cloud.key_id}:{cloud.key_secret}"}
-    answer = requests.get(f"{cloud.http_url}/v1/usage", headers=headers, timeout=10)
+    answer = requests.get(f"{cloud.http_url}/v1/usage", headers=headers, timeout=20)
     body: dict[str, Any] = answer.json()
     return body
 
@@ -125,7 +125,7 @@ def test_attempts_to_connect(cloud: LocalCloud) -> None:
     with pytest.raises(InvalidStatus) as caught, raw(cloud):
         pass
     assert (caught.value.response.status_code, caught.value.response.body) == (429, b"")
-    assert requests.get(cloud.http_url + "/v1/usage", timeout=5).status_code == 401  # not REST
+    assert requests.get(cloud.http_url + "/v1/usage", timeout=20).status_code == 401  # not REST
 
 
 # --- the plan ---

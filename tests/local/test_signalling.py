@@ -157,9 +157,9 @@ def test_what_is_refused_before_the_upgrade(shared_cloud: LocalCloud) -> None:
         response = caught.value.response
         assert response.status_code == 401
         assert json.loads(response.body or b"")["error"] == error
-    answer = requests.get(f"{shared_cloud.http_url}/v1", timeout=5)
+    answer = requests.get(f"{shared_cloud.http_url}/v1", timeout=20)
     assert answer.status_code == 426
-    assert requests.get(f"{shared_cloud.http_url}/elsewhere", timeout=5).status_code == 404
+    assert requests.get(f"{shared_cloud.http_url}/elsewhere", timeout=20).status_code == 404
 
 
 def test_a_token_wins_over_a_key(shared_cloud: LocalCloud) -> None:
@@ -320,7 +320,7 @@ def test_a_handshake_that_is_none(shared_cloud: LocalCloud) -> None:
         {**upgrade, "Sec-WebSocket-Key": "short"},
         {**upgrade, "Sec-WebSocket-Version": "99", "Sec-WebSocket-Key": "A" * 22 + "=="},
     ):
-        answer = requests.get(url, headers=headers, timeout=5)
+        answer = requests.get(url, headers=headers, timeout=20)
         assert (answer.status_code, answer.json()["error"]) == (400, "bad_request")
 
 

@@ -21,7 +21,7 @@ from tests.support.raw_client import raw
 
 
 def get(cloud: LocalCloud, path: str, **query: Any) -> requests.Response:
-    return requests.get(f"{cloud.http_url}/api{path}", params=query, timeout=10)
+    return requests.get(f"{cloud.http_url}/api{path}", params=query, timeout=20)
 
 
 def create(cloud: LocalCloud, **options: Any) -> requests.Response:
@@ -168,9 +168,9 @@ def test_the_project_variants() -> None:
             {"projectApiKey": cloud.turn_api_key},
         ):
             made = requests.post(url, params=query, json={"label": "p"}, timeout=10).json()
-            listed = requests.get(url + "s", params=query, timeout=10).json()
+            listed = requests.get(url + "s", params=query, timeout=20).json()
             assert listed["data"][-1] == {**made, "expired": False}
-        assert requests.get(url + "s", timeout=10).status_code == 401
+        assert requests.get(url + "s", timeout=20).status_code == 401
         elsewhere = url.replace(app, "elsewhere")
         assert requests.post(elsewhere, params=query, timeout=10).status_code == 404
 

@@ -242,7 +242,7 @@ def test_32_threads_lose_nothing_double_nothing_and_keep_their_order(pair: Any) 
     for thread in threads:
         thread.join(90)
     assert not errors
-    got = [inbox.get(timeout=10).data for _ in range(32 * 50)]
+    got = [inbox.get(timeout=20).data for _ in range(32 * 50)]
     assert len(inbox) == 0
     for thread in range(32):
         assert [number for t, number in got if t == thread] == list(range(50))

@@ -317,5 +317,5 @@ def test_a_negotiation_that_runs_out_of_time_leaves_a_clear_state(
                     client.subscribe(published)
             else:
                 track = client.subscribe(published, timeout=10)
-                assert track.frames().get(timeout=10) is not None
+                assert track.frames().get(timeout=20) is not None
             client.close()

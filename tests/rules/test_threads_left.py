@@ -46,7 +46,7 @@ def talk():
     with SignallingClient(**options) as client, SignallingClient(**options) as other:
         inbox = client.subscribe("left")
         other.publish("left", 1)
-        assert inbox.get(timeout=10).data == 1
+        assert inbox.get(timeout=20).data == 1
 """
 
 

@@ -206,7 +206,7 @@ def child():
         client.publish(mine.audio)
         mine.push(second, timeout=10)
         mine.end()
-        mine.wait(timeout=10)
+        mine.wait(timeout=20)
 assert in_child(child) == 0
 for _ in range(20):  # the feed's lock may be held at any moment
     assert in_child(refused_all) == 0
@@ -279,7 +279,7 @@ def test_sources_leave_nothing() -> None:
         ):
             sound.push(wave)
             pictures.write(image)
-            sound.wait_drained(timeout=10)
+            sound.wait_drained(timeout=20)
             ear.wait_for(1)
             eye.wait_for(1)
         AudioSource().push(wave)

@@ -368,12 +368,12 @@ def test_the_room_for_browsers_on_a_local_cloud() -> None:
 
             def answers() -> bool:
                 try:
-                    return requests.get(url, timeout=5).status_code == 200
+                    return requests.get(url, timeout=20).status_code == 200
                 except requests.RequestException:  # not listening yet
                     return False
 
             wait_until(answers, 60)
-            script = requests.get(f"{url}/room.js", timeout=5)
+            script = requests.get(f"{url}/room.js", timeout=20)
             assert script.headers["Content-Type"].startswith("text/javascript")
             assert script.text == (EXAMPLES / "browser_room" / "room.js").read_text()
             for body in (*ODD_BODIES, '{"page": "short"}'):

@@ -61,7 +61,7 @@ def test_readers_and_callbacks_of_a_channel(shared_cloud: LocalCloud) -> None:
         (message,) = [event for event in events if isinstance(event, Message)]
         assert message.data == data
         # Who is there is the client's own knowledge.
-        roster = client.roster("sharing", timeout=10)
+        roster = client.roster("sharing", timeout=20)
         assert roster["the sender"] == {"role": ["tester"]}
         spoil(roster)
         assert client.roster("sharing")["the sender"] == {"role": ["tester"]}

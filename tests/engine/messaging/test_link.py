@@ -172,5 +172,5 @@ def test_a_server_that_answers_the_probe_may_take_its_time() -> None:
         for request_id in ids:
             connection.send(type="ack", requestId=request_id)
         for delivery in deliveries:
-            delivery.result(timeout=10)
+            delivery.result(timeout=20)
         assert len(server.upgrades) == 1

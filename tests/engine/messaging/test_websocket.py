@@ -165,7 +165,7 @@ async def shaking(answer: bytes | None) -> tuple[WebSocket, asyncio.Task[None]]:
         connection.connection_lost(None)
     else:
         connection.data_received(answer or answer_to(transport.written))
-    await asyncio.wait([task], timeout=5)
+    await asyncio.wait([task], timeout=20)
     return connection, task
 
 

@@ -88,7 +88,7 @@ def test_nothing_leaks() -> None:
         await asyncio.sleep(0)
         for closable in (local, *outlets, other, sound):
             closable.close()
-        await asyncio.wait(waiting, timeout=10)
+        await asyncio.wait(waiting, timeout=20)
         assert all(isinstance(task.exception(), MediaStreamError) for task in waiting)
 
     async def fill_executor() -> None:  # its threads come one by one, and stay

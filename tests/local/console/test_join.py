@@ -57,7 +57,7 @@ def test_the_address_names_the_room(cloud: LocalCloud) -> None:
     plain = parse_qs(urlsplit(cloud.join_url("team")).query)
     assert sorted(plain) == ["channel", "media", "token"]
     assert plain["media"] == ["mesh"]
-    page = requests.get(url, timeout=10)
+    page = requests.get(url, timeout=20)
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]
 
@@ -155,7 +155,7 @@ def test_its_token_opens_nothing_else(cloud: LocalCloud) -> None:
     body = {"page": PAGE, "channel": "team"}
     assert requests.get(console.replace(ours, theirs), timeout=10).status_code == 401
     for wrong in (join.replace(theirs, ours), join.replace(theirs, "")):
-        answer = requests.get(wrong, headers={"Accept": "text/html,*/*"}, timeout=10)
+        answer = requests.get(wrong, headers={"Accept": "text/html,*/*"}, timeout=20)
         assert answer.status_code == 401
         assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
         assert "cloud.join_url" in answer.text
@@ -173,8 +173,8 @@ def test_the_way_to_the_sfu_takes_the_rooms_token(cloud: LocalCloud) -> None:
     token = ask(url, {"page": PAGE, "channel": "team"}).json()["token"]
     room = {"Authorization": f"Bearer {token}"}
     assert ask(url, {}, "/sfu/session/new").status_code == 401  # with the page's
-    assert requests.get(f"{base}/sfu/sessions", timeout=10).status_code == 401
-    answer = requests.get(f"{base}/sfu/sessions", headers=room, timeout=10)
+    assert requests.get(f"{base}/sfu/sessions", timeout=20).status_code == 401
+    answer = requests.get(f"{base}/sfu/sessions", headers=room, timeout=20)
     assert (answer.status_code, answer.json()["error"]) == (403, "not_listed")
     assert ask(url, {}, "/sfu/session/new", **room).json()["error"] == "bad_request"
     assert ask(url, "x" * 300_000, "/sfu/session/new", **room).status_code == 413

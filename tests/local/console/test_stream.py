@@ -267,7 +267,7 @@ def test_what_was_refused_before_a_page_was_open_is_there(fresh: LocalCloud) -> 
 def test_a_peer_is_kicked(cloud: LocalCloud, page: ConsolePage) -> None:
     with member(cloud, "kim") as kim, kim.events(Disconnected) as events:
         assert page.post("kick", {"peer": "kim"}).json() == {"closed": 1}
-        assert events.get(timeout=10).code == 4020
+        assert events.get(timeout=20).code == 4020
         assert page.post("kick", {"peer": "nobody"}).json() == {"closed": 0}
     for body in (None, 7, {}, {"peer": 7}, {"peer": ""}):
         assert page.post("kick", body).status_code == 400
@@ -278,7 +278,7 @@ def test_faults_are_injected_and_shown(cloud: LocalCloud, page: ConsolePage) -> 
     with member(cloud, "leo") as leo, leo.events(Disconnected) as events:
         body = {"name": "drop_connections", "arguments": {"peer_id": "leo"}}
         assert page.post("fault", body).status_code == 200
-        assert events.get(timeout=10).code == 1006
+        assert events.get(timeout=20).code == 1006
     for name, arguments in (
         ("delay", {"seconds": 0.01}),
         ("hold_acks", {"seconds": 60}),

@@ -128,7 +128,7 @@ def test_silence_where_there_is_nothing_to_play() -> None:
         assert not ear.sound().any()
         assert source.level == -127.0
         source.push(tone(440, 0.1))
-        source.wait_drained(timeout=10)
+        source.wait_drained(timeout=20)
         count = len(ear.frames)
         ear.wait_for(count + 5)
         assert not ear.frames[-1].to_ndarray().any()
@@ -200,7 +200,7 @@ def test_a_push_waits_while_the_buffer_is_full() -> None:
         source.push(tone(440, 0.6))
         assert time.monotonic() - started >= 0.35
         assert source.buffered_seconds <= 0.2
-        source.wait_drained(timeout=10)
+        source.wait_drained(timeout=20)
         ear.wait_for(len(ear.frames) + 2)
         assert len(ear.heard()) == pytest.approx(28800, abs=60)
     source.stop()
@@ -278,11 +278,11 @@ def test_clear_drops_what_is_buffered_and_what_is_still_to_be_pushed() -> None:
         count = len(ear.frames)
         ear.wait_for(count + 5)
         assert not any(frame.to_ndarray().any() for frame in ear.frames[count + 1 : count + 5])
-        source.wait_drained(timeout=5)
+        source.wait_drained(timeout=20)
 
         before = len(ear.frames)
         source.push(np.full(1600, 5000, np.int16))  # and the next is heard, from its beginning
-        source.wait_drained(timeout=5)
+        source.wait_drained(timeout=20)
         ear.wait_for(len(ear.frames) + 1)
         after = np.concatenate([f.to_ndarray().reshape(-1, 2)[:, 0] for f in ear.frames[before:]])
         assert np.count_nonzero(after > 4000) == pytest.approx(4800, abs=60)
@@ -313,7 +313,7 @@ def test_end_plays_what_is_buffered_and_then_ends_the_track() -> None:
         with pytest.raises(ClosedError, match="has been ended: make another one"):
             call()
     with Listener(source.audio) as ear:
-        source.wait(timeout=10)
+        source.wait(timeout=20)
         ear.wait_for_end()
         assert len(ear.heard()) == pytest.approx(14400, abs=10)
         assert len(ear.frames) == 15
@@ -419,4 +419,4 @@ def test_a_tone_and_an_interruption_reach_a_subscriber(shared_cloud: LocalCloud)
         quiet = np.concatenate([hear() for _ in range(10)])
         assert np.abs(quiet).max() < 500
         source.end()
-        source.wait(timeout=10)
+        source.wait(timeout=20)

@@ -96,7 +96,7 @@ def test_stopping_its_only_track_stops_a_source() -> None:
     track = tone.audio
     assert track is not None
     track.stop()
-    tone.wait(timeout=5)
+    tone.wait(timeout=20)
 
     with Listener(track) as ear:
         ear.wait_for_end()

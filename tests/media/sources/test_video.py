@@ -339,7 +339,7 @@ def test_end_shows_the_last_picture() -> None:
     with pytest.raises(ClosedError, match="has been ended: make another one"):
         source.write(number(4))
     with Listener(source.video) as eye:
-        source.wait(timeout=10)
+        source.wait(timeout=20)
         eye.wait_for_end()
         assert [read_number(f.to_ndarray(format="bgr24")) for f in eye.frames] == [3]
 
@@ -352,7 +352,7 @@ def test_end_ends_also_when_the_consumer_is_away(monkeypatch: pytest.MonkeyPatch
         eye.wait_for(1)
     source.write(number(2))
     source.end()
-    source.wait(timeout=10)
+    source.wait(timeout=20)
 
 
 @pytest.mark.parametrize("how", ["end", "stop", "the track"])

@@ -160,7 +160,7 @@ def test_grab_and_retrieve() -> None:
     far.incoming.end()
     assert not cap.grab()
     assert cap.retrieve() == (False, None)
-    assert cap.read(timeout=5) == (False, None)
+    assert cap.read(timeout=20) == (False, None)
 
 
 def test_deadlines_and_the_end() -> None:

@@ -47,7 +47,7 @@ def test_read_gives_the_newest_and_none_twice() -> None:
     with pytest.raises(MeteredTimeoutError, match="nothing arrived"):
         far.track.read(timeout=0)
     far.send(picture(60, 32, 32))  # another size
-    assert far.track.read(timeout=1).shape == (32, 32, 3)
+    assert far.track.read(timeout=20).shape == (32, 32, 3)
     far.incoming.end()
     with pytest.raises(ClosedError):
         far.track.read()

@@ -220,7 +220,7 @@ def test_a_peer_with_a_client_of_each_kind_is_one_peer(
         assert len(seen) == len(inbox) == 0
         assert not them.had("message")
         them.close()
-        assert seen.get(timeout=10) == Presence(name, (), (PresencePeer(name),))
+        assert seen.get(timeout=20) == Presence(name, (), (PresencePeer(name),))
 
 
 # --- what the server refuses ----------------------------------------------------------
@@ -302,7 +302,7 @@ def test_a_quota_that_is_used_up(published: Driver) -> None:
         with pytest.raises(PartyError) as there:
             them.publish("quota", 3)
         assert here.value.code == there.value.code == "over_message_quota"
-        assert (inbox.get(timeout=10).data, them.next("message")["data"]) == (2, 1)
+        assert (inbox.get(timeout=20).data, them.next("message")["data"]) == (2, 1)
         assert us.state == them.state == "connected"
         with pytest.raises(SignallingConnectError) as refused:
             ours(cloud).connect()

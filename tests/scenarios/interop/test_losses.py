@@ -191,7 +191,7 @@ def test_codes_that_end_it_end_both(published: Driver, cloud: LocalCloud, code: 
     with us, them, us.events(Disconnected) as seen:
         inbox = us.subscribe("end")
         cloud.faults.close(code)
-        assert not seen.get(timeout=10).will_reconnect
+        assert not seen.get(timeout=20).will_reconnect
         with pytest.raises(DisconnectedError):
             inbox.get(timeout=10)
         gone = them.next("disconnected")
@@ -285,4 +285,4 @@ def test_what_is_idle_stays_connected(published: Driver) -> None:
                 us.wait_for(Disconnected, timeout=4)
             assert not them.had("disconnected")
             them.publish("idle", "still here")
-            assert inbox.get(timeout=10) == Message("idle", them.peer_id, "still here")
+            assert inbox.get(timeout=20) == Message("idle", them.peer_id, "still here")

@@ -151,4 +151,4 @@ def test_messages_during_an_outage_wait_or_fail(cloud: LocalCloud, room: str) ->
                     call("now or never", during_outage="fail")
         there.send("direct", timeout=20)
         ann.send("to all", timeout=20)
-        assert [data.get(timeout=10).data for _ in range(2)] == ["direct", "to all"]
+        assert [data.get(timeout=20).data for _ in range(2)] == ["direct", "to all"]

@@ -364,7 +364,7 @@ def check_usable(client: SfuClient) -> None:
             track = client.subscribe(client.publish(tone.audio, timeout=20), timeout=20)
         except MeteredTimeoutError:
             pytest.fail(f"stuck in state {client.state!r}")
-        assert track.frames().get(timeout=10) is not None
+        assert track.frames().get(timeout=20) is not None
     assert client.state == "connected"
     assert time.monotonic() - started < 20
 

@@ -84,7 +84,7 @@ def test_ones_own_tracks_come_last_and_only_by_name(cloud: LocalCloud) -> None:
         with pytest.raises(MeteredTimeoutError):
             client.wait_for_track(kind="audio", timeout=0.4)
         theirs = other.publish(two.audio, name="mic")
-        assert client.wait_for_track(name="mic", timeout=10).track_id == theirs.track_id
+        assert client.wait_for_track(name="mic", timeout=20).track_id == theirs.track_id
         assert client.wait_for_track(timeout=20).track_id == theirs.track_id
 
 
