@@ -19,7 +19,8 @@ from metered_sync.engine.rooms import (
     signal_queue,
     track_metadata,
 )
-from metered_sync.engine.webrtc import aiortc_private, data_channel, jitter, sdp_repair
+from metered_sync.engine.webrtc import data_channel, jitter, sdp_repair
+from metered_sync.engine.webrtc.aiortc_private import sctp
 from metered_sync.local.console import journal, patches, server, state
 from metered_sync.local.sfu import checks
 from metered_sync.wire import data_channels, key_frames, limits, sdp, signals, turn
@@ -100,8 +101,8 @@ def test_the_page_says_what_the_code_does() -> None:
         "data channels that a member has open": (f"{member.MAX_CHANNELS}",),
         "a message of a data channel": (f"{data_channels.DEFAULT_CAP:,} with aiortc before 1.16",),
         "parts of messages of data channels that wait for others": (
-            f"{aiortc_private.MAX_PARTS} parts",
-            f"{aiortc_private.MAX_STREAMS:,} channels",
+            f"{sctp.MAX_PARTS} parts",
+            f"{sctp.MAX_STREAMS:,} channels",
         ),
         "unread messages of channels that a member has closed": (
             f"{_member_objects.MAX_CLOSED} channels",

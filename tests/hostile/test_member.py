@@ -13,7 +13,7 @@ import pylibsrtp
 import pytest
 
 from metered_sync import Data, MeteredPeer
-from metered_sync.engine.webrtc import aiortc_private
+from metered_sync.engine.webrtc.aiortc_private.sctp import MAX_PARTS
 from tests.support.mallory import Mallory, Stage, stage, until
 
 MID = {"sdpMid": "0", "sdpMLineIndex": 0}
@@ -312,7 +312,7 @@ def test_parts_of_messages(scene: Stage, kind: str) -> None:
         mallory.run(storm())
         over(scene, mallory)
         parts = kept(scene, mallory)
-        assert len(parts) <= 2 * aiortc_private.MAX_PARTS
+        assert len(parts) <= 2 * MAX_PARTS
         assert sum(parts) <= 17 << 16
         scene.check_alive()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiortc import RTCSessionDescription
 
-from metered_sync.engine.webrtc import aiortc_private
+from metered_sync.engine.webrtc.aiortc_private.negotiation import bundle_all
 from metered_sync.engine.webrtc.peer_connection import peer_connection
 from metered_sync.engine.webrtc.sdp_repair import Repaired, reject, repair
 from metered_sync.wire import sdp
@@ -52,7 +52,7 @@ class RefusingMember:
         self._say("answer", answer)
 
     async def _set(self, theirs: Repaired, type_: str) -> None:
-        aiortc_private.bundle_all(self.pc)
+        bundle_all(self.pc)
         text = sdp.build(theirs.description)
         await self.pc.setRemoteDescription(RTCSessionDescription(text, type_))
 

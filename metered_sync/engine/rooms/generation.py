@@ -24,7 +24,19 @@ from aiortc.sdp import candidate_from_sdp
 
 from metered_sync.engine.rooms.sdp_pins import Pins, arrange
 from metered_sync.engine.rooms.sections import Sections
-from metered_sync.engine.webrtc import aiortc_private, ice
+from metered_sync.engine.webrtc import ice
+from metered_sync.engine.webrtc.aiortc_private.negotiation import (
+    bundle_all,
+    can_take_offer_back,
+    keep_agreed,
+    section_index,
+    set_section_index,
+    set_unoffered,
+    start_rest,
+    take_offer_back,
+)
+from metered_sync.engine.webrtc.aiortc_private.paths import can_probe
+from metered_sync.engine.webrtc.aiortc_private.sctp import bound_reassembly
 from metered_sync.engine.webrtc.header_extensions import PictureExtensions
 from metered_sync.engine.webrtc.peer_connection import (
     bound_gathering,
@@ -121,7 +133,7 @@ class Generation:
         """Make an offer of all that is wanted, and return its text."""
         async with self._taking_turns():
             self._sections.place_all(self.pc)
-            restore = aiortc_private.keep_agreed(self.pc)
+            restore = keep_agreed(self.pc)
             offer = sdp.parse((await self.pc.createOffer()).sdp)
             restore()
             offer = offer_only(self._arrange(offer), self._sections.formats())
@@ -140,10 +152,10 @@ class Generation:
                 kinds = [section.kind for section in offer.sections]
                 order.append(kinds.index("application"))
             else:
-                order.append(aiortc_private.section_index(transceiver, index))
-                aiortc_private.set_section_index(transceiver, index)
+                order.append(section_index(transceiver, index))
+                set_section_index(transceiver, index)
             if slot.former is not None and slot.former.transceiver is not None:
-                aiortc_private.set_section_index(slot.former.transceiver, None)
+                set_section_index(slot.former.transceiver, None)
             if not slot.mid:
                 slot.mid = next(mid for mid in map(str, range(len(taken) + 1)) if mid not in taken)
                 taken.add(slot.mid)
@@ -155,12 +167,12 @@ class Generation:
         if self.offered is None:
             return False
         fits = self.negotiated or self._sections.are_known_to(offer.original)
-        return fits and aiortc_private.can_take_offer_back()
+        return fits and can_take_offer_back()
 
     def roll_back(self) -> None:
         """Take our offer back, where that is possible."""
         undecided = () if self.negotiated else ice.transports(self.pc)
-        aiortc_private.take_offer_back(self.pc, undecided)
+        take_offer_back(self.pc, undecided)
         self._sections.withdraw(self.pc)
         self.offered = None
 
@@ -175,7 +187,7 @@ class Generation:
             self._sections.place_withdrawn(offer.original, offer.rejected)
             await self._take("offer", offer)
             self._sections.place_offered()
-            aiortc_private.set_unoffered(self.pc)
+            set_unoffered(self.pc)
             answer = sdp.parse((await self.pc.createAnswer()).sdp)
             answer = self._extensions.answer(answer, offer.description)
             answer = restore_profiles(answer, offer.original)
@@ -186,7 +198,7 @@ class Generation:
     async def take_answer(self, answer: Repaired) -> None:
         """Take the answer to our offer."""
         async with self._taking_turns():
-            if not (self.negotiated or answer.is_usable) and aiortc_private.can_take_offer_back():
+            if not (self.negotiated or answer.is_usable) and can_take_offer_back():
                 # Nothing is left to connect for: aiortc would try, and fail after a while.
                 self._sections.mids.update(section.mid for section in answer.original.sections)
                 self.roll_back()
@@ -241,7 +253,7 @@ class Generation:
     async def _take(self, type_: str, repaired: Repaired) -> None:
         if repaired.fragment != self.fragment:
             self._counted = 0
-        aiortc_private.bundle_all(self.pc)
+        bundle_all(self.pc)
         text = sdp.build(repaired.description)
         await self.pc.setRemoteDescription(RTCSessionDescription(text, type_))
         self._check()
@@ -258,7 +270,7 @@ class Generation:
         if self._relay_only:
             ice.relay_only(self.pc, self.label)
         if self.pc.sctp is not None:
-            aiortc_private.bound_reassembly(self.pc.sctp)
+            bound_reassembly(self.pc.sctp)
         given = RTCSessionDescription(sdp.build(description), type_)
         # Shielded: aioice leaves a socket open where its gathering is cancelled.
         with anyio.CancelScope(shield=True):
@@ -287,7 +299,7 @@ class Generation:
         aiortc (1.14 to 1.16) starts senders and receivers after each description, unless the
         handshake is just under way: then never.
         """
-        await aiortc_private.start_rest(self.pc)
+        await start_rest(self.pc)
 
     def watch_path(self, timings: Timings, on_death: Callable[[], None]) -> None:
         """Call a function once the path that was found has died, unless it is closed before."""
@@ -297,7 +309,7 @@ class Generation:
             if self.path_died:
                 on_death()
 
-        if self._watch is None and aiortc_private.can_probe():
+        if self._watch is None and can_probe():
             self._watch = asyncio.get_running_loop().create_task(watch(), name=self.label)
 
     # --- candidates ---

@@ -30,7 +30,8 @@ from aiortc import RTCPeerConnection, RTCRtpTransceiver
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.sending.local_track import LocalTrack, Outlet
-from metered_sync.engine.webrtc import aiortc_private
+from metered_sync.engine.webrtc.aiortc_private.negotiation import retire, set_mid, set_section_index
+from metered_sync.engine.webrtc.aiortc_private.sending import name_stream, put_codec_first
 from metered_sync.engine.webrtc.encoding import pin_bitrate, prefer_codec
 from metered_sync.engine.webrtc.stats import SAMPLE_INTERVAL, Sent
 from metered_sync.engine.webrtc.stream_formats import INSTEAD, StreamFormat
@@ -96,7 +97,7 @@ class Slot:
         # Read when a description is made, like the stream's id, for which there is no parameter.
         transceiver.sender.replaceTrack(self.outlet)
         self.outlet.attach(transceiver.sender)
-        aiortc_private.name_stream(transceiver.sender, local.stream_id or "-")
+        name_stream(transceiver.sender, local.stream_id or "-")
         transceiver.direction = "sendrecv"
         self.local, self.refused, self.announced = local, False, local.id
         self.format = local.format
@@ -318,7 +319,7 @@ class Sections:
         for slot in self.slots:
             if slot.local is not None and slot.transceiver is not None:
                 slot.transceiver.direction = "sendrecv"
-                aiortc_private.put_codec_first(slot.transceiver, slot.local.codec)
+                put_codec_first(slot.transceiver, slot.local.codec)
 
     def place_withdrawn(self, offer: Description, rejected: frozenset[str]) -> None:
         """Move withdrawn tracks into sections that only an offer has, before aiortc has the offer.
@@ -334,8 +335,8 @@ class Sections:
                 if slot.mid or transceiver is None or local is None or local.apart:
                     continue
                 if slot.kind == section.kind:
-                    aiortc_private.set_mid(transceiver, section.mid)
-                    aiortc_private.set_section_index(transceiver, index)
+                    set_mid(transceiver, section.mid)
+                    set_section_index(transceiver, index)
                     slot.mid, slot.ours = section.mid, False
                     break
 
@@ -344,7 +345,7 @@ class Sections:
         for slot in self.slots:
             one = slot.transceiver
             if one is not None and one.mid == WITHDRAWN_MID:
-                aiortc_private.set_mid(one, None)
+                set_mid(one, None)
         for slot in self.slots:
             if slot.transceiver is None:
                 self._remake(slot, pc)
@@ -424,8 +425,8 @@ class Sections:
                 slot.mid = ""
                 transceiver = slot.transceiver
                 if transceiver is not None:
-                    aiortc_private.set_mid(transceiver, WITHDRAWN_MID)
-                    aiortc_private.set_section_index(transceiver, None)
+                    set_mid(transceiver, WITHDRAWN_MID)
+                    set_section_index(transceiver, None)
                 elif pc.sctp is not None:
                     pc.sctp.mid = None
         self.slots = [slot for slot in self.slots if slot.agreed or slot.transceiver is not None]
@@ -488,6 +489,6 @@ class Sections:
 def _retire(slot: Slot) -> None:
     """Have aiortc leave a section out, in whose place another one is described."""
     if slot.transceiver is not None:
-        aiortc_private.retire(slot.transceiver)
+        retire(slot.transceiver)
         if slot.outlet is not None:
             slot.outlet.switch(None)

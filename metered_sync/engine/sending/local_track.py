@@ -25,7 +25,7 @@ from metered_sync.engine.sending.feed import FedTrack, encoded_format
 from metered_sync.engine.sending.outlet import Outlet
 from metered_sync.engine.sending.shared_encoder import SharedEncoder
 from metered_sync.engine.sending.source_reader import SourceReader
-from metered_sync.engine.webrtc import aiortc_private
+from metered_sync.engine.webrtc.aiortc_private.sending import plays_packets
 from metered_sync.engine.webrtc.encoding import Encoding
 from metered_sync.engine.webrtc.stream_formats import StreamFormat
 from metered_sync.errors import MediaError
@@ -206,7 +206,7 @@ class LocalTrack:
 
 def _format_of(source: MediaStreamTrack, encoding: Encoding) -> StreamFormat | None:
     """Return the format of a source that is encoded already; see :class:`LocalTrack`."""
-    if aiortc_private.plays_packets(source):
+    if plays_packets(source):
         raise MediaError(
             f"the {source.kind} of a MediaPlayer with decode=False is encoded already, and its "
             "player does not tell how: from_file(…, encoded=True) and from_rtsp(…, encoded=True) "

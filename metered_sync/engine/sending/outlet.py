@@ -18,8 +18,14 @@ from metered_sync.engine.sending.shared_encoder import (
     Encoded,
     PackingEncoder,
 )
-from metered_sync.engine.webrtc import aiortc_private
-from metered_sync.engine.webrtc.aiortc_private import Capability
+from metered_sync.engine.webrtc.aiortc_private.capabilities import Capability, can
+from metered_sync.engine.webrtc.aiortc_private.sending import (
+    before_first_frame,
+    discards,
+    encoder_of,
+    on_key_frame_request,
+    set_encoder,
+)
 from metered_sync.engine.webrtc.media_frames import (
     AUDIO_RATE,
     SAMPLES_PER_FRAME,
@@ -136,10 +142,8 @@ class Outlet(MediaStreamTrack):
             return
         self._sender = sender
         encoded = self.local is not None and self.local.format is not None
-        if (self.kind == "video" or encoded) and Capability.ENCODERS in (
-            aiortc_private.capabilities()
-        ):
-            aiortc_private.before_first_frame(sender, self._settle)
+        if (self.kind == "video" or encoded) and can(Capability.ENCODERS):
+            before_first_frame(sender, self._settle)
 
     def switch(self, local: Feeder | None) -> None:
         """Take frames from another track from now on, or from none, without an end."""
@@ -210,7 +214,7 @@ class Outlet(MediaStreamTrack):
 
     def replay(self, group: Sequence[Encoded]) -> None:
         """Take pictures, from a key frame on, that were here before: all up to the newest."""
-        if aiortc_private.discards(self._sender):
+        if discards(self._sender):
             self._idle = self._hungry = True
             return
         self._items.clear()  # the group has them as well
@@ -247,9 +251,9 @@ class Outlet(MediaStreamTrack):
 
     def _install(self, sender: RTCRtpSender, packing: PackingEncoder) -> None:
         """Have the sender pack what is encoded here, and ask here for key frames."""
-        if aiortc_private.encoder_of(sender) is not packing:
-            aiortc_private.set_encoder(sender, packing)
-            aiortc_private.on_key_frame_request(sender, self.wants_key)
+        if encoder_of(sender) is not packing:
+            set_encoder(sender, packing)
+            on_key_frame_request(sender, self.wants_key)
 
     # --- inside ---
 
@@ -275,7 +279,7 @@ class Outlet(MediaStreamTrack):
 
     def _is_of_use(self, encoded: Encoded) -> bool:
         """Say whether the receiver can decode this picture, and is to get it."""
-        if aiortc_private.discards(self._sender):  # it throws away what it gets
+        if discards(self._sender):  # it throws away what it gets
             self._idle = self._hungry = True
             return False
         if self._idle or len(self._items) >= self._room:

@@ -39,7 +39,7 @@ from metered_sync.engine.sending.timeline import (
     VideoTimeline,
     ticks,
 )
-from metered_sync.engine.webrtc import aiortc_private
+from metered_sync.engine.webrtc.aiortc_private.sending import fills_a_queue
 from metered_sync.engine.webrtc.encoding import Encoding
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, VIDEO_RATE
 from metered_sync.engine.webrtc.stream_formats import StreamFormat
@@ -194,7 +194,7 @@ class SourceReader:
                     holder.source_ended()
 
     async def _read(self, source: MediaStreamTrack) -> None:
-        queues = aiortc_private.fills_a_queue(source)
+        queues = fills_a_queue(source)
         skip_until = monotonic() + SKIP_AFTER_PAUSE if queues else 0.0
         while True:
             if not queues and not self._wanted.is_set():

@@ -27,7 +27,9 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.outlet import Outlet
 from metered_sync.engine.sfu.calls import GateCalls, SfuCalls
 from metered_sync.engine.sfu.tracks import Incoming, Outgoing
-from metered_sync.engine.webrtc import aiortc_private
+from metered_sync.engine.webrtc.aiortc_private.negotiation import discard, retire, section_index
+from metered_sync.engine.webrtc.aiortc_private.paths import can_probe
+from metered_sync.engine.webrtc.aiortc_private.sctp import bound_reassembly
 from metered_sync.engine.webrtc.encoding import pin_bitrate, prefer_codec
 from metered_sync.engine.webrtc.header_extensions import PictureExtensions
 from metered_sync.engine.webrtc.ice import loopback_address, path_died, transports
@@ -167,7 +169,7 @@ class Session:
             await self.close()
             raise
         self.pc.on("connectionstatechange", self._on_state)
-        if aiortc_private.can_probe():
+        if can_probe():
             self._receive(self._watch_path)
 
     async def close(self) -> None:
@@ -460,7 +462,7 @@ class Session:
     def _by_mid(self, description: sdp.Description) -> dict[str, StreamFormat]:
         """Return the formats of what is sent encoded already, by the mids of a description."""
         mids = [section.mid for section in description.sections]
-        indices = {aiortc_private.section_index(one, -1): f for one, f in self._formats.items()}
+        indices = {section_index(one, -1): f for one, f in self._formats.items()}
         return {mids[index]: f for index, f in indices.items() if 0 <= index < len(mids)}
 
     def _described(self) -> wire.SessionDescription:
@@ -491,11 +493,11 @@ class Session:
     async def _forget_recycled(self, description: sdp.Description) -> None:
         """Give up sections in whose place the SFU offers others."""
         for transceiver in self.pc.getTransceivers():
-            index = aiortc_private.section_index(transceiver, -1)
+            index = section_index(transceiver, -1)
             here = description.sections[index : index + 1] if index >= 0 else ()
             if here and transceiver.mid not in (None, here[0].mid):
-                aiortc_private.retire(transceiver)
-                aiortc_private.discard(self.pc, transceiver)
+                retire(transceiver)
+                discard(self.pc, transceiver)
                 await transceiver.receiver.stop()
                 await transceiver.sender.stop()
 
@@ -506,7 +508,7 @@ class Session:
             await self.pc.setRemoteDescription(RTCSessionDescription(text, description.type))
             self._extensions.learn(sdp.parse(text), self.pc)
             if self.pc.sctp is not None:  # it offers data channels, which nobody uses here
-                aiortc_private.bound_reassembly(self.pc.sctp)
+                bound_reassembly(self.pc.sctp)
         if description.type == "answer":
             self._between = False
 

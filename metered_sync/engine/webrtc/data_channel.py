@@ -29,7 +29,7 @@ from metered_sync.bridge.engines import in_use
 from metered_sync.bridge.link import EventSink, Link
 from metered_sync.bridge.loop import Engine, engine_here
 from metered_sync.bridge.reader import Reader
-from metered_sync.engine.webrtc import aiortc_private
+from metered_sync.engine.webrtc.aiortc_private.sctp import loop_of, max_message_size, unacknowledged
 from metered_sync.engine.webrtc.send_buffer import Message, SendBuffer
 from metered_sync.errors import (
     ClosedError,
@@ -114,7 +114,7 @@ class ChannelLink(Link):
         Raises:
             ValueError: The channel belongs to another event loop than the engine's.
         """
-        if aiortc_private.loop_of(raw) not in (None, engine._loop):
+        if loop_of(raw) not in (None, engine._loop):
             raise ValueError(
                 f"the data channel {raw.label!r} was made on an event loop of your own; "
                 "only channels of this library's connections can be used here"
@@ -218,7 +218,7 @@ class ChannelLink(Link):
 
     def _unacknowledged(self) -> int:
         """Bytes that the far side has not acknowledged."""
-        return self.buffer.bytes + aiortc_private.unacknowledged(self.raw)
+        return self.buffer.bytes + unacknowledged(self.raw)
 
     # --- on the loop ---
 
@@ -276,7 +276,7 @@ class ChannelLink(Link):
 
     def _opened(self) -> None:
         if self.error is None and not self.opened.is_set:
-            self.buffer.open(aiortc_private.max_message_size(self.raw))
+            self.buffer.open(max_message_size(self.raw))
             self.opened.set()
 
     def _on_open(self) -> None:
@@ -361,7 +361,7 @@ class ChannelLink(Link):
         """End the channel: readers drain, all others who wait get ``error``."""
         if self.error is not None:
             return
-        sent = self.raw.bufferedAmount + aiortc_private.unacknowledged(self.raw)
+        sent = self.raw.bufferedAmount + unacknowledged(self.raw)
         self._lost = self.buffer.end(error) + sent
         self.error = error
         self.engine.links.discard(self)

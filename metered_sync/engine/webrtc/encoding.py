@@ -16,8 +16,8 @@ from aiortc.codecs.h264 import H264Encoder
 from aiortc.codecs.vpx import Vp8Encoder, number_of_threads
 from av import CodecContext
 
-from metered_sync.engine.webrtc import aiortc_private
-from metered_sync.engine.webrtc.aiortc_private import Capability
+from metered_sync.engine.webrtc.aiortc_private.capabilities import Capability, can
+from metered_sync.engine.webrtc.aiortc_private.sending import first_codec, set_encoder
 from metered_sync.engine.webrtc.pictures import describe
 from metered_sync.wire.arguments import plain_number
 
@@ -105,10 +105,10 @@ def prefer_codec(transceiver: RTCRtpTransceiver, codec: str | None, *, alone: bo
 
 def pin_bitrate(transceiver: RTCRtpTransceiver, bitrate: int | None) -> None:
     """Have a sender that has not begun yet keep to a bit rate."""
-    if bitrate is not None and Capability.BITRATES in aiortc_private.capabilities():
-        codec = aiortc_private.first_codec(transceiver)
+    if bitrate is not None and can(Capability.BITRATES):
+        codec = first_codec(transceiver)
         if codec in PINNED:
-            aiortc_private.set_encoder(transceiver.sender, PINNED[codec](int(bitrate)))
+            set_encoder(transceiver.sender, PINNED[codec](int(bitrate)))
 
 
 class _Pinned:

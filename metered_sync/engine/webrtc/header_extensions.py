@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from aiortc import RTCPeerConnection
 
-from metered_sync.engine.webrtc import aiortc_private
+from metered_sync.engine.webrtc.aiortc_private.extensions import read_extensions
 from metered_sync.engine.webrtc.picture_extensions import COLOR_SPACE, VIDEO_ORIENTATION
 from metered_sync.wire.sdp import Description, Extension, Section
 
@@ -34,7 +34,7 @@ class PictureExtensions:
                 if section.kind == "video" and extension.uri in _OFFERED:
                     self._numbers[extension.uri] = extension.id
                     agreed[extension.id] = extension.uri
-        aiortc_private.read_extensions(pc, agreed)
+        read_extensions(pc, agreed)
 
     def offer(self, description: Description) -> Description:
         """Return an offer of ours with the extensions in its sections of pictures."""

@@ -12,7 +12,7 @@ from aiortc import RTCDtlsTransport, RTCPeerConnection
 from aiortc.rtcicetransport import RTCIceTransport, parse_stun_turn_uri
 
 from metered_sync.bridge.clock import monotonic
-from metered_sync.engine.webrtc import aiortc_private
+from metered_sync.engine.webrtc.aiortc_private import paths
 from metered_sync.errors import NegotiationFailedError
 from metered_sync.wire.events import IceServer
 from metered_sync.wire.timings import Timings
@@ -82,7 +82,7 @@ def _dtls_transports(pc: RTCPeerConnection) -> list[RTCDtlsTransport]:
 
 def path(transport: RTCIceTransport) -> dict[str, str] | None:
     """Return the kinds of the candidates in use, once they have been chosen."""
-    pair = aiortc_private.nominated_pair(transport)
+    pair = paths.nominated_pair(transport)
     if pair is None:
         return None
     return {"local": pair.local_candidate.type, "remote": pair.remote_candidate.type}
@@ -108,7 +108,7 @@ async def path_died(pc: RTCPeerConnection, timings: Timings) -> bool:
         while pc.connectionState == "connected":
             await asyncio.sleep(pause)
             before, looked = looked, monotonic()
-            count = aiortc_private.packets_received(dtls)
+            count = paths.packets_received(dtls)
             if count != received or (probe is not None and _is_answered(probe)):
                 received, silence = count, 0.0
                 if probe is not None:
@@ -117,7 +117,7 @@ async def path_died(pc: RTCPeerConnection, timings: Timings) -> bool:
                 continue
             silence += min(looked - before, 2 * pause)
             if probe is None and silence >= timings.path_silence:
-                probe = asyncio.create_task(aiortc_private.probe(dtls.transport))
+                probe = asyncio.create_task(paths.probe(dtls.transport))
             if silence >= timings.path_silence + timings.path_probe:
                 return True
         return False
@@ -137,13 +137,13 @@ def relay_only(pc: RTCPeerConnection, label: str) -> None:
         NegotiationFailedError: It cannot be kept.
     """
     for transport in transports(pc):
-        if not aiortc_private.can_relay_only():
+        if not paths.can_relay_only():
             raise NegotiationFailedError(
                 f"{label}: this version of aioice cannot leave direct paths out, so relay_only "
                 "cannot be kept",
                 stage="ICE",
             )
-        if not aiortc_private.use_relays_only(transport):
+        if not paths.use_relays_only(transport):
             raise NegotiationFailedError(
                 f"{label}: relay_only needs a TURN server, and none is known: pass ice_servers "
                 "with one",

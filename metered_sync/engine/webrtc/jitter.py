@@ -28,8 +28,9 @@ from typing import Any, Protocol
 from aiortc import RTCRtpReceiver
 
 from metered_sync.bridge.clock import monotonic
-from metered_sync.engine.webrtc import aiortc_private
-from metered_sync.engine.webrtc.aiortc_private import PacketPath, extensions_of, payload
+from metered_sync.engine.webrtc.aiortc_private.extensions import extensions_of
+from metered_sync.engine.webrtc.aiortc_private.packet_path import PacketPath, payload
+from metered_sync.engine.webrtc.aiortc_private.receiving import keep_starting, packet_path
 from metered_sync.engine.webrtc.picture_extensions import (
     COLOR_SPACE,
     VIDEO_ORIENTATION,
@@ -96,10 +97,10 @@ def take_over(receiver: RTCRtpReceiver, consumer: FrameConsumer) -> None:
 
     Doing it again gives it another consumer.
     """
-    path = aiortc_private.packet_path(receiver)
+    path = packet_path(receiver)
     if path is None:
         return
-    aiortc_private.keep_starting(receiver)
+    keep_starting(receiver)
     present, nacks = path.buffer, path.nacks
     if isinstance(present, _Intake):
         present.consumer = consumer

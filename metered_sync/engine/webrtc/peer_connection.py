@@ -13,7 +13,9 @@ from aiortc.rtcconfiguration import RTCBundlePolicy
 
 from metered_sync.engine.logs import scrub_loggers
 from metered_sync.engine.network.certificates import Authorities
-from metered_sync.engine.webrtc import aiortc_private, ice
+from metered_sync.engine.webrtc import ice
+from metered_sync.engine.webrtc.aiortc_private import paths
+from metered_sync.engine.webrtc.aiortc_private.capabilities import capabilities
 from metered_sync.engine.webrtc.steady_clock import use_steady_clock
 from metered_sync.errors import NegotiationFailedError
 from metered_sync.wire.events import IceServer
@@ -47,13 +49,13 @@ def _choose_addresses(find: Callable[[], list[str]], use_ipv4: bool) -> list[str
     return find() or (["127.0.0.1"] if use_ipv4 else [])
 
 
-aiortc_private.change_host_addresses(_choose_addresses)
+paths.change_host_addresses(_choose_addresses)
 use_steady_clock()
 
 
 def peer_connection(ice_servers: Iterable[IceServer]) -> RTCPeerConnection:
     """Return a peer connection with one transport for everything."""
-    aiortc_private.capabilities()  # tells once what this version lacks
+    capabilities()  # tells once what this version lacks
     servers = [
         RTCIceServer(urls=list(s.urls), username=s.username, credential=s.credential)
         for s in ice_servers
@@ -68,7 +70,7 @@ def bound_gathering(pc: RTCPeerConnection, seconds: float) -> None:
     The candidates known by then go into the offer.
     """
     for transport in ice.transports(pc):
-        aiortc_private.bound_gathering(transport, seconds)
+        paths.bound_gathering(transport, seconds)
 
 
 def trust_relays(pc: RTCPeerConnection, ca_file: str | None, label: str) -> None:
@@ -82,7 +84,7 @@ def trust_relays(pc: RTCPeerConnection, ca_file: str | None, label: str) -> None
         return
     try:
         for transport in ice.transports(pc):
-            aiortc_private.trust_relay(transport, authorities.context)
+            paths.trust_relay(transport, authorities.context)
     except ValueError as error:
         raise NegotiationFailedError(f"{label}: {error}", stage="ICE") from None
 
@@ -132,6 +134,6 @@ async def close_quietly(pc: RTCPeerConnection, within: float) -> None:
                     raise
         with anyio.move_on_after(within, shield=True):
             for transport in ice.transports(pc):
-                await aiortc_private.end_checks(transport)
+                await paths.end_checks(transport)
     except Exception:
         logger.debug("closing a peer connection failed", exc_info=True)

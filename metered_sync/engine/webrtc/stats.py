@@ -15,7 +15,7 @@ from typing import Any
 from aiortc import RTCRtpReceiver, RTCRtpSender
 
 from metered_sync.bridge.clock import monotonic
-from metered_sync.engine.webrtc import aiortc_private
+from metered_sync.engine.webrtc.aiortc_private.receiving import timestamp_origin, watch_packets
 
 __all__ = ["BitrateMeter", "Received", "Sent"]
 
@@ -82,9 +82,7 @@ class Received:
         self._media = 0
         self._receiver = receiver
         self._arrivals.clear()
-        aiortc_private.watch_packets(
-            receiver, functools.partial(self._count, retransmissions=retransmissions)
-        )
+        watch_packets(receiver, functools.partial(self._count, retransmissions=retransmissions))
 
     def _count(self, packet: Any, retransmissions: Collection[int]) -> None:
         self.packets += 1
@@ -113,7 +111,7 @@ class Received:
             pts: The frame's timestamp, as aiortc (1.14 to 1.16) gives it: it counts from the
                 first one.
         """
-        origin = aiortc_private.timestamp_origin(self._receiver)
+        origin = timestamp_origin(self._receiver)
         return None if origin is None else self._arrivals.get((origin + pts) & 0xFFFFFFFF)
 
     @property

@@ -13,8 +13,8 @@ from av import VideoFrame
 
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.sending.shared_encoder import Encoded, SharedEncoder
-from metered_sync.engine.webrtc import aiortc_private
-from metered_sync.engine.webrtc.aiortc_private import Capability
+from metered_sync.engine.webrtc.aiortc_private import capabilities
+from metered_sync.engine.webrtc.aiortc_private.capabilities import Capability
 from metered_sync.engine.webrtc.encoding import Encoding
 from metered_sync.testing import read_number
 from tests.support.local_tracks import (
@@ -253,7 +253,7 @@ def test_with_an_aiortc_that_hides_its_encoders_each_sender_encodes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        aiortc_private, "capabilities", lambda: frozenset(Capability) - {Capability.ENCODERS}
+        capabilities, "capabilities", lambda: frozenset(Capability) - {Capability.ENCODERS}
     )
 
     async def test() -> None:

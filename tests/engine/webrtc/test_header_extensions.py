@@ -6,7 +6,7 @@ import asyncio
 
 from aiortc.rtp import RtpPacket
 
-from metered_sync.engine.webrtc.aiortc_private import extensions_of
+from metered_sync.engine.webrtc.aiortc_private.extensions import extensions_of
 from metered_sync.engine.webrtc.header_extensions import PictureExtensions
 from metered_sync.engine.webrtc.peer_connection import peer_connection
 from metered_sync.engine.webrtc.picture_extensions import COLOR_SPACE, VIDEO_ORIENTATION

@@ -9,8 +9,9 @@ from aiortc import RTCRtpReceiver
 from aiortc.jitterbuffer import JitterBuffer
 from aiortc.rtp import RtpPacket
 
-from metered_sync.engine.webrtc import aiortc_private, jitter
-from metered_sync.engine.webrtc.aiortc_private import Capability
+from metered_sync.engine.webrtc import jitter
+from metered_sync.engine.webrtc.aiortc_private import capabilities
+from metered_sync.engine.webrtc.aiortc_private.capabilities import Capability, can
 from metered_sync.engine.webrtc.picture_extensions import COLOR_SPACE, VIDEO_ORIENTATION, Colours
 from tests.support.receivers import (
     FRAME,
@@ -30,7 +31,7 @@ both = pytest.mark.parametrize("codec", ["vp8", "h264"])
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    assert Capability.INTAKES in aiortc_private.capabilities()
+    assert can(Capability.INTAKES)
     clock = Clock()
     monkeypatch.setattr(jitter, "monotonic", clock.monotonic)
     return clock
@@ -445,7 +446,7 @@ def test_sound_goes_on_after_a_loss(clock: Clock) -> None:
 def test_a_receiver_that_works_in_another_way_is_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(aiortc_private, "capabilities", frozenset)
+    monkeypatch.setattr(capabilities, "capabilities", frozenset)
     receiver: Any = RTCRtpReceiver("video", Transport())  # type: ignore[arg-type]
     before = dict(vars(receiver))
     jitter.take_over(receiver, Receiver.__new__(Receiver))  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import pytest
 from aiortc import RTCRtpReceiver
 from aiortc.rtp import RtpPacket
 
-from metered_sync.engine.webrtc import aiortc_private
+from metered_sync.engine.webrtc.aiortc_private import capabilities
 from metered_sync.engine.webrtc.stats import MAX_ARRIVALS, BitrateMeter, Received, Sent
 
 MEDIA, RTX = 97, 98
@@ -165,7 +165,7 @@ def test_what_was_sent_adds_up_over_senders() -> None:
 
 
 def test_without_access_to_packets_nothing_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aiortc_private, "capabilities", frozenset)
+    monkeypatch.setattr(capabilities, "capabilities", frozenset)
     received, source = Received(), receiver()
     received.watch(source, ())
     take(source, (MEDIA, 1, 1, 1))

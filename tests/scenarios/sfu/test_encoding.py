@@ -12,7 +12,8 @@ from aiortc import VideoStreamTrack
 from av import VideoFrame
 
 from metered_sync import SfuClient
-from metered_sync.engine.webrtc import aiortc_private
+from metered_sync.engine.webrtc.aiortc_private import capabilities
+from metered_sync.engine.webrtc.aiortc_private.sending import encoder_of
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource
 from tests.conftest import wait_until
@@ -180,11 +181,11 @@ def test_without_access_to_the_encoder_the_rate_is_aiortcs(
     pair: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sender, receiver = pair
-    monkeypatch.setattr(aiortc_private, "capabilities", frozenset)
+    monkeypatch.setattr(capabilities, "capabilities", frozenset)
     with PatternSource(160, 120, 15) as pattern:
         published = sender.publish(pattern.video, video_bitrate=2_000_000)
         assert receiver.subscribe(published).read(timeout=20) is not None
         link: Any = sender._link
         (transceiver,) = (t for t in link.session.pc.getTransceivers() if t.sender.track)
-        encoder = aiortc_private.encoder_of(transceiver.sender)
+        encoder = encoder_of(transceiver.sender)
         assert encoder.target_bitrate < 2_000_000

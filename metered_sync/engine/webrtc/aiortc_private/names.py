@@ -1,0 +1,20 @@
+"""Name what aiortc keeps to itself, and several of these modules need."""
+
+from __future__ import annotations
+
+ENCODER = "_RTCRtpSender__encoder"
+SET_SIGNALING_STATE = "_RTCPeerConnection__setSignalingState"
+PENDING_DESCRIPTION = "_RTCPeerConnection__pendingLocalDescription"
+CONNECT = "_RTCPeerConnection__connect"
+TRANSCEIVERS = "_RTCPeerConnection__transceivers"
+REMOTE_ICE = "_RTCPeerConnection__remoteIce"
+REMOTE_DTLS = "_RTCPeerConnection__remoteDtls"
+ICE_START = "_RTCIceTransport__start"
+JITTER_BUFFER = "_RTCRtpReceiver__jitter_buffer"
+NACK_GENERATOR = "_RTCRtpReceiver__nack_generator"
+RECEIVER_CODECS = "_RTCRtpReceiver__codecs"
+DECODER_QUEUE = "_RTCRtpReceiver__decoder_queue"
+DECODER_THREAD = "_RTCRtpReceiver__decoder_thread"
+EXTENSIONS_MAP = "_rtp_header_extensions_map"
+TIMESTAMP_MAPPER = "_RTCRtpReceiver__timestamp_mapper"
+RECEIVED_PACKETS = "_RTCDtlsTransport__rx_packets"

@@ -1,0 +1,103 @@
+"""Reach into receivers: their packets, and the threads of their decoders."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from aiortc import RTCRtpReceiver
+
+from metered_sync.engine.webrtc.aiortc_private.capabilities import Capability, can
+from metered_sync.engine.webrtc.aiortc_private.names import DECODER_THREAD, TIMESTAMP_MAPPER
+from metered_sync.engine.webrtc.aiortc_private.packet_path import PacketPath
+
+__all__ = ["keep_starting", "packet_path", "timestamp_origin", "watch_packets"]
+
+logger = logging.getLogger("metered_sync")
+
+THREAD_RETRY = 1.0
+"""Seconds after which a receiver that got no thread for its decoder asks for one again."""
+
+
+def watch_packets(receiver: RTCRtpReceiver, function: Callable[[Any], None]) -> None:
+    """Have a function called with each packet on its way into a receiver, and no other one."""
+    if not can(Capability.PACKETS):
+        return
+    vars(receiver).pop("_handle_rtp_packet", None)  # (of another track, before)
+    handle = receiver._handle_rtp_packet
+
+    async def watched(packet: Any, *args: Any, **kwargs: Any) -> None:
+        function(packet)
+        await handle(packet, *args, **kwargs)
+
+    # Set on this object, where aiortc's router looks it up with each packet.
+    receiver._handle_rtp_packet = watched  # type: ignore[method-assign]
+
+
+def timestamp_origin(receiver: RTCRtpReceiver | None) -> int | None:
+    """Return the packet timestamp that frames are counted from; ``None`` before the first."""
+    return getattr(getattr(receiver, TIMESTAMP_MAPPER, None), "_origin", None)
+
+
+def packet_path(receiver: RTCRtpReceiver) -> PacketPath | None:
+    """Return a receiver's way to its decoder; ``None`` where this version has another one."""
+    return PacketPath(receiver) if can(Capability.INTAKES) else None
+
+
+def keep_starting(receiver: RTCRtpReceiver) -> None:
+    """Have a receiver that gets no thread for its decoder try again, until it has one or stops.
+
+    aiortc would leave it, and all that was to be started after it, as they are: for ever.
+    """
+    if not can(Capability.INTAKES) or "receive" in vars(receiver):
+        return
+    inner: Any = receiver
+    start, stop = inner.receive, inner.stop
+    waiting: list[asyncio.TimerHandle] = []
+    attempts: set[asyncio.Task[None]] = set()
+    told = stopped = False
+
+    async def receive(parameters: Any) -> None:
+        nonlocal told
+        try:
+            if not stopped:
+                await start(parameters)
+        except RuntimeError as error:
+            setattr(receiver, DECODER_THREAD, None)  # one that was not started cannot be joined
+            if not told:
+                told = True
+                logger.error(
+                    "no thread can be started to decode the %s that arrives (%s): it is tried "
+                    "again each second; the process, its user or its container has as many "
+                    "threads as it may",
+                    receiver.track.kind,
+                    error,
+                )
+            if not waiting:
+                loop = asyncio.get_running_loop()
+                waiting.append(loop.call_later(THREAD_RETRY, again, parameters))
+
+    def again(parameters: Any) -> None:
+        waiting.clear()
+        if receiver.transport.state in ("closed", "failed"):
+            end()
+        else:
+            attempt = asyncio.get_running_loop().create_task(receive(parameters))
+            attempts.add(attempt)
+            attempt.add_done_callback(attempts.discard)
+
+    def end() -> None:
+        """End the track, as the decoder's thread does at its end."""
+        inner._track._queue.put_nowait(None)
+
+    async def stop_trying() -> None:
+        nonlocal stopped
+        stopped = True
+        while waiting:
+            waiting.pop().cancel()
+            end()
+        await stop()
+
+    inner.receive, inner.stop = receive, stop_trying
