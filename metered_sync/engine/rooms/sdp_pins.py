@@ -27,6 +27,14 @@ Chromium (156) is then stuck, and aiortc (1.14 to 1.16) reads its extensions und
 of its latest offer, agreed on or not, and closes where a length is wrong. Chromium's own offers
 have 1 to 11, 13 and 14, aiortc's 1 to 3."""
 _PAYLOAD_TYPES = range(96, 128)
+_FORMATS = {
+    "av1": {"profile": "0", "tier": "0"},
+    "h264": {"packetization-mode": "0", "profile-level-id": ""},
+    "h265": {"profile-id": "1", "tier-flag": "0", "tx-mode": "SRST"},
+    "vp9": {"profile-id": "0"},
+}
+"""The parameters by which payload types of one codec differ, with what stands for none (AV1's RTP
+specification, section 7.2; RFC 6184, section 8.1; RFC 7798, section 7.1; RFC 9628, section 7)."""
 
 
 class Pins:
@@ -99,11 +107,12 @@ def _meanings(section: Section) -> list[tuple[_Meaning, Codec]]:
 
 
 def _meaning(kind: str, codec: Codec) -> _Meaning:
-    fields = [kind, codec.name.lower(), str(codec.clock_rate), str(codec.channels)]
-    if codec.name.lower() == "h264":
-        parameters = codec.parameters
-        fields.append(parameters.get("packetization-mode", "0"))
-        fields.append(parameters.get("profile-level-id", "").lower()[:4])
+    name, given = codec.name.lower(), codec.parameters
+    fields = [kind, name, str(codec.clock_rate), str(codec.channels)]
+    for parameter, default in _FORMATS.get(name, {}).items():
+        value = given.get(parameter, default).lower()
+        # (Of H.264 the level may differ.)
+        fields.append(value[:4] if parameter == "profile-level-id" else value)
     return tuple(fields)
 
 

@@ -386,6 +386,40 @@ def test_a_codec_whose_number_is_taken_gets_another() -> None:
     assert video.codecs[1].fmtp == f"apt={video.codecs[0].payload_type}"
 
 
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        ("VP9", "", "profile-id=2"),
+        ("VP9", "profile-id=0", "profile-id=1"),
+        ("AV1", "level-idx=5;profile=0;tier=0", "level-idx=5;profile=1;tier=0"),
+        ("H265", "level-id=180;profile-id=1", "level-id=180;profile-id=2"),
+        ("H264", "profile-level-id=42001f", "profile-level-id=42001f;packetization-mode=1"),
+        ("H264", "profile-level-id=42001f", "profile-level-id=64001f"),
+    ],
+)
+def test_profiles_of_a_codec_are_told_apart(name: str, first: str, second: str) -> None:
+    """Each has a number, with one for what is sent again, which nothing else gets."""
+    theirs = (
+        Codec(97, name, 90000, 1, first),
+        Codec(98, "rtx", 90000, 1, "apt=97"),
+        Codec(99, name, 90000, 1, second),
+        Codec(100, "rtx", 90000, 1, "apt=99"),
+    )
+    pins = Pins()
+    pins.learn(made(Section("video", "0", codecs=theirs)))
+    # In another order, with other numbers.
+    numbers = {97: 120, 98: 121, 99: 122, 100: 123}
+    ours = tuple(
+        replace(c, payload_type=numbers[c.payload_type], fmtp=c.fmtp.replace("=97", "=120"))
+        for c in theirs[:2]
+    )
+    more = (Codec(99, "VP8", 90000), Codec(97, "rtx", 90000, 1, "apt=99"))
+    (section,) = pins.apply(made(Section("video", "0", codecs=(*more, *ours)))).sections
+    got = [(c.name, c.payload_type, c.parameters.get("apt")) for c in section.codecs]
+    assert {number for _, number, _ in got[:2]}.isdisjoint({97, 98, 99, 100})
+    assert got[2:] == [(name, 97, None), ("rtx", 98, "97")]
+
+
 def test_the_latest_meaning_of_a_number_counts() -> None:
     pins = Pins()
     pins.learn(made(Section("audio", "0", extensions=(Extension(12, MID),))))
