@@ -16,8 +16,9 @@ from tests.support.media_files import number_of, picture
 FPS = 25
 NUMBERS = 110
 """How many numbers pictures have, before they begin anew."""
-ENCODERS = {"h264": "libx264", "vp8": "libvpx", "mpeg4": "mpeg4"}
+ENCODERS = {"h264": "libx264", "hevc": "libx265", "vp8": "libvpx", "mpeg4": "mpeg4"}
 H264 = {"qp": "4", "bf": "0", "sc_threshold": "0"}
+HEVC = {"x265-params": "log-level=error:pools=none:frame-threads=1"}
 VP8 = {"deadline": "realtime", "lag-in-frames": "0"}
 
 
@@ -26,7 +27,7 @@ def set_up(encoder: Any, codec: str, gop: int, size: tuple[int, int], options: A
     encoder.gop_size, encoder.thread_count = gop, 1
     if codec == "vp8":
         encoder.bit_rate = 300_000
-    encoder.options = {**{"h264": H264, "vp8": VP8}.get(codec, {}), **options}
+    encoder.options = {**{"h264": H264, "hevc": HEVC, "vp8": VP8}.get(codec, {}), **options}
 
 
 def packets(

@@ -27,6 +27,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "ogg": write(folder / "a.ogg", None, audio="libopus"),
         "ts": write(folder / "a.ts"),
         "bframes": write(folder / "b.mp4", bf="2", b_adapt="0"),
+        "hevc": write(folder / "h.mp4", "hevc", 10, audio="libopus"),
         "mpeg4": write(folder / "m.mkv", "mpeg4", audio="libopus"),
     }
 
@@ -99,6 +100,18 @@ def test_what_cannot_be_sent_as_it_is(files: dict[str, Path], tmp_path: Path) ->
     with pytest.raises(MediaError, match="cannot be opened as media"):
         (tmp_path / "x.mp4").write_bytes(b"nothing")
         from_file(tmp_path / "x.mp4", encoded=True)
+
+
+def test_of_a_file_with_hevc_the_sound_goes(files: dict[str, Path]) -> None:
+    with from_file(files["hevc"], encoded=True) as source:
+        assert source.kinds == ("audio",)
+        for hand_out in (lambda: source.video, lambda: source.tracks):
+            with pytest.raises(MediaError, match=r"h\.mp4.*its video is H\.265 \(HEVC\).*\.audio alone"):
+                hand_out()
+        source._refused = {}
+        got = play(source)
+    assert "video" not in got
+    assert len(got["audio"]) >= 15
 
 
 def test_it_is_sent_not_looked_at(files: dict[str, Path]) -> None:
