@@ -319,7 +319,8 @@ class SfuClient(Client[SfuLink]):
         Raises:
             SfuError: The SFU refuses. aiortc cannot take an offer back, so the session is
                 made anew (with ``recover=False``: closed).
-            MediaError: The source has no such track, or the track has ended.
+            MediaError: The source has no such track, or the track has ended; or the SFU takes none
+                of its codecs. Then none of a list is published, and the session goes on.
             TypeError: Something that is neither a track nor has any.
             ValueError: An option makes no sense; an unknown codec's error names those
                 that are available.

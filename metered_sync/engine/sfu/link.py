@@ -325,10 +325,21 @@ class SfuLink(Link):
     async def _publish_again(self, session: Session, deadline: Deadline) -> None:
         for outgoing in self.outgoing:
             if outgoing.local.ended:
-                self._source_ended(outgoing)
+                self._end_publication(outgoing)
         again = [(o, o.session_id, o.track_id) for o in self.outgoing if not o.closed]
-        if again:
-            await session.publish([outgoing for outgoing, *_ in again], deadline)
+        rounds = [[outgoing for outgoing, *_ in again]] if again else []
+        while rounds:
+            tracks = rounds.pop(0)
+            try:
+                await session.publish(tracks, deadline)
+            except MediaError as error:
+                if len(tracks) > 1:
+                    rounds += ([outgoing] for outgoing in tracks)  # one of them it is
+                else:
+                    logger.warning("%s: a track is published no longer: %s", self.label, error)
+                    tracks[0].release()
+                    self._end_publication(tracks[0])
+        again = [one for one in again if not one[0].closed]
         for outgoing, session_id, track_id in again:
             self._moved[session_id, track_id] = outgoing
         self._follow(self.incoming)
@@ -400,11 +411,11 @@ class SfuLink(Link):
 
     def _on_source_ended(self, outgoing: Outgoing, _: LocalTrack) -> None:
         if self.error is None and not outgoing.closed:
-            self._source_ended(outgoing)
+            self._end_publication(outgoing)
             self._watch.wake()  # to unpublish it
 
-    def _source_ended(self, outgoing: Outgoing) -> None:
-        """Publish a track no longer: its source has ended."""
+    def _end_publication(self, outgoing: Outgoing) -> None:
+        """Publish a track no longer: its source has ended, or the SFU takes it no more."""
         self._forget(outgoing)
         publication = outgoing.handle()
         if publication is not None:

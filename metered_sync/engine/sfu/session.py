@@ -16,7 +16,7 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 from aiortc import RTCPeerConnection, RTCRtpTransceiver, RTCSessionDescription
@@ -258,7 +258,11 @@ class Session:
         return SessionLostError(f"{self._label}: session {self.id} has ended: {self.loss}")
 
     async def publish(self, tracks: Sequence[Outgoing], deadline: Deadline) -> None:
-        """Publish tracks, in one round."""
+        """Publish tracks, in one round.
+
+        Raises:
+            MediaError: The SFU does not take one of them; none is published.
+        """
         async with self._negotiation() as pc:
             with self._webrtc("offer", "no offer can be made"):
                 sent = [self._send(one, pc) for one in tracks]
@@ -273,21 +277,55 @@ class Session:
                 deadline,
                 wire.PublishRequest(listed, offer).body(),
             )
+            answer = self._answer(negotiated.description)
+            sections = {section.mid: section for section in answer.sections}
+            refused = [t for _, t in sent if not self._is_taken(t, sections.get(str(t.mid)))]
+            self._refused.update(str(transceiver.mid) for transceiver in refused)
             await self._apply(negotiated.description)
-            self._check_taken(negotiated.description, [t for _, t in sent])
+            if refused:
+                await self._take_back(tracks, sent, refused, deadline)
             for one, (outlet, transceiver) in zip(tracks, sent, strict=True):
                 pin_bitrate(transceiver, one.local.video_bitrate)
                 one.session_id, one.track_id, one.mid = self.id, outlet.id, str(transceiver.mid)
 
-    def _check_taken(
-        self, answer: wire.SessionDescription, sent: Sequence[RTCRtpTransceiver]
-    ) -> None:
-        """Raise where the SFU does not take what is encoded already: there is no other codec."""
-        rejected = {section.mid for section in self._read(answer).sections if section.rejected}
-        for transceiver in sent:
-            if transceiver in self._formats and transceiver.mid in rejected:
-                what = f"{self._formats[transceiver]}, in which this track is encoded already"
-                raise MediaError(f"{self._label}: the SFU does not take {what}; {INSTEAD}")
+    def _is_taken(self, transceiver: RTCRtpTransceiver, section: sdp.Section | None) -> bool:
+        """Say whether the SFU takes what is to be sent: in one of the codecs that it was offered."""
+        if section is None or not section.receives:
+            return False
+        format = self._formats.get(transceiver)
+        return format is None or any(c.name.lower() == format.codec for c in section.codecs)
+
+    async def _take_back(
+        self,
+        tracks: Sequence[Outgoing],
+        sent: Sequence[tuple[Outlet, RTCRtpTransceiver]],
+        refused: Sequence[RTCRtpTransceiver],
+        deadline: Deadline,
+    ) -> NoReturn:
+        """Close what the SFU takes of a round, and raise for what it does not take."""
+        problem = ""
+        for one, (outlet, transceiver) in zip(tracks, sent, strict=True):
+            if transceiver not in refused:
+                await self._close_track(transceiver, outlet.id, deadline)
+                await transceiver.sender.stop()
+                continue
+            transceiver.direction = "inactive"
+            format, local = self._formats.get(transceiver), one.local
+            track = f"the {local.kind} track {one.name or local.id!r}"
+            if format is None:
+                problem = f"{track}, in no codec that it was offered"
+            else:
+                problem = f"{format}, in which {track} is encoded already; {INSTEAD}"
+        raise MediaError(f"{self._label}: the SFU does not take {problem}")
+
+    def _answer(self, description: wire.SessionDescription) -> sdp.Description:
+        """Return an answer of the SFU's, in which sections that it rejects may lack their mids."""
+        answer, ours = self._read(description), sdp.parse(self.pc.localDescription.sdp)
+        sections = (
+            section if section.mid else replace(section, mid=mine.mid)
+            for section, mine in zip(answer.sections, ours.sections, strict=False)
+        )
+        return replace(answer, sections=tuple(sections))
 
     def _send(self, outgoing: Outgoing, pc: RTCPeerConnection) -> tuple[Outlet, RTCRtpTransceiver]:
         """Add a track to the next offer."""
@@ -475,7 +513,9 @@ class Session:
 
     def _fitted(self, description: wire.SessionDescription) -> str:
         """Return the text that aiortc can take: it fails on a section without a codec it knows."""
-        given = self._read(description)  # (aiortc's own reader has no limits)
+        # (aiortc's own reader has no limits.)
+        is_answer = description.type == "answer"
+        given = self._answer(description) if is_answer else self._read(description)
         formats = self._by_mid(given)
         admitted = (admit(section, formats.get(section.mid)) for section in given.sections)
         parsed = replace(given, sections=tuple(admitted))

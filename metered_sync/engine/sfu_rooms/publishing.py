@@ -25,7 +25,7 @@ from metered_sync.engine.sfu.tracks import Incoming, Outgoing
 from metered_sync.engine.sfu_rooms.messages import AnnouncedTrack
 from metered_sync.engine.sfu_rooms.speakers import SpeechDetector, sound_level
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, SAMPLES_PER_FRAME
-from metered_sync.errors import MeteredError, SfuAuthError
+from metered_sync.errors import MediaError, MeteredError, SfuAuthError, SfuError
 from metered_sync.wire.events import Event
 from metered_sync.wire.timings import Timings
 
@@ -37,6 +37,8 @@ FLOW_POLL = 0.02
 FLOW_POLL_MAX = 0.3
 FLOW_PATIENCE = 1.0
 """Seconds after a recovery for which tracks that were announced may be silent."""
+REFUSALS = (400, 413, 415, 422)
+"""Answers of the SFU that the same request would get again."""
 METERED_FRAMES = 5
 """Slices of 20 ms of our sound that are measured together."""
 
@@ -58,7 +60,7 @@ class RoomPublisher:
             make_link: Makes the link that publishes, with its sink.
             on_change: Called when other tracks are to be announced.
             on_speech: Called when this peer begins to speak, or ends.
-            on_refused: Called when this peer is not let publish.
+            on_refused: Called when this peer is not let publish, or one of its tracks.
             timings: Pauses and bounds of the attempts.
         """
         self.announced: tuple[AnnouncedTrack, ...] = ()
@@ -74,6 +76,8 @@ class RoomPublisher:
         self._wanted: tuple[LocalTrack, ...] = ()
         self._refused: tuple[LocalTrack, ...] | None = None
         """The tracks that the SFU, or the gate, did not let us publish."""
+        self._untaken: set[LocalTrack] = set()
+        """Tracks that the SFU does not take as they are: another attempt would end like the first."""
         self._outgoing: list[Outgoing] = []
         self._entries: dict[Outgoing, AnnouncedTrack] = {}
         self._flow_pause = FLOW_POLL
@@ -138,22 +142,39 @@ class RoomPublisher:
         await self._unpublish()
         if self._wanted == self._refused:
             return
-        published = {outgoing.local for outgoing in self._outgoing}
-        new = [track for track in self._wanted if track not in published and not track.ended]
+        self._untaken.intersection_update(self._wanted)
+        known = {outgoing.local for outgoing in self._outgoing} | self._untaken
+        new = [track for track in self._wanted if track not in known and not track.ended]
         self._measure()
         if not new:
             return
         link = self._link
         if link is None or link.error is not None:
             self._outgoing.clear()  # (of a link that was closed: everything is published anew)
-            new = [track for track in self._wanted if not track.ended]
+            new = [t for t in self._wanted if t not in self._untaken and not t.ended]
             link = self._link = self._make_link(_PublisherSink(self._wake.set))
+        if link.state == "idle":
+            with anyio.fail_after(self._timings.attempt):
+                await link.connect(Deadline(self._timings.attempt))
+        rounds = [new]
+        while rounds:
+            tracks = rounds.pop(0)
+            try:
+                await self._publish_round(link, tracks)
+            except (MediaError, SfuError) as error:
+                if isinstance(error, SfuError) and error.status not in REFUSALS:
+                    raise
+                if len(tracks) > 1:
+                    rounds += ([track] for track in tracks)  # one of them it is
+                elif not tracks[0].ended:
+                    self._untaken.update(tracks)
+                    self._on_refused(error)
+
+    async def _publish_round(self, link: SfuLink, tracks: Sequence[LocalTrack]) -> None:
         with anyio.fail_after(self._timings.attempt):
             deadline = Deadline(self._timings.attempt)
-            if link.state == "idle":
-                await link.connect(deadline)
             # A name that outlives the session, by which receivers find the track again.
-            outgoing = [Outgoing(track, track.ids[0], owned=False) for track in new]
+            outgoing = [Outgoing(track, track.ids[0], owned=False) for track in tracks]
             self._outgoing += outgoing
             try:
                 await link.run(link.publish, outgoing, deadline)

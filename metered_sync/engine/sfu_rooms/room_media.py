@@ -394,8 +394,8 @@ class SfuRoomMedia:
                     track.end(error)
 
     def _on_mute(self, error: MeteredError) -> None:
-        """Tell that our tracks are not published; those of others may be received."""
-        logger.warning("%s: its tracks are not published: %s", self._label, error)
+        """Tell that tracks of ours are not published; those of others may be received."""
+        logger.warning("%s: publishing is refused: %s", self._label, error)
         self._host.on_media_refused(error)
 
     def on_received(self) -> None:
