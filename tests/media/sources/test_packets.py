@@ -106,7 +106,7 @@ def test_of_a_file_with_hevc_the_sound_goes(files: dict[str, Path]) -> None:
     with from_file(files["hevc"], encoded=True) as source:
         assert source.kinds == ("audio",)
         for hand_out in (lambda: source.video, lambda: source.tracks):
-            with pytest.raises(MediaError, match=r"h\.mp4.*its video is H\.265 \(HEVC\).*\.audio alone"):
+            with pytest.raises(MediaError, match=r"its video is H\.265 \(HEVC\).*\.audio alone"):
                 hand_out()
         source._refused = {}
         got = play(source)

@@ -1,4 +1,4 @@
-"""Publish what is encoded already to an SFU that does not take it: it is told once, all else goes on."""
+"""Publish to an SFU that refuses the codec: it is told once, and all else goes on."""
 
 from __future__ import annotations
 
