@@ -289,7 +289,7 @@ class Session:
                 one.session_id, one.track_id, one.mid = self.id, outlet.id, str(transceiver.mid)
 
     def _is_taken(self, transceiver: RTCRtpTransceiver, section: sdp.Section | None) -> bool:
-        """Say whether the SFU takes what is to be sent: in one of the codecs that it was offered."""
+        """Say whether the SFU takes what is to be sent, in a codec that it was offered."""
         if section is None or not section.receives:
             return False
         format = self._formats.get(transceiver)

@@ -77,7 +77,7 @@ class RoomPublisher:
         self._refused: tuple[LocalTrack, ...] | None = None
         """The tracks that the SFU, or the gate, did not let us publish."""
         self._untaken: set[LocalTrack] = set()
-        """Tracks that the SFU does not take as they are: another attempt would end like the first."""
+        """Tracks that the SFU does not take: another attempt would end like the first."""
         self._outgoing: list[Outgoing] = []
         self._entries: dict[Outgoing, AnnouncedTrack] = {}
         self._flow_pause = FLOW_POLL
