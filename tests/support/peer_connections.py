@@ -12,10 +12,10 @@ from metered_sync.bridge.reader import Reader
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc import ice
 from metered_sync.engine.webrtc.aiortc_private.negotiation import bundle_all
-from metered_sync.engine.webrtc.aiortc_private.paths import bound_gathering, end_checks
+from metered_sync.engine.webrtc.aiortc_private.paths import bound_gathering
 from metered_sync.engine.webrtc.encoding import pin_bitrate
 from metered_sync.engine.webrtc.incoming import IncomingTrack
-from metered_sync.engine.webrtc.peer_connection import peer_connection
+from metered_sync.engine.webrtc.peer_connection import close_quietly, peer_connection
 from metered_sync.testing import PatternSource
 from tests.support.connections import until
 
@@ -64,11 +64,8 @@ class Ends:
         await until(lambda: self.received.decoded >= frames + more, what="pictures")
 
     async def close(self) -> None:
-        transports = [*ice.transports(self.near), *ice.transports(self.far)]
-        await self.near.close()
-        await self.far.close()
-        for transport in transports:
-            await end_checks(transport)
+        for pc in (self.near, self.far):
+            await close_quietly(pc, 20)
         self.local.close()
         self.source.stop()
         await asyncio.gather(*self.tasks)

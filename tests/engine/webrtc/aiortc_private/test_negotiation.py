@@ -13,7 +13,7 @@ from metered_sync.engine.webrtc.aiortc_private.negotiation import (
     set_unoffered,
 )
 from metered_sync.engine.webrtc.aiortc_private.sending import name_stream
-from metered_sync.engine.webrtc.peer_connection import peer_connection
+from metered_sync.engine.webrtc.peer_connection import close_quietly, peer_connection
 from tests.support.connections import run
 from tests.support.peer_connections import negotiate
 
@@ -28,8 +28,8 @@ def test_a_track_without_a_section_does_not_spoil_an_answer() -> None:
         set_unoffered(far)
         await far.setLocalDescription(await far.createAnswer())
         await near.setRemoteDescription(far.localDescription)
-        await near.close()
-        await far.close()
+        await close_quietly(near, 20)
+        await close_quietly(far, 20)
 
     run(test())
 
@@ -48,7 +48,7 @@ def test_streams_and_sections_are_named() -> None:
         assert (two.mid, section_index(two, 99)) == ("other", 5)
         set_section_index(two, None)
         assert section_index(two, 99) == 99
-        await pc.close()
+        await close_quietly(pc, 20)
 
     run(test())
 
@@ -69,6 +69,6 @@ def test_a_transceiver_is_forgotten() -> None:
         assert near.localDescription.sdp.count("m=") == 2
         await near.setLocalDescription(await near.createOffer())  # without the old one
         for pc in (near, far):
-            await pc.close()
+            await close_quietly(pc, 20)
 
     run(test())

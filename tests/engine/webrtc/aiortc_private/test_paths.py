@@ -15,7 +15,7 @@ from metered_sync.engine.webrtc.aiortc_private.paths import (
     probe,
     use_relays_only,
 )
-from metered_sync.engine.webrtc.peer_connection import peer_connection
+from metered_sync.engine.webrtc.peer_connection import close_quietly, peer_connection
 from tests.support.connections import run, until
 from tests.support.peer_connections import negotiate
 
@@ -28,7 +28,7 @@ def test_relays_need_a_server() -> None:
         assert can_relay_only()
         assert not use_relays_only(transport)
         assert nominated_pair(transport) is None
-        await pc.close()
+        await close_quietly(pc, 20)
 
     run(test())
 
@@ -51,7 +51,7 @@ def test_a_path_is_probed_and_its_packets_are_counted() -> None:
             await transport.stop()
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(probe(dtls.transport), 0.2)
-        await near.close()
-        await far.close()
+        await close_quietly(near, 20)
+        await close_quietly(far, 20)
 
     run(test())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from metered_sync.engine.webrtc.aiortc_private.sctp import loop_of, max_message_size, unacknowledged
-from metered_sync.engine.webrtc.peer_connection import peer_connection
+from metered_sync.engine.webrtc.peer_connection import close_quietly, peer_connection
 from tests.support.connections import run, until
 from tests.support.peer_connections import negotiate
 
@@ -23,7 +23,7 @@ def test_messages_on_their_way_are_counted() -> None:
             channel.send(b"x" * 10_000)
         await until(lambda: unacknowledged(channel) > 0, what="messages on their way")
         await until(lambda: unacknowledged(channel) == 0, what="messages to arrive")
-        await near.close()
-        await far.close()
+        await close_quietly(near, 20)
+        await close_quietly(far, 20)
 
     run(test())

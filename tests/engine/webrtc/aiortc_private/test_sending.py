@@ -10,7 +10,7 @@ from metered_sync.engine.webrtc.aiortc_private.sending import (
     first_codec,
     put_codec_first,
 )
-from metered_sync.engine.webrtc.peer_connection import peer_connection
+from metered_sync.engine.webrtc.peer_connection import close_quietly, peer_connection
 from metered_sync.testing import PatternSource
 from tests.support.connections import run
 
@@ -26,8 +26,8 @@ def test_a_codec_is_put_first() -> None:
         for codec in (None, "h264", "unknown"):
             put_codec_first(transceiver, codec)
         assert first_codec(transceiver) == "h264"
-        await near.close()
-        await far.close()
+        await close_quietly(near, 20)
+        await close_quietly(far, 20)
 
     run(test())
 
