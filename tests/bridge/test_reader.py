@@ -57,6 +57,41 @@ def test_full_readers_drop_by_policy_and_count() -> None:
 
 
 @pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest"])
+@pytest.mark.parametrize("bound", [{"maxsize": 5}, {"max_bytes": 50}, {}])
+@pytest.mark.parametrize("count", [0, 1, 3, 5, 6, 12])
+def test_many_at_once_are_queued_as_one_by_one(overflow: Any, bound: Any, count: int) -> None:
+    class Sized(Reader[int]):
+        def _size(self, item: int) -> int:
+            return 10
+
+    one_by_one, together = (Sized("a reader", overflow=overflow, **bound) for _ in range(2))
+    for begin in range(0, 3 * count, max(count, 1)):
+        items = range(begin, begin + count)
+        for item in items:
+            one_by_one.put(item)
+        together.put_all(items)
+    assert together.dropped == one_by_one.dropped
+    together.end()
+    together.put_all([1, 2])  # too late
+    one_by_one.end()
+    assert list(together) == list(one_by_one)
+    assert together._came == together._went
+
+
+def test_many_at_once_wake_all_who_sleep() -> None:
+    inbox = reader()
+    taken: list[int] = []
+    threads = [threading.Thread(target=lambda: taken.append(inbox.get(timeout=20))) for _ in "123"]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(inbox._sleepers) == 3)
+    inbox.put_all([1, 2, 3])
+    for thread in threads:
+        thread.join(20)
+    assert sorted(taken) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest"])
 def test_lifecycle_events_are_never_dropped(overflow: Any) -> None:
     events = EventQueue("events", (Event,), maxsize=2, overflow=overflow)
     message = Message("c", "p", 1)

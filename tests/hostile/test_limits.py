@@ -11,7 +11,7 @@ from metered_sync import _member_objects
 from metered_sync.bridge.event_reader import CEILING
 from metered_sync.bridge.reader import MAX_BYTES, Reader
 from metered_sync.contrib import resources
-from metered_sync.engine.messaging import inbound, roster_limits, websocket
+from metered_sync.engine.messaging import inbound, roster_limits
 from metered_sync.engine.rooms import (
     error_throttle,
     member,
@@ -46,7 +46,7 @@ def test_the_page_says_what_the_code_does() -> None:
         "errors of the server, and frames of it that cannot be read": (
             f"{inbound.LOGGED} lines in the log at once, then {inbound.LOGGED} a minute",
         ),
-        "frames that come all at once": (f"{websocket.STEP * 1000:g} ms",),
+        "frames that come all at once": (f"{inbound.STEP * 1000:g} ms",),
         "members of a room": (f"{roster.MAX_MEMBERS}",),
         "metadata of a member (`peerMetadata`)": (
             f"{roster_limits.MAX_MEMBER_METADATA // KIB} KiB of JSON",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from typing import Any
 
 from websockets.client import ClientProtocol
@@ -13,7 +14,7 @@ from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-from metered_sync.engine.messaging.websocket import WebSocket
+from metered_sync.engine.messaging.websocket import Receiver, WebSocket
 from metered_sync.wire.limits import MAX_INBOUND_FRAME
 
 
@@ -48,6 +49,16 @@ class Transport(asyncio.Transport):
 
     def abort(self) -> None:
         self.closing = True
+
+
+def all_into(messages: list[bytes | None]) -> Receiver:
+    """Return a receiver that takes all messages that have arrived."""
+
+    def receive(arrived: deque[bytes | None]) -> None:
+        while arrived:
+            messages.append(arrived.popleft())
+
+    return receive
 
 
 def upgrading() -> tuple[ClientProtocol, bytes]:

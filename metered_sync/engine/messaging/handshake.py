@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -155,14 +156,15 @@ class Connector:
     async def _await_welcome(self, connection: WebSocket) -> frames.Welcome:
         welcome: asyncio.Future[frames.Welcome] = asyncio.get_running_loop().create_future()
 
-        def receive(text: bytes | None) -> None:
-            try:
-                frame = frames.parse_server_frame(text or b"")
-            except frames.FrameError:
-                return
-            if isinstance(frame, frames.Welcome) and not welcome.done():
-                connection.listen(None)  # what follows is for whoever uses the connection
-                welcome.set_result(frame)
+        def receive(arrived: deque[bytes | None]) -> None:
+            while arrived and not welcome.done():
+                try:
+                    frame = frames.parse_server_frame(arrived.popleft() or b"")
+                except frames.FrameError:
+                    continue
+                if isinstance(frame, frames.Welcome):
+                    connection.listen(None)  # what follows is for whoever uses the connection
+                    welcome.set_result(frame)
 
         connection.listen(receive)
         closed = asyncio.create_task(connection.wait_closed())

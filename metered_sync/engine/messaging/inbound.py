@@ -1,8 +1,13 @@
-"""Hand the server's frames to the request, the channel or the event they are for."""
+"""Hand the server's frames to the request, the channel or the event they are for.
+
+Messages are nearly all of them where they come fast. Those in a row that only the readers of one
+channel want are handed over together.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.link import MessageSink
@@ -19,6 +24,10 @@ __all__ = ["Inbound"]
 
 logger = logging.getLogger("metered_sync")
 
+STEP = 0.02
+"""Seconds for which frames are handed on in one step of the loop; the others come in the next."""
+ROW = 100
+"""Messages that are handed to readers together, at most: who drops or copies them takes time."""
 LOGGED = 10
 """Frames of a connection that the log tells of at once, where they cannot be handled."""
 LOG_INTERVAL = 60.0
@@ -66,27 +75,55 @@ class Inbound:
         self._label = label
         self._own_id = own_id
         self._timings = timings
+        self._row: list[Message] = []
+        """Messages of one channel that only readers want, and have not got yet."""
         self._logged = self._unlogged = 0
         self._log_at = -LOG_INTERVAL
         """When the first of those frames came that were logged last."""
 
-    def receive(self, text: bytes | None) -> None:
-        """Take a message of the connection: a text, or ``None`` for a binary one."""
+    def receive(self, arrived: deque[bytes | None]) -> None:
+        """Take what has arrived, texts or ``None`` for what is binary, for one step of the loop."""
+        until = monotonic() + STEP
+        while arrived and monotonic() < until:
+            self._take(arrived.popleft())
+        self._deliver()
+
+    def _take(self, text: bytes | None) -> None:
         try:
             if text is None:
                 self._log(logging.WARNING, "ignored a binary frame")
                 return
             request_id = frames.acknowledged(text)
             request = self._outbox.take(request_id) if request_id else None
+            frame = frames.parse_server_frame(text) if request is None else None
+            if isinstance(frame, Message) and not self._sink.wants(frame):
+                row = self._row
+                if row and (row[0].channel != frame.channel or len(row) == ROW):
+                    self._deliver()
+                self._row.append(frame)
+                return
+            self._deliver()
             if request is None:
-                self._handle(frames.parse_server_frame(text))
+                self._handle(frame)
             else:
                 request.finish()
         except frames.FrameError as error:
             self._log(logging.WARNING, f"ignored a frame: {error}")
         except Exception as error:  # lest the transport close the connection
-            clear_locals(error)
-            self._log(logging.ERROR, "a frame of the server could not be handled", error)
+            self._log_failure(error)
+
+    def _deliver(self) -> None:
+        """Hand the messages in a row to the readers of their channel."""
+        if self._row:
+            row, self._row = self._row, []
+            try:
+                self._subscriptions.deliver(row)
+            except Exception as error:
+                self._log_failure(error)
+
+    def _log_failure(self, error: Exception) -> None:
+        clear_locals(error)
+        self._log(logging.ERROR, "a frame of the server could not be handled", error)
 
     def _log(self, level: int, text: str, error: Exception | None = None) -> None:
         """Tell of a frame in the log, at a bounded rate: a server sends as many as it likes."""
@@ -102,10 +139,8 @@ class Inbound:
 
     def _handle(self, frame: frames.ServerFrame | None) -> None:
         if isinstance(frame, Message):
-            shared = self._sink.wants(frame)
-            self._subscriptions.deliver(frame, shared=shared)
-            if shared:  # (and not to one who listens since: a reader may have changed the data)
-                self._sink.emit(frame)
+            self._subscriptions.deliver([frame], shared=True)
+            self._sink.emit(frame)
         elif isinstance(frame, Direct):
             self._sink.emit(frame)
         elif isinstance(frame, Presence):

@@ -181,22 +181,23 @@ class Subscriptions:
     def _note_patterns(self) -> None:
         self._patterns = tuple(name for name in self._channels if is_pattern(name))
 
-    def deliver(self, message: Message, *, shared: bool = False) -> None:
-        """Hand a message to its channel's readers, to each its own; ``shared``: and to others."""
-        # (The last one gets the message itself: nobody may change it while it is copied.)
+    def deliver(self, messages: list[Message], *, shared: bool = False) -> None:
+        """Hand a channel's messages to its readers, to each its own; ``shared``: and to others."""
+        # (The last one gets the messages themselves: nobody may change them while they are copied.)
         last: Reader[Message] | None = None
-        channel = self._channels.get(message.channel)
+        name = messages[0].channel
+        channel = self._channels.get(name)
         refs = channel.readers if channel is not None else ()
         if self._patterns:
-            refs += self._matching(message.channel)
+            refs += self._matching(name)
         for ref in refs:
             reader = ref()
             if reader is not None:
                 if last is not None:
-                    last.put(message.copied())
+                    last.put_all([message.copied() for message in messages])
                 last = reader
         if last is not None:
-            last.put(message.copied() if shared else message)
+            last.put_all([message.copied() for message in messages] if shared else messages)
 
     def _matching(self, name: str) -> tuple[weakref.ref[Reader[Message]], ...]:
         """Return the readers of the patterns that match a channel."""

@@ -3,13 +3,15 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import time
+from collections import deque
 from typing import Any
 
 import pytest
 
 from metered_sync import ServerRequestError
 from metered_sync.bridge.reader import Reader
-from metered_sync.engine.messaging.inbound import Inbound
+from metered_sync.engine.messaging.inbound import ROW, STEP, Inbound
 from metered_sync.engine.messaging.outbox import Outbox
 from metered_sync.engine.messaging.request import Request
 from metered_sync.engine.messaging.subscriptions import Subscriptions
@@ -43,7 +45,11 @@ class Client:
         pass
 
     def receive(self, **fields: Any) -> None:
-        self.inbound.receive(json.dumps(fields).encode())
+        self.take(json.dumps(fields).encode())
+
+    def take(self, *texts: bytes | None) -> None:
+        """Receive messages that have arrived together."""
+        self.inbound.receive(deque(texts))
 
     def pending(self, request_id: str = "1") -> Request:
         """Return a request that waits for its acknowledgement."""
@@ -62,8 +68,8 @@ def client() -> Client:
 )
 def test_an_acknowledgement_settles_its_request(client: Client, text: str) -> None:
     request = client.pending()
-    client.inbound.receive(text.encode())
-    client.inbound.receive(text.encode())
+    client.take(text.encode())
+    client.take(text.encode())
     assert request.ended.is_set
     assert request.error is None
     assert client.events == []
@@ -125,8 +131,72 @@ def test_the_only_reader_gets_what_was_parsed(client: Client) -> None:
     reader: Reader[Message] = Reader("the only one")
     client.subscriptions.subscribe("c", reader, False)
     message = Message("c", "b", [[]])
-    client.subscriptions.deliver(message, shared=False)
+    client.subscriptions.deliver([message])
     assert reader.get_nowait() is message
+
+
+class Unheard(Client):
+    """One whose messages go to readers alone."""
+
+    def wants(self, event: Event) -> bool:
+        return False
+
+
+def a_message(channel: str, number: int) -> bytes:
+    return json.dumps({"type": "message", "channel": channel, "data": number, **FROM}).encode()
+
+
+def test_messages_that_arrive_together_keep_their_order_and_their_place_among_others() -> None:
+    client = Unheard()
+    readers: dict[str, Reader[Message]] = {name: Reader(name) for name in ("a", "b", "*")}
+    for name, reader in readers.items():
+        client.subscriptions.subscribe(name, reader, False)
+    request, waiting = client.pending("last"), []
+    request.then(lambda _: waiting.append(len(readers["*"])))
+    texts = [a_message("ab"[number % 7 > 3], number) for number in range(10 * ROW)]
+    texts[500:500] = [b"not JSON", None, b'{"type":"ack","requestId":"last"}']  # type: ignore[list-item]
+    client.take(*texts)
+    assert waiting == [500]
+    got = {name: [each.data for each in reader] for name, reader in drained(readers).items()}
+    assert got["*"] == list(range(10 * ROW))
+    for name in "ab":
+        assert got[name] == [n for n in range(10 * ROW) if "ab"[n % 7 > 3] == name]
+
+
+def drained(readers: dict[str, Reader[Message]]) -> dict[str, Reader[Message]]:
+    """End readers, so that iterating over them does."""
+    for reader in readers.values():
+        reader.end()
+    return readers
+
+
+def test_what_takes_long_is_left_for_the_next_step() -> None:
+    class Slow(Client):
+        def emit(self, event: Event) -> None:
+            until = time.monotonic() + 2 * STEP
+            while time.monotonic() < until:
+                pass
+            super().emit(event)
+
+    client = Slow()
+    arrived: deque[bytes | None] = deque(a_message("c", number) for number in range(3))
+    for left in (2, 1, 0):
+        client.inbound.receive(arrived)
+        assert (len(arrived), len(client.events)) == (left, 3 - left)
+
+
+def test_a_reader_that_fails_keeps_nothing_else_from_being_handled(log: io.StringIO) -> None:
+    class Fails(Reader[Message]):
+        def _size(self, item: Message) -> int:
+            raise AttributeError("a mistake in a reader")
+
+    client = Unheard()
+    reader = Fails("a reader")
+    client.subscriptions.subscribe("c", reader, False)
+    request = client.pending()
+    client.take(a_message("c", 1), b'{"type":"ack","requestId":"1"}')
+    assert request.ended.is_set
+    assert "a mistake in a reader" in log.getvalue()
 
 
 def test_who_is_there_is_not_changed_by_a_reader(client: Client) -> None:
@@ -157,8 +227,8 @@ def test_a_server_that_goes_away_says_when_to_come_back(
 
 
 def test_what_cannot_be_understood_is_ignored_and_logged(client: Client, log: io.StringIO) -> None:
-    client.inbound.receive(None)
-    client.inbound.receive(b"not JSON")
+    client.take(None)
+    client.take(b"not JSON")
     client.receive(type="from_the_future")
     assert client.events == []
     for words in ("a binary frame", "ignored a frame: ", "of a type that is not known"):
@@ -178,11 +248,11 @@ def test_a_flood_of_frames_is_logged_at_a_bounded_rate(
     client: Client, log: io.StringIO, frame: str | None
 ) -> None:
     for _ in range(500):
-        client.inbound.receive(None if frame is None else frame.encode())
+        client.take(None if frame is None else frame.encode())
     assert len(log.getvalue().splitlines()) == 10
     client.inbound._log_at -= 61  # a minute later
     for _ in range(20):
-        client.inbound.receive(None if frame is None else frame.encode())
+        client.take(None if frame is None else frame.encode())
     lines = log.getvalue().splitlines()
     assert len(lines) == 20
     assert "(and 490 more since the one before)" in lines[10]
@@ -195,7 +265,7 @@ def test_what_goes_wrong_while_a_frame_is_handled_is_logged(log: io.StringIO) ->
 
     client = Fails()
     client.receive(type="direct", **{"from": "ann", "data": 1})
-    client.inbound.receive(b'{"type":"presence","channel":"c","joined":[],"left":[]}')
+    client.take(b'{"type":"presence","channel":"c","joined":[],"left":[]}')
     assert "a mistake in what handles events" in log.getvalue()
     request = client.pending()
     client.receive(type="ack", requestId="1")

@@ -73,7 +73,7 @@ def drained(reader: Reader[Message]) -> list[Any]:
 def test_a_channel_is_asked_for_once(table: Table) -> None:
     first, second = table.subscribe("c"), table.subscribe("c")
     assert table.asked() == [("subscribe", "c")]
-    table.subscriptions.deliver(message("c", 1))
+    table.subscriptions.deliver([message("c", 1)])
     assert (drained(first), drained(second)) == ([1], [1])
 
 
@@ -96,7 +96,7 @@ def test_it_is_asked_for_again_on_demand_with_the_same_reader(table: Table) -> N
     assert table.subscriptions.subscribe("c", reader, False) is None
     request = table.subscriptions.subscribe("c", reader, False, again=True)
     assert request is not None
-    table.subscriptions.deliver(message("c", 1))
+    table.subscriptions.deliver([message("c", 1)])
     assert drained(reader) == [1]
     table.subscriptions.remove("c", reader)
     assert table.asked() == [("subscribe", "c"), ("subscribe", "c"), ("unsubscribe", "c")]
@@ -182,12 +182,12 @@ def test_requests_leave_in_the_order_of_the_changes() -> None:
 
 def test_messages_go_to_the_readers_of_the_name_and_of_patterns(table: Table) -> None:
     exact, pattern, other = (table.subscribe(name) for name in ("a/b", "a/*", "b/*"))
-    table.subscriptions.deliver(message("a/b", 1))
-    table.subscriptions.deliver(message("a/c", 2))
-    table.subscriptions.deliver(message("a/*", 3))  # (a pattern's own name is no other's)
+    table.subscriptions.deliver([message("a/b", 1)])
+    table.subscriptions.deliver([message("a/c", 2)])
+    table.subscriptions.deliver([message("a/*", 3)])  # (a pattern's own name is no other's)
     assert (drained(exact), drained(pattern), drained(other)) == ([1], [1, 2, 3], [])
     table.subscriptions.remove("a/*", pattern)
-    table.subscriptions.deliver(message("a/c", 4))
+    table.subscriptions.deliver([message("a/c", 4)])
     assert drained(pattern) == []
 
 
@@ -244,7 +244,7 @@ def test_what_a_new_connection_must_be_asked_for(table: Table) -> None:
 
 def test_a_channel_that_is_refused_ends_its_readers_with_the_error(table: Table) -> None:
     reader, other = table.subscribe("c"), table.subscribe("d")
-    table.subscriptions.deliver(message("c", 1))
+    table.subscriptions.deliver([message("c", 1)])
     table.subscriptions.refuse("c", error := DisconnectedError("no", code=1, reason=""))
     table.subscriptions.refuse("c", error)
     assert reader.get_nowait().data == 1

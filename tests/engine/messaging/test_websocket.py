@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import ssl
+from collections import deque
 
 import pytest
 import trustme
@@ -18,7 +19,14 @@ from websockets.uri import parse_uri
 from metered_sync.bridge.event_loop import new_event_loop, uvloop_wanted
 from metered_sync.engine.messaging.websocket import CLOSE_ABNORMAL, UpgradeRefusedError, WebSocket
 from metered_sync.wire.limits import MAX_INBOUND_FRAME
-from tests.support.open_websocket import Transport, answer_to, frames_in, upgraded, upgrading
+from tests.support.open_websocket import (
+    Transport,
+    all_into,
+    answer_to,
+    frames_in,
+    upgraded,
+    upgrading,
+)
 
 SIDES = (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT)
 
@@ -29,7 +37,7 @@ def through_us(pieces: list[bytes]) -> tuple[list[bytes | None], bytes, int | No
     async def run() -> tuple[list[bytes | None], bytes, int | None]:
         connection, transport = upgraded()
         messages: list[bytes | None] = []
-        connection.listen(messages.append)
+        connection.listen(all_into(messages))
         for piece in pieces:
             connection.data_received(piece)
         connection.protocol.receive_eof()
@@ -107,7 +115,7 @@ def test_frames_that_come_with_the_answer_to_the_upgrade(cuts: list[int], tail: 
         connection.connection_made(Transport())
         stream = answer + frame(1, b"welcome") + frame(1, tail)
         messages: list[bytes | None] = []
-        connection.listen(messages.append)
+        connection.listen(all_into(messages))
         edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
         for a, b in itertools.pairwise(edges):
             if b > a:
@@ -124,15 +132,49 @@ def test_messages_are_held_back_until_somebody_listens() -> None:
         connection.data_received(frame(1, b"1") + frame(1, b"2"))
         first: list[bytes | None] = []
 
-        def once(message: bytes | None) -> None:
-            first.append(message)
+        def once(arrived: deque[bytes | None]) -> None:
+            first.append(arrived.popleft())
             connection.listen(None)
 
         connection.listen(once)
         connection.data_received(frame(1, b"3"))
         rest: list[bytes | None] = []
-        connection.listen(rest.append)
+        connection.listen(all_into(rest))
         assert (first, rest) == ([b"1"], [b"2", b"3"])
+
+    asyncio.run(run())
+
+
+def test_what_a_receiver_leaves_comes_in_the_next_steps() -> None:
+    class Paused(Transport):
+        reading = True
+
+        def pause_reading(self) -> None:
+            self.reading = False
+
+        def resume_reading(self) -> None:
+            self.reading = True
+
+    async def run() -> None:
+        connection, _ = upgraded()
+        connection.transport = transport = Paused()
+        messages: list[bytes | None] = []
+
+        def one(arrived: deque[bytes | None]) -> None:
+            messages.append(arrived.popleft())
+
+        connection.listen(one)
+        connection.data_received(frame(1, b"1") + frame(1, b"2") + frame(1, b"3") + b"\x81")
+        assert (messages, transport.reading) == ([b"1"], False)
+        connection.data_received(b"\x014")  # (TLS may bring more all the same)
+        await asyncio.sleep(0)
+        assert (messages, transport.reading) == ([b"1", b"2"], False)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert (messages, transport.reading) == ([b"1", b"2", b"3", b"4"], True)
+        connection.data_received(b"".join(frame(1, b"%d" % number) for number in range(5, 9)))
+        connection.eof_received()  # the end waits for nothing
+        assert messages == [b"%d" % number for number in range(1, 9)]
 
     asyncio.run(run())
 
@@ -321,8 +363,9 @@ def test_all_that_comes_at_once_over_tls_is_read(
         messages: list[bytes | None] = []
         done = asyncio.Event()
 
-        def receive(text: bytes | None) -> None:
-            messages.append(text)
+        def receive(arrived: deque[bytes | None]) -> None:
+            messages.extend(arrived)
+            arrived.clear()
             if len(messages) == len(texts):
                 done.set()
 
