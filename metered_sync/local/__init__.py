@@ -5,8 +5,8 @@ For development, tests and demos. Third-party clients work against it too.
 =========== ===========================================================================
 cloud       the local cloud as one blocking object
 servers     all of its servers behind one port, on one event loop
-signalling  the messaging service: its connections, and what clients ask of them
-requests    what a client may ask for, and the words in which it is refused
+signalling  the messaging service: connections, from the upgrade to the close
+requests    what clients ask for, carried out, or refused in words for them
 connections the connections of clients, and the order in which frames leave
 broker      channels, patterns, presence: who is connected, who has subscribed to what
 keys        the keys of the app, and who comes with which

@@ -1,4 +1,4 @@
-"""Serve Realtime Messaging: admit connections, and carry out their requests.
+"""Serve Realtime Messaging: admit connections, read their frames, close them.
 
 Everything here runs on one event loop. A client's frame is processed completely
 - acknowledgement, snapshot, deltas to others - before its next one is read, and
@@ -21,12 +21,7 @@ from metered_sync.local.broker import Broker
 from metered_sync.local.connections import SendScheduler, Socket, text_frame
 from metered_sync.local.keys import Identity, KeyRing, TurnedAway
 from metered_sync.local.meter import UsageMeter
-from metered_sync.local.requests import (
-    RequestRefusedError,
-    check_permission,
-    checked_channel,
-    not_authorized,
-)
+from metered_sync.local.requests import RequestHandler
 from metered_sync.local.rest import Refusal, explain, observed
 from metered_sync.wire import frames
 from metered_sync.wire.limits import (
@@ -36,14 +31,9 @@ from metered_sync.wire.limits import (
     CLOSE_TOKEN_EXPIRED,
     CLOSE_TOO_BIG,
     MAX_ATTEMPTS,
-    MAX_CHANNELS,
     MAX_FRAME,
 )
-from metered_sync.wire.names import (
-    is_pattern,
-    peer_id_problem,
-    utf8_size,
-)
+from metered_sync.wire.names import utf8_size
 from metered_sync.wire.timings import Timings
 from metered_sync.wire.urls import is_loopback
 
@@ -54,8 +44,6 @@ GOING_AWAY_DELAY_MS = 1000
 _MAX_MESSAGE_READ = 1 << 20
 """Bytes of a message at which aiohttp drops the connection. Smaller ones that are too big
 are read and then refused, so that their sender sees why."""
-_MAX_REMEMBERED_CHANNELS = 1000
-"""Channels that a connection remembers it may publish to."""
 
 
 def _is_foreign(origin: str | None) -> bool:
@@ -97,20 +85,12 @@ class SignallingServer:
         self.scheduler = SendScheduler()
         self.broker = Broker(self.scheduler)
         self.meter = meter
+        self.requests = RequestHandler(self.scheduler, self.broker, meter, limits=limits)
         self._timings = timings
         self._limits = limits
         self._ice_servers = ice_servers
         self._refuse_until = 0.0
-        self.on_message: Callable[[str, Any, str | None], None] | None = None
-        """Told of each message that is passed on: its sender, its data, and to whom if direct."""
         self._pinging: asyncio.Task[None] | None = None
-        self._requests: dict[str, Callable[[Socket, frames.ClientFrame], None]] = {
-            "subscribe": self._subscribe,
-            "unsubscribe": self._unsubscribe,
-            "publish": self._publish,
-            "send": self._send,
-            "ping": self._ping,
-        }
 
     def routes(self) -> list[web.RouteDef]:
         """Return the HTTP routes."""
@@ -226,12 +206,8 @@ class SignallingServer:
                     self.shut(socket, CLOSE_MESSAGE_RATE, "over message rate")
                 elif len(message.data) > MAX_FRAME // 4 and _size(message.data) > MAX_FRAME:
                     self.shut(socket, CLOSE_TOO_BIG, "message too big")
-                elif message.type is WSMsgType.TEXT:
-                    self._handle(socket, message.data)
                 else:
-                    problem = "a binary frame; only text frames are understood"
-                    refused = RequestRefusedError("malformed_message", problem)
-                    self._refuse(socket, message.data, refused, None)
+                    self.requests.handle(socket, message.data)
             elif message.type is WSMsgType.PING:
                 await ws.pong(message.data)
             elif message.type is not WSMsgType.PONG:
@@ -267,111 +243,6 @@ class SignallingServer:
             self.shut(socket, code, reason)
         for socket in sockets:
             await socket.ended.wait()
-
-    # --- requests ---
-
-    def _handle(self, socket: Socket, text: str) -> None:
-        log = self.scheduler.log
-        if log is not None and log.recording:
-            log.add(socket.peer_id, text, sent=True)
-        watcher = self.scheduler.watcher
-        if watcher is not None and watcher.watching:
-            watcher.frame(socket.peer_id, text, sent=True)
-        request_id = None
-        try:
-            frame = frames.parse_client_frame(text)
-            request_id = frame.request_id
-            self._requests[frame.type](socket, frame)
-            return
-        except frames.FrameError as error:
-            request_id = error.request_id
-            refused = RequestRefusedError(error.code, str(error))
-        except RequestRefusedError as error:
-            refused = error
-        except ValueError:
-            # Lone surrogates (escaped) and 1e999 can be read, but not be passed on.
-            problem = "the data cannot be passed on as JSON"
-            refused = RequestRefusedError("malformed_message", problem)
-        self._refuse(socket, text, refused, request_id)
-
-    def _refuse(
-        self,
-        socket: Socket,
-        text: str | bytes,
-        refused: RequestRefusedError,
-        request_id: str | None,
-    ) -> None:
-        if self.scheduler.watcher is not None:
-            self.scheduler.watcher.refused(socket.peer_id, text, refused.code, refused.why)
-        socket.send(text_frame(frames.build_error(refused.code, str(refused), request_id)))
-
-    def _acknowledge(self, socket: Socket, frame: frames.ClientFrame) -> None:
-        if frame.request_id is not None:
-            self.scheduler.acknowledge(socket, text_frame(frames.build_ack(frame.request_id)))
-
-    def _ping(self, socket: Socket, frame: frames.ClientFrame) -> None:
-        socket.send(text_frame(frames.build_pong(frame.request_id)))
-
-    def _subscribe(self, socket: Socket, frame: frames.ClientFrame) -> None:
-        name = checked_channel(frame)
-        check_permission(socket, "subscribe")
-        grant = socket.identity.grant
-        if not (grant.covers_pattern(name) if is_pattern(name) else grant.covers(name)):
-            raise not_authorized(socket, name)
-        if self._limits and len(socket.channels) >= MAX_CHANNELS and name not in socket.channels:
-            raise RequestRefusedError(
-                "channel_limit_exceeded", f"{MAX_CHANNELS} channels are subscribed already"
-            )
-        arrived = self.broker.join(socket, name, metadata=frame.include_sender_metadata)
-        self._acknowledge(socket, frame)
-        self.broker.show(socket, name)
-        if arrived:
-            self.broker.announce(socket, name, joined=True)
-
-    def _unsubscribe(self, socket: Socket, frame: frames.ClientFrame) -> None:
-        name = checked_channel(frame)
-        self._acknowledge(socket, frame)
-        self.broker.leave(socket, name)
-
-    def _publish(self, socket: Socket, frame: frames.ClientFrame) -> None:
-        name = frame.channel
-        # "in" alone would choke on what is not hashable.
-        if not isinstance(name, str) or name not in socket.publishes:
-            name = checked_channel(frame)
-            check_permission(socket, "publish")
-            if not socket.identity.grant.covers(name):
-                raise not_authorized(socket, name)
-            if len(socket.publishes) >= _MAX_REMEMBERED_CHANNELS:
-                socket.publishes.clear()
-            socket.publishes.add(name)
-        data = self._counted(frame)
-        if self.on_message is not None:
-            self.on_message(socket.peer_id, data, None)
-        self.broker.publish(name, socket.peer_id, data, socket.identity.peer_metadata, socket)
-        self._acknowledge(socket, frame)
-
-    def _send(self, socket: Socket, frame: frames.ClientFrame) -> None:
-        problem = "is missing" if frame.to is frames.MISSING else peer_id_problem(frame.to)
-        if problem is not None:
-            raise RequestRefusedError("invalid_peer_id", f'"to" {problem}')
-        check_permission(socket, "send")
-        data = self._counted(frame)
-        if not self.broker.direct(frame.to, socket.peer_id, data, socket.identity.peer_metadata):
-            message = "the peer is not connected"
-            raise RequestRefusedError("peer_not_found", message, f"nobody is {frame.to!r}")
-        if self.on_message is not None:
-            self.on_message(socket.peer_id, data, frame.to)
-        self._acknowledge(socket, frame)
-
-    def _counted(self, frame: frames.ClientFrame) -> Any:
-        """Return a message's data, once it has been counted against the plan."""
-        if frame.data is frames.MISSING:
-            raise RequestRefusedError(
-                "missing_data", f'a {frame.type} needs "data"; null is a value'
-            )
-        if not self.meter.message():
-            raise RequestRefusedError("over_message_quota", "the plan's messages are used up")
-        return frame.data
 
     # --- for tests ---
 

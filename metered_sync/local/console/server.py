@@ -62,7 +62,7 @@ class Console:
         self._open = 0
         self._closing = False
         servers.signalling.scheduler.watcher = self._journal
-        servers.signalling.on_message = self._signals.note
+        servers.signalling.requests.on_message = self._signals.note
 
     def __repr__(self) -> str:
         return f"<Console, {self._open} pages open>"
