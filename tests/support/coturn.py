@@ -89,7 +89,8 @@ class BadPath:
         self.port: int = self.front.getsockname()[1]
         self._behind = port
         self._loss = loss
-        self._delay = delay
+        self.delay = delay
+        """Seconds that a datagram takes; any thread may set it."""
         self._spare_requests = spare_requests
         self._dice = random.Random(1)
         self._cut: tuple[Any, ...] = ()
@@ -113,7 +114,7 @@ class BadPath:
     def _later(self, client: Any, send: Callable[..., int], *args: Any) -> None:
         spared = self._spare_requests and args[0][:1] < b"\x40"  # (RFC 8656, section 12.4)
         if client not in self._cut and (spared or self._dice.random() >= self._loss):
-            self.loop.call_later(self._delay, send, *args)
+            self.loop.call_later(self.delay, send, *args)
 
     def cut(self) -> None:
         """Lose everything from now on, for all who use it now; any thread."""

@@ -71,6 +71,11 @@ class SfuFront:
             path = self._paths[found[2]]
         return b"%s%d%s" % (found[1], path.port, found[3])
 
+    def delay(self, seconds: float) -> None:
+        """Have what is sent from now on come so much later; calls take no longer."""
+        for path in self._paths.values():
+            path.delay = seconds
+
     def cut(self) -> None:
         """Have all paths lose everything, for those who use them now."""
         for path in self._paths.values():

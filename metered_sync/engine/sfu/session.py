@@ -29,6 +29,7 @@ from metered_sync.engine.sfu.calls import GateCalls, SfuCalls
 from metered_sync.engine.sfu.tracks import Incoming, Outgoing
 from metered_sync.engine.webrtc.aiortc_private.negotiation import discard, retire, section_index
 from metered_sync.engine.webrtc.aiortc_private.paths import can_probe
+from metered_sync.engine.webrtc.aiortc_private.routing import readmit_streams, stop_receiver
 from metered_sync.engine.webrtc.aiortc_private.sctp import bound_reassembly
 from metered_sync.engine.webrtc.encoding import pin_bitrate, prefer_codec
 from metered_sync.engine.webrtc.header_extensions import PictureExtensions
@@ -359,7 +360,7 @@ class Session:
                 incoming.live = False
                 await self._close_track(transceiver, incoming.own_id, deadline)
                 self._mids.discard(incoming.mid)
-                await transceiver.receiver.stop()  # its thread and its reports would go on
+                await stop_receiver(transceiver.receiver)  # its thread would go on
 
     async def _close_track(
         self, transceiver: RTCRtpTransceiver, track_id: str, deadline: Deadline
@@ -414,6 +415,8 @@ class Session:
                 self._refused.update(section.mid for section in sections)
             # Answered as they are offered (RFC 3264, section 6); aiortc would accept them.
             self._refused.update(section.mid for section in offer.sections if section.rejected)
+            if not all(section.ssrcs for section in sections):
+                readmit_streams(pc.getTransceivers()[0].receiver.transport)
             await self._apply(subscribed.description)
             transceivers = {t.mid: t for t in pc.getTransceivers()}
             for incoming, section in [] if problem else zip(tracks, sections, strict=True):
@@ -462,7 +465,7 @@ class Session:
                 incoming.live = False
                 self._on_ended(incoming)
             # The section is not used again: aiortc would report on it as long as the session lasts.
-            await receiver.stop()
+            await stop_receiver(receiver)
 
     def _read(self, description: wire.SessionDescription) -> sdp.Description:
         try:
@@ -538,7 +541,7 @@ class Session:
             if here and transceiver.mid not in (None, here[0].mid):
                 retire(transceiver)
                 discard(self.pc, transceiver)
-                await transceiver.receiver.stop()
+                await stop_receiver(transceiver.receiver)
                 await transceiver.sender.stop()
 
     async def _apply(self, description: wire.SessionDescription) -> None:

@@ -10,9 +10,10 @@ from metered_sync import SfuClient
 from metered_sync.bridge import engines
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.local import LocalCloud
-from metered_sync.testing import ToneSource
+from metered_sync.testing import PatternSource, ToneSource
 from metered_sync.wire import sdp
 from tests.conftest import wait_until
+from tests.support.sfu_front import sfu_front
 
 ROUNDS = 5
 
@@ -50,3 +51,25 @@ def test_tracks_that_come_and_go_leave_nothing(shared_cloud: LocalCloud) -> None
         with last.frames() as frames:
             frames.get(timeout=20)
         assert last.restarts == 0
+
+
+def test_what_comes_late_of_a_track_leaves_the_others_alone(shared_cloud: LocalCloud) -> None:
+    options = shared_cloud.sfu_options()
+    with (
+        sfu_front(options["url"]) as front,
+        SfuClient(**options) as sender,
+        SfuClient(**{**options, "url": front.url}) as receiver,
+        PatternSource(160, 120, 30) as pattern,
+    ):
+        over, kept = (sender.publish(pattern.video, name=name) for name in ("over", "kept"))
+        ends, stays = receiver.subscribe([over, kept])
+        ends.read(timeout=20)
+        with stays.frames() as frames:
+            front.delay(0.3)
+            for _ in range(12):  # until the path is full
+                frames.get(timeout=20)
+            over.close()  # of which the SFU tells behind the last packets
+            receiver.unsubscribe(ends)
+            for _ in range(12):  # until they have come
+                frames.get(timeout=20)
+            assert (stays.restarts, stays.ended) == (0, False)

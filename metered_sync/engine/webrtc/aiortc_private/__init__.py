@@ -11,6 +11,7 @@ sending      senders, their encoders and codecs; the tracks that they read
 negotiation  sections and their names, what was agreed on, an offer taken back
 paths        ICE and DTLS: gathering, the path in use, probes, relays
 receiving    receivers: their packets, their decoders' threads
+routing      which receiver the packets of a stream go to, once one has stopped
 packet_path  a receiver's way from packets to its decoder
 extensions   header extensions of packets that aiortc does not know
 sctp         what is under data channels

@@ -39,6 +39,7 @@ from metered_sync.engine.webrtc.aiortc_private.names import (
     RECEIVER_CODECS,
     REMOTE_DTLS,
     REMOTE_ICE,
+    ROUTER,
     SET_SIGNALING_STATE,
     TIMESTAMP_MAPPER,
     TRANSCEIVERS,
@@ -64,6 +65,7 @@ class Capability(Enum):
     STARTING = "tracks that are added while a connection is made may be missing"
     INTAKES = "pictures come later than they could, and are decoded whether they are read or not"
     PACKETS = "statistics of received tracks stay 0"
+    ROUTING = "packets that come late for a track that has ended may stop another one"
     PATHS = "stats() has no paths, and connections that fail may leave sockets open"
     PROBES = "a media path that has died is noticed after some 30 s"
     RELAYS = "relay_only cannot be kept"
@@ -147,6 +149,13 @@ def _needs() -> tuple[_Need, ...]:
             ),
         ),
         _Need(can.PACKETS, RTCRtpReceiver, None, ("_handle_rtp_packet",)),
+        _Need(can.ROUTING, RTCDtlsTransport, "__init__", (ROUTER,)),
+        _Need(
+            can.ROUTING,
+            aiortc.rtcdtlstransport.RtpRouter,
+            "route_rtp",
+            ("ssrc_table", "payload_type_table"),
+        ),
         _Need(can.PATHS, RTCIceGatherer, "__init__", ("_connection",)),
         _Need(can.PATHS, connection, "__init__", ("_nominated", "_check_list_done")),
         _Need(can.PATHS, RTCIceTransport, "__init__", (ICE_START,)),
