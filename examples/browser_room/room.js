@@ -116,7 +116,7 @@ export async function joinRoom({ url, gate, token, channel, media, onTrack, onEn
   }
 
   async function subscribe(some) {
-    const { pc, path } = receiver, arrived = [];
+    const { pc, path } = receiver, before = new Set(pc.getTransceivers());
     const tracks = some.map(([, one]) => ({ remoteSessionId: one.session, remoteTrackId: one.id }));
     let offer;
     try {
@@ -127,11 +127,13 @@ export async function joinRoom({ url, gate, token, channel, media, onTrack, onEn
       for (const one of some) await subscribe([one]); // one that is missing fails them all
       return;
     }
-    pc.ontrack = (event) => arrived.push(event); // in the order in which they were asked for
     await pc.setRemoteDescription(offer.sessionDescription);
     await negotiate(pc, "PUT", `${path}/renegotiate`);
-    arrived.forEach(({ track, transceiver }, index) => {
-      const [key, one] = some[index];
+    // The new ones are in the order in which they were asked for. (Some that were given up may be
+    // offered again: those make events, too.)
+    const arrived = pc.getTransceivers().filter((one) => !before.has(one));
+    arrived.forEach((transceiver, index) => {
+      const [key, one] = some[index], { track } = transceiver.receiver;
       received.set(key, Object.assign(one, { track, transceiver, by: receiver }));
       onTrack(one);
     });

@@ -62,9 +62,9 @@ window.listen = async (peer) => {
 // The SFU's id of the session that such calls were made for last.
 window.session = (call) => performance.getEntriesByType('resource')
   .map((one) => one.name.match(`/session/(\\\\w+)~[^/]*/${call}$`)?.[1]).filter(Boolean).at(-1);
-// Others are let go of after 1 s, not 10.
+// Others are let go of after 4 s, not 10. (A page may take seconds to connect again.)
 const slow = window.setTimeout;
-window.setTimeout = (run, ms, ...rest) => slow(run, ms === 10000 ? 1000 : ms, ...rest);
+window.setTimeout = (run, ms, ...rest) => slow(run, ms === 10000 ? 4000 : ms, ...rest);
 """
 
 

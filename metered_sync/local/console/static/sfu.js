@@ -195,7 +195,7 @@ export class Sfu {
   }
 
   async #subscribe(some) {
-    const { pc, path } = this.#receiver, arrived = [];
+    const { pc, path } = this.#receiver, before = new Set(pc.getTransceivers());
     const tracks = some.map(([, one]) => ({ remoteSessionId: one.session, remoteTrackId: one.id }));
     let offer;
     try {
@@ -206,11 +206,13 @@ export class Sfu {
       for (const one of some) await this.#subscribe([one]); // one that is missing fails them all
       return;
     }
-    pc.ontrack = (event) => arrived.push(event); // in the order in which they were asked for
     await pc.setRemoteDescription(offer.sessionDescription);
     await this.#negotiate(pc, "PUT", `${path}/renegotiate`);
-    arrived.forEach(({ track, transceiver }, index) => {
-      const [key, one] = some[index];
+    // The new ones are in the order in which they were asked for. (Some that were given up may be
+    // offered again: those make events, too.)
+    const arrived = pc.getTransceivers().filter((one) => !before.has(one));
+    arrived.forEach((transceiver, index) => {
+      const [key, one] = some[index], { track } = transceiver.receiver;
       this.#received.set(key, Object.assign(one, { track, transceiver, by: this.#receiver }));
       this.#room.onTrack(one);
     });
