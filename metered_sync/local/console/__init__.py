@@ -16,8 +16,9 @@ files   what a browser gets: pages, modules, style sheets
 While no page is open, there is no task here and nothing becomes JSON; what is refused is taken
 down all the same, since that is what a page is opened for.
 
-``static/`` has what the browser gets: a page, a module and a style sheet for each surface. They
-are written by hand, need no build step, and load nothing from elsewhere.
+``static/`` has what the browser gets: a page, a module and a style sheet for each surface, and one
+style sheet for all, ``base.css``. They are written by hand, need no build step, and load nothing
+from elsewhere.
 """
 
 from metered_sync.local.console.join import JoinPage, check_name

@@ -68,7 +68,11 @@ def test_without_the_token_it_is_401(cloud: LocalCloud, query: str) -> None:
 
 
 def test_files_need_no_token(cloud: LocalCloud) -> None:
-    for name, kind in (("console.js", "text/javascript"), ("console.css", "text/css")):
+    for name, kind in (
+        ("console.js", "text/javascript"),
+        ("console.css", "text/css"),
+        ("base.css", "text/css"),
+    ):
         status, headers, _ = ask(f"{bare(cloud)}static/{name}")
         assert status == 200
         assert headers["Content-Type"] == f"{kind}; charset=utf-8"
