@@ -17,7 +17,7 @@ from metered_sync.bridge.event_hub import EventHub
 from metered_sync.bridge.loop import Engine
 from metered_sync.engine.network.certificates import check_ca_file
 from metered_sync.engine.sending.local_track import LocalTrack
-from metered_sync.engine.sfu.calls import GateCalls, SfuCalls
+from metered_sync.engine.sfu.calls import Calls, GateCalls, SfuCalls
 from metered_sync.engine.sfu.gate_tokens import GateTokens
 from metered_sync.engine.sfu.link import SfuLink, SfuOptions
 from metered_sync.engine.sfu.tracks import Incoming, Outgoing
@@ -138,7 +138,7 @@ class SfuClient(Client[SfuLink]):
     ) -> None:
         super().__init__("SfuClient", timeout)
         trusted = check_ca_file(ca_file)
-        self._make_calls: Callable[[], SfuCalls | GateCalls]
+        self._make_calls: Callable[[], Calls]
         try:
             if token_provider is not None:
                 if (app_id, secret) != (None, None):

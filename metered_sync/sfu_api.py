@@ -10,7 +10,7 @@ from typing import Any
 from metered_sync._rest import RestClient
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.network.certificates import check_ca_file
-from metered_sync.engine.sfu.calls import GateCalls, SfuCalls
+from metered_sync.engine.sfu.calls import Calls, GateCalls, SfuCalls
 from metered_sync.wire import sfu as wire
 from metered_sync.wire.arguments import check_text
 from metered_sync.wire.fields import FieldError, Fields
@@ -82,7 +82,7 @@ class SfuMedia:
         url: str | None = None,
         gate: str | None = None,
     ) -> None:
-        self.calls: Callable[[str, TokenGetter, str | None], SfuCalls | GateCalls]
+        self.calls: Callable[[str, TokenGetter, str | None], Calls]
         """Makes the calls: by a label, a function that returns the room's token, a ``ca_file``."""
         if gate is not None and (app_id, secret, url) != (None, None, None):
             raise ValueError("SfuMedia takes gate=, or app_id=, secret= and url=, not both")

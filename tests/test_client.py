@@ -985,7 +985,7 @@ def test_a_provider_that_fails_when_nobody_asks_any_more(
     )
     with pytest.raises(SignallingConnectError, match="took too long"):
         alice.connect()
-    asked = weakref.ref(alice._link._connector._providing)  # type: ignore[union-attr]
+    asked = weakref.ref(alice._link._connector._provider._asking)  # type: ignore[union-attr]
     del alice
     release.set()
     assert failed.wait(20)

@@ -4,6 +4,7 @@
 link           the connection over its whole life: connect, keep alive, reconnect, close
 options        the options of a connection, and the pauses before it is made again
 handshake      one attempt: the token, the upgrade, the server's welcome
+token_provider the user's function that returns tokens, asked on a worker thread
 upgrade        the way to the socket: proxy, TLS, the answer to the upgrade
 websocket      the socket: frames out, text messages in
 request        one frame on its way out, and the wait for its acknowledgement

@@ -11,12 +11,10 @@ import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from metered_sync.bridge.link import EventSink
-from metered_sync.bridge.workers import run_in_worker
 from metered_sync.engine.messaging.options import SignallingOptions
+from metered_sync.engine.messaging.token_provider import TokenProvider, reason
 from metered_sync.errors import SignallingConnectError
 from metered_sync.wire import frames
-from metered_sync.wire.arguments import unrun_result
-from metered_sync.wire.control import Token
 from metered_sync.wire.events import TokenProviderError
 from metered_sync.wire.limits import (
     CLOSE_ABNORMAL,
@@ -25,36 +23,17 @@ from metered_sync.wire.limits import (
     CLOSE_TOKEN_EXPIRED,
     TERMINAL_CLOSES,
 )
-from metered_sync.wire.secrets import check_token, scrub
+from metered_sync.wire.secrets import scrub
 from metered_sync.wire.timings import Timings
 from metered_sync.wire.urls import signalling_url
 
 if TYPE_CHECKING:
     from metered_sync.engine.messaging.websocket import WebSocket
 
-__all__ = ["Connector", "NoTokenError", "checked_token"]
+__all__ = ["Connector"]
 
 REPORTED_FAILURES = 3
 """After how many failures in a row of the token provider an event tells of them."""
-
-
-class NoTokenError(Exception):
-    """A token provider has not answered, or with something else."""
-
-
-def checked_token(given: object) -> str:
-    """Return the text of the token that a provider has returned, before it goes anywhere."""
-    unrun = unrun_result(given)
-    if unrun is not None:
-        raise NoTokenError(unrun)
-    text = given.token if isinstance(given, Token) else given
-    if not isinstance(text, str) or not text:
-        raise NoTokenError(f"it returned {type(text).__name__}, not a non-empty str")
-    try:
-        return check_token(text)
-    except ValueError as error:
-        del given, text  # no frame of the traceback shows them
-        raise NoTokenError(f"it returned a text that {error}") from None
 
 
 class Connector:
@@ -76,7 +55,8 @@ class Connector:
         self.token: Callable[[], str | None] = lambda: None
         """Returns the newest token, where there is a provider."""
         self._provider_failures = 0
-        self._providing: asyncio.Task[str | Token] | None = None
+        provide = options.token_provider
+        self._provider = None if provide is None else TokenProvider(provide)
 
     async def open(self, *, within: float) -> tuple[WebSocket, frames.Welcome]:
         """Connect and wait for the welcome; ``SignallingConnectError`` where that fails.
@@ -104,21 +84,20 @@ class Connector:
 
     async def _url(self) -> str:
         """Return the address with its credential; a fresh token where there is a provider."""
-        provider = self._options.token_provider
-        if provider is None:
+        if self._provider is None:
             self.stage = f"opening {self._options.url}"
             return signalling_url(self._options.url, key=self._options.api_key)
         try:
             self.stage = "waiting for the token_provider"
-            token = checked_token(await self._provided(provider))
+            within = self._options.token_provider_timeout
+            remedy = f"token_provider_timeout={within:g} s; raise that, or let it answer sooner"
+            token = await self._provider.token(within, remedy)
         except Exception as error:
             self._provider_failures += 1
             if self._provider_failures >= REPORTED_FAILURES:
                 self._sink.emit(TokenProviderError(self._provider_failures, error))
-            ours = isinstance(error, NoTokenError)
             raise SignallingConnectError(
-                f"{self._label}: the token_provider failed: "
-                + scrub(str(error) if ours else repr(error)),
+                f"{self._label}: the token_provider failed: {reason(error)}",
                 close_code=CLOSE_ABNORMAL,
                 close_reason="token_provider failed",
             ) from error
@@ -127,31 +106,10 @@ class Connector:
         self.stage = f"opening {self._options.url}"
         return signalling_url(self._options.url, token=token)
 
-    async def _provided(self, provider: Callable[[], str | Token]) -> object:
-        """Await the provider's token. A call that hangs is not joined by a second one."""
-        if self._providing is None:
-            self._providing = asyncio.create_task(run_in_worker(provider))
-            # Retrieves an error that comes when nobody asks any more.
-            self._providing.add_done_callback(lambda task: task.cancelled() or task.exception())
-        task, within = self._providing, self._options.token_provider_timeout
-        try:
-            done, _ = await asyncio.wait({task}, timeout=within)
-        except BaseException:
-            self.stop()
-            raise
-        if not done:
-            raise NoTokenError(
-                f"it took too long, longer than token_provider_timeout={within:g} s; raise that, "
-                "or let it answer sooner"
-            )
-        self._providing = None
-        return task.result()
-
     def stop(self) -> None:
         """Give up on a provider that is still being asked."""
-        if self._providing is not None:
-            self._providing.cancel()
-            self._providing = None
+        if self._provider is not None:
+            self._provider.stop()
 
     async def _await_welcome(self, connection: WebSocket) -> frames.Welcome:
         welcome: asyncio.Future[frames.Welcome] = asyncio.get_running_loop().create_future()

@@ -32,7 +32,7 @@ from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.sending.local_track import LocalTrack, Outlet
 from metered_sync.engine.webrtc.aiortc_private.negotiation import retire, set_mid, set_section_index
 from metered_sync.engine.webrtc.aiortc_private.sending import name_stream, put_codec_first
-from metered_sync.engine.webrtc.encoding import pin_bitrate, prefer_codec
+from metered_sync.engine.webrtc.encoding import pin_bitrate
 from metered_sync.engine.webrtc.stats import SAMPLE_INTERVAL, Sent
 from metered_sync.engine.webrtc.stream_formats import INSTEAD, StreamFormat
 from metered_sync.wire.sdp import Description
@@ -358,7 +358,7 @@ class Sections:
             slot = Slot(local.kind, ours=True)
             slot.transceiver = pc.addTransceiver(local.kind)
             slot.attach(local)
-            prefer_codec(slot.transceiver, local.codec, alone=local.format is not None)
+            local.prefer_codec(slot.transceiver)
             self._give_place(slot)
         for slot in self.slots:
             if slot.local is not None and slot.transceiver is not None:
@@ -390,9 +390,7 @@ class Sections:
             slot.transceiver = pc.addTransceiver(kind, direction="recvonly")
             if slot.local is not None:
                 slot.attach(slot.local)
-                prefer_codec(
-                    slot.transceiver, slot.local.codec, alone=slot.local.format is not None
-                )
+                slot.local.prefer_codec(slot.transceiver)
             if slot.rejected:
                 slot.transceiver.direction = "inactive"
 

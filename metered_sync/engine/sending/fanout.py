@@ -16,6 +16,7 @@ from aiortc.codecs.h264 import H264Encoder
 from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.sending.feed import EncoderFeedback
 from metered_sync.engine.sending.outlet import Outlet
+from metered_sync.engine.sending.packet_queue import MAX_GROUP_BYTES, MAX_GROUP_SECONDS
 from metered_sync.engine.sending.shared_encoder import Encoded
 from metered_sync.engine.sending.timeline import PacketTimeline
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, VIDEO_RATE
@@ -25,9 +26,6 @@ __all__ = ["PacketFanout"]
 
 REPLAY_INTERVAL = 1.0
 """Seconds from one time that a receiver is sent the group again to the next, at least."""
-MAX_GROUP_BYTES = 4 << 20
-MAX_GROUP_SECONDS = 12.0
-"""The longest group of pictures that is kept. Of a longer one receivers wait for the end."""
 
 
 class PacketFanout:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from aiortc import RTCRtpTransceiver
 from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync.engine.sending.feed import FedTrack, encoded_format
@@ -26,7 +27,7 @@ from metered_sync.engine.sending.outlet import Outlet
 from metered_sync.engine.sending.shared_encoder import SharedEncoder
 from metered_sync.engine.sending.source_reader import SourceReader
 from metered_sync.engine.webrtc.aiortc_private.sending import plays_packets
-from metered_sync.engine.webrtc.encoding import Encoding
+from metered_sync.engine.webrtc.encoding import Encoding, prefer_codec
 from metered_sync.engine.webrtc.stream_formats import StreamFormat
 from metered_sync.errors import MediaError
 
@@ -109,6 +110,10 @@ class LocalTrack:
     def outlet(self, *, own_id: bool = False) -> Outlet:
         """Return a track for one sender; with the id of this track, or with an id of its own."""
         return Outlet(self, own_id=own_id)
+
+    def prefer_codec(self, transceiver: RTCRtpTransceiver) -> None:
+        """Offer the track's codec first from now on; what is encoded already, in that one alone."""
+        prefer_codec(transceiver, self.codec, alone=self.format is not None)
 
     def successor(self, source: MediaStreamTrack) -> LocalTrack:
         """Return a track that replaces this one: in its stream, with its metadata and encoding."""

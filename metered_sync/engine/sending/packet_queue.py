@@ -10,13 +10,13 @@ import math
 from metered_sync.engine.sending.feed import DueFrame, Feed, FeedQueue, Frame
 from metered_sync.engine.sending.pushed import PushedQueue
 
-__all__ = ["LivePacketQueue", "PacketQueue", "is_key"]
+__all__ = ["MAX_GROUP_BYTES", "MAX_GROUP_SECONDS", "LivePacketQueue", "PacketQueue", "is_key"]
 
 PROMPT = 15
 """Packets that may wait for a consumer that is there: about 0.5 s of pictures."""
-MAX_KEPT_BYTES = 4 << 20
-MAX_KEPT_SECONDS = 12.0
-"""What is kept of a live stream for a consumer that comes late, at most."""
+MAX_GROUP_BYTES = 4 << 20
+MAX_GROUP_SECONDS = 12.0
+"""The longest group of pictures that is kept. Who comes late to a longer one waits for the next."""
 
 
 def is_key(frame: Frame) -> bool:
@@ -95,7 +95,7 @@ class LivePacketQueue(PushedQueue):
         self.items.append(DueFrame(due, position, frame))
         if len(self.items) == 1:
             self._wake()
-        elif self._bytes > MAX_KEPT_BYTES or due - self.items[0].due > MAX_KEPT_SECONDS:
+        elif self._bytes > MAX_GROUP_BYTES or due - self.items[0].due > MAX_GROUP_SECONDS:
             self._clear()
             self.lost = self.kind == "video"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -10,7 +11,7 @@ from metered_sync.engine.rest import Rest, Service
 from metered_sync.errors import SfuAuthError, SfuConflictError, SfuError, SfuNotFoundError
 from metered_sync.wire.sfu import SESSIONS, TICKET_EXPIRED, Endpoint, plain_session_id
 
-__all__ = ["GateCalls", "SfuCalls"]
+__all__ = ["Calls", "GateCalls", "SfuCalls"]
 
 T = TypeVar("T")
 _WRONG_SECRET = "check the app id and the secret"
@@ -36,22 +37,17 @@ def _service(label: str, origin: str, refused: str) -> Service:
     )
 
 
-class SfuCalls:
-    """The calls to one app, with its secret."""
+class Calls(ABC):
+    """The calls, to where a service takes them."""
 
+    origin: str
+    """Scheme, host and port of the service."""
     lists_sessions = True
     """Whether all sessions of the app can be listed."""
 
-    def __init__(
-        self, label: str, origin: str, app_id: str, secret: str, *, ca_file: str | None = None
-    ) -> None:
-        self.origin = origin
-        self._app_id = app_id
-        self._rest = Rest(_service(label, origin, _WRONG_SECRET), secret, ca_file=ca_file)
-
+    @abstractmethod
     def close(self) -> None:
         """Close idle connections."""
-        self._rest.close()
 
     async def ask(
         self,
@@ -65,29 +61,56 @@ class SfuCalls:
         """Make a call and return its parsed answer.
 
         Raises:
-            SfuAuthError: 401 and 403, and 404 of a call that names no session.
+            SfuAuthError: 401 and 403, and, without a gate, 404 of a call that names no session.
             SfuError: As :meth:`~metered_sync.engine.rest.Rest.call`; its class tells 401, 403,
                 404 and 409 from the rest.
         """
+        rest, path = await self._way(endpoint, session_id)
         try:
-            return await self._rest.call(
-                endpoint.method,
-                endpoint.path(self._app_id, plain_session_id(session_id)),
-                parse,
-                deadline=deadline,
-                body=body,
-                safe=endpoint.safe,
+            return await rest.call(
+                endpoint.method, path, parse, deadline=deadline, body=body, safe=endpoint.safe
             )
-        except SfuNotFoundError as error:
-            if session_id:
+        except SfuError as error:
+            meaning = self._meaning(error, session_id)
+            if meaning is error:
                 raise
-            # Nothing but the app can be unknown.
-            unknown = SfuAuthError(f"{error}; {_WRONG_SECRET}, and that the url is right")
-            unknown.__dict__.update(error.__dict__)
-            raise unknown from error.__cause__
+            raise meaning from error.__cause__
+
+    @abstractmethod
+    async def _way(self, endpoint: Endpoint, session_id: str) -> tuple[Rest, str]:
+        """Return the connections to use now, and the path of a call."""
+
+    @abstractmethod
+    def _meaning(self, error: SfuError, session_id: str) -> SfuError:
+        """Return what an error means here: often itself."""
 
 
-class GateCalls:
+class SfuCalls(Calls):
+    """The calls to one app, with its secret."""
+
+    def __init__(
+        self, label: str, origin: str, app_id: str, secret: str, *, ca_file: str | None = None
+    ) -> None:
+        self.origin = origin
+        self._app_id = app_id
+        self._rest = Rest(_service(label, origin, _WRONG_SECRET), secret, ca_file=ca_file)
+
+    def close(self) -> None:
+        self._rest.close()
+
+    async def _way(self, endpoint: Endpoint, session_id: str) -> tuple[Rest, str]:
+        return self._rest, endpoint.path(self._app_id, plain_session_id(session_id))
+
+    def _meaning(self, error: SfuError, session_id: str) -> SfuError:
+        if session_id or not isinstance(error, SfuNotFoundError):
+            return error
+        # Nothing but the app can be unknown.
+        unknown = SfuAuthError(f"{error}; {_WRONG_SECRET}, and that the url is right")
+        unknown.__dict__.update(error.__dict__)
+        return unknown
+
+
+class GateCalls(Calls):
     """The same calls to a gate, with a room's token."""
 
     lists_sessions = False
@@ -120,20 +143,10 @@ class GateCalls:
         """Returns the token that the connections in use send."""
 
     def close(self) -> None:
-        """Close idle connections."""
         if self._rest is not None:
             self._rest.close()
 
-    async def ask(
-        self,
-        endpoint: Endpoint,
-        parse: Callable[[object], T],
-        deadline: Deadline,
-        *,
-        session_id: str = "",
-        body: Any = None,
-    ) -> T:
-        """Make a call and return its parsed answer; errors as :meth:`SfuCalls.ask`."""
+    async def _way(self, endpoint: Endpoint, session_id: str) -> tuple[Rest, str]:
         if endpoint is SESSIONS:
             raise SfuAuthError(
                 f"{self._service.label}: a gate does not list sessions: name the session, or find "
@@ -141,22 +154,15 @@ class GateCalls:
                 status=403,
                 endpoint=f"{endpoint.method} {endpoint.route}",
             )
-        rest = await self._fresh()
-        try:
-            return await rest.call(
-                endpoint.method,
-                endpoint.path_at_gate(self._prefix, session_id),
-                parse,
-                deadline=deadline,
-                body=body,
-                safe=endpoint.safe,
-            )
-        except SfuAuthError as error:
-            if not isinstance(error.body, dict) or error.body.get("error") != TICKET_EXPIRED:
-                raise
-            # The session cannot be changed any more: it has to be made anew.
-            lost = SfuConflictError(str(error), status=409, endpoint=error.endpoint)
-            raise lost from None
+        return await self._fresh(), endpoint.path_at_gate(self._prefix, session_id)
+
+    def _meaning(self, error: SfuError, session_id: str) -> SfuError:
+        if not isinstance(error, SfuAuthError) or not isinstance(error.body, dict):
+            return error
+        if error.body.get("error") != TICKET_EXPIRED:
+            return error
+        # The session cannot be changed any more: it has to be made anew.
+        return SfuConflictError(str(error), status=409, endpoint=error.endpoint)
 
     async def _fresh(self) -> Rest:
         """Return the connections that send the present token."""

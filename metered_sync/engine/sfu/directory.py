@@ -8,7 +8,7 @@ import anyio
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.engine.sfu.calls import GateCalls, SfuCalls
+from metered_sync.engine.sfu.calls import Calls
 from metered_sync.errors import SfuNotFoundError
 from metered_sync.wire import sfu as wire
 from metered_sync.wire.timings import Timings
@@ -22,7 +22,7 @@ ENDED = ("closed", "failed")
 class Directory:
     """The sessions of an app and their tracks. Searches share one pace, however many there are."""
 
-    def __init__(self, calls: SfuCalls | GateCalls, timings: Timings) -> None:
+    def __init__(self, calls: Calls, timings: Timings) -> None:
         self.searches = calls.lists_sessions
         """Whether tracks can be found without knowing their session."""
         self._calls = calls

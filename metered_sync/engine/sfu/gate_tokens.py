@@ -8,11 +8,9 @@ from collections.abc import Callable
 
 import jwt
 
-from metered_sync.bridge.workers import run_in_worker
-from metered_sync.engine.messaging.handshake import NoTokenError, checked_token
+from metered_sync.engine.messaging.token_provider import TokenProvider, reason
 from metered_sync.errors import SfuAuthError
 from metered_sync.wire.control import Token
-from metered_sync.wire.secrets import scrub
 
 __all__ = ["GateTokens"]
 
@@ -28,7 +26,7 @@ class GateTokens:
     def __init__(self, label: str, provider: Callable[[], str | Token]) -> None:
         """Prepare; ``provider`` is the user's function, run on a worker thread."""
         self._label = label
-        self._provider = provider
+        self._provider = TokenProvider(provider)
         self._held: Callable[[], str] | None = None
         self._expires_at = 0.0
         self._turn = asyncio.Lock()
@@ -43,14 +41,13 @@ class GateTokens:
 
     async def _renew(self) -> None:
         try:
-            given = await asyncio.wait_for(run_in_worker(self._provider), PROVIDER_TIMEOUT)
-            text = checked_token(given)
+            text = await self._provider.token(PROVIDER_TIMEOUT, f"{PROVIDER_TIMEOUT:g} s")
         except Exception as error:
-            late = isinstance(error, (TimeoutError, asyncio.TimeoutError))
-            why = f"it took longer than {PROVIDER_TIMEOUT:g} s" if late else scrub(str(error))
-            if not late and not isinstance(error, NoTokenError):
-                why = scrub(repr(error))
-            raise SfuAuthError(f"{self._label}: the token_provider failed: {why}") from None
+            raise SfuAuthError(
+                f"{self._label}: the token_provider failed: {reason(error)}"
+            ) from None
+        finally:
+            self._provider.stop()  # one that hangs is asked anew the next time
         self._held, self._expires_at = (lambda: text), _expiry(text)
 
 

@@ -36,7 +36,7 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.link import EventSink, Link, within
 from metered_sync.bridge.loop import Engine
 from metered_sync.engine.sending.local_track import LocalTrack
-from metered_sync.engine.sfu.calls import GateCalls, SfuCalls
+from metered_sync.engine.sfu.calls import Calls
 from metered_sync.engine.sfu.directory import Directory
 from metered_sync.engine.sfu.session import (
     Progress,
@@ -92,7 +92,7 @@ class SfuLink(Link):
         engine: Engine,
         sink: SfuSink,
         options: SfuOptions,
-        calls: SfuCalls | GateCalls,
+        calls: Calls,
         label: str,
         timings: Timings = DEFAULT_TIMINGS,
         make_watch: Callable[[Watched], Watch] = Watch,

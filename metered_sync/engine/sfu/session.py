@@ -25,13 +25,13 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.outlet import Outlet
-from metered_sync.engine.sfu.calls import GateCalls, SfuCalls
+from metered_sync.engine.sfu.calls import Calls
 from metered_sync.engine.sfu.tracks import Incoming, Outgoing
 from metered_sync.engine.webrtc.aiortc_private.negotiation import discard, retire, section_index
 from metered_sync.engine.webrtc.aiortc_private.paths import can_probe
 from metered_sync.engine.webrtc.aiortc_private.routing import readmit_streams, stop_receiver
 from metered_sync.engine.webrtc.aiortc_private.sctp import bound_reassembly
-from metered_sync.engine.webrtc.encoding import pin_bitrate, prefer_codec
+from metered_sync.engine.webrtc.encoding import pin_bitrate
 from metered_sync.engine.webrtc.header_extensions import PictureExtensions
 from metered_sync.engine.webrtc.ice import loopback_address, path_died, transports
 from metered_sync.engine.webrtc.ice import path as ice_path
@@ -104,7 +104,7 @@ class Session:
     def __init__(
         self,
         label: str,
-        calls: SfuCalls | GateCalls,
+        calls: Calls,
         options: SfuOptions,
         timings: Timings,
         progress: Progress,
@@ -335,10 +335,9 @@ class Session:
         outlet = outgoing.outlet = outgoing.local.outlet(own_id=True)
         transceiver = outgoing.transceiver = pc.addTransceiver(outlet, direction="sendonly")
         outlet.attach(transceiver.sender)
-        format = outgoing.local.format
-        prefer_codec(transceiver, outgoing.local.codec, alone=format is not None)
-        if format is not None:
-            self._formats[transceiver] = format
+        outgoing.local.prefer_codec(transceiver)
+        if outgoing.local.format is not None:
+            self._formats[transceiver] = outgoing.local.format
         return outlet, transceiver
 
     async def unpublish(self, outgoing: Outgoing, deadline: Deadline) -> None:

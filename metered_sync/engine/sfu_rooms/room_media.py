@@ -27,7 +27,7 @@ from av import AudioFrame
 from metered_sync.bridge.loop import Engine
 from metered_sync.engine.rooms.media import MediaOwner, MemberMedia, RoomHost, TrackReceiver
 from metered_sync.engine.rooms.mesh import Mesh
-from metered_sync.engine.sfu.calls import GateCalls, SfuCalls
+from metered_sync.engine.sfu.calls import Calls
 from metered_sync.engine.sfu.link import SfuLink, SfuSink
 from metered_sync.engine.sfu.session import SfuOptions
 from metered_sync.engine.sfu.watch import Watch, Watched
@@ -62,7 +62,7 @@ class SfuRoomOptions:
     """The options of a room whose media go through the SFU."""
 
     sfu: SfuOptions
-    calls: Callable[[str, Callable[[], Awaitable[str]], str | None], SfuCalls | GateCalls]
+    calls: Callable[[str, Callable[[], Awaitable[str]], str | None], Calls]
     """Makes the SFU's calls: by a label, what returns the room's token, and a ``ca_file``."""
     subscribe: SubscribePolicy = "on-read"
     max_video: int = 16
