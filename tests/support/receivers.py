@@ -15,6 +15,7 @@ from aiortc.codecs import get_decoder, get_encoder
 from aiortc.rtp import RtpPacket
 
 from metered_sync.engine.webrtc import jitter
+from metered_sync.engine.webrtc.encoded_pictures import EncodedPicture
 from metered_sync.engine.webrtc.picture_extensions import Colours
 from metered_sync.testing.sources import PatternPainter, read_number
 from metered_sync.wire.key_frames import MAX_PIXELS
@@ -51,9 +52,21 @@ class FrameConsumer:
         self.max_pixels = MAX_PIXELS
         self.dropped = 0
         self.lacking: list[bool] = []
+        self.passes_on = False
+        self.passed_on: list[EncodedPicture] = []
+        self.lacks_key_frame = False
 
     def wanted(self) -> bool:
+        return self.wants or self.passes_on
+
+    def decodes(self) -> bool:
         return self.wants
+
+    def pass_on(self, picture: EncodedPicture) -> bool:
+        self.lacks_key_frame = self.lacks_key_frame and not picture.key
+        if not self.lacks_key_frame:
+            self.passed_on.append(picture)
+        return self.lacks_key_frame
 
     def leave_out(self) -> None:
         self.left_out += 1

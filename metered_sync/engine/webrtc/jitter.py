@@ -9,6 +9,7 @@ after the first loss. What stands in for its jitter buffers here hands over
   missing, and all that waited together with it;
 - a piece of sound at once, where nothing before it is missing;
 - nothing while nobody wants it; then, from the next key frame on;
+- pictures also to those who take them as they are encoded, whether frames are decoded or not;
 - nothing that would wait for more than ``MAX_DECODER_WAIT`` behind others: where the decoder
   is slower than the stream, those that wait are dropped, too, up to the next key frame.
 
@@ -31,6 +32,7 @@ from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.webrtc.aiortc_private.extensions import extensions_of
 from metered_sync.engine.webrtc.aiortc_private.packet_path import PacketPath, payload
 from metered_sync.engine.webrtc.aiortc_private.receiving import keep_starting, packet_path
+from metered_sync.engine.webrtc.encoded_pictures import EncodedPicture
 from metered_sync.engine.webrtc.picture_extensions import (
     COLOR_SPACE,
     VIDEO_ORIENTATION,
@@ -73,8 +75,18 @@ MAX_PICTURE_BYTES = 4 << 20
 class FrameConsumer(Protocol):
     """The track that the frames belong to."""
 
+    @property
+    def passes_on(self) -> bool:
+        """Whether somebody takes pictures as they are encoded."""
+
     def wanted(self) -> bool:
+        """Say whether anything is wanted: frames, or pictures as they are encoded."""
+
+    def decodes(self) -> bool:
         """Say whether frames are to be decoded."""
+
+    def pass_on(self, picture: EncodedPicture) -> bool:
+        """Give a picture to those who take it so; say whether one of them lacks a key frame."""
 
     def leave_out(self) -> None:
         """Count a frame that came and is not decoded."""
@@ -109,6 +121,7 @@ def take_over(receiver: RTCRtpReceiver, consumer: FrameConsumer) -> None:
     else:
         path.buffer = _VideoIntake(path, consumer)
         path.nacks = _Nacks(nacks)
+    return True
 
 
 class _Intake:
@@ -269,9 +282,15 @@ class _VideoIntake(_Intake):
         self._trusted = True
         """Whether markers stand where pictures end (RFC 6184 lets H.264 err)."""
         self._begun = False
-        """Whether the decoder has had a frame."""
+        """Whether a picture has come that a stream can begin with."""
         self._flowing = False
+        """Whether the pictures have come that the next one refers to."""
+        self._decoder_begun = False
+        """Whether the decoder has had a frame."""
+        self._decoding = False
         """Whether the decoder has the pictures that the next one refers to."""
+        self._owing = False
+        """Whether somebody who takes pictures as they are encoded lacks a key frame."""
         self._starving: float | None = None
         """The moment since which a key frame has been missing."""
         self._asked = -KEY_FRAME_REQUEST_INTERVAL
@@ -290,7 +309,7 @@ class _VideoIntake(_Intake):
         self._parts.clear()
         self._ended = None
         self._first = None if middle else []
-        self._flowing = self._left = self._skipping = False
+        self._flowing = self._decoding = self._left = self._skipping = False
         self._endless = None
         self._starving = now if middle else None
 
@@ -338,36 +357,61 @@ class _VideoIntake(_Intake):
 
     def _release(self, now: float) -> None:
         parts, self._parts = self._parts, []
-        if self._decoder_is_late():
-            self._flowing, self._skipping = False, True
-            self._starving = self._starving or now
         if not self._flowing:
-            self._flowing = any(map(self._is_key, parts))
+            self._flowing = self._has_key(parts, self._begun)
         if not self._flowing:
             self._starving = self._starving or now
             self.consumer.leave_out()
             if self._skipping:
                 self.consumer.drop(1)
             return
-        size = largest_size(self._codec(parts[0]), b"".join(map(payload, parts)))
+        data = b"".join(map(payload, parts))
+        size = largest_size(self._codec(parts[0]), data)
         if size is not None and not self.consumer.admits(*size):
             self._refuse(now)
             return
-        self._begun, self._first, self._starving, self._refused = True, None, None, False
-        self._skipping = False
+        key = self._has_key(parts, self._begun)
+        self._begun, self._first, self._refused = True, None, False
+        self._note_appearance(parts, key)
+        self._owing = self.consumer.passes_on and self._pass_on(parts[0], data, key, now)
+        if self._decode(parts, now):
+            self._hand_over(parts)
+        else:
+            self.consumer.leave_out()
+
+    def _pass_on(self, first: Any, data: bytes, key: bool, now: float) -> bool:
+        """Give a picture to those who take it as it is encoded; see ``pass_on`` there."""
+        codec, pts = self._codec(first).lower(), self._path.pts_of(first)
+        return self.consumer.pass_on(EncodedPicture(codec, data, key, pts, now, *self._appearance))
+
+    def _decode(self, parts: list[Any], now: float) -> bool:
+        """Say whether the decoder is to have a picture; note what is owed to it."""
+        wanted = self.consumer.decodes()
+        if not wanted:
+            self._decoding = self._skipping = False
+        elif self._decoder_is_late():
+            self._decoding, self._skipping = False, True
+        if wanted and not self._decoding:
+            self._decoding = self._has_key(parts, self._decoder_begun)
+        if wanted and not self._decoding:
+            self._starving = self._starving or now
+            if self._skipping:
+                self.consumer.drop(1)
+            return False
+        self._starving, self._skipping = None, False
+        self._decoder_begun |= wanted
         if self._lacking:
             self._lacking = False
             self.consumer.lack_key_frame(False)
-        self._note_appearance(parts)
-        self._hand_over(parts)
+        return wanted
 
-    def _note_appearance(self, parts: list[Any]) -> None:
+    def _note_appearance(self, parts: list[Any], key: bool) -> None:
         """Tell how a picture is to be shown, where that changes; see ``picture_extensions``."""
         values: dict[str, bytes] = {}
         for packet in parts:
             values |= extensions_of(packet)
         turns, colours = self._appearance
-        if (turns or colours is not None) and any(map(self._is_key, parts)):
+        if key:
             turns, colours = 0, None
         if VIDEO_ORIENTATION in values:
             turns = read_turns(values[VIDEO_ORIENTATION])
@@ -383,7 +427,7 @@ class _VideoIntake(_Intake):
         """Drop a picture that would cost too much, and what refers to it: ask for a key frame."""
         self._parts.clear()
         self._first = None
-        self._flowing, self._refused = False, True
+        self._flowing, self._decoding, self._refused = False, False, True
         self._starving = self._starving or now
         self.consumer.leave_out()
 
@@ -393,18 +437,23 @@ class _VideoIntake(_Intake):
             return None
         self._starving = self._starving or now
         for number in self._in_order():
-            if self._is_key(self._waiting[number]):
+            if self._is_key(self._waiting[number], self._begun):
                 self._parts.clear()
-                self._flowing = False
+                self._flowing = self._decoding = False
                 return number
         return None
 
     def _ask(self, now: float) -> bool:
-        if self._starving is None or now - self._asked < KEY_FRAME_REQUEST_INTERVAL:
+        starving, self._owing = self._starving, self._owing and self.consumer.passes_on
+        if starving is None and not self._owing:
+            return False
+        if now - self._asked < KEY_FRAME_REQUEST_INTERVAL:
             return False
         self._asked = now
+        if starving is None:
+            return True
         # (Where key frames come, and are refused for their size, the consumer knows that.)
-        if not self._lacking and not self._refused and now - self._starving > KEY_FRAME_OVERDUE:
+        if not self._lacking and not self._refused and now - starving > KEY_FRAME_OVERDUE:
             self._lacking = True
             self.consumer.lack_key_frame(True)
         return True
@@ -412,8 +461,12 @@ class _VideoIntake(_Intake):
     def _starts(self, packet: Any) -> bool:
         return starts_picture(self._codec(packet), packet.payload)
 
-    def _is_key(self, packet: Any) -> bool:
-        if not self._begun:
+    def _has_key(self, packets: list[Any], begun: bool) -> bool:
+        """Say whether a picture is a key frame: one to begin with, unless parameters have come."""
+        return any(self._is_key(packet, begun) for packet in packets)
+
+    def _is_key(self, packet: Any, begun: bool) -> bool:
+        if not begun:
             return starts_stream(self._codec(packet), packet.payload)
         test = detector(self._codec(packet))
         return test is None or test(packet.payload)

@@ -15,8 +15,9 @@ from typing import Any
 from av import VideoFrame
 
 from metered_sync.engine.webrtc.filters import FilterChain, Step
+from metered_sync.engine.webrtc.picture_extensions import Colours
 
-__all__ = ["FULL", "LIMITED", "PictureNormalizer", "describe", "scaling", "turn_of", "turned"]
+__all__ = ["FULL", "LIMITED", "PictureNormalizer", "describe", "is_plain", "scaling", "turn_of", "turned"]
 
 MATRIX = struct.Struct("=9i")
 """A display matrix: rows of three numbers, as FFmpeg has them in memory."""
@@ -41,6 +42,11 @@ _TURNS: dict[tuple[int, int, int, int], tuple[Step, ...]] = {
     (0, -1, -1, 0): (("transpose", "clock_flip"),),
 }
 """The filters for each display matrix but the plain one, by the signs of its upper left part."""
+
+
+def is_plain(colours: Colours | None) -> bool:
+    """Return whether colours are those of pictures that say nothing of theirs."""
+    return colours is None or (colours.matrix not in OTHER_MATRICES and colours.range != FULL)
 
 
 def turned(quarters: int) -> tuple[Step, ...]:

@@ -8,13 +8,15 @@ import av
 
 from metered_sync.errors import MediaError
 
-__all__ = ["FILE_FORMATS", "TAKEN", "FileFormat", "check_encoders"]
+__all__ = ["ENCODERS", "FILE_FORMATS", "TAKEN", "FileFormat", "check_encoders"]
 
 H264_ENCODER = ("libx264", {"preset": "veryfast", "tune": "zerolatency", "crf": "23", "bf": "0"})
 VP8_ENCODER = (
     "libvpx",
     {"deadline": "realtime", "cpu-used": "8", "crf": "10", "lag-in-frames": "0"},
 )
+ENCODERS = {"h264": H264_ENCODER, "vp8": VP8_ENCODER}
+"""FFmpeg's names of the encoders of pictures, and their options, by codec."""
 
 
 @dataclass(frozen=True)

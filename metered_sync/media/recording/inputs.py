@@ -3,24 +3,36 @@
 A track's frames are put into its :class:`TrackReader`, which never blocks; all readers of a
 recording pass them on to one queue. The recording's thread takes them out and gives each to
 its :class:`RecordedTrack`, which finds their place in time.
+
+What is encoded already comes as packets: of sources that are, and of tracks that arrive in a codec
+that the file takes. An arriving track that changes to something else, to another codec, or to
+pictures that lie on their side, is decoded from there on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
+from collections.abc import Collection
+from fractions import Fraction
 from typing import Any, NamedTuple
 
-from av import CodecContext
+from av import CodecContext, Packet
 
 from metered_sync.bridge import engines
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.loop import Engine
 from metered_sync.bridge.reader import Reader
+from metered_sync.engine.sending.access_units import AccessUnits, access_units
 from metered_sync.engine.sending.feed import encoded_format
 from metered_sync.engine.sending.packet_queue import is_key
 from metered_sync.engine.sending.tee import attach_reader, detach_reader
-from metered_sync.engine.webrtc.media_frames import AUDIO_RATE
+from metered_sync.engine.webrtc.encoded_pictures import EncodedPicture, PictureReader
+from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, VIDEO_RATE
+from metered_sync.engine.webrtc.picture_extensions import Colours
+from metered_sync.engine.webrtc.pictures import is_plain
+from metered_sync.errors import MediaError
 from metered_sync.media.pyav import READ_ERRORS
 from metered_sync.media.recording.clock import TrackClock
 from metered_sync.media.recording.mixing import MixerInput
@@ -50,13 +62,18 @@ class QueuedFrame(NamedTuple):
     """How often the track's connection was rebuilt before."""
 
 
-class TrackReader(Reader[Any]):
+class TrackReader(PictureReader):
     """Take one track's frames on any thread, and pass them on to the recording's queue."""
 
     def __init__(
-        self, recorded: RecordedTrack, track: AnyTrack, inbox: Reader[QueuedFrame]
+        self,
+        recorded: RecordedTrack,
+        track: AnyTrack,
+        inbox: Reader[QueuedFrame],
+        codecs: Collection[str],
     ) -> None:
         super().__init__(f"recording of {recorded.label}")
+        self.reads_frames = track.kind != "video" or not codecs
         self.taken = 0
         """Frames that the recording's thread has taken out."""
         self._given = 0
@@ -68,6 +85,11 @@ class TrackReader(Reader[Any]):
         """On whose loop a local track is read."""
         self._lacking = False
         """Whether only a key frame can follow, for something was dropped."""
+        self._codecs = codecs
+        self._units: AccessUnits | None = None
+        """Reads the pictures of a track that arrives, as long as they are taken as they are."""
+        self._latest = -math.inf
+        """When the latest of them arrived."""
 
     def attach(self, deadline: Deadline) -> None:
         """Have the track deliver its frames here."""
@@ -86,8 +108,52 @@ class TrackReader(Reader[Any]):
         elif self._engine is not None:
             self._engine.post(detach_reader, self._track, self)
 
+    @property
+    def lacks_key_frame(self) -> bool:
+        """Whether only a key frame can be taken."""
+        return self._lacking or self._recorded.format is None
+
+    def take(self, picture: EncodedPicture) -> bool:
+        """Pass on a picture of a track that arrives; ``False``: frames are needed from here on."""
+        recorded = self._recorded
+        if self._units is None and picture.codec in self._codecs:
+            self._units = access_units(picture.codec, recorded.label)
+            recorded.colours = picture.colours
+        if self._units is None or picture.turns or not self._fits(picture):
+            return False
+        try:
+            unit = self._units.read(picture.data)
+        except MediaError:  # it has B-frames
+            return False
+        if unit is None:  # parameters alone, or a key frame without any
+            return not picture.key
+        if recorded.format is None:
+            if not unit.key:
+                return True  # nobody could decode it
+            recorded.format = self._units.format
+        packet: Any = Packet(unit.data)
+        packet.pts, packet.time_base = picture.pts, Fraction(1, VIDEO_RATE)
+        packet.is_keyframe = unit.key
+        self._latest = picture.arrived
+        self._pass_on(packet, picture.arrived)
+        return True
+
+    def _fits(self, picture: EncodedPicture) -> bool:
+        """Say whether a file's stream can hold a picture beside those before it."""
+        recorded, colours = self._recorded, picture.colours
+        codec = picture.codec if recorded.format is None else recorded.format.codec
+        plain = picture.codec == "h264" or is_plain(colours)  # (VP8 cannot say what else it has)
+        return (picture.codec, colours) == (codec, recorded.colours) and plain
+
     def put(self, item: Any) -> None:
         """Pass a frame on, or drop and count it where too many wait already."""
+        arrived = monotonic()
+        if isinstance(self._track, RemoteTrack):
+            arrived -= core_of(self._track).incoming.latency
+        if arrived > self._latest:  # else it has been passed on as a picture
+            self._pass_on(item, arrived)
+
+    def _pass_on(self, item: Any, arrived: float) -> None:
         if self.ended or self._inbox.ended:
             return
         if self._given - self.taken >= self._limit or (self._lacking and not is_key(item)):
@@ -95,11 +161,7 @@ class TrackReader(Reader[Any]):
             self._lacking = self._recorded.format is not None and self._recorded.kind == "video"
             return
         self._lacking = False
-        arrived = monotonic()
-        epoch = 0
-        if isinstance(self._track, RemoteTrack):
-            arrived -= core_of(self._track).incoming.latency
-            epoch = self._track.restarts
+        epoch = self._track.restarts if isinstance(self._track, RemoteTrack) else 0
         media = arrived if (time := _time(item)) is None else time
         self._given += 1
         self._inbox.put(QueuedFrame(self._recorded, item, media, arrived, epoch))
@@ -114,14 +176,21 @@ class TrackReader(Reader[Any]):
 class RecordedTrack:
     """Place the frames of one track in time and write them; on the recording's thread."""
 
-    def __init__(self, track: AnyTrack, inbox: Reader[QueuedFrame]) -> None:
+    def __init__(
+        self, track: AnyTrack, inbox: Reader[QueuedFrame], codecs: Collection[str] = ()
+    ) -> None:
+        """Prepare; of pictures that arrive, those in ``codecs`` are taken as they are."""
         name = track.name if isinstance(track, RemoteTrack) else None
         self.label = f"{track.kind} track {name or track.id!r}"
         self.kind: str = track.kind
         self.format = encoded_format(track)
-        """The format of what comes, where that is encoded already."""
+        """The format of what comes, where that is encoded already, and known."""
+        self.encoded = self.format is not None
+        """Whether it is encoded already at its source."""
+        self.colours: Colours | None = None
+        """The colours of pictures that arrived, and are taken as they are."""
         self._decoder: Any = None
-        self.reader = TrackReader(self, track, inbox)
+        self.reader = TrackReader(self, track, inbox, codecs)
         self.held: list[QueuedFrame] = []
         """Frames that wait until the track can be placed."""
         self.came = False
@@ -147,6 +216,8 @@ class RecordedTrack:
             return
         if not self.came and not is_key(item.frame):
             return  # nothing in the file could be decoded up to the next key frame
+        if isinstance(item.frame, Packet) and isinstance(self.sink, VideoStream):
+            return  # it came when the file had been begun without it
         self.came = True
         if item.epoch != self._epoch:
             self.release(zero)
@@ -179,7 +250,7 @@ class RecordedTrack:
 
     def _decoded(self, frame: Any) -> list[Any]:
         """Return sound to be mixed, which may be encoded already."""
-        if self.format is None:
+        if not self.encoded:
             return [frame]
         if self._decoder is None:
             self._decoder = CodecContext.create("libopus", "r")

@@ -13,12 +13,13 @@ from fractions import Fraction
 from typing import Any
 
 import av
-from av import AudioFrame, Packet, VideoFrame
+from av import AudioFrame, CodecContext, Packet, VideoFrame
 
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, VIDEO_RATE
+from metered_sync.engine.webrtc.picture_extensions import Colours
 from metered_sync.engine.webrtc.pictures import describe
 from metered_sync.media.recording.fitting import PictureFitter
-from metered_sync.media.recording.formats import FileFormat
+from metered_sync.media.recording.formats import ENCODERS, FileFormat
 from metered_sync.media.recording.mixing import Mixer
 from metered_sync.media.recording.output_file import OutputFile
 
@@ -64,18 +65,23 @@ class Muxer:
         assert self.format.video is not None
         codec, options = self.format.video
         stream = self._container.add_stream(codec, rate=30, options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, VIDEO_RATE)
-        stream.codec_context.gop_size = PICTURES_PER_KEY_FRAME
-        describe(stream.codec_context)
-        if codec == "libvpx":
-            stream.codec_context.bit_rate = max(width * height * 3, 200_000)
+        _set_up(stream.codec_context, width, height)
         return VideoStream(self, stream, PictureFitter(width, height))
 
-    def add_packets(self, codec: str, first: bytes, size: tuple[int, int]) -> PacketStream:
-        """Add a stream of pictures that are encoded already; ``first`` is a key frame."""
+    def add_packets(
+        self, codec: str, first: bytes, size: tuple[int, int], colours: Colours | None = None
+    ) -> PacketStream:
+        """Add a stream of pictures that are encoded already; ``first`` is a key frame.
+
+        ``colours`` are those that they do not say themselves.
+        """
         with av.open(io.BytesIO(_sample(codec, first, size)), format=SAMPLES[codec]) as sample:
-            stream = self._container.add_stream_from_template(sample.streams.video[0])
+            template = sample.streams.video[0]
+            stream = self._container.add_stream_from_template(template)
+            size = template.width or size[0], template.height or size[1]
+        if colours is not None:
+            context = stream.codec_context
+            context.colorspace, context.color_range = colours
         return PacketStream(self, stream, codec, size)
 
     def add_sound(self) -> AudioStream:
@@ -156,25 +162,77 @@ class _Pictures:
 
 
 class PacketStream(_Pictures):
-    """Write pictures that are encoded already into a stream of a file."""
+    """Write pictures that are encoded already into a stream of a file.
+
+    It takes frames, too, for a track that has become another: they are encoded, in the codec of the
+    stream and its first picture's size.
+    """
 
     def __init__(self, muxer: Muxer, stream: Any, codec: str, size: tuple[int, int]) -> None:
         super().__init__(muxer, stream, codec)
         self._size = size
+        self._encoder: _Encoder | None = None
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the first picture, in pixels."""
         return self._size
 
-    def write(self, packet: Any, at: float) -> None:
+    def write(self, picture: Any, at: float) -> None:
         """Write a picture to be shown from ``at`` seconds on; the first, a key frame, from 0."""
-        own: Any = Packet(bytes(packet))  # (the other one may be on its way to senders)
-        own.pts = own.dts = self._stamp(at)
-        own.time_base, own.is_keyframe = Fraction(1, VIDEO_RATE), packet.is_keyframe
-        own.stream = self._stream
-        self._put(own)
+        stamp = self._stamp(at)
+        if isinstance(picture, VideoFrame):
+            self._encoder = self._encoder or _Encoder(self.codec, self._size)
+            self._write(self._encoder.encode(picture, stamp))
+        else:
+            own: Any = Packet(bytes(picture))  # (the other one may be on its way to senders)
+            own.pts, own.is_keyframe = stamp, picture.is_keyframe
+            self._write([own])
         self._written()
+
+    def _write(self, packets: list[Any]) -> None:
+        for packet in packets:
+            packet.dts, packet.time_base = packet.pts, Fraction(1, VIDEO_RATE)
+            packet.stream = self._stream
+            self._put(packet)
+
+    def flush(self) -> None:
+        """Write what is held, by the encoder as well."""
+        if self._encoder is not None:
+            self._write(self._encoder.flush())
+        super().flush()
+
+
+class _Encoder:
+    """Encode pictures such that a stream can go on with them, whatever it began with."""
+
+    def __init__(self, codec: str, size: tuple[int, int]) -> None:
+        name, options = ENCODERS[codec]
+        width, height = max(size[0] & ~1, 2), max(size[1] & ~1, 2)
+        self._fitter = PictureFitter(width, height)
+        self._encoder: Any = CodecContext.create(name, "w")
+        _set_up(self._encoder, width, height)
+        self._encoder.options = options
+
+    def encode(self, frame: VideoFrame, stamp: int) -> list[Any]:
+        """Return the packets of a picture, the first of which is a key frame with parameters."""
+        fitted = self._fitter.fit(frame)
+        fitted.pts, fitted.time_base = stamp, Fraction(1, VIDEO_RATE)
+        return list(self._encoder.encode(fitted))
+
+    def flush(self) -> list[Any]:
+        """Return the packets that are held."""
+        return list(self._encoder.encode(None))
+
+
+def _set_up(encoder: Any, width: int, height: int) -> None:
+    """Tell an encoder of the pictures that it will get."""
+    encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+    encoder.time_base = Fraction(1, VIDEO_RATE)
+    encoder.gop_size = PICTURES_PER_KEY_FRAME
+    describe(encoder)
+    if encoder.codec.name == "libvpx":
+        encoder.bit_rate = max(width * height * 3, 200_000)
 
 
 class VideoStream(_Pictures):

@@ -12,6 +12,8 @@ import threading
 import weakref
 from collections.abc import Callable
 
+from av import Packet
+
 from metered_sync.bridge import guard, process
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline, Latch
@@ -23,7 +25,7 @@ from metered_sync.errors import ClosedError, EngineError, MediaError, MeteredTim
 from metered_sync.media.file_objects import FileObject
 from metered_sync.media.opening import open_in_time
 from metered_sync.media.pyav import READ_ERRORS, media_error, media_errors
-from metered_sync.media.recording.formats import FileFormat
+from metered_sync.media.recording.formats import TAKEN, FileFormat
 from metered_sync.media.recording.info import RecordedStream, RecordingInfo
 from metered_sync.media.recording.inputs import PLACING_TIME, QueuedFrame, RecordedTrack
 from metered_sync.media.recording.mixing import MixerInput
@@ -112,7 +114,7 @@ class Recording:
 
     def add(self, added: AnyTrack) -> RecordedTrack:
         """Add a track, whose reader is still to be attached."""
-        track = RecordedTrack(added, self._inbox)
+        track = RecordedTrack(added, self._inbox, TAKEN.get(self._format.container, ()))
         with self._lock:
             if self._zero is not None:
                 if track.kind == "video" or self._sound is None:
@@ -180,7 +182,7 @@ class Recording:
         missing = [track for track in self._tracks if not track.came and not track.ended]
         slow = any(track.kind == "video" for track in missing)
         patience = FIRST_PICTURE_WAIT if slow else PLACING_TIME
-        if any(track.kind == "video" and track.format is not None for track in missing):
+        if any(track.kind == "video" and track.encoded for track in missing):
             patience = FIRST_KEY_FRAME_WAIT
         if waited >= patience or any(track.full for track in self._tracks):
             self._begin()
@@ -192,18 +194,8 @@ class Recording:
         with self._lock:
             expected = [track for track in self._tracks if track.came or not track.ended]
             for track in expected:
-                if track.kind == "video" and track.format is not None:
-                    if track.came:
-                        codec, first = track.format.codec, bytes(track.held[0].frame)
-                        size = largest_size(codec, first) or DEFAULT_SIZE
-                        track.sink = muxer.add_packets(codec, first, size)
-                        self._streams.append(track.sink)
-                elif track.kind == "video":
-                    size = DEFAULT_SIZE
-                    if track.came:
-                        frame = PictureNormalizer().normal(track.held[0].frame)
-                        size = (frame.width, frame.height)
-                    track.sink = muxer.add_pictures(*size)
+                if track.kind == "video" and (track.came or not track.encoded):
+                    track.sink = self._stream_of(muxer, track)
                     self._streams.append(track.sink)
             if any(track.kind == "audio" for track in expected):
                 self._sound = muxer.add_sound()
@@ -213,7 +205,7 @@ class Recording:
                     track.sink = MixerInput(self._sound.mixer)
             self._zero = min(track.earliest() for track in self._tracks if track.held)
         for track in expected:
-            if track.kind == "video" and track.format is None and not track.came:
+            if track.kind == "video" and not track.encoded and not track.came:
                 # (Told without the lock.)
                 logger.warning(
                     "%s: no picture of %s within %g s; it will be recorded in %d x %d",
@@ -222,6 +214,20 @@ class Recording:
                     FIRST_PICTURE_WAIT,
                     *DEFAULT_SIZE,
                 )
+
+    def _stream_of(self, muxer: Muxer, track: RecordedTrack) -> VideoStream | PacketStream:
+        """Return the stream for a track's pictures, after the first of them."""
+        first = track.held[0].frame if track.came else None
+        if isinstance(first, Packet):
+            assert track.format is not None
+            codec, data = track.format.codec, bytes(first)
+            size = largest_size(codec, data) or DEFAULT_SIZE
+            return muxer.add_packets(codec, data, size, track.colours)
+        track.reader.reads_frames = True
+        if first is None:
+            return muxer.add_pictures(*DEFAULT_SIZE)
+        frame = PictureNormalizer().normal(first)
+        return muxer.add_pictures(frame.width, frame.height)
 
     def _advance(self, zero: float, now: float) -> None:
         for track in self._tracks:
