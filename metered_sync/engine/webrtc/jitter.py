@@ -104,14 +104,17 @@ class FrameConsumer(Protocol):
         """Note whether a key frame is overdue, without which nothing can be decoded."""
 
 
-def take_over(receiver: RTCRtpReceiver, consumer: FrameConsumer) -> None:
+def take_over(receiver: RTCRtpReceiver, consumer: FrameConsumer) -> bool:
     """Have a receiver hand its frames over without delay, while its consumer wants them.
 
     Doing it again gives it another consumer.
+
+    Returns:
+        Whether that can be done with this version of aiortc.
     """
     path = packet_path(receiver)
     if path is None:
-        return
+        return False
     keep_starting(receiver)
     present, nacks = path.buffer, path.nacks
     if isinstance(present, _Intake):

@@ -17,7 +17,16 @@ from av import VideoFrame
 from metered_sync.engine.webrtc.filters import FilterChain, Step
 from metered_sync.engine.webrtc.picture_extensions import Colours
 
-__all__ = ["FULL", "LIMITED", "PictureNormalizer", "describe", "is_plain", "scaling", "turn_of", "turned"]
+__all__ = [
+    "FULL",
+    "LIMITED",
+    "PictureNormalizer",
+    "describe",
+    "is_plain",
+    "scaling",
+    "turn_of",
+    "turned",
+]
 
 MATRIX = struct.Struct("=9i")
 """A display matrix: rows of three numbers, as FFmpeg has them in memory."""
