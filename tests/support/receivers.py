@@ -129,14 +129,23 @@ class Receiver:
 
 
 @functools.cache
-def encoded(codec: str, count: int, keys: tuple[int, ...] = ()) -> list[list[bytes]]:
-    """Return the payloads of that many pictures; those of ``keys`` are key frames."""
+def encoded(
+    codec: str,
+    count: int,
+    keys: tuple[int, ...] = (),
+    size: tuple[int, int] = (320, 240),
+    start: int = 0,
+) -> list[list[bytes]]:
+    """Return the payloads of that many pictures; those of ``keys`` are key frames.
+
+    Picture n shows ``start`` + n.
+    """
     encoder: Any = get_encoder(CODECS[codec])
     encoder.target_bitrate = 1_500_000
-    painter = PatternPainter(320, 240)
+    painter = PatternPainter(*size)
     result = []
     for number in range(count):
-        frame = painter.frame(number)
+        frame = painter.frame(start + number)
         frame.pts, frame.time_base = number * FRAME, Fraction(1, 90000)
         payloads, _ = encoder.encode(frame, number in keys)
         assert payloads

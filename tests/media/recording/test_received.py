@@ -1,0 +1,252 @@
+"""Record pictures that arrive: as they are encoded where the file takes them, decoded elsewhere."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from aiortc.codecs import get_decoder
+from aiortc.rtp import RtpPacket
+
+from metered_sync import Recorder, RecordingInfo
+from metered_sync.bridge.reader import Reader
+from metered_sync.engine.webrtc import jitter
+from metered_sync.engine.webrtc.incoming import IncomingTrack
+from metered_sync.engine.webrtc.picture_extensions import COLOR_SPACE, VIDEO_ORIENTATION
+from metered_sync.media.recording import inputs, recording
+from metered_sync.media.tracks.track import RemoteTrack
+from metered_sync.testing import read_number
+from tests.conftest import wait_until
+from tests.support.receivers import CODECS, FRAME, Clock, Receiver, encoded, packets
+
+BIG = (640, 480)
+keyed = functools.partial(encoded, keys=(10, 20))
+"""Pictures of which the 1st, the 11th and the 21st are key frames."""
+
+
+class Far:
+    """A track that arrives: packets are handed to its receiver, and decoded as aiortc does."""
+
+    def __init__(self) -> None:
+        self.receiver = Receiver()
+        self.incoming = IncomingTrack("video", id="far")
+        self.incoming.take_over(self.receiver.raw, ())
+        self.track: RemoteTrack[Any] = RemoteTrack(self.incoming, None)
+        self.decoded = 0
+        self._decoders = {name: get_decoder(CODECS[name]) for name in ("vp8", "h264")}
+        self._sequence, self._timestamp = 65500, 2**32 - 5 * FRAME
+
+    def packets(self, codec: str, pictures: list[list[bytes]]) -> list[list[RtpPacket]]:
+        """Put further pictures into packets."""
+        made = packets(codec, pictures, sequence=self._sequence, timestamp=self._timestamp)
+        self._sequence = made[-1][-1].sequence_number
+        self._timestamp += len(made) * FRAME
+        return made
+
+    def take(self, *pictures: list[RtpPacket]) -> None:
+        """Have packets arrive."""
+        for picture in pictures:
+            for codec, frame in self.receiver.take(*picture):
+                self.decoded += 1
+                for one in self._decoders[codec.name.lower()].decode(frame):
+                    self.incoming._spread(one)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(jitter, "monotonic", clock.monotonic)
+    monkeypatch.setitem(inputs.MAX_WAITING_FRAMES, "video", 1000)  # they come all at once
+    return clock
+
+
+@pytest.fixture
+def far() -> Far:
+    return Far()
+
+
+def record(far: Far, path: Path, *pictures: list[RtpPacket]) -> RecordingInfo:
+    recorder = Recorder(path, far.track)
+    recorder.start()
+    far.take(*pictures)
+    return recorder.stop()
+
+
+def read(path: Path) -> Iterator[tuple[int | None, tuple[int, int]]]:
+    """Yield the number and the size of each picture in a file; ``None``: it is a wrong one."""
+    with av.open(str(path)) as container:
+        container.streams.video[0].thread_count = 1
+        for frame in container.decode(video=0):
+            yield read_number(frame.to_ndarray(format="gray")), (frame.width, frame.height)
+
+
+def numbers(path: Path) -> list[int | None]:
+    return [number for number, _ in read(path)]
+
+
+def frames_of(path: Path, codec: str) -> list[bytes]:
+    """Return the pictures in a file, in the form in which they were sent."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        if codec == "h264":
+            filter_ = av.bitstream.BitStreamFilterContext("h264_mp4toannexb", stream)
+            return [bytes(one) for p in container.demux(stream) for one in filter_.filter(p)]
+        return [bytes(packet) for packet in container.demux(stream) if packet.size]
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix"), [("h264", "mp4"), ("h264", "mkv"), ("vp8", "webm"), ("vp8", "mkv")]
+)
+def test_pictures_are_written_as_they_came(
+    far: Far, tmp_path: Path, codec: str, suffix: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    sent = far.packets(codec, keyed(codec, 30))
+    info = record(far, path, *sent)
+    assert far.decoded == 0
+    assert far.track.frames_received == 30
+    assert numbers(path) == list(range(30))
+    assert (info.frames, info.dropped, info.duration) == (30, 0, pytest.approx(1, abs=0.05))
+    (stream,) = info.streams
+    assert (stream.codec, stream.size) == (codec, (320, 240))
+    if codec == "vp8":
+        came = [b"".join(part._data for part in picture) for picture in sent]  # type: ignore[attr-defined]
+        assert frames_of(path, codec) == came
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("h264", "webm"), ("vp8", "mp4")])
+def test_what_the_file_does_not_take_is_decoded(
+    far: Far, tmp_path: Path, codec: str, suffix: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    info = record(far, path, *far.packets(codec, keyed(codec, 30)))
+    assert far.decoded == 30
+    assert numbers(path) == list(range(30))
+    assert info.streams[0].codec == {"webm": "libvpx", "mp4": "libx264"}[suffix]
+
+
+@pytest.mark.parametrize("codec", ["h264", "vp8"])
+def test_after_a_loss_it_goes_on_with_a_key_frame(
+    far: Far, tmp_path: Path, clock: Clock, codec: str
+) -> None:
+    path = tmp_path / "a.mkv"
+    sent = far.packets(codec, encoded(codec, 60, keys=(45,)))
+    with Recorder(path, far.track):
+        for number, picture in enumerate(sent):
+            clock.now += FRAME / 90000
+            far.take(picture[1:] if number == 5 else picture)
+    assert numbers(path) == [*range(5), *range(45, 60)]
+    assert far.receiver.plis == 1
+    assert far.decoded == 0
+
+
+@pytest.mark.parametrize("codec", ["h264", "vp8"])
+def test_it_begins_with_a_key_frame_that_is_asked_for(
+    far: Far, tmp_path: Path, clock: Clock, codec: str
+) -> None:
+    """And it disturbs nobody who reads frames meanwhile; nor do they disturb it."""
+    reader = Reader[Any]("a reader")
+    sent = far.packets(codec, encoded(codec, 40, keys=(20,)))
+    far.incoming.add(reader)
+    far.take(*sent[:10])
+    assert far.receiver.plis == 0
+    with Recorder(tmp_path / "a.mkv", far.track) as recorder:
+        for picture in sent[10:30]:
+            clock.now += FRAME / 90000
+            far.take(picture)
+        assert far.receiver.plis == 1
+        del reader  # (for ten seconds more it is decoded)
+        far.take(*sent[30:])
+    assert numbers(tmp_path / "a.mkv") == list(range(20, 40))
+    assert (far.decoded, recorder.info.dropped) == (40, 0)
+
+
+@pytest.mark.parametrize("codec", ["h264", "vp8"])
+def test_who_reads_while_it_records_gets_frames_from_a_key_frame_on(
+    far: Far, tmp_path: Path, codec: str
+) -> None:
+    reader = Reader[Any]("a reader")
+    sent = far.packets(codec, encoded(codec, 40, keys=(20,)))
+    with Recorder(tmp_path / "a.mkv", far.track):
+        far.take(*sent[:10])
+        far.incoming.add(reader)
+        far.take(*sent[10:])
+    assert far.receiver.plis == 1
+    assert numbers(tmp_path / "a.mkv") == list(range(40))
+    got = [read_number(reader.get(timeout=5).to_ndarray(format="gray")) for _ in range(20)]
+    assert got == list(range(20, 40))
+
+
+def test_a_decoder_that_is_too_slow_loses_nothing_of_it(
+    far: Far, tmp_path: Path, clock: Clock
+) -> None:
+    reader = Reader[Any]("a reader")
+    far.incoming.add(reader)
+    with Recorder(tmp_path / "a.mkv", far.track):
+        for picture in far.packets("vp8", encoded("vp8", 40)):
+            clock.now += FRAME / 90000
+            far.receiver.queue(*picture)  # and nothing is decoded
+    assert far.incoming.dropped > 0
+    assert numbers(tmp_path / "a.mkv") == list(range(40))
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("h264", "mp4"), ("vp8", "webm")])
+def test_pictures_of_another_size(far: Far, tmp_path: Path, codec: str, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    first = far.packets(codec, encoded(codec, 10))
+    second = far.packets(codec, encoded(codec, 10, size=BIG, start=10))
+    info = record(far, path, *first, *second)
+    assert far.decoded == 0
+    assert list(read(path)) == [(n, (320, 240) if n < 10 else BIG) for n in range(20)]
+    assert info.streams[0].size == (320, 240)
+
+
+@pytest.mark.parametrize(("before", "after"), [("h264", "vp8"), ("vp8", "h264")])
+def test_a_codec_that_changes(far: Far, tmp_path: Path, before: str, after: str) -> None:
+    """From there on it is decoded, and encoded in the stream's codec; also when it is back."""
+    path = tmp_path / "a.mkv"
+    first = far.packets(before, encoded(before, 10))
+    second = far.packets(after, encoded(after, 10, size=BIG, start=10))
+    third = far.packets(before, encoded(before, 10, start=20))
+    info = record(far, path, *first, *second, *third)
+    assert far.decoded == 20
+    assert list(read(path)) == [(n, (320, 240)) for n in range(30)]
+    assert info.streams[0].codec == before
+
+
+@pytest.mark.parametrize(
+    ("codec", "further"),
+    [("h264", {VIDEO_ORIENTATION: b"\1"}), ("vp8", {COLOR_SPACE: bytes((1, 13, 1, 0x20))})],
+)
+@pytest.mark.parametrize("turned_at", [0, 10])
+def test_what_the_packets_say_of_pictures_is_kept(
+    far: Far, tmp_path: Path, codec: str, further: Any, turned_at: int
+) -> None:
+    """Pictures that lie, or have colours of which VP8 knows nothing, are decoded."""
+    sent = far.packets(codec, keyed(codec, 20))
+    for at in {turned_at, 10}:
+        sent[at][-1].extensions.further = further  # type: ignore[attr-defined]
+    info = record(far, tmp_path / "a.mkv", *sent)
+    assert far.decoded == 20 - turned_at
+    assert info.frames == 20
+
+
+def test_a_file_that_was_begun_without_it(
+    far: Far, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its stream has a codec and a size already: what comes is decoded, and made to fit."""
+    monkeypatch.setattr(recording, "FIRST_PICTURE_WAIT", 0.0)
+    other, path = Far(), tmp_path / "a.mkv"
+    with Recorder(path, other.track, far.track) as recorder:
+        other.take(*other.packets("vp8", encoded("vp8", 5)))
+        wait_until(lambda: len(recorder.info.streams) == 2)
+        far.take(*far.packets("vp8", encoded("vp8", 10)))
+    assert (other.decoded, far.decoded) == (0, 10)
+    with av.open(str(path)) as container:
+        shown = list(container.decode(container.streams.video[1]))
+        assert {(one.width, one.height) for one in shown} == {recording.DEFAULT_SIZE}
+        assert [read_number(one.to_ndarray(format="gray")) for one in shown] == list(range(10))
