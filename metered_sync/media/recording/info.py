@@ -14,13 +14,14 @@ class RecordedStream:
     kind: str
     """``"audio"`` or ``"video"``."""
     codec: str
-    """The encoder: ``"libx264"``, ``"libvpx"``, ``"aac"``, ``"libopus"``, ``"pcm_s16le"``."""
+    """The encoder: ``"libx264"``, ``"libvpx"``, ``"aac"``, ``"libopus"``, ``"pcm_s16le"``; or the
+    codec of pictures that are written as they come: ``"h264"``, ``"vp8"``."""
     frames: int
     """Pictures, or packets of sound, written."""
     duration: float
     """Seconds from the recording's beginning to the stream's end."""
     size: tuple[int, int] | None
-    """Width and height in pixels; ``None`` for sound."""
+    """Width and height of the first picture, in pixels; ``None`` for sound."""
 
 
 @dataclass(frozen=True)
