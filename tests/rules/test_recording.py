@@ -205,7 +205,7 @@ def test_a_forgotten_recorder_is_finished_and_says_so(tmp_path: Path) -> None:
 
 def test_a_recorder_with_a_callback_lives_on(tmp_path: Path) -> None:
     told: list[Any] = []
-    with PatternSource(160, 120, 15, duration=1) as pattern:
+    with PatternSource(160, 120, 15) as pattern:
         Recorder(tmp_path / "a.mp4", pattern, on_progress=told.append).start()
         gc.collect()
         wait_until(lambda: told and told[-1].frames >= 8)

@@ -260,7 +260,7 @@ print(time.monotonic(), flush=True)
     )
     ended = time.monotonic()
     assert (done.returncode, done.stderr) == (0, "")
-    assert ended - float(done.stdout) < 5
+    assert ended - float(done.stdout) < 20  # (an interpreter may take long to end)
 
 
 # --- 9: leaks ---------------------------------------------------------------------------

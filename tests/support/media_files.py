@@ -22,9 +22,9 @@ LEVEL = 150
 
 
 def picture(number: int, size: tuple[int, int] = (64, 48)) -> av.VideoFrame:
-    """Return a grey frame that shows its number as its brightness."""
+    """Return a grey frame that shows its number as its brightness, up to 117."""
     image = np.full((size[1] * 3 // 2, size[0]), 128, np.uint8)
-    image[: size[1]] = 20 + number * 2
+    image[: size[1]] = 20 + number % 118 * 2
     return av.VideoFrame.from_ndarray(image, format="yuv420p")
 
 

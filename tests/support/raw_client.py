@@ -24,7 +24,7 @@ class Raw:
         self.welcome = self.receive()
 
     def receive(self) -> dict[str, Any]:
-        value: dict[str, Any] = json.loads(self.connection.recv(timeout=5))
+        value: dict[str, Any] = json.loads(self.connection.recv(timeout=20))
         return value
 
     def send(self, **fields: Any) -> None:

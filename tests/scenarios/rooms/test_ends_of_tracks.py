@@ -100,7 +100,7 @@ class Readers:
 def test_all_readers_end_however_a_track_is_ended(
     shared_cloud: LocalCloud, room: str, tmp_path: Path, peer: PeerFactory
 ) -> None:
-    film = from_file(write(tmp_path / "film.mkv", seconds=1.5, audio=None))
+    film = from_file(write(tmp_path / "film.mkv", seconds=10, audio=None))
     played, stopped, removed = PatternSource(96, 64, 10, duration=1.5), ToneSource(), ToneSource()
     loop = from_file(write(tmp_path / "loop.mkv", seconds=0.5, audio=None), loop=True)
     ended, voice, replaced = VideoSource(96, 64), AudioSource(), pattern()
@@ -121,6 +121,7 @@ def test_all_readers_end_however_a_track_is_ended(
             readers = [Readers(track) for track in tracks]
             with Recorder(tmp_path / "all.mkv", tracks[0], tracks[5]) as recorder:
                 tracks[0].frames().get(timeout=20)
+                film.seek(9)
                 stopped.stop()
                 ended.end()
                 voice.end()
