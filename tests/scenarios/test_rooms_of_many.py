@@ -80,7 +80,7 @@ def test_three_see_each_other(gather: Callable[[int], list[MeteredPeer]]) -> Non
             goes_on(a.wait_for_peer(b).track("video"))
 
 
-@pytest.mark.parametrize("count", [5, 8])
+@pytest.mark.parametrize("count", [pytest.param(5, marks=pytest.mark.slow), 8])
 def test_many_hear_one_and_talk_to_all(
     gather: Callable[[int], list[MeteredPeer]], count: int
 ) -> None:

@@ -20,7 +20,9 @@ pytestmark = pytest.mark.browser
 @pytest.mark.parametrize(
     ("name", "codec", "mime", "options"),
     [
-        ("main.mkv", "h264", "video/H264", {"profile": "main"}),
+        pytest.param(
+            *("main.mkv", "h264", "video/H264", {"profile": "main"}), marks=pytest.mark.slow
+        ),
         ("high.mkv", "h264", "video/H264", {"profile": "high"}),
         ("vp8.webm", "vp8", "video/VP8", {}),
     ],

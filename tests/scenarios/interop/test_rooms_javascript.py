@@ -339,7 +339,7 @@ def test_a_page_that_is_loaded_again(enter: Callable[[str], Room], us: str) -> N
 
 
 @pytest.mark.parametrize("us", [POLITE, IMPOLITE])
-@pytest.mark.parametrize("whose", ["theirs", "ours", "both"])
+@pytest.mark.parametrize("whose", [pytest.param("ours", marks=pytest.mark.slow), "theirs", "both"])
 def test_signalling_that_drops(enter: Callable[[str], Room], us: str, whose: str) -> None:
     room = enter(us)
     theirs = room.make("camera")

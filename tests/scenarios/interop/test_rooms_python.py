@@ -291,7 +291,7 @@ def test_streams_come_and_go_later(
 
 
 @pytest.mark.parametrize(("our_id", "their_id"), ORDERS)
-@pytest.mark.parametrize("whose", ["ours", "theirs", "both"])
+@pytest.mark.parametrize("whose", [pytest.param("ours", marks=pytest.mark.slow), "theirs", "both"])
 def test_signalling_drops(
     meet: Callable[..., Meeting], our_id: str, their_id: str, whose: str
 ) -> None:
