@@ -44,6 +44,8 @@ __all__ = ["PLACING_TIME", "QueuedFrame", "RecordedTrack"]
 
 MAX_WAITING_FRAMES = {"audio": 500, "video": 30}
 """Frames of one track that wait for the encoder, at most: 10 s of sound, 1 s of pictures."""
+MAX_UNITS = 256
+"""Units of a picture of H.264 that are looked at, which happens on the loop; slices are units."""
 PLACING_TIME = 0.4
 """Seconds of frames by which a track is placed."""
 
@@ -142,8 +144,11 @@ class TrackReader(PictureReader):
         """Say whether a file's stream can hold a picture beside those before it."""
         recorded, colours = self._recorded, picture.colours
         codec = picture.codec if recorded.format is None else recorded.format.codec
-        plain = picture.codec == "h264" or is_plain(colours)  # (VP8 cannot say what else it has)
-        return (picture.codec, colours) == (codec, recorded.colours) and plain
+        if (picture.codec, colours) != (codec, recorded.colours):
+            return False
+        if codec == "h264":
+            return picture.data.count(b"\0\0\x01") <= MAX_UNITS
+        return is_plain(colours)  # VP8 cannot say what others it has
 
     def put(self, item: Any) -> None:
         """Pass a frame on, or drop and count it where too many wait already."""
@@ -216,8 +221,6 @@ class RecordedTrack:
             return
         if not self.came and not is_key(item.frame):
             return  # nothing in the file could be decoded up to the next key frame
-        if isinstance(item.frame, Packet) and isinstance(self.sink, VideoStream):
-            return  # it came when the file had been begun without it
         self.came = True
         if item.epoch != self._epoch:
             self.release(zero)
@@ -245,6 +248,8 @@ class RecordedTrack:
         if isinstance(self.sink, MixerInput):
             for frame in self._decoded(item.frame):
                 self.sink.write(frame, item.media, at)
+        elif isinstance(item.frame, Packet) and isinstance(self.sink, VideoStream):
+            pass  # the file had been begun without it, or it is broken
         elif self.sink is not None:
             self.sink.write(item.frame, at)
 

@@ -7,6 +7,7 @@ killed or the disk is full: MP4 in fragments, turned into an ordinary file at th
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 from fractions import Fraction
@@ -18,12 +19,13 @@ from av import AudioFrame, CodecContext, Packet, VideoFrame
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, VIDEO_RATE
 from metered_sync.engine.webrtc.picture_extensions import Colours
 from metered_sync.engine.webrtc.pictures import describe
+from metered_sync.media.pyav import READ_ERRORS
 from metered_sync.media.recording.fitting import PictureFitter
 from metered_sync.media.recording.formats import ENCODERS, FileFormat
 from metered_sync.media.recording.mixing import Mixer
 from metered_sync.media.recording.output_file import OutputFile
 
-__all__ = ["AudioStream", "Muxer", "PacketStream", "VideoStream"]
+__all__ = ["AudioStream", "Muxer", "PacketStream", "VideoStream", "decoded_size"]
 
 PICTURES_PER_KEY_FRAME = 60
 """Pictures from one key frame, which can be searched for, to the next."""
@@ -76,9 +78,7 @@ class Muxer:
         ``colours`` are those that they do not say themselves.
         """
         with av.open(io.BytesIO(_sample(codec, first, size)), format=SAMPLES[codec]) as sample:
-            template = sample.streams.video[0]
-            stream = self._container.add_stream_from_template(template)
-            size = template.width or size[0], template.height or size[1]
+            stream = self._container.add_stream_from_template(sample.streams.video[0])
         if colours is not None:
             context = stream.codec_context
             context.colorspace, context.color_range = colours
@@ -111,6 +111,17 @@ def _sample(codec: str, first: bytes, size: tuple[int, int]) -> bytes:
         return first
     head = struct.pack("<4sHH4sHHIII4x", b"DKIF", 0, 32, b"VP80", *size, VIDEO_RATE, 1, 1)
     return head + struct.pack("<IQ", len(first), 0) + first
+
+
+def decoded_size(codec: str, first: bytes) -> tuple[int, int] | None:
+    """Return width and height of a key frame, in pixels; ``None``: it cannot be decoded."""
+    decoder: Any = CodecContext.create(codec, "r")
+    decoder.thread_count = 1
+    with contextlib.suppress(*READ_ERRORS):
+        for packet in Packet(first), None:
+            for frame in decoder.decode(packet):
+                return frame.width, frame.height
+    return None
 
 
 class _Pictures:

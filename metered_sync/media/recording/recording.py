@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable
 
-from av import Packet
+from av import Packet, VideoFrame
 
 from metered_sync.bridge import guard, process
 from metered_sync.bridge.clock import monotonic
@@ -29,10 +29,15 @@ from metered_sync.media.recording.formats import TAKEN, FileFormat
 from metered_sync.media.recording.info import RecordedStream, RecordingInfo
 from metered_sync.media.recording.inputs import PLACING_TIME, QueuedFrame, RecordedTrack
 from metered_sync.media.recording.mixing import MixerInput
-from metered_sync.media.recording.muxing import AudioStream, Muxer, PacketStream, VideoStream
+from metered_sync.media.recording.muxing import (
+    AudioStream,
+    Muxer,
+    PacketStream,
+    VideoStream,
+    decoded_size,
+)
 from metered_sync.media.recording.output_file import OutputFile
 from metered_sync.media.tracks.given import AnyTrack
-from metered_sync.wire.key_frames import largest_size
 
 __all__ = ["Recording"]
 
@@ -221,10 +226,11 @@ class Recording:
         if isinstance(first, Packet):
             assert track.format is not None
             codec, data = track.format.codec, bytes(first)
-            size = largest_size(codec, data) or DEFAULT_SIZE
-            return muxer.add_packets(codec, data, size, track.colours)
+            size = decoded_size(codec, data)
+            if size is not None or track.encoded:
+                return muxer.add_packets(codec, data, size or DEFAULT_SIZE, track.colours)
         track.reader.reads_frames = True
-        if first is None:
+        if not isinstance(first, VideoFrame):
             return muxer.add_pictures(*DEFAULT_SIZE)
         frame = PictureNormalizer().normal(first)
         return muxer.add_pictures(frame.width, frame.height)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,16 +77,21 @@ def record(far: Far, path: Path, *pictures: list[RtpPacket]) -> RecordingInfo:
     return recorder.stop()
 
 
-def read(path: Path) -> Iterator[tuple[int | None, tuple[int, int]]]:
-    """Yield the number and the size of each picture in a file; ``None``: it is a wrong one."""
+def read(path: Path, *, skip: bool = False) -> Iterator[tuple[int | None, tuple[int, int]]]:
+    """Yield the number and the size of each picture in a file; ``None``: it is a wrong one.
+
+    ``skip`` leaves out what cannot be decoded, as players do.
+    """
     with av.open(str(path)) as container:
         container.streams.video[0].thread_count = 1
-        for frame in container.decode(video=0):
-            yield read_number(frame.to_ndarray(format="gray")), (frame.width, frame.height)
+        for packet in container.demux(video=0):
+            with contextlib.suppress(*[av.FFmpegError] * skip):
+                for frame in packet.decode():
+                    yield read_number(frame.to_ndarray(format="gray")), (frame.width, frame.height)
 
 
-def numbers(path: Path) -> list[int | None]:
-    return [number for number, _ in read(path)]
+def numbers(path: Path, *, skip: bool = False) -> list[int | None]:
+    return [number for number, _ in read(path, skip=skip)]
 
 
 def frames_of(path: Path, codec: str) -> list[bytes]:
@@ -96,6 +102,14 @@ def frames_of(path: Path, codec: str) -> list[bytes]:
             filter_ = av.bitstream.BitStreamFilterContext("h264_mp4toannexb", stream)
             return [bytes(one) for p in container.demux(stream) for one in filter_.filter(p)]
         return [bytes(packet) for packet in container.demux(stream) if packet.size]
+
+
+def broken() -> list[bytes]:
+    """Return a key frame of H.264 whose size can be read, and nothing else."""
+    (first,) = encoded("h264", 1)
+    (parameters,) = (payload for payload in first if payload[0] & 0x1F == 24)
+    size = int.from_bytes(parameters[1:3], "big")
+    return [parameters[3 : 3 + size], b"\x68 no parameters", b"\x65\x88 no picture"]
 
 
 @pytest.mark.parametrize(
@@ -192,6 +206,42 @@ def test_a_decoder_that_is_too_slow_loses_nothing_of_it(
             far.receiver.queue(*picture)  # and nothing is decoded
     assert far.incoming.dropped > 0
     assert numbers(tmp_path / "a.mkv") == list(range(40))
+
+
+def test_a_picture_that_cannot_be_decoded_spoils_nothing_for_others(
+    far: Far, tmp_path: Path
+) -> None:
+    """A member may send anything: here parameters that can be read, and pictures that cannot."""
+    other, path = Far(), tmp_path / "a.mkv"
+    with Recorder(path, far.track, other.track) as recorder:
+        far.take(*far.packets("h264", [broken()] * 3))
+        other.take(*other.packets("vp8", encoded("vp8", 10)))
+    assert recorder.info.frames == 10
+    with av.open(str(path)) as container:
+        shown = list(container.decode(container.streams.video[1]))
+    assert [read_number(one.to_ndarray(format="gray")) for one in shown] == list(range(10))
+
+
+def test_a_picture_of_very_many_parts_is_not_looked_into(far: Far, tmp_path: Path) -> None:
+    """It would keep everything waiting: the decoder's thread has time for it."""
+    (first,) = encoded("h264", 1)
+    packet = b"\x38" + b"\0\x02\x41\xe0" * 32
+    count = inputs.MAX_UNITS // 32
+    parts = [bytes(bytearray(packet)) for _ in range(count + 1)]  # (the last one gets a marker)
+    with Recorder(tmp_path / "a.mkv", far.track):
+        far.take(*far.packets("h264", [first, parts[:count]]))
+        assert not far.incoming.decodes()
+        far.take(*far.packets("h264", [parts]))
+        assert far.incoming.decodes()
+    assert numbers(tmp_path / "a.mkv", skip=True) == [0]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_one_in_the_middle_is_all_that_players_skip(far: Far, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    good = keyed("h264", 30)
+    record(far, path, *far.packets("h264", [*good[:10], broken(), *good[20:]]))
+    assert numbers(path, skip=True) == [*range(10), *range(20, 30)]
 
 
 @pytest.mark.parametrize(("codec", "suffix"), [("h264", "mp4"), ("vp8", "webm")])
