@@ -23,6 +23,7 @@ in another way, its own jitter buffers stay.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Any, Protocol
 
@@ -59,7 +60,9 @@ MAX_COUNTED_WAIT = 0.25
 MAX_HELD_AUDIO = 5
 """Packets of sound that wait for a missing one at most."""
 NACK_INTERVAL = 0.1
-"""Seconds after which missing packets are asked for again."""
+"""Seconds after which a missing packet is asked for again; it doubles each time."""
+NACK_INTERVAL_MAX = 0.4
+"""The longest of these pauses: what was asked for twice is on a long way, or behind much else."""
 KEY_FRAME_REQUEST_INTERVAL = 0.5
 """Seconds after which a key frame is asked for again."""
 KEY_FRAME_OVERDUE = 5.0
@@ -483,18 +486,24 @@ class _Nacks:
 
     def __init__(self, generator: Any) -> None:
         self._generator = generator
-        self._asked = 0.0
-
-    @property
-    def missing(self) -> set[int]:
-        """The numbers to ask for."""
-        return set(self._generator.missing)
+        self._waits: dict[int, tuple[float, float]] = {}
+        """The moment at which each missing packet is asked for next, and the pause after that."""
+        self._next = math.inf
+        """The first of these moments."""
+        self.missing: set[int] = set()
+        """The numbers to ask for now."""
 
     def add(self, packet: Any) -> bool:
         """Note a packet; say whether to ask for missing ones."""
         now = monotonic()
-        missed = self._generator.add(packet)
-        if not missed and (not self._generator.missing or now - self._asked < NACK_INTERVAL):
+        if not self._generator.add(packet) and now < self._next:
             return False
-        self._asked = now
-        return True
+        new = now, NACK_INTERVAL
+        waits = {number: self._waits.get(number, new) for number in self._generator.missing}
+        self.missing = {number for number, (due, _) in waits.items() if due <= now}
+        for number in self.missing:
+            pause = waits[number][1]
+            waits[number] = now + pause, min(2 * pause, NACK_INTERVAL_MAX)
+        self._waits = waits
+        self._next = min((due for due, _ in waits.values()), default=math.inf)
+        return bool(self.missing)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import logging
+import weakref
 from collections.abc import Callable, Iterable
 
 import anyio
@@ -61,7 +63,16 @@ def peer_connection(ice_servers: Iterable[IceServer]) -> RTCPeerConnection:
         for s in ice_servers
     ]
     # An empty list, not None: None means a public STUN server to aiortc.
-    return RTCPeerConnection(RTCConfiguration(servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+    pc = RTCPeerConnection(RTCConfiguration(servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+    pc.on("connectionstatechange", functools.partial(_on_state, weakref.ref(pc)))
+    return pc
+
+
+def _on_state(peer_connection: weakref.ref[RTCPeerConnection]) -> None:
+    pc = peer_connection()
+    if pc is not None and pc.connectionState == "connected":
+        for transport in ice.transports(pc):
+            paths.enlarge_receive_buffer(transport)
 
 
 def bound_gathering(pc: RTCPeerConnection, seconds: float) -> None:

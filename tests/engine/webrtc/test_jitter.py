@@ -93,12 +93,33 @@ def test_missing_packets_are_asked_for_until_they_come(clock: Clock) -> None:
     for packet in sent[11:31]:
         clock.now += 0.03
         receiver.take(packet)
-    assert receiver.asked == [[lost]] * len(receiver.asked)
-    assert len(receiver.asked) in (5, 6)  # at once, then after 0.1 s each
+    assert receiver.asked == [[lost]] * 3  # at once, after 0.1 s, and after 0.2 s more
     receiver.take(sent[10])
     clock.now += 1
     receiver.take(*sent[31:])
-    assert len(receiver.asked) in (5, 6)
+    assert len(receiver.asked) == 3
+
+
+def test_a_new_loss_asks_for_nothing_a_second_time(clock: Clock) -> None:
+    receiver = Receiver()
+    sent = [p for picture in packets("vp8", encoded("vp8", 40)) for p in picture]
+    for number in (0, 2, 3, 5, 6, 8):
+        clock.now += 0.01
+        receiver.take(sent[number])
+    assert receiver.asked == [[sent[number].sequence_number] for number in (1, 4, 7)]
+    clock.now += 0.07
+    receiver.take(sent[9])  # 0.11 s after the first one was asked for, 0.09 s after the second
+    assert receiver.asked[3:] == [[sent[1].sequence_number]]
+
+
+def test_a_packet_that_does_not_come_is_asked_for_ever_less_often(clock: Clock) -> None:
+    receiver = Receiver()
+    sent = [p for picture in packets("vp8", encoded("vp8", 120)) for p in picture]
+    receiver.take(sent[0])
+    for packet in sent[2:112]:  # 2.2 s
+        clock.now += 0.02
+        receiver.take(packet)
+    assert len(receiver.asked) == 7  # at once; after 0.1, 0.2 and 0.4 s, and so on
 
 
 @both

@@ -1,11 +1,16 @@
-"""Close peer connections, whoever else closes them and gives up on it."""
+"""Make peer connections; close them, whoever else closes them and gives up on it."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 
+from metered_sync.engine.webrtc import ice
+from metered_sync.engine.webrtc.aiortc_private.paths import RECEIVE_BUFFER, nominated_pair
 from metered_sync.engine.webrtc.peer_connection import close_quietly, peer_connection
+from tests.support.connections import until
 from tests.support.local_tracks import run
+from tests.support.peer_connections import negotiate
 
 
 def test_one_closer_that_gives_up_cancels_no_other() -> None:
@@ -27,4 +32,26 @@ def test_one_closer_that_gives_up_cancels_no_other() -> None:
         held.set()
         assert await asyncio.gather(*closers, return_exceptions=True) == [None] * 3
 
+    run(test())
+
+
+def test_a_burst_of_packets_finds_room() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as plain:
+        before = plain.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        room = plain.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)  # as the system permits
+
+    async def test() -> None:
+        ends = peer_connection(()), peer_connection(())
+        ends[0].createDataChannel("chat")
+        await negotiate(*ends)
+        for pc in ends:
+            await until(lambda pc=pc: pc.connectionState == "connected")
+            (transport,) = ice.transports(pc)
+            end = nominated_pair(transport).protocol.transport.get_extra_info("socket")
+            assert end.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == room
+        for pc in ends:
+            await close_quietly(pc, 20)
+
+    assert room >= before
     run(test())
