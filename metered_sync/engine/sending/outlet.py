@@ -43,6 +43,9 @@ ENCODED_QUEUE = 30
 """Encoded pictures that wait for a sender at most: they cannot be left out one by one."""
 REPLAY_RATE = 4_000_000
 """Bytes a second at which pictures are sent again: more at once would be lost on the way."""
+REPLAY_PAUSE = 0.004
+"""Seconds from one picture that is sent again to the next, at least: small ones come faster else
+than a receiver decodes, which would drop them."""
 REPLAY_TICKS = 9
 """Ticks between pictures that are sent again."""
 MAX_SEAM = 0.1
@@ -190,7 +193,7 @@ class Outlet(MediaStreamTrack):
             assert self._packing is not None
             self._install(self._sender, self._packing)
             if content.again:
-                await asyncio.sleep(_size(content) / REPLAY_RATE)
+                await asyncio.sleep(max(_size(content) / REPLAY_RATE, REPLAY_PAUSE))
             return content._replace(pts=pts)
         if isinstance(content, VideoFrame):
             frame = self._normalizer.normal(content)

@@ -104,6 +104,28 @@ def test_who_asks_is_sent_the_group_again_once_a_second() -> None:
     run(test())
 
 
+def test_small_pictures_are_not_sent_again_faster_than_they_are_decoded() -> None:
+    made = units("h264", 30, gop=30, size=SIZE)
+
+    async def test() -> None:
+        source = EncodedSource("h264", 240)
+        local = LocalTrack(source.track)
+        push(source, made[0])
+        early = taking(local, "h264")
+        await take(early, 1)
+        await paced(source, made[1:])
+        await take(early, 27)
+        late = taking(local, "h264")
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        assert all(encoded.again for encoded in await take(late, 28))
+        assert loop.time() - began > 0.1
+        local.close()
+        source.stop()
+
+    run(test())
+
+
 def test_a_slow_sender_goes_on_from_a_key_frame() -> None:
     made = units("h264", 95)
 
