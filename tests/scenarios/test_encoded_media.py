@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import queue
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from aiortc.contrib.media import MediaPlayer
@@ -19,13 +21,18 @@ from metered_sync import (
     KeyFrameWanted,
     MediaError,
     MediaStream,
+    Recorder,
     RemoteTrack,
     SfuClient,
     VideoSource,
     from_file,
 )
+from metered_sync.engine.sfu_rooms import room_track
+from metered_sync.engine.webrtc import incoming
 from metered_sync.local import LocalCloud
+from metered_sync.media.tracks.track import core_of
 from metered_sync.testing import dominant_frequency
+from tests.conftest import wait_until
 from tests.support.encoded import NUMBERS, units, write
 from tests.support.media_files import number_of
 from tests.support.rooms import PeerFactory
@@ -110,6 +117,62 @@ def test_an_encoder_of_ones_own(cloud: LocalCloud, peer: PeerFactory) -> None:
             with suppress(queue.Empty):
                 wanted = feedback.get_nowait()
         assert wanted.bitrate > 10_000
+
+
+def test_who_pauses_goes_on_with_a_key_frame(
+    cloud: LocalCloud, peer: PeerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody reads is not decoded, nor while it is recorded: that begins with one as well."""
+    monkeypatch.setattr(incoming, "UNREAD_DECODING", 0.1)
+    monkeypatch.setattr(room_track, "LINGER", 0.1)
+    gop = NUMBERS // 5
+    made = units("h264", NUMBERS, gop=gop, size=SIZE)
+    written, stopped = 0, threading.Event()
+
+    def play(source: EncodedSource) -> None:
+        nonlocal written
+        while not stopped.is_set():
+            source.write(made[written % NUMBERS])
+            written += 1
+
+    def pause(track: RemoteTrack) -> None:
+        far = core_of(track).incoming
+        wait_until(lambda: not far.wanted())
+        until = written + gop // 2
+        wait_until(lambda: written > until)
+
+    def can_be_decoded(seen: list[int]) -> bool:
+        """Say whether each picture follows the one before, or is a key frame, as the first is."""
+        steps = itertools.pairwise(seen)
+        return seen[0] % gop == 0 and all(b % gop == 0 or b == a + 1 for a, b in steps)
+
+    with (
+        peer(cloud, "sender") as sender,
+        peer(cloud, "viewer") as viewer,
+        EncodedSource("h264", fps=25) as source,
+    ):
+        thread = threading.Thread(target=play, args=(source,))
+        thread.start()
+        try:
+            sender.add_track(source)
+            sender.join("pauses")
+            viewer.join("pauses")
+            track = viewer.wait_for_peer("sender", timeout=20).track("video", timeout=20)
+            for _ in range(2):
+                seen = shown(track, gop)
+                assert can_be_decoded(seen), seen
+                pause(track)
+            decoded = track.stats()["frames_decoded"]
+            with Recorder(tmp_path / "a.mp4", track) as recorder:
+                wait_until(lambda: recorder.info.frames > gop)
+            assert track.stats()["frames_decoded"] - decoded < gop // 2  # (one may be on its way)
+        finally:
+            stopped.set()
+            thread.join(20)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        recorded = [number_of(frame) for frame in container.decode(video=0)]
+    assert len(recorded) == recorder.info.frames
+    assert can_be_decoded(recorded), recorded
 
 
 def test_what_cannot_be_done_says_so(shared_cloud: LocalCloud, film: Path, peer: Any) -> None:
