@@ -221,6 +221,14 @@ class _Playback:
             self._offset = feed.clock() + SEEK_DELAY - time
         return self._offset
 
+    def _due(self, feed: Feed, time: float) -> float:
+        """Return when a frame is due; where that is over, it and all that follow are put off."""
+        due = time + self._placed(feed, time)
+        if behind := feed.behind(due):
+            due += behind
+            self._offset = due - time
+        return due
+
     def _play(self, feed: Feed, start: float) -> float | None:
         """Play from a position; return the file's end, or ``None`` when interrupted."""
         kinds = [k for k, queue in feed.queues.items() if queue.wanted and not queue.closed]
@@ -241,13 +249,10 @@ class _Playback:
         return Reading(self._path, kinds, start, trusted=self._trusted)
 
     def _put(self, feed: Feed, kind: str, frame: Any, time: float) -> bool:
-        due = time + self._placed(feed, time)
-        behind = feed.behind(due)
-        if behind:
-            if time < self._newest - MAX_STREAM_LAG:
-                return not feed.interrupted
-            due += behind
-            self._offset = due - time
+        lags = time < self._newest - MAX_STREAM_LAG
+        if lags and feed.behind(time + self._placed(feed, time)):
+            return not feed.interrupted
+        due = self._due(feed, time)
         self._newest = max(self._newest, time)
         if kind == "audio":
             return self._put_audio(feed, frame, due, time)
@@ -281,10 +286,7 @@ class _PacketPlayback(_Playback):
         return PacketReading(self._path, kinds, start, self._label, trusted=self._trusted)
 
     def _put(self, feed: Feed, kind: str, frame: Any, time: float) -> bool:
-        due = time + self._placed(feed, time)
-        if behind := feed.behind(due):
-            due += behind
-            self._offset = due - time
+        due = self._due(feed, time)
         pts = max(round(due * RATES[kind]), self._pts[kind] + 1)
         self._pts[kind] = pts
         return feed.queues[kind].put(packet_of(frame, pts, kind), due, time)
