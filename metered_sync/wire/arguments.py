@@ -130,7 +130,9 @@ def check_function(name: str, function: object) -> Callable[..., Any]:
             bound method or an object's ``__call__``.
     """
     if not callable(function):
-        raise TypeError(f"{name} must be callable: {shown(function)} is not callable")
+        kind = type(function).__name__
+        del function  # it may be a secret in the wrong place: neither text nor traceback shows it
+        raise TypeError(f"{name} must be callable, not {kind}")
     inner: Any = function
     while isinstance(inner, functools.partial):
         inner = inner.func

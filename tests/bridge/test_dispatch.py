@@ -157,7 +157,7 @@ def test_nothing_is_kept_alive_between_two_items(calls: Any) -> None:
 
 
 def test_what_is_not_callable_is_refused() -> None:
-    with pytest.raises(TypeError, match="3 is not callable"):
+    with pytest.raises(TypeError, match="must be callable, not int"):
         Callback(3)  # type: ignore[arg-type]
 
 

@@ -192,6 +192,18 @@ def test_a_secret_in_the_wrong_slot_stays_here(make: Any, slot: str) -> None:
     assert MARK not in frames_of(caught.value)
 
 
+@pytest.mark.parametrize("given", [MARK.encode(), [MARK], {"token": MARK}])
+def test_a_secret_that_is_no_token_provider_stays_here(given: Any) -> None:
+    for make in (
+        lambda: SignallingClient(token_provider=given),
+        lambda: MeteredPeer(token_provider=given),
+        lambda: SfuClient(url="https://gate.example", token_provider=given),
+    ):
+        with pytest.raises(TypeError, match="token_provider must be a callable") as caught:
+            make()
+        assert MARK not in frames_of(caught.value)
+
+
 def test_http_failures(log: io.StringIO) -> None:
     import asyncio
 

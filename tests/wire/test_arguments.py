@@ -17,6 +17,7 @@ from metered_sync.wire.arguments import (
     check_whole,
     unrun_result,
 )
+from tests.support.seen import frames_of
 
 
 def test_texts() -> None:
@@ -103,10 +104,17 @@ def test_choices() -> None:
     assert str(caught.value) == 'kind must be "audio", "video" or None, not \'text\''
 
 
+@pytest.mark.parametrize("value", ["sk_secret_4711", b"sk_secret_4711", ["sk_secret_4711"]])
+def test_a_secret_in_the_place_of_a_function_is_not_shown(value: object) -> None:
+    with pytest.raises(TypeError) as caught:
+        check_function("fn", value)
+    assert "4711" not in frames_of(caught.value)
+
+
 def test_functions() -> None:
     assert check_function("fn", print) is print
-    for value, words in ((3, "fn must be callable: 3 is not callable"), (None, "None is not")):
-        with pytest.raises(TypeError, match=words):
+    for value, kind in ((3, "int"), (None, "NoneType"), ("print", "str"), ([print], "list")):
+        with pytest.raises(TypeError, match=f"fn must be callable, not {kind}$"):
             check_function("fn", value)
 
     async def later() -> None: ...

@@ -167,7 +167,7 @@ def test_they_end_with_the_track() -> None:
         handle.close()
         with pytest.raises(ClosedError if error is None else MediaError, match=r"far|broke"):
             far.track.on_frame(print)
-    with pytest.raises(TypeError, match="not callable"):
+    with pytest.raises(TypeError, match="must be callable"):
         Far().track.on_frame(3)  # type: ignore[arg-type]
 
 
