@@ -106,7 +106,7 @@ class PeerJoined(Event):
     peer: RemotePeer
 
     @property
-    def subject(self) -> tuple[str, ...]:
+    def _subject(self) -> tuple[str, ...]:
         return "presence", self.peer.id
 
 
@@ -118,7 +118,7 @@ class PeerLeft(Event):
     peer: RemotePeer
 
     @property
-    def subject(self) -> tuple[str, ...]:
+    def _subject(self) -> tuple[str, ...]:
         return "presence", self.peer.id
 
 

@@ -17,7 +17,7 @@ from metered_sync.bridge.dispatch import Callback, Dispatcher, ErrorHandler, run
 from metered_sync.bridge.event_reader import EventReader
 from metered_sync.bridge.reader import MAX_BYTES, Overflow
 from metered_sync.errors import ClosedError, raise_fresh
-from metered_sync.wire.events import Event
+from metered_sync.wire.events import Event, own_copy
 
 if TYPE_CHECKING:  # a plain ``EventQueue`` is one of any events
     from typing_extensions import TypeVar
@@ -134,13 +134,13 @@ class EventHub:
             queue = ref()
             if queue is not None and isinstance(event, queue.types):
                 if last is not None:
-                    last.put(event.copied())
+                    last.put(own_copy(event))
                 last = queue
         if listeners.registrations:
             wanted = tuple(r for r in listeners.registrations if isinstance(event, r.type))
             if wanted and listeners.dispatcher is not None:
                 if last is not None:
-                    last.put(event.copied())
+                    last.put(own_copy(event))
                 listeners.dispatcher.inbox.put((event, wanted))
                 return
         if last is not None:
@@ -297,7 +297,7 @@ class EventHub:
                 if isinstance(callback, Registration) and callback.once:
                     callback.active = False
                     self._prune()
-                own = event if callback is callbacks[-1] else event.copied()
+                own = event if callback is callbacks[-1] else own_copy(event)
                 yield callback, own
 
     def _prune(self) -> None:

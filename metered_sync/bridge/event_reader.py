@@ -69,7 +69,7 @@ class EventReader(Reader[T_co]):
 
     def _subject(self, item: Any) -> Hashable:
         event = self._event(item)
-        return None if event is None else event.subject
+        return None if event is None else event._subject
 
     def _coalesce(self, coming: Any) -> None:
         """Keep the newest item of each subject; if that is not enough, the newest ones.

@@ -49,6 +49,8 @@ __all__ = [
     "SpeakersChanged",
     "StateChange",
     "TokenProviderError",
+    "own_copy",
+    "sized",
 ]
 
 E = TypeVar("E", bound="Event")
@@ -111,24 +113,26 @@ class Event:
     """Bytes of the frame, or message, that brought the event, or what the object in it counts."""
 
     @property
-    def subject(self) -> tuple[str, ...]:
+    def _subject(self) -> tuple[str, ...]:
         """The key of what the event tells of: a newer one of the same key makes it obsolete."""
         return (type(self).__name__,)
 
-    def sized(self: E, size: int) -> E:
-        """Note the bytes of the frame that brought the event; return the event."""
-        object.__setattr__(self, "frame_size", size)
-        return self
 
-    def copied(self: E) -> E:
-        """Return an equal event for one more reader: the data in it are its own."""
-        fields = vars(self)
-        own = {name: _own(value) for name, value in fields.items()}
-        if all(own[name] is value for name, value in fields.items()):
-            return self  # nothing in it can be changed
-        twin = copy(self)
-        vars(twin).update(own)
-        return twin
+def sized(event: E, size: int) -> E:
+    """Note the bytes of the frame that brought an event; return the event."""
+    object.__setattr__(event, "frame_size", size)
+    return event
+
+
+def own_copy(event: E) -> E:
+    """Return an equal event for one more reader: the data in it are its own."""
+    fields = vars(event)
+    own = {name: _own(value) for name, value in fields.items()}
+    if all(own[name] is value for name, value in fields.items()):
+        return event  # nothing in it can be changed
+    twin = copy(event)
+    vars(twin).update(own)
+    return twin
 
 
 def _own(value: Any) -> Any:

@@ -130,32 +130,6 @@ class TrackInfo:
     subscribers: int | None = field(default=None, compare=False)
     """How many receive it now; `None` if not told: only the local cloud tells."""
 
-    @classmethod
-    def read(cls, fields: Fields) -> TrackInfo:
-        """Return the track that an element of the answer to ``GET …/tracks`` describes."""
-        return cls(
-            session_id=fields.filled("sessionId"),
-            track_id=fields.filled("trackId"),
-            name=fields.optional_text("customTrackName"),
-            kind=fields.filled("trackKind"),
-            mid=fields.optional_text("mid"),
-            subscribers=fields.whole_or_none("subscribers"),
-        )
-
-    def body(self, app_id: str) -> JsonObject:
-        """Return the object for ``json.dumps``; *app_id* is repeated in each track."""
-        result: JsonObject = {
-            "sessionId": self.session_id,
-            "sfuAppId": app_id,
-            "trackId": self.track_id,
-            "customTrackName": self.name,
-            "mid": self.mid,
-            "trackKind": self.kind,
-        }
-        if self.subscribers is not None:
-            result["subscribers"] = self.subscribers
-        return result
-
 
 @dataclass(frozen=True)
 class SessionInfo:
@@ -167,24 +141,6 @@ class SessionInfo:
     """The state of its peer connection: ``"new"``, ``"connecting"``, ``"connected"``, …"""
     metadata: str | None = None
     """The text given when the session was made; `None` without one."""
-
-    @classmethod
-    def read(cls, fields: Fields) -> SessionInfo:
-        """Return the session that an element of the answer to ``GET /sessions`` describes."""
-        return cls(
-            session_id=fields.filled("sessionId"),
-            state=fields.filled("connectionState"),
-            metadata=fields.optional_text("metadata"),
-        )
-
-    def body(self, app_id: str) -> JsonObject:
-        """Return the object for ``json.dumps``; *app_id* is repeated in each session."""
-        return {
-            "sessionId": self.session_id,
-            "sfuAppId": app_id,
-            "connectionState": self.state,
-            "metadata": self.metadata,
-        }
 
 
 @dataclass(frozen=True)
@@ -402,24 +358,70 @@ def parse_description(fields: Fields) -> SessionDescription:
     return SessionDescription.read(fields)
 
 
+def _read_track(fields: Fields) -> TrackInfo:
+    """Return the track that an element of the answer to ``GET …/tracks`` describes."""
+    return TrackInfo(
+        session_id=fields.filled("sessionId"),
+        track_id=fields.filled("trackId"),
+        name=fields.optional_text("customTrackName"),
+        kind=fields.filled("trackKind"),
+        mid=fields.optional_text("mid"),
+        subscribers=fields.whole_or_none("subscribers"),
+    )
+
+
+def _track_body(track: TrackInfo, app_id: str) -> JsonObject:
+    """Return the object for ``json.dumps``; *app_id* is repeated in each track."""
+    result: JsonObject = {
+        "sessionId": track.session_id,
+        "sfuAppId": app_id,
+        "trackId": track.track_id,
+        "customTrackName": track.name,
+        "mid": track.mid,
+        "trackKind": track.kind,
+    }
+    if track.subscribers is not None:
+        result["subscribers"] = track.subscribers
+    return result
+
+
 def parse_tracks(body: object) -> tuple[TrackInfo, ...]:
     """Check the decoded answer to ``GET …/tracks``."""
-    return each(body, TrackInfo.read)
+    return each(body, _read_track)
 
 
 def tracks_body(tracks: Iterable[TrackInfo], app_id: str) -> list[JsonObject]:
     """Return the answer to ``GET …/tracks`` for ``json.dumps``."""
-    return [track.body(app_id) for track in tracks]
+    return [_track_body(track, app_id) for track in tracks]
+
+
+def _read_session(fields: Fields) -> SessionInfo:
+    """Return the session that an element of the answer to ``GET /sessions`` describes."""
+    return SessionInfo(
+        session_id=fields.filled("sessionId"),
+        state=fields.filled("connectionState"),
+        metadata=fields.optional_text("metadata"),
+    )
+
+
+def _session_body(session: SessionInfo, app_id: str) -> JsonObject:
+    """Return the object for ``json.dumps``; *app_id* is repeated in each session."""
+    return {
+        "sessionId": session.session_id,
+        "sfuAppId": app_id,
+        "connectionState": session.state,
+        "metadata": session.metadata,
+    }
 
 
 def parse_sessions(body: object) -> tuple[SessionInfo, ...]:
     """Check the decoded answer to ``GET /sessions``."""
-    return each(body, SessionInfo.read)
+    return each(body, _read_session)
 
 
 def sessions_body(sessions: Iterable[SessionInfo], app_id: str) -> list[JsonObject]:
     """Return the answer to ``GET /sessions`` for ``json.dumps``."""
-    return [session.body(app_id) for session in sessions]
+    return [_session_body(session, app_id) for session in sessions]
 
 
 def _description(fields: Fields, expected: str | None = None) -> SessionDescription:

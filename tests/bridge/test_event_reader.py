@@ -23,6 +23,7 @@ from metered_sync import (
 from metered_sync.bridge.event_hub import EventHub, EventQueue, Registration
 from metered_sync.bridge.event_reader import CEILING, MAX_HELD
 from metered_sync.events import OBJECT_SIZE
+from metered_sync.wire.events import sized
 from tests.conftest import wait_until
 
 
@@ -40,7 +41,7 @@ def member(name: str) -> RemotePeer:
 
 
 def message(size: int, number: int = 0) -> Message:
-    return Message("c", "p", number).sized(size)
+    return sized(Message("c", "p", number), size)
 
 
 def test_lifecycle_events_stay_up_to_the_ceiling(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from metered_sync.wire import sfu
-from metered_sync.wire.fields import FieldError, Fields
+from metered_sync.wire.fields import FieldError
 
 OFFER = sfu.SessionDescription("offer", "v=0\r\n")
 ANSWER = sfu.SessionDescription("answer", "v=0\r\n")
@@ -80,7 +80,7 @@ def test_lists():
 
 def test_a_track_may_leave_out_what_is_optional():
     body = {"sessionId": "s", "trackId": "t", "trackKind": "video", "new": {}}
-    assert sfu.TrackInfo.read(Fields(body)) == sfu.TrackInfo("s", "t", None, "video", None)
+    assert sfu.parse_tracks([body]) == (sfu.TrackInfo("s", "t", None, "video", None),)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,8 @@ def test_subscribers_are_taken_where_they_are_told(told: object, subscribers: in
     body = {"sessionId": "s", "trackId": "t", "trackKind": "video", "subscribers": told}
     (track,) = sfu.parse_tracks([body])
     assert track.subscribers == subscribers
-    assert track.body("app").get("subscribers") == subscribers
+    (body,) = sfu.tracks_body([track], "app")
+    assert body.get("subscribers") == subscribers
     assert track == sfu.TrackInfo("s", "t", None, "video")
 
 

@@ -18,7 +18,7 @@ from metered_sync.engine.messaging.request import OutagePolicy, Request
 from metered_sync.engine.messaging.roster_limits import RosterLimits
 from metered_sync.errors import ClosedError, MeteredError, raise_fresh
 from metered_sync.wire import frames
-from metered_sync.wire.events import Message, Presence
+from metered_sync.wire.events import Message, Presence, own_copy
 from metered_sync.wire.json_codec import copied
 from metered_sync.wire.names import is_pattern, matches
 
@@ -194,10 +194,10 @@ class Subscriptions:
             reader = ref()
             if reader is not None:
                 if last is not None:
-                    last.put_all([message.copied() for message in messages])
+                    last.put_all([own_copy(message) for message in messages])
                 last = reader
         if last is not None:
-            last.put_all([message.copied() for message in messages] if shared else messages)
+            last.put_all([own_copy(message) for message in messages] if shared else messages)
 
     def _matching(self, name: str) -> tuple[weakref.ref[Reader[Message]], ...]:
         """Return the readers of the patterns that match a channel."""

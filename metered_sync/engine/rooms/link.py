@@ -59,6 +59,7 @@ from metered_sync.wire.events import (
     ServerError,
     SpeakersChanged,
     StateChange,
+    sized,
 )
 from metered_sync.wire.states import MeteredPeerState
 from metered_sync.wire.timings import Timings
@@ -322,7 +323,7 @@ class RoomLink(Link):
 
     def _tell_data(self, event: Direct | Message, kind: Literal["broadcast", "direct"]) -> None:
         data = Data(event.sender_peer_id, event.data, kind, event.sender_metadata)
-        self._sink.emit(data.sized(event.frame_size))
+        self._sink.emit(sized(data, event.frame_size))
 
     # --- as the owner of the roster ---
 

@@ -36,7 +36,7 @@ from metered_sync.errors import (
     MeteredError,
 )
 from metered_sync.wire.arguments import check_whole
-from metered_sync.wire.events import DCClose, DCError, DCMessage, DCOpen
+from metered_sync.wire.events import DCClose, DCError, DCMessage, DCOpen, sized
 from metered_sync.wire.states import DataChannelState
 
 __all__ = ["MAX_BUFFERED", "ChannelLink"]
@@ -378,4 +378,4 @@ class ChannelLink(Link):
 
 
 def _event(data: Message) -> DCMessage:
-    return DCMessage(data).sized(len(data))
+    return sized(DCMessage(data), len(data))

@@ -55,12 +55,12 @@ class FrameCallback(Callback):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def attach(self, frames: FrameQueue) -> None:
+    def _attach(self, frames: FrameQueue) -> None:
         """Count what this queue drops from now on."""
         self._frames = frames
         self._before = frames.dropped
 
-    def deactivate(self) -> None:
+    def _deactivate(self) -> None:
         """Mark the callback closed; its count of dropped frames stays."""
         if self.active:
             self._dropped = self.dropped
@@ -100,7 +100,7 @@ class FrameCallbacks:
                 if not new:
                     new.append(read_frames(self._core, mode="latest"))
                 (frames,) = new
-            callback.attach(frames)
+            callback._attach(frames)
             again[:] = [c for c in there.callbacks if callback.origin.replaces(c.origin)]
             kept = (c for c in there.callbacks if all(c is not older for older in again))
             return there._replace(callbacks=(*kept, callback), frames=frames)
@@ -112,7 +112,7 @@ class FrameCallbacks:
             else:  # another thread was quicker
                 frames.close()
         for older in again:  # a cell of a notebook has run again
-            older.deactivate()
+            older._deactivate()
             callback.note_replaced(older, self._core.label)
         return callback
 
@@ -130,7 +130,7 @@ class FrameCallbacks:
     def remove(self, callback: FrameCallback) -> None:
         """End the calls of one callback."""
         self._core.check_process()
-        callback.deactivate()
+        callback._deactivate()
 
         def left(there: _Calling) -> _Calling:
             callbacks = tuple(c for c in there.callbacks if c.active)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import types
 from typing import Any
 
-from metered_sync.wire.events import Direct, Message, Presence, PresencePeer
+from metered_sync.wire.events import Direct, Message, Presence, PresencePeer, sized
 from metered_sync.wire.json_codec import msgspec
 
 __all__ = ["decoder", "make_message"]
@@ -39,11 +39,11 @@ def _message(frame: Any, size: int) -> Message:
 
 
 def _direct(frame: Any, size: int) -> Direct:
-    return Direct(frame.sender, frame.data, frame.metadata).sized(size)
+    return sized(Direct(frame.sender, frame.data, frame.metadata), size)
 
 
 def _presence(frame: Any, size: int) -> Presence:
-    return Presence(frame.channel, _members(frame.joined), _members(frame.left)).sized(size)
+    return sized(Presence(frame.channel, _members(frame.joined), _members(frame.left)), size)
 
 
 def _members(entries: list[Any]) -> tuple[PresencePeer, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from metered_sync.wire.events import Direct, Message, Presence, PresencePeer
+from metered_sync.wire.events import Direct, Message, Presence, PresencePeer, sized
 from metered_sync.wire.fields import FieldError, Fields, is_number
 from metered_sync.wire.frames import bulk
 from metered_sync.wire.frames.text import FrameError, fields_of, head
@@ -115,7 +115,7 @@ def parse_server_frame(text: str | bytes) -> ServerFrame | None:
         frame = _read(kind, Fields(fields))
     except FieldError as error:
         raise FrameError(f"{kind}: {error}") from None
-    return frame.sized(len(text)) if isinstance(frame, Direct | Presence) else frame
+    return sized(frame, len(text)) if isinstance(frame, Direct | Presence) else frame
 
 
 def _read(kind: str, fields: Fields) -> ServerFrame | None:
