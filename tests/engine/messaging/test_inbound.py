@@ -48,8 +48,10 @@ class Client:
         self.take(json.dumps(fields).encode())
 
     def take(self, *texts: bytes | None) -> None:
-        """Receive messages that have arrived together."""
-        self.inbound.receive(deque(texts))
+        """Receive messages that have arrived together, in as many steps of the loop as it takes."""
+        arrived = deque(texts)
+        while arrived:
+            self.inbound.receive(arrived)
 
     def pending(self, request_id: str = "1") -> Request:
         """Return a request that waits for its acknowledgement."""
