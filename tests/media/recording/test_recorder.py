@@ -207,10 +207,12 @@ def test_what_arrives_and_what_is_sent(shared_cloud: LocalCloud, tmp_path: Path)
             with (
                 Recorder(tmp_path / f"{name}.mkv", source) as sent,
                 Recorder(tmp_path / f"{name}.mp4", MediaStream(tracks)) as got,
+                Recorder(tmp_path / f"{name}.webm", MediaStream(tracks)) as as_it_comes,
             ):
-                record_until(sent, 2.5)
-                record_until(got, 2.5)
-        for recorder in (sent, got):
+                for recorder in (sent, got, as_it_comes):
+                    record_until(recorder, 2.5)
+        assert [one.info.streams[0].codec for one in (got, as_it_comes)] == ["libx264", "vp8"]
+        for recorder in (sent, got, as_it_comes):
             check_probed(recorder.info)
             check_in_step(recorder.info.path, 3, skew)
 
