@@ -120,7 +120,7 @@ class TrackReader(PictureReader):
         recorded = self._recorded
         if self._units is None and picture.codec in self._codecs:
             self._units = access_units(picture.codec, recorded.label)
-            recorded.colours = picture.colours
+            recorded.colours = _told(picture.colours)
         if self._units is None or picture.turns or not self._fits(picture):
             return False
         try:
@@ -142,13 +142,13 @@ class TrackReader(PictureReader):
 
     def _fits(self, picture: EncodedPicture) -> bool:
         """Say whether a file's stream can hold a picture beside those before it."""
-        recorded, colours = self._recorded, picture.colours
+        recorded, colours = self._recorded, _told(picture.colours)
         codec = picture.codec if recorded.format is None else recorded.format.codec
         if (picture.codec, colours) != (codec, recorded.colours):
             return False
         if codec == "h264":
             return picture.data.count(b"\0\0\x01") <= MAX_UNITS
-        return is_plain(colours)  # VP8 cannot say what others it has
+        return colours is None  # VP8 cannot say what others it has
 
     def put(self, item: Any) -> None:
         """Pass a frame on, or drop and count it where too many wait already."""
@@ -193,7 +193,7 @@ class RecordedTrack:
         self.encoded = self.format is not None
         """Whether it is encoded already at its source."""
         self.colours: Colours | None = None
-        """The colours of pictures that arrived, and are taken as they are."""
+        """The colours of pictures that arrived, and are taken as they are, if a file must tell."""
         self._decoder: Any = None
         self.reader = TrackReader(self, track, inbox, codecs)
         self.held: list[QueuedFrame] = []
@@ -264,6 +264,11 @@ class RecordedTrack:
         with contextlib.suppress(*READ_ERRORS):
             return list(self._decoder.decode(frame))
         return []
+
+
+def _told(colours: Colours | None) -> Colours | None:
+    """Return colours that a file must tell; ``None``: those that players suppose."""
+    return None if is_plain(colours) else colours
 
 
 def _time(item: Any) -> float | None:

@@ -80,8 +80,8 @@ class Muxer:
         with av.open(io.BytesIO(_sample(codec, first, size)), format=SAMPLES[codec]) as sample:
             stream = self._container.add_stream_from_template(sample.streams.video[0])
         if colours is not None:
-            context = stream.codec_context
-            context.colorspace, context.color_range = colours
+            describe(stream.codec_context)
+            stream.codec_context.colorspace, stream.codec_context.color_range = colours
         return PacketStream(self, stream, codec, size)
 
     def add_sound(self) -> AudioStream:

@@ -268,6 +268,27 @@ def test_a_codec_that_changes(far: Far, tmp_path: Path, before: str, after: str)
     assert info.streams[0].codec == before
 
 
+def test_colours_that_players_suppose_are_none_of_it(far: Far, tmp_path: Path) -> None:
+    """Cameras of browsers say them with key frames, and not from the beginning."""
+    sent = far.packets("vp8", keyed("vp8", 30))
+    for at in (10, 20):
+        sent[at][-1].extensions.further = {COLOR_SPACE: bytes((1, 13, 6, 0x10))}  # type: ignore[attr-defined]
+    record(far, tmp_path / "a.webm", *sent)
+    assert far.decoded == 0
+    assert numbers(tmp_path / "a.webm") == list(range(30))
+
+
+def test_h264_may_have_any_colours_that_the_file_tells(far: Far, tmp_path: Path) -> None:
+    sent = far.packets("h264", keyed("h264", 30))
+    for at in (0, 10, 20):
+        sent[at][-1].extensions.further = {COLOR_SPACE: bytes((1, 13, 1, 0x10))}  # type: ignore[attr-defined]
+    record(far, tmp_path / "a.mp4", *sent)
+    assert far.decoded == 0
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        (first, *_) = container.decode(video=0)
+        assert (first.colorspace, first.color_range) == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("codec", "further"),
     [("h264", {VIDEO_ORIENTATION: b"\1"}), ("vp8", {COLOR_SPACE: bytes((1, 13, 1, 0x20))})],

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
-from metered_sync import RemoteTrack, SfuClient, from_file
+from metered_sync import Recorder, RemoteTrack, SfuClient, from_file
 from metered_sync.engine.webrtc import incoming
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource, dominant_frequency, read_number
@@ -162,7 +164,8 @@ def test_both_send_and_receive_in_one_session_each(tab: Tab, sfu: SfuClient) -> 
 
 
 @pytest.mark.parametrize("codec", ["VP8", "H264"])
-def test_codecs_from_a_browser(tab: Tab, sfu: SfuClient, codec: str) -> None:
+def test_codecs_from_a_browser(tab: Tab, sfu: SfuClient, tmp_path: Path, codec: str) -> None:
+    """They are recorded as they come."""
     published = tab.run(
         JOIN
         + """
@@ -179,6 +182,12 @@ def test_codecs_from_a_browser(tab: Tab, sfu: SfuClient, codec: str) -> None:
     if published is None:
         missing(f"this Chromium has no encoder for {codec}")
     track = sfu.subscribe(published["sessionId"], published["trackId"])
+    with Recorder(tmp_path / "camera.mkv", track) as recorder:
+        wait_until(lambda: recorder.info.frames >= 10, 20)
+    assert track.stats()["frames_decoded"] == 0
+    assert [stream.codec for stream in recorder.info.streams] == [codec.lower()]
+    with av.open(str(tmp_path / "camera.mkv")) as container:
+        assert len(list(container.decode(video=0))) == recorder.info.frames
     width, height = changing(track, 10)
     assert width / height == pytest.approx(4 / 3, rel=0.02)
     assert tab.run("return codec(mid)", mid=published["mid"]) == f"video/{codec}"
