@@ -391,6 +391,8 @@ class Session:
         """
         async with self._negotiation() as pc:
             self._at("HTTP")
+            for one in tracks:
+                one.requested = one.info
             refs = tuple(wire.RemoteTrackRef(t.info.session_id, t.info.track_id) for t in tracks)
             self._between = True  # the SFU makes an offer, and waits for its answer
             try:

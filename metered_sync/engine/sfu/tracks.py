@@ -82,6 +82,8 @@ class Incoming(IncomingTrack):
             max_pixels=max_pixels,
         )
         self.info = info
+        self.requested: TrackInfo | None = None
+        """The ids that were subscribed to last: others may have come meanwhile."""
         self.transceiver: RTCRtpTransceiver | None = None
         """The transceiver on which the track arrives, or did."""
         self.live = False

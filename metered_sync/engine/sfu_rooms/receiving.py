@@ -248,6 +248,8 @@ class _Worker(Watch):
 
     def _note_failure(self, track: RoomTrack, error: MeteredError) -> None:
         timings, now = self._timings, monotonic()
+        if track.outdated:  # what has failed is not what is wanted any more: the next look asks
+            return
         if isinstance(error, MediaError):
             self._tracks.on_misfit(track, error)
             return

@@ -106,9 +106,14 @@ class RoomTrack(Incoming):
     def refer(self, info: TrackInfo) -> None:
         """Leave the track as its member announces it: the SFU's lists say nothing new of it."""
 
+    @property
+    def outdated(self) -> bool:
+        """Whether its member has said something of the track since it was subscribed to last."""
+        return self.requested is not None and self.requested is not self.info
+
     def found(self) -> None:
-        """Note that the track is received."""
-        self.subscribed = self.info
+        """Note that the track is received, under the ids that were asked for."""
+        self.subscribed = self.requested
         self.missing_since, self.asked_at = None, None
         self.retry_at, self.retry_pause = 0.0, 0.0
 

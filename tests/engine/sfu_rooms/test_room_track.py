@@ -74,6 +74,7 @@ def test_calls_wake_the_receiver_and_not_each_of_them() -> None:
     one = Demand()
     one.track.touch()
     assert one.asked == 1
+    one.track.requested = one.track.info
     one.track.found()
     opened = one.track.opened
     for _ in range(1000):
@@ -120,8 +121,23 @@ def test_a_track_that_is_missing_is_asked_for_after_pauses_that_grow() -> None:
     one.announce(AnnouncedTrack("other", "video", "camera", "cam"), "session-2")
     assert (one.retry_at, one.id, one.info.session_id) == (0.0, "other", "session-2")
     assert one.missing_since == 100.0  # it is still looked for
+    one.requested = one.info
     one.found()
     assert (one.missing_since, one.subscribed) == (None, one.info)
+
+
+def test_what_a_member_says_meanwhile_is_not_what_was_subscribed_to() -> None:
+    one = Demand().track
+    assert not one.outdated
+    first = one.requested = one.info
+    assert not one.outdated
+    one.announce(AnnouncedTrack("other", "video", "camera", "cam"), "session-2")
+    assert one.outdated
+    one.found()
+    assert (one.subscribed, one.subscribed == one.info) == (first, False)
+    one.requested = one.info
+    one.announce(AnnouncedTrack("other", "video", "camera", "cam"), "session-2")
+    assert one.outdated  # the same once more: it is there now, perhaps
 
 
 def test_a_track_that_was_let_go_does_not_restart_and_one_that_was_lost_does() -> None:

@@ -39,9 +39,15 @@ from tests.support.outage import outage
 from tests.support.raw_client import Raw, raw
 from tests.support.rooms import FAST, pattern
 from tests.support.rooms import peer as any_peer
+from tests.support.scripted_sfu import ScriptedSfu
 
 peer = functools.partial(any_peer, through="sfu")
 SOON = dataclasses.replace(DEFAULT_TIMINGS, room_limbo=1.0, room_ask=0.3, room_search=3.0)
+
+
+def way(cloud: LocalCloud, scripted: ScriptedSfu) -> SfuMedia:
+    """Return the way to the SFU that leads through a scripted one."""
+    return SfuMedia(app_id=cloud.sfu_app_id, secret=cloud.sfu_secret, url=scripted.url)
 
 
 def received(one: MeteredPeer) -> list[str]:
@@ -472,6 +478,40 @@ def test_a_track_that_the_sfu_does_not_have(cloud: LocalCloud, room: str, strang
         moved = track(again.track_id, name="missing-0")
         tell(stranger, "bob", state("b", 2, moved, *said[1:], session=session))
         readers[0].get(timeout=20)
+
+
+@pytest.mark.parametrize("there_is", [False, True], ids=["refused", "received"])
+def test_a_state_that_comes_while_a_track_is_subscribed_to_counts(
+    cloud: LocalCloud, room: str, stranger: Raw, there_is: bool
+) -> None:
+    timings = dataclasses.replace(SOON, room_search=0.0)  # given up with the second attempt
+    with (
+        ScriptedSfu(cloud.http_url) as scripted,
+        pattern() as before,
+        pattern(320, 240) as after,
+        SfuClient(**cloud.sfu_options()) as sfu,
+        peer(cloud, "bob", _timings=timings, media=way(cloud, scripted)) as bob,
+    ):
+        old, new = sfu.publish(before, name="old"), sfu.publish(after, name="new")
+        first = track(old.track_id if there_is else "missing", name="cam")
+        then = track(new.track_id, name="cam")
+        bob.join(room)
+        there = bob.wait_for_peer("eve", timeout=20)
+        attempts = 0
+
+        def meanwhile(status: int, answer: Any) -> Any:
+            nonlocal attempts
+            attempts += 1
+            if attempts == (1 if there_is else 2):
+                tell(stranger, "bob", state("b", 2, then, session=new.session_id))
+                wait_until(lambda: there.tracks[0].id == new.track_id, 20)
+            return status, answer
+
+        scripted.spoil["track/subscribe"] = meanwhile
+        tell(stranger, "bob", state("b", 1, first, session=old.session_id))
+        shown = there.track("video", timeout=20)
+        with shown.frames() as frames:
+            wait_until(lambda: frames.get(timeout=20).width == 320, 20)
 
 
 def test_a_mesh_member_is_not_answered(
