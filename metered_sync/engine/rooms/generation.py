@@ -383,8 +383,4 @@ class Generation:
             await self._turn.acquire()  # aioice leaves a socket open where it is disturbed
         for task in self._adding:
             task.cancel()
-        if quiet:
-            with anyio.move_on_after(within, shield=True):
-                for transport in ice.transports(self.pc):
-                    await transport.stop()
-        await close_quietly(self.pc, within)
+        await close_quietly(self.pc, within, quiet=quiet)

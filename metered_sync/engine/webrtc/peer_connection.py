@@ -133,17 +133,40 @@ async def wait_connected(pc: RTCPeerConnection, stage: Callable[[str], None]) ->
             pc.remove_listener(event, note)
 
 
-async def close_quietly(pc: RTCPeerConnection, within: float) -> None:
-    """Close a peer connection; log what goes wrong."""
+CLOSE_LIMIT = 60.0
+"""Seconds that closing may go on for: a TURN server that does not answer is asked for half a
+minute."""
+
+_closing: dict[RTCPeerConnection, asyncio.Task[None]] = {}
+"""What closes them: all who close one wait for the same, and none that gives up breaks it off."""
+
+
+async def close_quietly(pc: RTCPeerConnection, within: float, *, quiet: bool = False) -> None:
+    """Close a peer connection; log what goes wrong.
+
+    What takes longer than ``within`` seconds goes on in the background: aiortc would leave threads,
+    tasks and sockets where it was broken off.
+
+    Args:
+        pc: The peer connection.
+        within: Seconds to wait for it.
+        quiet: The other side is not told: it finds out.
+    """
+    closing = _closing.get(pc)
+    if closing is None:
+        closing = _closing[pc] = asyncio.get_running_loop().create_task(_close(pc, quiet))
+        closing.add_done_callback(lambda _: _closing.pop(pc))
+    with anyio.CancelScope(shield=True):
+        await asyncio.wait((closing,), timeout=within)
+
+
+async def _close(pc: RTCPeerConnection, quiet: bool) -> None:
     try:
-        with anyio.move_on_after(within, shield=True) as scope:
-            try:
-                await pc.close()
-            except asyncio.CancelledError:
-                # All who close wait for one future of aiortc's: one that gives up cancels it.
-                if scope.cancel_called:
-                    raise
-        with anyio.move_on_after(within, shield=True):
+        with anyio.move_on_after(CLOSE_LIMIT):
+            if quiet:
+                for transport in ice.transports(pc):
+                    await transport.stop()
+            await pc.close()
             for transport in ice.transports(pc):
                 await paths.end_checks(transport)
     except Exception:

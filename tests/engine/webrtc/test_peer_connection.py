@@ -35,6 +35,29 @@ def test_one_closer_that_gives_up_cancels_no_other() -> None:
     run(test())
 
 
+def test_closing_that_takes_long_goes_on() -> None:
+    async def test() -> None:
+        pc = peer_connection(())
+        transceivers = [pc.addTransceiver(kind) for kind in ("audio", "video")]
+        await pc.setLocalDescription(await pc.createOffer())
+        held = asyncio.Event()
+        stop = transceivers[0].stop
+
+        async def slow() -> None:
+            await held.wait()
+            await stop()
+
+        transceivers[0].stop = slow  # type: ignore[method-assign]
+        await close_quietly(pc, 0.01)
+        assert not transceivers[1].stopped
+        held.set()
+        await until(lambda: pc.connectionState == "closed", what="the rest is closed as well")
+        assert transceivers[1].stopped
+        await close_quietly(pc, 20)  # once more: nothing is left to do
+
+    run(test())
+
+
 def test_a_burst_of_packets_finds_room() -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as plain:
         before = plain.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
