@@ -6,7 +6,7 @@ import json
 import sys
 from typing import Any
 
-from _processes import answer, child, cpu, local_cloud, memory, questions
+from _processes import Taken, answer, child, local_cloud, questions
 
 from metered_sync import SignallingClient
 
@@ -19,29 +19,6 @@ DELIVERIES = 50_000
 BURST = 20
 """Messages published without waiting for their acknowledgements."""
 PATIENCE = 60.0
-
-
-class Taken:
-    """CPU and memory that our process and the local cloud have taken from now on."""
-
-    def __init__(self, ours: int, cloud: int) -> None:
-        self._pids = {"": ours, "cloud ": cloud}
-        self._cpu = {name: cpu(pid) for name, pid in self._pids.items()}
-        self._memory = {name: memory(pid) for name, pid in self._pids.items()}
-
-    def cpu(self, what: str, count: int) -> dict[str, float]:
-        """Return µs of CPU for each of so many, by side."""
-        return {
-            f"{name}{what}": (cpu(pid) - self._cpu[name]) / count * 1e6
-            for name, pid in self._pids.items()
-        }
-
-    def memory(self, count: int) -> dict[str, float]:
-        """Return KB of memory for each of so many, by side."""
-        return {
-            f"{name}memory": (memory(pid) - self._memory[name]) / count / 1024
-            for name, pid in self._pids.items()
-        }
 
 
 def connections(count: int) -> dict[str, float]:

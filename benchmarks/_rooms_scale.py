@@ -9,16 +9,15 @@ times to see how long a first picture takes. The local cloud is a process of its
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+from _processes import answer, child, cpu, questions, ready
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -45,50 +44,12 @@ PATIENCE = 90.0
 # --- the processes --------------------------------------------------------------------
 
 
-@contextmanager
-def child(role: str, *args: Any) -> Iterator[tuple[int, Any]]:
-    """Run a part in a process of its own; yield its id, and a function that asks it."""
-    command = [sys.executable, __file__, role, json.dumps(args)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE.parent
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        stdin, stdout = process.stdin, process.stdout
-
-        def ask(question: object = None) -> Any:
-            if question is not None:
-                print(json.dumps(question), file=stdin, flush=True)
-            return json.loads(stdout.readline())
-
-        try:
-            yield process.pid, ask
-        finally:
-            stdin.close()
-
-
-def answer(value: object) -> None:
-    print(json.dumps(value), flush=True)
-
-
-def questions() -> Iterator[Any]:
-    for line in sys.stdin:
-        yield json.loads(line)
-
-
-def cpu(pid: int) -> float:
-    """Return the CPU seconds that a process has used (Linux)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def serve() -> None:
     meter.MAX_ATTEMPTS = 10_000  # all come from one address
     with LocalCloud(max_connections=10_000, max_messages=10**9) as cloud:
         names = ("url", "http_url", "key_id", "key_secret", "sfu_app_id", "sfu_secret")
-        answer({name: getattr(cloud, name) for name in names})
         for _ in questions():
-            pass
+            answer({name: getattr(cloud, name) for name in names})
 
 
 def member(cloud: dict[str, str], medium: str, name: str, subscribe: str) -> MeteredPeer:
@@ -130,7 +91,7 @@ def ann(cloud: dict[str, str], medium: str) -> None:
     ):
         one.add_track(source.video)
         one.join(ROOM)
-        answer("ready")
+        ready()
         answer_rates(one, medium)
 
 
@@ -146,7 +107,7 @@ def viewer(cloud: dict[str, str], medium: str) -> None:
     with member(cloud, medium, "viewer", "on-read") as one:
         one.join(ROOM, timeout=PATIENCE)
         one.wait_for_peer("ann", timeout=PATIENCE).track("video", timeout=PATIENCE)
-        answer(statistics.median(took))
+        ready(statistics.median(took))
         answer_rates(one, medium)
 
 
@@ -174,7 +135,7 @@ def crowd(cloud: dict[str, str], medium: str, count: int) -> None:
             if time.monotonic() > until:
                 raise SystemExit("not every track has arrived")
             time.sleep(0.1)
-        answer("ready")
+        ready()
         for seconds in questions():
             before, used = frames(tracks), time.process_time()
             time.sleep(seconds)
@@ -193,16 +154,16 @@ def frames(tracks: list[Any]) -> int:
 def measure(medium: str, members: int, seconds: float) -> dict[str, float]:
     """Return the figures of one room."""
     with (
-        child("serve") as (server, described),
+        child(__file__, "serve") as (server, described),
         ExitStack() as stack,
     ):
-        cloud = described()
-        _, ask_ann = stack.enter_context(child("ann", cloud, medium))
-        ask_ann()
-        _, ask_crowd = stack.enter_context(child("crowd", cloud, medium, members - 1))
-        ask_crowd()
-        _, ask_viewer = stack.enter_context(child("viewer", cloud, medium))
-        first = ask_viewer()
+        cloud = described("facts")
+        _, ask_ann = stack.enter_context(child(__file__, "ann", cloud, medium))
+        ask_ann("ready?")
+        _, ask_crowd = stack.enter_context(child(__file__, "crowd", cloud, medium, members - 1))
+        ask_crowd("ready?")
+        _, ask_viewer = stack.enter_context(child(__file__, "viewer", cloud, medium))
+        first = ask_viewer("ready?")
         used = cpu(server)
         with ThreadPoolExecutor(3) as pool:
             asked = [pool.submit(ask, seconds) for ask in (ask_ann, ask_crowd, ask_viewer)]
@@ -227,8 +188,12 @@ def forming(members: int) -> float:
     class Cloud:
         """What tokens are made by."""
 
-    with child("serve") as (_, described), ExitStack() as stack, ThreadPoolExecutor(16) as pool:
-        facts = described()
+    with (
+        child(__file__, "serve") as (_, described),
+        ExitStack() as stack,
+        ThreadPoolExecutor(16) as pool,
+    ):
+        facts = described("facts")
         cloud: Any = Cloud()
         vars(cloud).update(facts)
         peers = [

@@ -8,17 +8,13 @@ that no browser takes part. Rounds alternate, since the machine's pace changes.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import requests
+from _processes import cpu, local_cloud
 
 from metered_sync import SignallingClient
 
@@ -27,28 +23,6 @@ SECONDS = 5.0
 ROUNDS = 3
 DATA = {"text": "x" * 200}
 KINDS = ("no console", "no page", "a page", "a page with a filter")
-
-
-@contextlib.contextmanager
-def cloud(*options: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Serve a cloud; yield its process and what clients need."""
-    command = [sys.executable, "-m", "metered_sync.cli", "serve", "--json", "--no-limits"]
-    with subprocess.Popen(
-        [*command, "--exit-with-stdin", *options],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        yield process.pid, json.loads(process.stdout.readline())
-        process.stdin.close()
-
-
-def cpu(pid: int) -> float:
-    """Return the CPU seconds that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.contextmanager
@@ -90,7 +64,7 @@ def drive(facts: dict[str, str]) -> int:
 def measure(kind: str) -> tuple[float, str]:
     """Return the CPU of a cloud as a share of a core, and what the page got."""
     options = ("--no-console",) if kind == "no console" else ()
-    with cloud(*options) as (pid, facts), contextlib.ExitStack() as stack:
+    with local_cloud(*options) as (pid, facts), contextlib.ExitStack() as stack:
         sizes: list[int] = []
         if kind.startswith("a page"):
             words = "nowhere to be found" if "filter" in kind else ""

@@ -1,7 +1,8 @@
-"""How cost grows with the number of connections a process, and of readers a channel.
+"""How cost grows: connections a process, readers a channel, subscribers a track, members a room.
 
 The local cloud runs in a process of its own, and its side is shown apart. Each figure is the median
-of some runs, in processes that are made for it (Linux). ``growth.json`` keeps the figures, and
+of some runs, in processes that are made for it (Linux). Where pictures flow, the counts end sooner:
+a thousand sessions take more than two cores have. ``growth.json`` keeps the figures, and
 ``growth.png`` draws them; what is not measured this time stays as it is.
 """
 
@@ -15,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import _growth_media
 import _growth_messages
 
 HERE = Path(__file__).parent
 COUNTS = (1, 10, 100, 1000)
+MEDIA_COUNTS = (1, 10, 30, 100)
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Part:
     measure: Callable[[int], dict[str, float]]
     """Returns the figures for a count."""
     plots: Sequence[Plot]
+    counts: Sequence[int] = COUNTS
 
 
 PARTS = {
@@ -58,19 +62,36 @@ PARTS = {
             Plot("CPU of a message for one reader (µs)", "delivery"),
         ),
     ),
+    "subscribers": Part(
+        "subscribers of a track, each with a session of its own",
+        _growth_media.subscribers,
+        (
+            Plot("memory of a subscriber (KB)", "memory"),
+            Plot("CPU of subscribing, with its session (ms)", "subscribe"),
+            Plot("CPU of a picture for one subscriber (µs)", "picture"),
+        ),
+        MEDIA_COUNTS,
+    ),
+    "members": Part(
+        "members of a room over the SFU, of which two send",
+        _growth_media.members,
+        (
+            Plot("memory of a member (KB)", "memory"),
+            Plot("CPU of joining (ms)", "join"),
+            Plot("CPU of a picture for one member (µs)", "picture"),
+        ),
+        MEDIA_COUNTS,
+    ),
 }
 
 
-def measure(part: Part, counts: Sequence[int], rounds: int) -> list[dict[str, float]]:
-    """Return a part's figures for each count; print them."""
-    found = []
-    for count in counts:
-        runs = [part.measure(count) for _ in range(rounds)]
-        median = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-        found.append({"count": count, **median})
-        shown = "  ".join(f"{key}: {value:.1f}" for key, value in median.items())
-        print(f"{part.what}: {count:>5}   {shown}", flush=True)
-    return found
+def measure(part: Part, count: int, rounds: int) -> dict[str, float]:
+    """Return a part's figures for a count; print them."""
+    runs = [part.measure(count) for _ in range(rounds)]
+    median = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+    shown = "  ".join(f"{key}: {value:.1f}" for key, value in median.items())
+    print(f"{part.what}: {count:>5}   {shown}", flush=True)
+    return {"count": count, **median}
 
 
 def draw(figures: dict[str, list[dict[str, Any]]], path: Path) -> None:
@@ -103,6 +124,7 @@ def main() -> None:
     """Measure, keep the figures, draw them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=PARTS, action="append", help="one part; all by default")
+    parser.add_argument("--least", type=int, default=1, help="the smallest count (1)")
     parser.add_argument("--most", type=int, default=COUNTS[-1], help="the largest count (1000)")
     parser.add_argument("--rounds", type=int, default=3, help="runs for each figure (3)")
     parser.add_argument(
@@ -112,9 +134,12 @@ def main() -> None:
     kept = options.to.with_suffix(".json")
     figures = json.loads(kept.read_text()) if kept.exists() else {}
     for name in options.part or PARTS:
-        counts = [count for count in COUNTS if count <= options.most]
-        figures[name] = measure(PARTS[name], counts, options.rounds)
-        kept.write_text(json.dumps(figures, indent=1) + "\n")
+        for count in PARTS[name].counts:
+            if options.least <= count <= options.most:
+                others = [one for one in figures.get(name, ()) if one["count"] != count]
+                found = measure(PARTS[name], count, options.rounds)
+                figures[name] = sorted([*others, found], key=lambda one: one["count"])
+                kept.write_text(json.dumps(figures, indent=1) + "\n")
     draw(figures, options.to.with_suffix(".png"))
 
 

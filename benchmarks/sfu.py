@@ -19,9 +19,7 @@ import json
 import os
 import queue
 import random
-import resource
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -31,6 +29,7 @@ from typing import Any
 from unittest import mock
 
 import aiortc.rtcrtpreceiver
+from _processes import answer, child, cpu, questions
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection
 from aiortc.contrib.media import MediaRelay
 from aiortc.mediastreams import MediaStreamError
@@ -53,48 +52,11 @@ GOAL = 20
 # --- the processes --------------------------------------------------------------------
 
 
-@contextmanager
-def child(role: str, *args: Any) -> Iterator[Any]:
-    """Run a part in a process of its own; yield a function that asks it something."""
-    command = [sys.executable, __file__, "--role", role, *map(str, args)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        stdin, stdout = process.stdin, process.stdout
-
-        def ask(question: str = "") -> Any:
-            if question:
-                print(question, file=stdin, flush=True)
-            return json.loads(stdout.readline())
-
-        yield ask
-        stdin.close()
-
-
-def answer(value: Any) -> None:
-    print(json.dumps(value), flush=True)
-
-
-def cpu() -> float:
-    """Return this process's CPU time in seconds."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-def questions() -> Iterator[str]:
-    for line in sys.stdin:
-        yield line.strip()
-
-
 def serve() -> None:
     with LocalCloud(limits=False) as cloud:
-        answer(cloud.sfu_options())
-        for question in questions():
-            if question.startswith("lose"):
-                cloud.faults.lose_media(float(question.split()[1]))
-            answer(cpu())
+        for loss in questions():
+            cloud.faults.lose_media(loss)
+            answer(cloud.sfu_options())
 
 
 def publish(options: dict[str, Any]) -> None:
@@ -112,7 +74,6 @@ def publish(options: dict[str, Any]) -> None:
         PatternSource(WIDTH, HEIGHT, FPS) as source,
     ):
         client.publish(source.video, name="pattern", video_bitrate=BITRATE)
-        answer("ready")
         for _ in questions():
             answer(list(sent))
 
@@ -132,11 +93,11 @@ def count_only(loop: Any, given: Any, out: Any, _error: Any) -> None:
     asyncio.run_coroutine_threadsafe(out.put(None), loop)
 
 
-def subscribe(options: dict[str, Any], name: str, count: str) -> None:
+def subscribe(options: dict[str, Any], name: str, count: int) -> None:
     aiortc.rtcrtpreceiver.decoder_worker = count_only
     # It would let every subscriber's timestamps begin at 0.
     aiortc.rtcrtpreceiver.TimestampMapper.map = lambda _mapper, timestamp: timestamp
-    clients = [SfuClient(**options, timeout=60) for _ in range(int(count))]
+    clients = [SfuClient(**options, timeout=60) for _ in range(count)]
     try:
         for client in clients:
             client.connect()
@@ -144,7 +105,6 @@ def subscribe(options: dict[str, Any], name: str, count: str) -> None:
         tracks = [client.subscribe(found) for client in clients]
         for track in tracks:
             track.frames().get(timeout=60)
-        answer("ready")
         for question in questions():
             if question == "clear":
                 for frames in complete:
@@ -171,38 +131,42 @@ class Frames(MediaStreamTrack):
             raise MediaStreamError from None
 
 
-def relay(options: dict[str, Any], count: str) -> None:
+def relay(options: dict[str, Any], count: int) -> None:
     with SfuClient(**options, timeout=60) as client:
         found = client.wait_for_track(name="pattern", timeout=60)
         frames = client.subscribe(found).frames(mode="fifo")
         frames.get(timeout=60)
         hub, source = MediaRelay(), Frames(frames)
-        copies = [hub.subscribe(source) for _ in range(int(count))]
+        copies = [hub.subscribe(source) for _ in range(count)]
         client.publish(copies, name="relayed", video_bitrate=BITRATE)
-        answer("ready")
         for _ in questions():
-            answer(cpu())
+            answer("ready")
 
 
 # --- what is measured -----------------------------------------------------------------
+
+
+def share_of_a_core(pid: int) -> float:
+    """Return what a process takes of a core for some seconds."""
+    started, before = time.monotonic(), cpu(pid)
+    time.sleep(SECONDS)
+    return (cpu(pid) - before) / (time.monotonic() - started)
 
 
 def cost_of_subscribers() -> None:
     print(f"CPU, {WIDTH}x{HEIGHT} at {FPS} pictures and {BITRATE // 1000} kbit/s a second")
     used: dict[int, float] = {}
     for count in (1, 8, 24):
-        with child("serve") as server:
-            options = json.dumps(server())
-            with child("publish", options) as publisher:
-                publisher()
-                with child("subscribe", options, "pattern", count) as subscriber:
-                    subscriber()
+        with child(__file__, "serve") as (server, serving):
+            options = serving(0.0)
+            with child(__file__, "publish", options) as (_, publisher):
+                publisher("ready?")
+                with child(__file__, "subscribe", options, "pattern", count) as (_, subscriber):
+                    subscriber("ready?")
                     time.sleep(1)
                     subscriber("clear")
-                    started, before = time.monotonic(), server("?")
-                    time.sleep(SECONDS)
-                    used[count] = (server("?") - before) / (time.monotonic() - started)
-                    shares = shares_that_arrived(subscriber("?"), publisher("?"))
+                    used[count] = share_of_a_core(server)
+                    shares = shares_that_arrived(subscriber("frames"), publisher("frames"))
         print(
             f"  SFU, {count:2} subscribers: {used[count]:6.2%} of a core; "
             f"{statistics.mean(shares):.2%} of the frames arrived (least: {min(shares):.2%})"
@@ -210,15 +174,16 @@ def cost_of_subscribers() -> None:
     further = (used[24] - used[1]) / 23
     relayed: dict[int, float] = {}
     for count in (1, 3):
-        with child("serve") as server:
-            options = json.dumps(server())
-            with child("publish", options) as publisher, child("relay", options, count) as relaying:
-                publisher()
-                relaying()
+        with child(__file__, "serve") as (_, serving):
+            options = serving(0.0)
+            with (
+                child(__file__, "publish", options) as (_, publisher),
+                child(__file__, "relay", options, count) as (relaying, ready),
+            ):
+                publisher("ready?")
+                ready("ready?")
                 time.sleep(1)
-                started, before = time.monotonic(), relaying("?")
-                time.sleep(SECONDS)
-                relayed[count] = (relaying("?") - before) / (time.monotonic() - started)
+                relayed[count] = share_of_a_core(relaying)
         print(f"  relay, {count} subscribers: {relayed[count]:6.2%} of a core")
     more = (relayed[3] - relayed[1]) / 2
     print(
@@ -238,8 +203,8 @@ def shares_that_arrived(arrived: list[list[int]], sent: list[int]) -> list[float
 
 def through_the_sfu(loss: float) -> list[float]:
     arrivals = []
-    with child("serve") as server:
-        options = server()
+    with child(__file__, "serve") as (_, serving):
+        options = serving(0.0)
         with (
             SfuClient(**options) as sender,
             SfuClient(**options) as receiver,
@@ -248,7 +213,7 @@ def through_the_sfu(loss: float) -> list[float]:
             track = receiver.subscribe(sender.publish(source.video, video_bitrate=BITRATE))
             frames = track.frames(mode="fifo")
             frames.get(timeout=30)
-            server(f"lose {loss}")
+            serving(loss)
             end = time.monotonic() + SECONDS
             while time.monotonic() < end:
                 arrivals.append((frames.get(timeout=10), time.monotonic()))
@@ -338,9 +303,8 @@ ROLES: dict[str, Any] = {
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["--role"]:
-        role, *args = sys.argv[2:]
-        ROLES[role](*([json.loads(args[0]), *args[1:]] if args else []))
+    if sys.argv[1:2] and sys.argv[1] in ROLES:
+        ROLES[sys.argv[1]](*json.loads(sys.argv[2]))
         return
     for part in sys.argv[1:] or PARTS:
         PARTS[part]()
