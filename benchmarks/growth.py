@@ -63,7 +63,7 @@ PARTS = {
         ),
     ),
     "subscribers": Part(
-        "subscribers of a track, each with a session of its own",
+        "subscribers of a track",
         _growth_media.subscribers,
         (
             Plot("memory of a subscriber (KB)", "memory"),
@@ -73,7 +73,7 @@ PARTS = {
         MEDIA_COUNTS,
     ),
     "members": Part(
-        "members of a room over the SFU, of which two send",
+        "members of a room, beside two that send",
         _growth_media.members,
         (
             Plot("memory of a member (KB)", "memory"),
