@@ -49,7 +49,9 @@ def packet_path(receiver: RTCRtpReceiver) -> PacketPath | None:
 def keep_starting(receiver: RTCRtpReceiver) -> None:
     """Have a receiver that gets no thread for its decoder try again, until it has one or stops.
 
-    aiortc would leave it, and all that was to be started after it, as they are: for ever.
+    aiortc would leave it, and all that was to be started after it, as they are: for ever. One that
+    is stopped before it has begun does not begin any more, and its track ends: aiortc may begin it
+    all the same, while its connection closes.
     """
     if not can(Capability.INTAKES) or "receive" in vars(receiver):
         return
@@ -57,13 +59,14 @@ def keep_starting(receiver: RTCRtpReceiver) -> None:
     start, stop = inner.receive, inner.stop
     waiting: list[asyncio.TimerHandle] = []
     attempts: set[asyncio.Task[None]] = set()
-    told = stopped = False
+    told = stopped = begun = False
 
     async def receive(parameters: Any) -> None:
-        nonlocal told
+        nonlocal told, begun
         try:
             if not stopped:
                 await start(parameters)
+                begun = True
         except RuntimeError as error:
             setattr(receiver, DECODER_THREAD, None)  # one that was not started cannot be joined
             if not told:
@@ -94,10 +97,11 @@ def keep_starting(receiver: RTCRtpReceiver) -> None:
 
     async def stop_trying() -> None:
         nonlocal stopped
+        if not (begun or stopped):
+            end()
         stopped = True
         while waiting:
             waiting.pop().cancel()
-            end()
         await stop()
 
     inner.receive, inner.stop = receive, stop_trying
