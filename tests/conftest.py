@@ -114,12 +114,15 @@ def log() -> Iterator[io.StringIO]:
     root.setLevel(level)
 
 
-def wait_until(condition: Callable[[], object], timeout: float = 20.0, what: str = "") -> None:
+def wait_until(
+    condition: Callable[[], object], timeout: float = 20.0, what: str | Callable[[], object] = ""
+) -> None:
     """Wait until a condition holds; fail if it does not by the deadline."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
-            pytest.fail(f"did not happen within {timeout:g} s: {what or condition}")
+            told = what() if callable(what) else what or condition
+            pytest.fail(f"did not happen within {timeout:g} s: {told}")
         time.sleep(0.005)
 
 

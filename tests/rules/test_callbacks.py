@@ -155,7 +155,7 @@ def test_no_lock_is_held_while_a_callback_runs(pair: Any) -> None:
         assert alice.state == "connected"
         with alice.events(Message):
             pass
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15
     finally:
         leave.set()
 

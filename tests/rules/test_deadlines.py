@@ -46,7 +46,7 @@ def test_connect_gives_up_on_a_server_that_says_nothing() -> None:
             match=r"connect: not finished within 0\.2 s \(it came to: opening ws:",
         ):
             client.connect(timeout=0.2)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 9
         assert client.state == "idle"
         # The connection was given up, not left behind.
         connection, _ = server.accept()
@@ -76,7 +76,7 @@ def test_the_objects_default_and_the_calls_own(shared_cloud: LocalCloud) -> None
             started = time.monotonic()
             with pytest.raises(TimeoutError):
                 client.connect(timeout=timeout)
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 9
             client.close()
 
 
@@ -88,7 +88,7 @@ def test_a_publish_that_is_not_acknowledged_says_whether_it_left(cloud: LocalClo
         started = time.monotonic()
         with pytest.raises(AckTimeoutError, match="it was sent") as caught:
             client.publish("x", 1, timeout=0.3)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 9
         assert caught.value.sent
         held.set()
         client.publish("x", 2)
@@ -125,7 +125,7 @@ def test_one_deadline_covers_all_steps(cloud: LocalCloud) -> None:
         timer.start()
         with pytest.raises((MeteredTimeoutError, DisconnectedError)):
             client.subscribe("x", timeout=0.8)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 9
         held.set()
         timer.join()
 

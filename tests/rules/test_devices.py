@@ -54,7 +54,7 @@ except KeyboardInterrupt:
 """
     status, lines, err, seconds = interrupt(source, camera.url())
     assert (status, lines, err) == (7, ["stopped"], "")
-    assert seconds < 6
+    assert seconds < 20  # (a machine may be busy; a hang takes longer)
 
 
 # --- 7: fork --------------------------------------------------------------------------

@@ -77,7 +77,7 @@ with _Server() as server:
     status, lines, err, seconds = interrupt(SERVER + source)
     assert lines == ["interrupted connected", "closed closed"]
     assert (status, err) == (7, "")
-    assert seconds < 5
+    assert seconds < 20  # (a machine may be busy; a hang takes longer)
 
 
 SERVER = """
@@ -124,7 +124,7 @@ with socket.create_server(("127.0.0.1", 0)) as server:
 """
     status, lines, err, seconds = interrupt(source)
     assert (status, lines, err) == (7, ["interrupted idle"], "")
-    assert seconds < 5
+    assert seconds < 20  # (a machine may be busy; a hang takes longer)
 
 
 ORDER = """

@@ -84,7 +84,7 @@ except KeyboardInterrupt:
 """
     status, lines, err, seconds = interrupt(source, facts)
     assert (status, lines, err) == (7, ["interrupted connected", "closed closed"], "")
-    assert seconds < 5
+    assert seconds < 20  # (a machine may be busy; a hang takes longer)
 
 
 # --- 5: the loop thread ---------------------------------------------------------------

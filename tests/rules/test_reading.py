@@ -77,7 +77,7 @@ except KeyboardInterrupt:
 """
     status, lines, err, seconds = interrupt(source, json.dumps(served_cloud))
     assert (status, lines, err) == (7, ["interrupted connected", "closed closed"], "")
-    assert seconds < 5
+    assert seconds < 20  # (a machine may be busy; a hang takes longer)
 
 
 # --- 5: callbacks and the loop thread -------------------------------------------------

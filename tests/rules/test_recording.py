@@ -60,7 +60,7 @@ except KeyboardInterrupt:
 """
     status, lines, err, seconds = interrupt(source, str(tmp_path / "a.mp4"))
     assert (status, lines, err) == (7, ["stopped True"], "")
-    assert seconds < 5
+    assert seconds < 20  # (a machine may be busy; a hang takes longer)
     check_finished(tmp_path / "a.mp4", 0.5)
 
 
@@ -106,7 +106,7 @@ except KeyboardInterrupt:
         "interrupted recording Recorder('a.mp4'): the file was not finished within 0 s; it still "
         "is being"
     ]
-    assert seconds < 6
+    assert seconds < 20  # (a machine may be busy; a hang takes longer)
     with av.open(str(tmp_path / "a.mp4")) as file:  # it may lack its end, no more
         assert next(file.decode(video=0)).width == 1280
 

@@ -90,7 +90,7 @@ def test_every_wait_has_an_end(options: dict[str, Any]) -> None:
             started = time.monotonic()
             with pytest.raises(MeteredTimeoutError):
                 call()
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 15
         with there.create_data_channel("usable all the same", timeout=20):
             pass
 
@@ -148,7 +148,7 @@ except KeyboardInterrupt:
 """
     status, lines, err, seconds = interrupt(source, *args(served_cloud))
     assert (status, lines, err) == (7, ["interrupted joined", "closed closed"], "")
-    assert seconds < 5
+    assert seconds < 20  # (a machine may be busy; a hang takes longer)
 
 
 @pytest.mark.parametrize("mute", [True, False], ids=["join", "no connection"])
@@ -187,7 +187,7 @@ with _Server() as server:
 """
     status, printed, err, seconds = interrupt(source)
     assert (status, printed, err) == (7, lines, "")
-    assert seconds < 5
+    assert seconds < 20  # (a machine may be busy; a hang takes longer)
 
 
 # --- 4: a running loop ----------------------------------------------------------------

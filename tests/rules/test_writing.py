@@ -75,7 +75,7 @@ except KeyboardInterrupt:
 """
     status, lines, err, seconds = interrupt(source)
     assert (status, lines, err) == (7, ["interrupted"], "")
-    assert seconds < 5
+    assert seconds < 20  # (a machine may be busy; a hang takes longer)
 
 
 def test_a_source_goes_on_after_ctrl_c() -> None:
