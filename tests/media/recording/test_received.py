@@ -15,6 +15,7 @@ from aiortc.rtp import RtpPacket
 
 from metered_sync import Recorder, RecordingInfo
 from metered_sync.bridge.reader import Reader
+from metered_sync.engine.sending.access_units import split_units
 from metered_sync.engine.webrtc import jitter
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.engine.webrtc.picture_extensions import COLOR_SPACE, VIDEO_ORIENTATION
@@ -22,6 +23,7 @@ from metered_sync.media.recording import inputs, recording
 from metered_sync.media.tracks.track import RemoteTrack
 from metered_sync.testing import read_number
 from tests.conftest import wait_until
+from tests.support.encoded import units
 from tests.support.receivers import CODECS, FRAME, Clock, Receiver, encoded, packets
 
 BIG = (640, 480)
@@ -94,14 +96,9 @@ def numbers(path: Path, *, skip: bool = False) -> list[int | None]:
     return [number for number, _ in read(path, skip=skip)]
 
 
-def frames_of(path: Path, codec: str) -> list[bytes]:
-    """Return the pictures in a file, in the form in which they were sent."""
+def packets_of(path: Path) -> list[Any]:
     with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        if codec == "h264":
-            filter_ = av.bitstream.BitStreamFilterContext("h264_mp4toannexb", stream)
-            return [bytes(one) for p in container.demux(stream) for one in filter_.filter(p)]
-        return [bytes(packet) for packet in container.demux(stream) if packet.size]
+        return [packet for packet in container.demux(video=0) if packet.size]
 
 
 def broken() -> list[bytes]:
@@ -129,7 +126,7 @@ def test_pictures_are_written_as_they_came(
     assert (stream.codec, stream.size) == (codec, (320, 240))
     if codec == "vp8":
         came = [b"".join(part._data for part in picture) for picture in sent]  # type: ignore[attr-defined]
-        assert frames_of(path, codec) == came
+        assert list(map(bytes, packets_of(path))) == came
 
 
 @pytest.mark.parametrize(("codec", "suffix"), [("h264", "webm"), ("vp8", "mp4")])
@@ -266,6 +263,18 @@ def test_a_codec_that_changes(far: Far, tmp_path: Path, before: str, after: str)
     assert far.decoded == 20
     assert list(read(path)) == [(n, (320, 240)) for n in range(30)]
     assert info.streams[0].codec == before
+
+
+def test_pictures_in_another_order_are_decoded(far: Far, tmp_path: Path) -> None:
+    """B-frames, which WebRTC does not have: from the first one on, with a key frame."""
+    made = units(count=24, gop=8, bf="2", b_adapt="0")
+    sent = far.packets("h264", [[*split_units(unit)] for unit in made])
+    info = record(far, tmp_path / "a.mp4", *sent)
+    assert far.receiver.plis == 1
+    assert far.decoded == 16  # all from the second key frame on
+    assert info.frames >= 15
+    times = [packet.pts for packet in packets_of(tmp_path / "a.mp4")]
+    assert times == sorted(times)
 
 
 def test_colours_that_players_suppose_are_none_of_it(far: Far, tmp_path: Path) -> None:
