@@ -354,11 +354,12 @@ class Session:
         """Give up the media section in which a track arrives."""
         async with self._negotiation():
             transceiver, incoming.transceiver = incoming.transceiver, None
-            # (The SFU knows nothing any more of one that has ended at its publisher.)
-            if incoming.live and transceiver in self.pc.getTransceivers():
-                incoming.live = False
-                await self._close_track(transceiver, incoming.own_id, deadline)
-                self._mids.discard(incoming.mid)
+            if transceiver in self.pc.getTransceivers():
+                # (The SFU knows nothing any more of one that has ended at its publisher.)
+                if incoming.live:
+                    incoming.live = False
+                    await self._close_track(transceiver, incoming.own_id, deadline)
+                    self._mids.discard(incoming.mid)
                 await stop_receiver(transceiver.receiver)  # its thread would go on
 
     async def _close_track(
@@ -433,11 +434,16 @@ class Session:
             self._between = False
             if problem is not None:
                 raise MediaError(problem)
+            # Nothing may have told that they have ended: a goodbye is lost like other packets.
+            left = [one.transceiver for one in tracks]
             for incoming, section in zip(tracks, sections, strict=True):
                 # A session may well receive one track twice, or one that it publishes itself:
                 # the publisher's id alone would not tell which of them is meant.
                 incoming.own_id = (section.msid or ("", ""))[1] or incoming.id
                 self._attach(incoming, transceivers[section.mid])
+            for transceiver in left:
+                if transceiver in pc.getTransceivers():
+                    await stop_receiver(transceiver.receiver)
 
     def _misfit(self, incoming: Incoming, section: sdp.Section) -> str | None:
         """Return why a track cannot be decoded, and what to do about it."""

@@ -53,6 +53,21 @@ def test_tracks_that_come_and_go_leave_nothing(shared_cloud: LocalCloud) -> None
         assert last.restarts == 0
 
 
+def test_a_track_that_moves_leaves_nothing_though_its_goodbye_is_lost(cloud: LocalCloud) -> None:
+    options = cloud.sfu_options()
+    with SfuClient(**options) as sender, SfuClient(**options) as receiver, ToneSource(440) as tone:
+        track = receiver.subscribe(sender.publish(tone.audio, name="tone"))
+        with track.frames() as frames:
+            frames.get(timeout=20)
+            before = left(receiver)[:2]
+            cloud.faults.lose_media(1)
+            cloud.faults.kill_sfu_session(str(sender.session_id))
+            cloud.faults.lose_media(0)
+            wait_until(lambda: track.restarts == 1, 30)
+            frames.get(timeout=20)
+            wait_until(lambda: left(receiver)[:2] == before, 20)
+
+
 def test_what_comes_late_of_a_track_leaves_the_others_alone(shared_cloud: LocalCloud) -> None:
     options = shared_cloud.sfu_options()
     with (
