@@ -73,7 +73,8 @@ def test_a_film_in_a_room(cloud: LocalCloud, peer: PeerFactory, film: Path) -> N
         cinema.join("cinema")
         first.join("cinema")
         remote = first.wait_for_peer("cinema", timeout=20)
-        video, audio = (remote.track(kind, timeout=20) for kind in ("video", "audio"))
+        # (Where connecting takes long, its only key frame may be over: it comes again after 20 s.)
+        video, audio = (remote.track(kind, timeout=45) for kind in ("video", "audio"))
         assert video.metadata == {"role": "film"}
         assert is_a_run(shown(video, 20))
         with audio.frames() as frames:
