@@ -20,9 +20,10 @@ from metered_sync.engine.rooms import (
     track_metadata,
 )
 from metered_sync.engine.webrtc import data_channel, jitter, sdp_repair
-from metered_sync.engine.webrtc.aiortc_private import sctp
+from metered_sync.engine.webrtc.aiortc_private import routing, sctp
 from metered_sync.local.console import journal, patches, server, state
 from metered_sync.local.sfu import checks
+from metered_sync.media.recording import inputs
 from metered_sync.wire import data_channels, key_frames, limits, sdp, signals, turn
 from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.conftest import ROOT
@@ -97,6 +98,10 @@ def test_the_page_says_what_the_code_does() -> None:
             f"{jitter.MAX_PICTURE_PACKETS:,} packets",
         ),
         "pictures and sound that wait for a decoder": (f"{jitter.MAX_DECODER_WAIT} s",),
+        "units of a picture of H.264 that is recorded as it comes": (f"{inputs.MAX_UNITS}",),
+        "streams (SSRCs) of a track, or of a whole connection": (
+            f"{routing.MAX_STREAMS}, {routing.MAX_ROUTED:,}",
+        ),
         "packets behind one that is missing": (f"{jitter.MAX_WAITING}",),
         "data channels that a member has open": (f"{member.MAX_CHANNELS}",),
         "a message of a data channel": (f"{data_channels.DEFAULT_CAP:,} with aiortc before 1.16",),

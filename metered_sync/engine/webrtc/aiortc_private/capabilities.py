@@ -26,6 +26,8 @@ from aiortc.codecs.h264 import H264Encoder
 from aiortc.codecs.vpx import Vp8Encoder
 
 from metered_sync.engine.webrtc.aiortc_private.names import (
+    ACTIVE_SSRC,
+    BITRATE_ESTIMATOR,
     CONNECT,
     DECODER_QUEUE,
     DECODER_THREAD,
@@ -33,12 +35,15 @@ from metered_sync.engine.webrtc.aiortc_private.names import (
     EXTENSIONS_MAP,
     ICE_START,
     JITTER_BUFFER,
+    LAST_REPORT_TIMES,
+    LAST_REPORTS,
     NACK_GENERATOR,
     PENDING_DESCRIPTION,
     RECEIVED_PACKETS,
     RECEIVER_CODECS,
     REMOTE_DTLS,
     REMOTE_ICE,
+    REMOTE_STREAMS,
     ROUTER,
     SET_SIGNALING_STATE,
     TIMESTAMP_MAPPER,
@@ -66,6 +71,7 @@ class Capability(Enum):
     INTAKES = "pictures come later than they could, and are decoded whether they are read or not"
     PACKETS = "statistics of received tracks stay 0"
     ROUTING = "packets that come late for a track that has ended may stop another one"
+    SOURCES = "a member may fill the memory with ever more streams"
     PATHS = "stats() has no paths, and connections that fail may leave sockets open"
     PROBES = "a media path that has died is noticed after some 30 s"
     RELAYS = "relay_only cannot be kept"
@@ -156,6 +162,16 @@ def _needs() -> tuple[_Need, ...]:
             "route_rtp",
             ("ssrc_table", "payload_type_table"),
         ),
+        _Need(
+            can.SOURCES,
+            RTCRtpReceiver,
+            "__init__",
+            (
+                REMOTE_STREAMS, ACTIVE_SSRC, LAST_REPORTS, LAST_REPORT_TIMES, BITRATE_ESTIMATOR,
+            ),
+        ),
+        _Need(can.SOURCES, RTCDtlsTransport, "__init__", (ROUTER,)),
+        _Need(can.SOURCES, aiortc.rtcdtlstransport.RtpRouter, "__init__", ("ssrc_table",)),
         _Need(can.PATHS, RTCIceGatherer, "__init__", ("_connection",)),
         _Need(can.PATHS, connection, "__init__", ("_nominated", "_check_list_done")),
         _Need(can.PATHS, RTCIceTransport, "__init__", (ICE_START,)),

@@ -12,6 +12,7 @@ from aiortc import RTCRtpReceiver
 from metered_sync.engine.webrtc.aiortc_private.capabilities import Capability, can
 from metered_sync.engine.webrtc.aiortc_private.names import DECODER_THREAD, TIMESTAMP_MAPPER
 from metered_sync.engine.webrtc.aiortc_private.packet_path import PacketPath
+from metered_sync.engine.webrtc.aiortc_private.routing import bound_streams
 
 __all__ = ["keep_starting", "packet_path", "timestamp_origin", "watch_packets"]
 
@@ -51,7 +52,7 @@ def keep_starting(receiver: RTCRtpReceiver) -> None:
 
     aiortc would leave it, and all that was to be started after it, as they are: for ever. One that
     is stopped before it has begun does not begin any more, and its track ends: aiortc may begin it
-    all the same, while its connection closes.
+    all the same, while its connection closes. What it remembers of streams is bounded by then.
     """
     if not can(Capability.INTAKES) or "receive" in vars(receiver):
         return
@@ -65,6 +66,7 @@ def keep_starting(receiver: RTCRtpReceiver) -> None:
         nonlocal told, begun
         try:
             if not stopped:
+                bound_streams(receiver)
                 await start(parameters)
                 begun = True
         except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Packets that come when their receiver has stopped, beside another one."""
+"""Packets of ever more streams, and those whose receiver has stopped, beside another one."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from typing import Any
 
 from aiortc import RTCRtpReceiver, RTCRtpSender
 from aiortc.mediastreams import MediaStreamTrack
+from aiortc.rtp import RtpPacket
 
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc.aiortc_private.negotiation import bundle_all
 from metered_sync.engine.webrtc.aiortc_private.routing import (
+    MAX_ROUTED,
+    MAX_STREAMS,
     MAX_STREAMS_OVER,
+    STREAM_TABLES,
     readmit_streams,
     stop_receiver,
 )
@@ -117,5 +121,30 @@ def test_the_streams_that_are_over_are_bounded() -> None:
             await stop_receiver(receiver)
         assert list(streams) == list(range(3000 - MAX_STREAMS_OVER, 3000))
         await close_quietly(pc, 20)
+
+    run(test())
+
+
+def test_a_member_that_begins_a_stream_with_each_packet_fills_nothing() -> None:
+    async def test() -> None:
+        ends = TwoTracks()
+        await ends.connect()
+        await stop_receiver(ends.receivers[0])
+        receiver: Any = ends.receivers[1]
+        transport, routed = ends.senders[1].transport, receiver.transport._rtp_router.ssrc_table
+        payload_type = next(iter(receiver._RTCRtpReceiver__codecs))
+        for ssrc in range(MAX_ROUTED + 1000):
+            packet = RtpPacket(payload_type, sequence_number=ssrc % 65536, ssrc=ssrc, payload=b"x")
+            await transport._send_rtp(packet.serialize())
+            if ssrc % 50 == 0:
+                await asyncio.sleep(0)  # (there is a socket in between)
+        newest = MAX_ROUTED + 500
+        await until(lambda: any(ssrc > newest for ssrc in routed), what="the packets come")
+        assert len(routed) <= MAX_ROUTED
+        assert all(len(getattr(receiver, name)) <= MAX_STREAMS for name in STREAM_TABLES)
+        assert len(receiver._RTCRtpReceiver__remote_bitrate_estimator.ssrcs) <= MAX_STREAMS
+        await ends.sees(1)
+        assert not receiver._RTCRtpReceiver__rtcp_task.done()
+        await ends.close()
 
     run(test())
