@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import select
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
@@ -15,6 +17,8 @@ __all__ = ["CHANNEL", "JSON", "PATTERN", "PEER", "LineError", "input_lines", "pa
 
 MAX_LINE = 1 << 20
 """Bytes of a line of standard input; many times what a message may have."""
+LOOK = 0.5
+"""Seconds from one look for Ctrl-C to the next, where a line is waited for."""
 
 
 class Checked(click.ParamType):  # type: ignore[type-arg]  # (not generic in older ones)
@@ -57,12 +61,39 @@ class LineError(ValueError):
     """A line of standard input cannot be used."""
 
 
+class _Interruptible(io.RawIOBase):
+    """Read from a file, and look for Ctrl-C now and then.
+
+    A signal ends a ``read`` of the system that is under way, but not one that is just about to
+    begin, nor one of a thread other than that which the system chooses.
+    """
+
+    def __init__(self, file: io.RawIOBase) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        while not select.select([self._file], [], [], LOOK)[0]:
+            pass
+        return self._file.readinto(buffer)
+
+
+def _standard_input() -> BinaryIO:
+    stream: Any = sys.stdin.buffer
+    file = getattr(stream, "raw", None)
+    if file is None or sys.platform == "win32":  # (where `select` is for sockets alone)
+        return stream  # type: ignore[no-any-return]
+    return io.BufferedReader(_Interruptible(file))
+
+
 def input_lines(stream: BinaryIO | None = None) -> Iterator[tuple[int, bytes | LineError]]:
     """Yield the lines of standard input, without their ends, and their numbers from 1.
 
     One that is too long is skipped, and a :class:`LineError` stands for it.
     """
-    source = sys.stdin.buffer if stream is None else stream
+    source = _standard_input() if stream is None else stream
     number = 0
     while line := source.readline(MAX_LINE + 2):
         number += 1

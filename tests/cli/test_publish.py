@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -166,6 +168,34 @@ def test_ctrl_c_ends_a_publish_that_waits_for_lines(dev: LocalCloud) -> None:
             assert process.wait(60) == 130
             assert process.stderr is not None
             assert process.stderr.read() == ""
+
+
+def test_ctrl_c_ends_a_wait_for_lines_whichever_thread_the_system_tells() -> None:
+    source = """
+import signal, sys, threading
+from metered_sync.cli.arguments import input_lines
+def tell():
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+try:
+    for number, line in input_lines():
+        print(number, line, flush=True)
+        threading.Timer(0.3, tell).start()
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    command = [sys.executable, "-c", source]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdin is not None
+            process.stdin.write("one\ntwo")
+            process.stdin.flush()
+            assert process.wait(60) == 0
+            assert process.stdout is not None
+            assert process.stdout.read() == "1 b'one'\ninterrupted\n"
+        finally:
+            process.kill()
 
 
 def test_somebody_types_lines(dev: LocalCloud) -> None:

@@ -87,7 +87,7 @@ def test_what_nobody_reads_is_not_decoded(link: Link, monkeypatch: pytest.Monkey
             sent = pattern.frames_sent["video"]
             number = read_number(tracks[0].read(timeout=30, format="gray"))
             assert number is not None
-            assert number >= sent - 2
+            assert number >= sent - 10  # (before that were those that nobody read)
         with tracks[1].frames() as frames:
             assert frames.get(timeout=30).samples == 960
         # And whoever reads goes on being served.
