@@ -183,8 +183,10 @@ def test_codecs_from_a_browser(tab: Tab, sfu: SfuClient, tmp_path: Path, codec: 
         missing(f"this Chromium has no encoder for {codec}")
     track = sfu.subscribe(published["sessionId"], published["trackId"])
     with Recorder(tmp_path / "camera.mkv", track) as recorder:
-        wait_until(lambda: recorder.info.frames >= 10, 20)
-    assert track.stats()["frames_decoded"] == 0
+        wait_until(lambda: recorder.info.frames >= 5, 20)
+        before = track.stats()["frames_decoded"]  # (a picture may have come before the recorder)
+        wait_until(lambda: recorder.info.frames >= 15, 20)
+    assert track.stats()["frames_decoded"] == before < 5
     assert [stream.codec for stream in recorder.info.streams] == [codec.lower()]
     with av.open(str(tmp_path / "camera.mkv")) as container:
         assert len(list(container.decode(video=0))) == recorder.info.frames
@@ -233,7 +235,5 @@ def test_pictures_of_a_browser_that_nobody_read(
     asked = time.monotonic()
     assert track.read(timeout=20).std() > 5
     assert time.monotonic() - asked < 10
-    before = track.frames_received - track.stats()["frames_decoded"]
-    seen = track.frames_received
-    wait_until(lambda: track.frames_received > seen + 20, 20)
-    assert track.frames_received - track.stats()["frames_decoded"] - before < 3
+    before = track.stats()["frames_decoded"]
+    wait_until(lambda: track.stats()["frames_decoded"] > before + 15, 20)

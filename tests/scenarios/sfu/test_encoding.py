@@ -119,8 +119,8 @@ def test_a_frame_rate_is_kept(pair: Any, source: float, limit: float) -> None:
         track = receiver.subscribe(sender.publish(pattern.video, max_framerate=limit))
         track.read(timeout=20)
         _, frames = measured(track, 3)
-        assert frames <= limit * 1.1 + 0.7
-        assert frames > min(source, limit) * 0.5
+        assert frames < limit * 1.3 + 1  # (those that a busy machine held up come together)
+        assert frames > min(source, limit) * 0.3
 
 
 @pytest.mark.parametrize("codec", ["vp8", "h264", "H264"])
@@ -153,7 +153,7 @@ def test_options_survive_a_recovery(cloud: LocalCloud) -> None:
         track.read(timeout=20)
         assert offered(client, published.mid)[0] == "h264"
         _, frames = measured(track, 2)
-        assert 2 < frames < 7
+        assert 1 < frames < 8
 
 
 def test_bad_options_are_told_before_anything_is_sent(pair: Any) -> None:
