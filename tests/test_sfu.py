@@ -152,7 +152,7 @@ def test_a_closed_publication_is_gone_and_others_go_on(pair: Any) -> None:
         assert [t.name for t in receiver.tracks(sender.session_id)] == ["second"]
         with pytest.raises(SfuNotFoundError):
             receiver.subscribe(first)
-        assert track.read(timeout=5) is not None
+        assert track.read(timeout=20) is not None
         with PatternSource(160, 120, 15) as three:
             assert receiver.subscribe(sender.publish(three.video)).read(timeout=20) is not None
 

@@ -188,7 +188,7 @@ def test_who_reads_while_it_records_gets_frames_from_a_key_frame_on(
         far.take(*sent[10:])
     assert far.receiver.plis == 1
     assert numbers(tmp_path / "a.mkv") == list(range(40))
-    got = [read_number(reader.get(timeout=5).to_ndarray(format="gray")) for _ in range(20)]
+    got = [read_number(reader.get(timeout=20).to_ndarray(format="gray")) for _ in range(20)]
     assert got == list(range(20, 40))
 
 
