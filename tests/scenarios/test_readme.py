@@ -51,7 +51,10 @@ def test_a_block_runs(block: str, served_cloud: dict[str, str], run_block: RunSc
     # What a block shows on purpose, a callback's exception, is logged by the last resort.
     expected = "ZeroDivisionError" if "ZeroDivisionError" in block else ""
     assert done.returncode == 0, done.stderr
-    assert expected in done.stderr if expected else done.stderr == ""
+    if expected:
+        assert expected in done.stderr
+    else:
+        assert done.stderr == ""
     assert bool(re.search(r"\bprint\(", block)) == bool(done.stdout)
 
 
