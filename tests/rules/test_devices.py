@@ -116,7 +116,7 @@ print(time.monotonic(), flush=True)
         )
         ended = time.monotonic()
     assert (done.returncode, done.stderr) == (0, "")
-    assert ended - float(done.stdout) < 3 + 3
+    assert ended - float(done.stdout) < 15  # (3 are the limit)
 
 
 # --- 9: leaks -------------------------------------------------------------------------

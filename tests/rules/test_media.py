@@ -195,7 +195,7 @@ def test_exit(source: str, status: int, rounds: int, facts: str, options: dict[s
         done = run_script(marked, facts)
         ended = time.monotonic()
         assert (done.returncode, done.stderr) == (status, "")
-        assert ended - float(done.stdout.split()[-1]) < 3 + 3
+        assert ended - float(done.stdout.split()[-1]) < 15  # (3 are the limit)
     with SfuClient(**options) as client:
         # Its sessions are gone; a goodbye that UDP lost is made up for by the silence.
         wait_until(lambda: len(client.sessions()) == 1, 30)

@@ -182,7 +182,7 @@ def test_exit_finishes_the_file(source: str, status: int, tmp_path: Path) -> Non
     done = run_script(START + body + source, str(path))
     ended = time.monotonic()
     assert (done.returncode, done.stderr) == (status, "")
-    assert ended - float(done.stdout) < 3 + 3
+    assert ended - float(done.stdout) < 15  # (3 are the limit)
     check_finished(path, 0.5)
 
 

@@ -10,9 +10,10 @@ from av import AudioFrame, VideoFrame
 
 from metered_sync.bridge import engines, guard
 from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.process import is_exiting
 from metered_sync.engine.sending.feed import encoded_format
 from metered_sync.engine.sending.kept_loop import receive
-from metered_sync.errors import ClosedError, MediaError
+from metered_sync.errors import ClosedError, EngineError, MediaError
 from metered_sync.media.sources.base import Source
 from metered_sync.media.tracks.frame_queue import F_co
 from metered_sync.media.tracks.given import one_track
@@ -40,7 +41,7 @@ def iter_frames(
     maxsize: int | None = None,
     timeout: float | None = None,
 ) -> Iterator[Any]:
-    """Yield a track's frames until it ends.
+    """Yield a track's frames until it ends, or the interpreter exits.
 
     A :class:`RemoteTrack` is read as its :meth:`~RemoteTrack.frames` are. A local track
     (a source that has one, ``source.video``, or any aiortc track) is asked for a frame when the
@@ -108,3 +109,7 @@ class _LocalFrames:
                 return engine.call(receive, self._track, deadline=deadline, what=self._label)
         except MediaStreamError:
             raise ClosedError(f"{self._label}: it has ended") from None
+        except EngineError as error:
+            if not is_exiting():
+                raise
+            raise ClosedError(f"{self._label}: {error}") from None
