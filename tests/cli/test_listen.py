@@ -197,9 +197,10 @@ def test_an_outage_is_told(dev: LocalCloud) -> None:
         with SignallingClient(**dev.client_options()) as client:
             while time.monotonic() < started + 20:
                 client.publish("listen/outage", 2)
+                time.sleep(0.2)  # (the outage is told from a thread of its own)
                 if not dev.control_plane().peers("listen/outage"):
                     return
 
-    done = heard(dev, "listen/outage", [1], "-n", "2", then=drop)
+    done = heard(dev, "listen/outage", [1], "-n", "11", then=drop)
     assert done.status == 0
     assert "the connection was lost for" in done.err
