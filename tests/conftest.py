@@ -38,13 +38,15 @@ settings.register_profile("explore", deadline=None, max_examples=2000)
 settings.load_profile("repeatable")
 
 NOT_QUICK = (
-    "cli", "engine/rooms/test_connection.py", "engine/sending/test_local_track.py",
-    "engine/sending/test_outlet.py", "engine/sending/test_shared_encoder.py", "long",
-    "local/test_capacity.py", "local/test_fuzz.py", "media/notebook",
-    "media/recording/test_recorder.py", "media/sources/test_devices.py",
-    "media/sources/test_rtsp.py",
-    "rules", "scenarios",
-    "test_data_channel.py", "test_peer.py",
+    "cli", "engine/rooms/test_connection.py", "engine/rooms/test_paths.py",
+    "engine/sending/test_local_track.py", "engine/sending/test_outlet.py",
+    "engine/sending/test_shared_encoder.py", "hostile", "local/console/test_page.py",
+    "local/sfu/test_session.py", "local/test_capacity.py", "local/test_fuzz.py", "long",
+    "media/notebook", "media/recording/test_received.py", "media/recording/test_recorder.py",
+    "media/sources/test_devices.py", "media/sources/test_files.py", "media/sources/test_rtsp.py",
+    "rules", "scenarios", "test_client_pitfalls.py", "test_data_channel.py", "test_peer.py",
+    "test_sfu.py", "testing/test_pytest_plugin.py", "testing/test_sources.py",
+    "wire/test_properties.py",
 )  # fmt: skip
 """What takes long for its few cases, or needs another program: not for ``make quick``."""
 
