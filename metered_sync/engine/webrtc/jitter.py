@@ -363,8 +363,8 @@ class _VideoIntake(_Intake):
 
     def _release(self, now: float) -> None:
         parts, self._parts = self._parts, []
-        if not self._flowing:
-            self._flowing = self._has_key(parts, self._begun)
+        key = self._has_key(parts, self._begun)
+        self._flowing |= key
         if not self._flowing:
             self._starving = self._starving or now
             self.consumer.leave_out()
@@ -376,7 +376,6 @@ class _VideoIntake(_Intake):
         if size is not None and not self.consumer.admits(*size):
             self._refuse(now)
             return
-        key = self._has_key(parts, self._begun)
         self._begun, self._first, self._refused = True, None, False
         self._note_appearance(parts, key)
         self._owing = self.consumer.passes_on and self._pass_on(parts[0], data, key, now)
