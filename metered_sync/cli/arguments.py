@@ -81,6 +81,7 @@ class _Interruptible(io.RawIOBase):
 
 
 def _standard_input() -> BinaryIO:
+    """Return what reads the bytes of standard input, and can be interrupted."""
     stream: Any = sys.stdin.buffer
     file = getattr(stream, "raw", None)
     if file is None or sys.platform == "win32":  # (where `select` is for sockets alone)
@@ -88,12 +89,12 @@ def _standard_input() -> BinaryIO:
     return io.BufferedReader(_Interruptible(file))
 
 
-def input_lines(stream: BinaryIO | None = None) -> Iterator[tuple[int, bytes | LineError]]:
+def input_lines() -> Iterator[tuple[int, bytes | LineError]]:
     """Yield the lines of standard input, without their ends, and their numbers from 1.
 
     One that is too long is skipped, and a :class:`LineError` stands for it.
     """
-    source = _standard_input() if stream is None else stream
+    source = _standard_input()
     number = 0
     while line := source.readline(MAX_LINE + 2):
         number += 1
