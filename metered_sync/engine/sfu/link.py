@@ -25,7 +25,7 @@ from __future__ import annotations
 import functools
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import anyio
@@ -62,13 +62,38 @@ from metered_sync.wire.secrets import scrub
 from metered_sync.wire.states import SfuClientState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 
-__all__ = ["Incoming", "Outgoing", "SfuLink", "SfuOptions", "SfuSink"]
+__all__ = ["Incoming", "Outgoing", "SfuLink", "SfuOptions", "SfuSink", "publish_apart"]
 
 logger = logging.getLogger("metered_sync")
 
 T = TypeVar("T")
 TRIES = 2
 """Times that a call is made which the loss of its session cuts off."""
+
+
+async def publish_apart(
+    publish: Callable[[Sequence[T]], Awaitable[None]],
+    tracks: Sequence[T],
+    is_refusal: Callable[[MeteredError], bool],
+) -> AsyncIterator[tuple[T, MeteredError]]:
+    """Publish tracks together; each by itself where one of them is refused. Yield those, and why.
+
+    What is no refusal is raised.
+    """
+    rounds = [tracks] if tracks else []
+    while rounds:
+        some = rounds.pop(0)
+        try:
+            await publish(some)
+            continue
+        except MeteredError as error:
+            if not is_refusal(error):
+                raise
+            refusal = error
+        if len(some) > 1:
+            rounds += ([one] for one in some)  # one of them it is
+        else:
+            yield some[0], refusal
 
 
 class SfuSink(EventSink, Protocol):
@@ -327,18 +352,14 @@ class SfuLink(Link):
             if outgoing.local.ended:
                 self._end_publication(outgoing)
         again = [(o, o.session_id, o.track_id) for o in self.outgoing if not o.closed]
-        rounds = [[outgoing for outgoing, *_ in again]] if again else []
-        while rounds:
-            tracks = rounds.pop(0)
-            try:
-                await session.publish(tracks, deadline)
-            except MediaError as error:
-                if len(tracks) > 1:
-                    rounds += ([outgoing] for outgoing in tracks)  # one of them it is
-                else:
-                    logger.warning("%s: a track is published no longer: %s", self.label, error)
-                    tracks[0].release()
-                    self._end_publication(tracks[0])
+        async for outgoing, error in publish_apart(
+            lambda tracks: session.publish(tracks, deadline),
+            [outgoing for outgoing, *_ in again],
+            lambda error: isinstance(error, MediaError),
+        ):
+            logger.warning("%s: a track is published no longer: %s", self.label, error)
+            outgoing.release()
+            self._end_publication(outgoing)
         again = [one for one in again if not one[0].closed]
         for outgoing, session_id, track_id in again:
             self._moved[session_id, track_id] = outgoing

@@ -9,6 +9,7 @@ itself; what was announced stays so until it flows under its new ids.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.sending.outlet import Outlet
-from metered_sync.engine.sfu.link import SfuLink, SfuSink
+from metered_sync.engine.sfu.link import SfuLink, SfuSink, publish_apart
 from metered_sync.engine.sfu.session import Session
 from metered_sync.engine.sfu.tracks import Incoming, Outgoing
 from metered_sync.engine.sfu_rooms.messages import AnnouncedTrack
@@ -156,19 +157,11 @@ class RoomPublisher:
         if link.state == "idle":
             with anyio.fail_after(self._timings.attempt):
                 await link.connect(Deadline(self._timings.attempt))
-        rounds = [new]
-        while rounds:
-            tracks = rounds.pop(0)
-            try:
-                await self._publish_round(link, tracks)
-            except (MediaError, SfuError) as error:
-                if isinstance(error, SfuError) and error.status not in REFUSALS:
-                    raise
-                if len(tracks) > 1:
-                    rounds += ([track] for track in tracks)  # one of them it is
-                elif not tracks[0].ended:
-                    self._untaken.update(tracks)
-                    self._on_refused(error)
+        publish = functools.partial(self._publish_round, link)
+        async for track, error in publish_apart(publish, new, _is_refusal):
+            if not track.ended:
+                self._untaken.add(track)
+                self._on_refused(error)
 
     async def _publish_round(self, link: SfuLink, tracks: Sequence[LocalTrack]) -> None:
         with anyio.fail_after(self._timings.attempt):
@@ -309,6 +302,13 @@ class _LevelMeter(Outlet):
             self._slices.clear()
             self.detector.note(sound_level(samples), seconds)
             self._on_level()
+
+
+def _is_refusal(error: MeteredError) -> bool:
+    """Say whether the SFU would refuse the same tracks again."""
+    if isinstance(error, SfuError):
+        return error.status in REFUSALS
+    return isinstance(error, MediaError)
 
 
 def _entry(outgoing: Outgoing) -> AnnouncedTrack:
