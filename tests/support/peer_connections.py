@@ -27,14 +27,29 @@ async def negotiate(near: RTCPeerConnection, far: RTCPeerConnection) -> None:
     await near.setRemoteDescription(far.localDescription)
 
 
-class Ends:
-    """Two peer connections, with a track of pictures from one to the other."""
+class TwoEnds:
+    """Two peer connections, and pictures that one of them may send to the other."""
 
     def __init__(self) -> None:
         self.near, self.far = peer_connection(()), peer_connection(())
         self.source = PatternSource(160, 120, 15)
         assert self.source.video is not None
         self.local = LocalTrack(self.source.video)
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def close(self) -> None:
+        for pc in (self.near, self.far):
+            await close_quietly(pc, 20)
+        self.local.close()
+        self.source.stop()
+        await asyncio.gather(*self.tasks)
+
+
+class Ends(TwoEnds):
+    """Two peer connections, with a track of pictures from one to the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.outlet = self.local.outlet()
         self.transceiver = self.near.addTransceiver(self.outlet, direction="sendonly")
         self.outlet.attach(self.transceiver.sender)
@@ -42,7 +57,6 @@ class Ends:
         self.received = IncomingTrack("video", id="t")
         self.reader: Reader[Any] = Reader("reader")
         self.received.add(self.reader)
-        self.tasks: list[asyncio.Task[None]] = []
         self.far.on("track", self._on_track)
 
     def _on_track(self, track: MediaStreamTrack) -> None:
@@ -62,10 +76,3 @@ class Ends:
     async def sees(self, more: int = 5) -> None:
         frames = self.received.decoded
         await until(lambda: self.received.decoded >= frames + more, what="pictures")
-
-    async def close(self) -> None:
-        for pc in (self.near, self.far):
-            await close_quietly(pc, 20)
-        self.local.close()
-        self.source.stop()
-        await asyncio.gather(*self.tasks)

@@ -10,7 +10,6 @@ from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rtp import RtpPacket
 
 from metered_sync.bridge.reader import Reader
-from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc.aiortc_private.negotiation import bundle_all
 from metered_sync.engine.webrtc.aiortc_private.routing import (
     MAX_ROUTED,
@@ -22,22 +21,17 @@ from metered_sync.engine.webrtc.aiortc_private.routing import (
 )
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.engine.webrtc.peer_connection import close_quietly, peer_connection
-from metered_sync.testing import PatternSource
 from tests.support.connections import run, until
-from tests.support.peer_connections import negotiate
+from tests.support.peer_connections import TwoEnds, negotiate
 
 
-class TwoTracks:
+class TwoTracks(TwoEnds):
     """Two peer connections, with two tracks of pictures from one to the other."""
 
     def __init__(self) -> None:
-        self.near, self.far = peer_connection(()), peer_connection(())
-        self.source = PatternSource(160, 120, 15)
-        assert self.source.video is not None
-        self.local = LocalTrack(self.source.video)
+        super().__init__()
         self.received: list[IncomingTrack] = []
         self.readers: list[Reader[Any]] = []
-        self.tasks: list[asyncio.Task[None]] = []
         self.far.on("track", self._on_track)
 
     def _on_track(self, track: MediaStreamTrack) -> None:
@@ -73,13 +67,6 @@ class TwoTracks:
     async def sees(self, index: int, more: int = 5) -> None:
         frames = self.received[index].decoded
         await until(lambda: self.received[index].decoded >= frames + more, what="pictures")
-
-    async def close(self) -> None:
-        for pc in (self.near, self.far):
-            await close_quietly(pc, 20)
-        self.local.close()
-        self.source.stop()
-        await asyncio.gather(*self.tasks)
 
 
 def test_what_comes_late_for_a_receiver_that_has_stopped_is_for_nobody() -> None:
