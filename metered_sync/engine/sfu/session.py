@@ -161,7 +161,7 @@ class Session:
         try:
             request = wire.NewRequest(await self._offer(), self._options.metadata)
             negotiated = await self._ask(wire.NEW, wire.Negotiated.parse, deadline, request.body())
-            await self._apply(negotiated.description)
+            await self._apply(negotiated.description, self._answer(negotiated.description))
             self._handle = negotiated.session_id
             self.id = wire.plain_session_id(self._handle)
             await wait_connected(self.pc, self._at)
@@ -282,7 +282,7 @@ class Session:
             sections = {section.mid: section for section in answer.sections}
             refused = [t for _, t in sent if not self._is_taken(t, sections.get(str(t.mid)))]
             self._refused.update(str(transceiver.mid) for transceiver in refused)
-            await self._apply(negotiated.description)
+            await self._apply(negotiated.description, answer)
             if refused:
                 await self._take_back(tracks, sent, refused, deadline)
             for one, (outlet, transceiver) in zip(tracks, sent, strict=True):
@@ -376,7 +376,7 @@ class Session:
             again = wire.RenegotiateRequest(offer).body()
             answered = await self._ask(wire.RENEGOTIATE, wire.Negotiated.parse, deadline, again)
             closed = wire.Closed(answered.session_id, True, answered.description)
-        await self._apply(closed.description)
+        await self._apply(closed.description, self._answer(closed.description))
         if not closed.success:
             raise SfuError(
                 f"{self._label}: the SFU did not close track {track_id!r}, without saying why",
@@ -419,7 +419,7 @@ class Session:
             self._refused.update(section.mid for section in offer.sections if section.rejected)
             if not all(section.ssrcs for section in sections):
                 readmit_streams(pc.getTransceivers()[0].receiver.transport)
-            await self._apply(subscribed.description)
+            await self._apply(subscribed.description, offer)
             transceivers = {t.mid: t for t in pc.getTransceivers()}
             for incoming, section in [] if problem else zip(tracks, sections, strict=True):
                 apart = {c.payload_type for c in section.codecs if c.name.lower() == "rtx"}
@@ -521,24 +521,21 @@ class Session:
         text = sdp.build(reject(sdp.parse(local.sdp), self._refused))
         return wire.SessionDescription(local.type, text)
 
-    def _fitted(self, description: wire.SessionDescription) -> str:
-        """Return the text that aiortc can take: it fails on a section without a codec it knows."""
-        # (aiortc's own reader has no limits.)
-        is_answer = description.type == "answer"
-        given = self._answer(description) if is_answer else self._read(description)
-        formats = self._by_mid(given)
-        admitted = (admit(section, formats.get(section.mid)) for section in given.sections)
-        parsed = replace(given, sections=tuple(admitted))
-        unfit = self._refused & {section.mid for section in parsed.sections}
-        tagged = next((s for s in parsed.sections if s.ice_ufrag), None)
+    def _fitted(self, read: sdp.Description) -> sdp.Description:
+        """Return what aiortc can take: it fails on a section without a codec it knows."""
+        formats = self._by_mid(read)
+        admitted = (admit(section, formats.get(section.mid)) for section in read.sections)
+        fitted = replace(read, sections=tuple(admitted))
+        unfit = self._refused & {section.mid for section in fitted.sections}
+        tagged = next((s for s in fitted.sections if s.ice_ufrag), None)
         if not unfit or tagged is None:
-            return description.sdp if parsed == given else sdp.build(parsed)
+            return fitted
         sections = (
             placeholder(s, tagged, formats.get(s.mid)) if s.mid in unfit else s
-            for s in parsed.sections
+            for s in fitted.sections
         )
-        bundle = dict.fromkeys((*parsed.bundle, *unfit))
-        return sdp.build(replace(parsed, sections=tuple(sections), bundle=tuple(bundle)))
+        bundle = dict.fromkeys((*fitted.bundle, *unfit))
+        return replace(fitted, sections=tuple(sections), bundle=tuple(bundle))
 
     async def _forget_recycled(self, description: sdp.Description) -> None:
         """Give up sections in whose place the SFU offers others."""
@@ -551,12 +548,14 @@ class Session:
                 await stop_receiver(transceiver.receiver)
                 await transceiver.sender.stop()
 
-    async def _apply(self, description: wire.SessionDescription) -> None:
-        text = self._fitted(description)
+    async def _apply(self, description: wire.SessionDescription, read: sdp.Description) -> None:
+        """Set a description of the SFU's, which has been read: aiortc's reader has no limits."""
+        fitted = self._fitted(read)
+        text = description.sdp if fitted == read else sdp.build(fitted)
         with self._webrtc(description.type, f"the SFU's {description.type} cannot be applied"):
-            await self._forget_recycled(sdp.parse(text))
+            await self._forget_recycled(fitted)
             await self.pc.setRemoteDescription(RTCSessionDescription(text, description.type))
-            self._extensions.learn(sdp.parse(text), self.pc)
+            self._extensions.learn(fitted, self.pc)
             if self.pc.sctp is not None:  # it offers data channels, which nobody uses here
                 bound_reassembly(self.pc.sctp)
         if description.type == "answer":
