@@ -6,7 +6,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from metered_sync.engine.rooms.media import ConnectionOptions
-from metered_sync.engine.sfu.session import SfuOptions
+from metered_sync.engine.sfu.options import SfuOptions
 from metered_sync.engine.sfu_rooms.room_media import SfuRoomOptions
 from metered_sync.engine.sfu_rooms.room_track import RoomTrack
 from metered_sync.media.tracks.track import RemoteTrack, core_of

@@ -19,7 +19,8 @@ from metered_sync.engine.network.certificates import check_ca_file
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.sfu.calls import Calls, GateCalls, SfuCalls
 from metered_sync.engine.sfu.gate_tokens import GateTokens
-from metered_sync.engine.sfu.link import SfuLink, SfuOptions
+from metered_sync.engine.sfu.link import SfuLink
+from metered_sync.engine.sfu.options import SfuOptions
 from metered_sync.engine.sfu.tracks import Incoming, Outgoing
 from metered_sync.engine.webrtc.encoding import check_encoding
 from metered_sync.errors import MeteredTimeoutError

@@ -37,13 +37,10 @@ from metered_sync.bridge.link import EventSink, Link, within
 from metered_sync.bridge.loop import Engine
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.sfu.calls import Calls
+from metered_sync.engine.sfu.connection import Progress
 from metered_sync.engine.sfu.directory import Directory
-from metered_sync.engine.sfu.session import (
-    Progress,
-    Session,
-    SessionLostError,
-    SfuOptions,
-)
+from metered_sync.engine.sfu.options import SfuOptions
+from metered_sync.engine.sfu.session import Session, SessionLostError
 from metered_sync.engine.sfu.tracks import Incoming, Outgoing
 from metered_sync.engine.sfu.watch import Watch, Watched
 from metered_sync.engine.webrtc.incoming import IncomingTrack
@@ -62,7 +59,7 @@ from metered_sync.wire.secrets import scrub
 from metered_sync.wire.states import SfuClientState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 
-__all__ = ["Incoming", "Outgoing", "SfuLink", "SfuOptions", "SfuSink", "publish_apart"]
+__all__ = ["Incoming", "Outgoing", "SfuLink", "SfuSink", "publish_apart"]
 
 logger = logging.getLogger("metered_sync")
 
@@ -555,7 +552,7 @@ class SfuLink(Link):
             "session_id": self.session_id,
             "recoveries": self.recoveries,
             "round_trip_time": min(times, default=None),
-            "paths": [] if self.session is None else self.session.paths(),
+            "paths": [] if self.session is None else self.session.connection.paths(),
             "publications": publications,
             "subscriptions": [one.stats() for one in self.incoming if not one.ended],
         }

@@ -14,42 +14,31 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, NoReturn
 
 import anyio
-from aiortc import RTCPeerConnection, RTCRtpTransceiver, RTCSessionDescription
+from aiortc import RTCRtpTransceiver
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.outlet import Outlet
 from metered_sync.engine.sfu.calls import Calls
+from metered_sync.engine.sfu.connection import Progress, SfuConnection
+from metered_sync.engine.sfu.options import SfuOptions
 from metered_sync.engine.sfu.tracks import Incoming, Outgoing
-from metered_sync.engine.webrtc.aiortc_private.negotiation import discard, retire, section_index
 from metered_sync.engine.webrtc.aiortc_private.paths import can_probe
 from metered_sync.engine.webrtc.aiortc_private.routing import readmit_streams, stop_receiver
-from metered_sync.engine.webrtc.aiortc_private.sctp import bound_reassembly
 from metered_sync.engine.webrtc.encoding import pin_bitrate
-from metered_sync.engine.webrtc.header_extensions import PictureExtensions
-from metered_sync.engine.webrtc.ice import loopback_address, path_died, transports
-from metered_sync.engine.webrtc.ice import path as ice_path
+from metered_sync.engine.webrtc.ice import loopback_address, path_died
 from metered_sync.engine.webrtc.peer_connection import (
-    bound_gathering,
     close_quietly,
     gather_on,
-    peer_connection,
-    trust_relays,
     wait_connected,
 )
-from metered_sync.engine.webrtc.sdp_repair import misfit, placeholder, reject
+from metered_sync.engine.webrtc.sdp_repair import misfit
 from metered_sync.engine.webrtc.stream_formats import (
     INSTEAD,
-    StreamFormat,
-    admit,
-    offer_only,
-    restore_profiles,
 )
 from metered_sync.errors import (
     MediaError,
@@ -60,38 +49,11 @@ from metered_sync.errors import (
 )
 from metered_sync.wire import sdp
 from metered_sync.wire import sfu as wire
-from metered_sync.wire.events import IceServer
-from metered_sync.wire.secrets import scrub
 from metered_sync.wire.timings import Timings
 
-__all__ = ["Progress", "Session", "SessionLostError", "SfuOptions"]
+__all__ = ["Session", "SessionLostError"]
 
 logger = logging.getLogger("metered_sync")
-
-
-@dataclass(frozen=True)
-class SfuOptions:
-    """The options of a session."""
-
-    url: str
-    """The SFU's origin, or the gate's."""
-    metadata: str | None
-    ice_servers: tuple[IceServer, ...]
-    gather_timeout: float
-    recover: bool
-    max_pixels: int
-    """The area of the pictures that are decoded, at most."""
-    ca_file: str | None = None
-    """The certificates that are trusted; else the environment's."""
-
-
-@dataclass
-class Progress:
-    """The stage of the current call, for the message of its timeout."""
-
-    stage: str = "start"
-    sent: bool = False
-    """Whether its request has left."""
 
 
 class SessionLostError(SfuError):
@@ -125,8 +87,8 @@ class Session:
         self.on_lost = on_lost
         self.loss: str | None = None
         """The reason for the session's loss, in words."""
-        self.pc = peer_connection(options.ice_servers)
-        self._extensions = PictureExtensions()
+        self.connection = SfuConnection(label, options, progress)
+        self.pc = self.connection.pc
         self._label = label
         self._calls = calls
         self._options = options
@@ -137,16 +99,8 @@ class Session:
         self._turn = anyio.Lock()
         self._scope: anyio.CancelScope | None = None
         """The negotiation under way; the session's loss cancels it."""
-        self._between = False
-        """Whether our description and the SFU's may differ, so that there is no way back."""
         self._mids: set[str] = set()
         """Media sections in which a track arrives."""
-        self._refused: set[str] = set()
-        """Media sections that are rejected: by the SFU, or because what is sent there cannot be
-        decoded. The SFU gives their places to others."""
-        self._formats: dict[RTCRtpTransceiver, StreamFormat] = {}
-        """The formats of what is sent encoded already, and was."""
-        self._heard = (0, monotonic())
         self._watching = anyio.CancelScope()
 
     # --- life ---
@@ -159,12 +113,13 @@ class Session:
         for kind in ("audio", "video"):
             self.pc.addTransceiver(kind, direction="recvonly")
         try:
-            request = wire.NewRequest(await self._offer(), self._options.metadata)
+            request = wire.NewRequest(await self.connection.offer(), self._options.metadata)
             negotiated = await self._ask(wire.NEW, wire.Negotiated.parse, deadline, request.body())
-            await self._apply(negotiated.description, self._answer(negotiated.description))
+            answer = self.connection.read_answer(negotiated.description)
+            await self.connection.apply(negotiated.description, answer)
             self._handle = negotiated.session_id
             self.id = wire.plain_session_id(self._handle)
-            await wait_connected(self.pc, self._at)
+            await wait_connected(self.pc, self.connection.at)
             await checkpoint_if_cancelled()  # by a close that came when it was connected
         except BaseException:
             await self.close()
@@ -197,44 +152,20 @@ class Session:
             if await path_died(self.pc, self._timings):
                 self.lose("nothing comes over its media path any more")
 
-    def _at(self, stage: str) -> None:
-        self._progress.stage = stage
-
-    @property
-    def idle_sections(self) -> int:
-        """How many media sections carry nothing: a description has all that there ever were."""
-        transceivers = self.pc.getTransceivers()
-        return sum(one.currentDirection in (None, "inactive") for one in transceivers)
-
-    def paths(self) -> list[dict[str, str]]:
-        """Return the kinds of the ICE candidates that were chosen."""
-        return [path for one in transports(self.pc) if (path := ice_path(one))]
-
-    async def heard(self) -> float:
-        """Return the seconds since media, or reports on it, last came: ICE does not count."""
-        received, now = self._heard[0], monotonic()
-        for transceiver in self.pc.getTransceivers()[:1]:  # they share one transport
-            for entry in (await transceiver.sender.getStats()).values():
-                if entry.type == "transport":
-                    received = entry.bytesReceived
-        if received != self._heard[0]:
-            self._heard = (received, now)
-        return now - self._heard[1]
-
     # --- negotiations ---
 
     @contextlib.asynccontextmanager
-    async def _negotiation(self) -> AsyncIterator[RTCPeerConnection]:
+    async def _negotiation(self) -> AsyncIterator[SfuConnection]:
         """Take a turn at negotiating. A turn that breaks in the middle loses the session."""
         async with self._turn:
             self._check()
             with anyio.CancelScope() as self._scope:
                 try:
-                    yield self.pc
+                    yield self.connection
                 except BaseException as error:
                     if isinstance(error, NegotiationFailedError):
                         self._check()  # it may be for this that it failed
-                    if self._between and self.loss is None:
+                    if self.connection.unagreed and self.loss is None:
                         self._scope = None
                         stage = self._progress.stage
                         self.lose(f"a negotiation broke off ({stage})")
@@ -248,9 +179,7 @@ class Session:
             self._check()
 
     def _check(self) -> None:
-        # A moment before an event says so, aiortc raises errors of its own.
-        transports = [t.receiver.transport.state for t in self.pc.getTransceivers()[:1]]
-        if self.pc.signalingState == "closed" or transports in (["closed"], ["failed"]):
+        if self.connection.ended:
             self.lose("its media connection was lost")
         if self.loss is not None:
             raise self._lost_error()
@@ -264,10 +193,10 @@ class Session:
         Raises:
             MediaError: The SFU does not take one of them; none is published.
         """
-        async with self._negotiation() as pc:
-            with self._webrtc("offer", "no offer can be made"):
-                sent = [self._send(one, pc) for one in tracks]
-            offer = await self._offer()
+        async with self._negotiation() as connection:
+            with connection.mapping_errors("offer", "no offer can be made"):
+                sent = [self._send(one) for one in tracks]
+            offer = await connection.offer()
             listed = tuple(
                 wire.PublishTrack(outlet.id, str(transceiver.mid), one.name)
                 for one, (outlet, transceiver) in zip(tracks, sent, strict=True)
@@ -278,11 +207,11 @@ class Session:
                 deadline,
                 wire.PublishRequest(listed, offer).body(),
             )
-            answer = self._answer(negotiated.description)
+            answer = connection.read_answer(negotiated.description)
             sections = {section.mid: section for section in answer.sections}
             refused = [t for _, t in sent if not self._is_taken(t, sections.get(str(t.mid)))]
-            self._refused.update(str(transceiver.mid) for transceiver in refused)
-            await self._apply(negotiated.description, answer)
+            connection.refused.update(str(transceiver.mid) for transceiver in refused)
+            await connection.apply(negotiated.description, answer)
             if refused:
                 await self._take_back(tracks, sent, refused, deadline)
             for one, (outlet, transceiver) in zip(tracks, sent, strict=True):
@@ -293,7 +222,7 @@ class Session:
         """Say whether the SFU takes what is to be sent, in a codec that it was offered."""
         if section is None or not section.receives:
             return False
-        format = self._formats.get(transceiver)
+        format = self.connection.formats.get(transceiver)
         return format is None or any(c.name.lower() == format.codec for c in section.codecs)
 
     async def _take_back(
@@ -311,7 +240,7 @@ class Session:
                 await transceiver.sender.stop()
                 continue
             transceiver.direction = "inactive"
-            format, local = self._formats.get(transceiver), one.local
+            format, local = self.connection.formats.get(transceiver), one.local
             track = f"the {local.kind} track {one.name or local.id!r}"
             if format is None:
                 problem = f"{track}, in no codec that it was offered"
@@ -319,25 +248,16 @@ class Session:
                 problem = f"{format}, in which {track} is encoded already; {INSTEAD}"
         raise MediaError(f"{self._label}: the SFU does not take {problem}")
 
-    def _answer(self, description: wire.SessionDescription) -> sdp.Description:
-        """Return an answer of the SFU's, in which sections that it rejects may lack their mids."""
-        answer, ours = self._read(description), sdp.parse(self.pc.localDescription.sdp)
-        sections = (
-            section if section.mid else replace(section, mid=mine.mid)
-            for section, mine in zip(answer.sections, ours.sections, strict=False)
-        )
-        return replace(answer, sections=tuple(sections))
-
-    def _send(self, outgoing: Outgoing, pc: RTCPeerConnection) -> tuple[Outlet, RTCRtpTransceiver]:
+    def _send(self, outgoing: Outgoing) -> tuple[Outlet, RTCRtpTransceiver]:
         """Add a track to the next offer."""
         outgoing.release()  # of a connection before, or of an attempt that broke off
         # With an id of its own: one source may be published more than once.
         outlet = outgoing.outlet = outgoing.local.outlet(own_id=True)
-        transceiver = outgoing.transceiver = pc.addTransceiver(outlet, direction="sendonly")
+        transceiver = outgoing.transceiver = self.pc.addTransceiver(outlet, direction="sendonly")
         outlet.attach(transceiver.sender)
         outgoing.local.prefer_codec(transceiver)
         if outgoing.local.format is not None:
-            self._formats[transceiver] = outgoing.local.format
+            self.connection.formats[transceiver] = outgoing.local.format
         return outlet, transceiver
 
     async def unpublish(self, outgoing: Outgoing, deadline: Deadline) -> None:
@@ -366,7 +286,7 @@ class Session:
         self, transceiver: RTCRtpTransceiver, track_id: str, deadline: Deadline
     ) -> None:
         transceiver.direction = "inactive"
-        offer = await self._offer()
+        offer = await self.connection.offer()
         request = wire.CloseRequest((track_id,), offer)
         try:
             closed = await self._ask(wire.CLOSE, wire.Closed.parse, deadline, request.body())
@@ -376,7 +296,8 @@ class Session:
             again = wire.RenegotiateRequest(offer).body()
             answered = await self._ask(wire.RENEGOTIATE, wire.Negotiated.parse, deadline, again)
             closed = wire.Closed(answered.session_id, True, answered.description)
-        await self._apply(closed.description, self._answer(closed.description))
+        answer = self.connection.read_answer(closed.description)
+        await self.connection.apply(closed.description, answer)
         if not closed.success:
             raise SfuError(
                 f"{self._label}: the SFU did not close track {track_id!r}, without saying why",
@@ -390,12 +311,12 @@ class Session:
         Raises:
             MediaError: One of them is sent in a codec that cannot be decoded; none is received.
         """
-        async with self._negotiation() as pc:
-            self._at("HTTP")
+        async with self._negotiation() as connection:
+            connection.at("HTTP")
             for one in tracks:
                 one.requested = one.info
             refs = tuple(wire.RemoteTrackRef(t.info.session_id, t.info.track_id) for t in tracks)
-            self._between = True  # the SFU makes an offer, and waits for its answer
+            connection.unagreed = True  # the SFU makes an offer, and waits for its answer
             try:
                 subscribed = await self._ask(
                     wire.SUBSCRIBE,
@@ -405,33 +326,30 @@ class Session:
                 )
             except SfuError as error:
                 # Refused: then nothing has changed. (409: it has an offer of its own open.)
-                self._between = error.status not in range(400, 500) or error.status == 409
+                connection.unagreed = error.status not in range(400, 500) or error.status == 409
                 if isinstance(error, SfuNotFoundError):
                     await self._check_known(deadline)
                 raise
-            self._at("offer")
-            offer = self._read(subscribed.description)
+            connection.at("offer")
+            offer = connection.read(subscribed.description)
             sections = self._new_sections(offer, len(refs))
             problem = next(filter(None, map(self._misfit, tracks, sections)), None)
             if problem is not None:
-                self._refused.update(section.mid for section in sections)
+                connection.refused.update(section.mid for section in sections)
             # Answered as they are offered (RFC 3264, section 6); aiortc would accept them.
-            self._refused.update(section.mid for section in offer.sections if section.rejected)
+            connection.refused.update(section.mid for section in offer.sections if section.rejected)
             if not all(section.ssrcs for section in sections):
-                readmit_streams(pc.getTransceivers()[0].receiver.transport)
-            await self._apply(subscribed.description, offer)
-            transceivers = {t.mid: t for t in pc.getTransceivers()}
+                readmit_streams(connection.pc.getTransceivers()[0].receiver.transport)
+            await connection.apply(subscribed.description, offer)
+            transceivers = {t.mid: t for t in connection.pc.getTransceivers()}
             for incoming, section in [] if problem else zip(tracks, sections, strict=True):
                 apart = {c.payload_type for c in section.codecs if c.name.lower() == "rtx"}
                 incoming.take_over(transceivers[section.mid].receiver, apart)
-            with self._webrtc("answer", "no answer can be made to the SFU's offer"):
-                answer = sdp.parse((await pc.createAnswer()).sdp)
-                answer = restore_profiles(self._extensions.answer(answer, offer), offer)
-                await pc.setLocalDescription(RTCSessionDescription(sdp.build(answer), "answer"))
+            answer = await connection.answer(offer)
             if subscribed.renegotiation_required:
-                reply = wire.RenegotiateRequest(self._described())
+                reply = wire.RenegotiateRequest(answer)
                 await self._ask(wire.RENEGOTIATE, lambda body: body, deadline, reply.body())
-            self._between = False
+            connection.unagreed = False
             if problem is not None:
                 raise MediaError(problem)
             # Nothing may have told that they have ended: a goodbye is lost like other packets.
@@ -442,7 +360,7 @@ class Session:
                 incoming.own_id = (section.msid or ("", ""))[1] or incoming.id
                 self._attach(incoming, transceivers[section.mid])
             for transceiver in left:
-                if transceiver in pc.getTransceivers():
+                if transceiver in connection.pc.getTransceivers():
                     await stop_receiver(transceiver.receiver)
 
     def _misfit(self, incoming: Incoming, section: sdp.Section) -> str | None:
@@ -474,18 +392,9 @@ class Session:
             # The section is not used again: aiortc would report on it as long as the session lasts.
             await stop_receiver(receiver)
 
-    def _read(self, description: wire.SessionDescription) -> sdp.Description:
-        try:
-            return sdp.parse(description.sdp)
-        except sdp.SdpError as error:
-            what = description.type
-            raise NegotiationFailedError(
-                f"{self._label}: the SFU's {what} cannot be read: {error}", stage=what
-            ) from None
-
     def _new_sections(self, offer: sdp.Description, count: int) -> list[sdp.Section]:
         """Return the new sections of an SFU's offer, in the order of what was asked for."""
-        known = self._mids | self._refused
+        known = self._mids | self.connection.refused
         new = [s for s in offer.sections if s.mid not in known and not s.rejected and s.sends]
         if len(new) != count:
             raise NegotiationFailedError(
@@ -494,84 +403,6 @@ class Session:
                 stage="offer",
             )
         return new
-
-    async def _offer(self) -> wire.SessionDescription:
-        self._between = True
-        bound_gathering(self.pc, self._options.gather_timeout)
-        trust_relays(self.pc, self._options.ca_file, self._label)
-        # Shielded: aioice leaves a socket open where its gathering is cancelled.
-        with self._webrtc("offer", "no offer can be made"), anyio.CancelScope(shield=True):
-            offer = sdp.parse((await self.pc.createOffer()).sdp)
-            offer = self._extensions.offer(offer_only(offer, self._by_mid(offer)))
-            await self.pc.setLocalDescription(RTCSessionDescription(sdp.build(offer), "offer"))
-        self._at("HTTP")
-        return self._described()
-
-    def _by_mid(self, description: sdp.Description) -> dict[str, StreamFormat]:
-        """Return the formats of what is sent encoded already, by the mids of a description."""
-        mids = [section.mid for section in description.sections]
-        indices = {section_index(one, -1): f for one, f in self._formats.items()}
-        return {mids[index]: f for index, f in indices.items() if 0 <= index < len(mids)}
-
-    def _described(self) -> wire.SessionDescription:
-        """Return our description as the SFU is to see it: with rejected sections."""
-        local: Any = self.pc.localDescription
-        if not self._refused:
-            return wire.SessionDescription(local.type, local.sdp)
-        text = sdp.build(reject(sdp.parse(local.sdp), self._refused))
-        return wire.SessionDescription(local.type, text)
-
-    def _fitted(self, read: sdp.Description) -> sdp.Description:
-        """Return what aiortc can take: it fails on a section without a codec it knows."""
-        formats = self._by_mid(read)
-        admitted = (admit(section, formats.get(section.mid)) for section in read.sections)
-        fitted = replace(read, sections=tuple(admitted))
-        unfit = self._refused & {section.mid for section in fitted.sections}
-        tagged = next((s for s in fitted.sections if s.ice_ufrag), None)
-        if not unfit or tagged is None:
-            return fitted
-        sections = (
-            placeholder(s, tagged, formats.get(s.mid)) if s.mid in unfit else s
-            for s in fitted.sections
-        )
-        bundle = dict.fromkeys((*fitted.bundle, *unfit))
-        return replace(fitted, sections=tuple(sections), bundle=tuple(bundle))
-
-    async def _forget_recycled(self, description: sdp.Description) -> None:
-        """Give up sections in whose place the SFU offers others."""
-        for transceiver in self.pc.getTransceivers():
-            index = section_index(transceiver, -1)
-            here = description.sections[index : index + 1] if index >= 0 else ()
-            if here and transceiver.mid not in (None, here[0].mid):
-                retire(transceiver)
-                discard(self.pc, transceiver)
-                await stop_receiver(transceiver.receiver)
-                await transceiver.sender.stop()
-
-    async def _apply(self, description: wire.SessionDescription, read: sdp.Description) -> None:
-        """Set a description of the SFU's, which has been read: aiortc's reader has no limits."""
-        fitted = self._fitted(read)
-        text = description.sdp if fitted == read else sdp.build(fitted)
-        with self._webrtc(description.type, f"the SFU's {description.type} cannot be applied"):
-            await self._forget_recycled(fitted)
-            await self.pc.setRemoteDescription(RTCSessionDescription(text, description.type))
-            self._extensions.learn(fitted, self.pc)
-            if self.pc.sctp is not None:  # it offers data channels, which nobody uses here
-                bound_reassembly(self.pc.sctp)
-        if description.type == "answer":
-            self._between = False
-
-    @contextlib.contextmanager
-    def _webrtc(self, stage: str, problem: str) -> Iterator[None]:
-        """Map the errors that aiortc raises."""
-        self._at(stage)
-        try:
-            yield
-        except Exception as error:
-            text = scrub(str(error)) or type(error).__name__
-            raise NegotiationFailedError(f"{self._label}: {problem}: {text}", stage=stage) from (
-                error if text == str(error) else None
-            )
 
     # --- calls ---
 

@@ -150,7 +150,7 @@ class Watch:
     async def look_at_own(self, session: Session, deadline: Deadline) -> None:
         """Find out whether a session in which nothing arrives is still there."""
         link = self._link
-        quiet = await session.heard()
+        quiet = await session.connection.heard()
         if quiet < self._timings.quiet:
             self._own_pause = 0.0
         elif (link.outgoing or link.incoming) and monotonic() >= self._own_look_at:

@@ -196,7 +196,7 @@ class _Worker(Watch):
         That is so where the SFU does not give the places of closed sections to new ones: then
         there is one for every track that was ever received.
         """
-        if session.idle_sections > (
+        if session.connection.idle_sections > (
             MAX_IDLE_SECTIONS if self._link.incoming else MAX_IDLE_SECTIONS_UNREAD
         ):
             session.lose("its description has grown too long")

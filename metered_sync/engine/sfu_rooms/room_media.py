@@ -29,7 +29,7 @@ from metered_sync.engine.rooms.media import MediaOwner, MemberMedia, RoomHost, T
 from metered_sync.engine.rooms.mesh import Mesh
 from metered_sync.engine.sfu.calls import Calls
 from metered_sync.engine.sfu.link import SfuLink, SfuSink
-from metered_sync.engine.sfu.session import SfuOptions
+from metered_sync.engine.sfu.options import SfuOptions
 from metered_sync.engine.sfu.watch import Watch, Watched
 from metered_sync.engine.sfu_rooms.member_media import SfuMember
 from metered_sync.engine.sfu_rooms.messages import (
@@ -320,7 +320,7 @@ class SfuRoomMedia:
     def paths(self) -> list[dict[str, str]]:
         """Return the kinds of the ICE candidates that the sessions use."""
         sessions = self._publisher.session, self._receiver.session
-        return [path for one in sessions if one is not None for path in one.paths()]
+        return [path for one in sessions if one is not None for path in one.connection.paths()]
 
     def gone(self, member: SfuMember) -> None:
         """Forget a member."""
