@@ -17,6 +17,7 @@ from metered_sync.media.tracks.given import AnyTrack, sendable
 from metered_sync.media.tracks.stream import MediaStream
 from metered_sync.media.tracks.track import RemoteTrack
 from metered_sync.wire import frames
+from metered_sync.wire.arguments import shown
 from metered_sync.wire.json_codec import copied
 from metered_sync.wire.limits import MAX_FRAME
 
@@ -160,7 +161,7 @@ def check_stream(method: str, stream: object) -> None:
     if isinstance(stream, MediaStream):
         return
     if isinstance(stream, str):
-        remedy = f"MediaStream(id={stream!r})"
+        remedy = f"MediaStream(id={shown(stream)})"
     elif isinstance(stream, (Source, RemoteTrack, MediaStreamTrack, list, tuple)):
         remedy = "MediaStream(…) makes one of tracks or a source"
     else:

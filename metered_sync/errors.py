@@ -44,6 +44,8 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
+from metered_sync.wire.secrets import cut_secrets
+
 __all__ = [
     "AckTimeoutError",
     "CancelledError",
@@ -107,6 +109,10 @@ def raise_fresh(error: BaseException | None) -> None:
 
 class MeteredError(Exception):
     """The root of all errors of this library."""
+
+    def __init__(self, *args: Any) -> None:
+        # A name that it quotes may be a key in the wrong place.
+        super().__init__(*(cut_secrets(one) if isinstance(one, str) else one for one in args))
 
     def __reduce__(self) -> Any:
         # Exception's own recipe calls the class with ``args`` (the message alone),
@@ -251,7 +257,7 @@ class RestError(MeteredError):
         """Whether the request may have reached the service; if not, it may be repeated."""
         self.retry_after = retry_after
         """Seconds that the service asks to wait before the next attempt, or 0."""
-        self.endpoint = endpoint
+        self.endpoint = cut_secrets(endpoint)
         """Method and path, without host and secret."""
         self.body = body
         """The parsed JSON of the refusal, or an excerpt of its text. Of the SFU, also the JSON of

@@ -9,7 +9,13 @@ from typing import Literal
 
 from metered_sync.engine.messaging.options import ReconnectOptions, SignallingOptions
 from metered_sync.engine.network.certificates import check_ca_file
-from metered_sync.wire.arguments import check_choice, check_function, check_number, plain_number
+from metered_sync.wire.arguments import (
+    check_choice,
+    check_function,
+    check_number,
+    plain_number,
+    shown,
+)
 from metered_sync.wire.control import Token
 from metered_sync.wire.secrets import check_api_key, check_token
 from metered_sync.wire.urls import check_origin
@@ -127,5 +133,7 @@ def _rate_limit(limit: tuple[float, float] | None) -> tuple[float, float] | None
     except (TypeError, ValueError):
         rate = burst = None
     if rate is None or burst is None or not (rate > 0 and burst >= 1):
-        raise ValueError(f"rate_limit must be (frames per second, burst) or None, not {limit!r}")
+        raise ValueError(
+            f"rate_limit must be (frames per second, burst) or None, not {shown(limit)}"
+        )
     return float(rate), float(burst)

@@ -45,7 +45,7 @@ from metered_sync.options import (
 from metered_sync.remote_peer import RemotePeer
 from metered_sync.sfu_api import SfuMedia
 from metered_sync.wire import frames, signals
-from metered_sync.wire.arguments import check_choice, check_function, check_whole
+from metered_sync.wire.arguments import check_choice, check_function, check_whole, shown
 from metered_sync.wire.control import Token
 from metered_sync.wire.key_frames import MAX_PIXELS
 from metered_sync.wire.names import check_one_channel, check_peer_id, is_reserved
@@ -170,7 +170,7 @@ class MeteredPeer(Client[RoomLink]):
         if media == "sfu":
             media = SfuMedia()
         elif not isinstance(media, SfuMedia) and media != "mesh":
-            raise ValueError(f'media must be "mesh", "sfu" or SfuMedia(…), not {media!r}')
+            raise ValueError(f'media must be "mesh", "sfu" or SfuMedia(…), not {shown(media)}')
         self._media = media
         self._decide: Callable[[RemoteTrack], None] | None = None
 

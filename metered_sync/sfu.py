@@ -159,7 +159,7 @@ class SfuClient(Client[SfuLink]):
         if metadata is not None and not isinstance(metadata, str):
             raise TypeError(f"metadata must be a string, not {type(metadata).__name__}")
         if not isinstance(recover, bool):
-            raise TypeError(f"recover must be True or False, not {recover!r}")
+            raise TypeError(f"recover must be True or False, not {shown(recover)}")
         gather = check_timeout("gather_timeout", gather_timeout)
         self._options = SfuOptions(
             origin,

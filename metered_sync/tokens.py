@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from metered_sync.wire.arguments import check_number
+from metered_sync.wire.arguments import check_number, shown
 from metered_sync.wire.names import is_reserved
 from metered_sync.wire.secrets import check_key_pair, hides_arguments
 from metered_sync.wire.tokens import Claims, sign_claims
@@ -71,7 +71,7 @@ def check_ttl(ttl: float, low: float = 0.0, high: float = math.inf) -> float:
 def as_texts(name: str, values: Iterable[str] | None) -> tuple[str, ...] | None:
     """Return a list of strings as a tuple; one string would be taken for its letters."""
     if isinstance(values, (str, bytes)) or not isinstance(values, (Iterable, type(None))):
-        remedy = f": write [{values!r}]" if isinstance(values, str) else ""
+        remedy = f": write [{shown(values)}]" if isinstance(values, str) else ""
         raise TypeError(f"{name} must be a list of strings, not {type(values).__name__}{remedy}")
     return None if values is None else tuple(values)
 
@@ -84,6 +84,6 @@ def as_patterns(channels: Iterable[str] | None) -> tuple[str, ...] | None:
             raise ValueError("channels contains an empty string, which is no channel's name")
         if isinstance(pattern, str) and is_reserved(pattern):
             raise ValueError(
-                f"channels contains {pattern!r}, whose prefix the service reserves for itself"
+                f"channels contains {shown(pattern)}, whose prefix the service reserves for itself"
             )
     return patterns

@@ -70,6 +70,8 @@ class Deadline:
         return max(0.0, self._at - monotonic())
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_at"):  # a crash reporter shows it half made
+            return "Deadline(…)"
         return f"Deadline({self.left():.3f} of {self.timeout} s left)"
 
     def __str__(self) -> str:

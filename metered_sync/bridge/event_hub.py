@@ -17,6 +17,7 @@ from metered_sync.bridge.dispatch import Callback, Dispatcher, ErrorHandler, run
 from metered_sync.bridge.event_reader import EventReader
 from metered_sync.bridge.reader import MAX_BYTES, Overflow
 from metered_sync.errors import ClosedError, raise_fresh
+from metered_sync.wire.arguments import shown
 from metered_sync.wire.events import Event, own_copy
 
 if TYPE_CHECKING:  # a plain ``EventQueue`` is one of any events
@@ -313,6 +314,6 @@ def check_event_type(type_: object) -> None:
     """Raise unless this is a class of events."""
     if not (isinstance(type_, type) and issubclass(type_, Event)):
         raise TypeError(
-            f"{type_!r} is not a class of events, such as metered_sync.Message: see "
+            f"{shown(type_)} is not a class of events, such as metered_sync.Message: see "
             "metered_sync.events"
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from metered_sync.errors import MeteredError
+from metered_sync.wire.arguments import shown
 
 if TYPE_CHECKING:
     from metered_sync.local import LocalCloud
@@ -43,7 +44,7 @@ def dev_port() -> int:
     if not given:
         return DEV_PORT
     if not (given.isascii() and given.isdecimal() and 0 < int(given) < 65536):
-        raise click.UsageError(f"METERED_LOCAL_PORT must be a TCP port, not {given!r}")
+        raise click.UsageError(f"METERED_LOCAL_PORT must be a TCP port, not {shown(given)}")
     return int(given)
 
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import importlib
+import importlib.util
 import os
-import pkgutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from metered_sync.wire.arguments import check_function
-from metered_sync.wire.secrets import check_api_key, check_key_pair, check_sfu_app, hides_arguments
+from metered_sync.wire.secrets import (
+    check_api_key,
+    check_key_pair,
+    check_sfu_app,
+    hides_arguments,
+    scrub,
+)
 from metered_sync.wire.urls import as_scheme, check_origin
 
 __all__ = [
@@ -156,6 +164,7 @@ def value_problems(settings: WebSettings, *, functions: bool = True) -> Iterator
         )
 
 
+@hides_arguments
 def token_function(settings: WebSettings) -> Callable[..., Any]:
     """Return the function that ``TOKEN`` names.
 
@@ -168,15 +177,46 @@ def token_function(settings: WebSettings) -> Callable[..., Any]:
         raise ValueError(
             f"{place} must name the function that returns mint_token's keyword arguments"
         )
-    found = named
-    if isinstance(named, str):
-        try:
-            found = pkgutil.resolve_name(named)
-        except (AttributeError, ImportError, ValueError) as error:
-            raise ValueError(f"{place}: {named!r} cannot be imported: {error}") from error
-    if not callable(found):  # (and may be a secret)
+    found = _imported(place, named) if isinstance(named, str) else named
+    if not callable(found):
         raise TypeError(f"{place} must be or name a function, not {type(found).__name__}")
     return check_function(place, found)
+
+
+def _imported(place: str, named: str) -> Any:
+    """Return what a dotted path names.
+
+    The path may be a secret in the wrong place: errors show as much of it as has been found.
+    """
+    path, _, rest = named.partition(":")
+    names = path.split(".")
+    found, known = None, 0
+    while known < len(names) and (found is None or hasattr(found, "__path__")):
+        module = ".".join(names[: known + 1])
+        if not _is_module(module):
+            break
+        try:
+            found, known = importlib.import_module(module), known + 1
+        except Exception as error:
+            text = scrub(str(error)) or type(error).__name__
+            raise ValueError(f"{place}: {module!r} cannot be imported: {text}") from error
+    complete = known == len(names) or (known and not rest)
+    for name in names[known:] + (rest.split(".") if rest else []):
+        if not complete or not hasattr(found, name):
+            seen = ".".join(names[:known])
+            what = f"there is {seen!r}, but not what follows" if seen else "there is no such module"
+            raise ValueError(
+                f"{place} cannot be imported: {what}; it takes a path like shop.tokens.decide"
+            )
+        found = getattr(found, name)
+    return found
+
+
+def _is_module(name: str) -> bool:
+    """Say whether there is a module of this name, whose parents are imported."""
+    if name in sys.modules:
+        return True
+    return name.rpartition(".")[2].isidentifier() and importlib.util.find_spec(name) is not None
 
 
 def _place(settings: WebSettings, name: str) -> str:

@@ -25,6 +25,7 @@ from metered_sync.sfu_api import SfuApi, check_credentials
 from metered_sync.tokens import as_texts
 from metered_sync.wire import sdp, tokens
 from metered_sync.wire import sfu as wire
+from metered_sync.wire.arguments import shown
 from metered_sync.wire.fields import FieldError
 from metered_sync.wire.json_codec import encode
 from metered_sync.wire.limits import ACTIONS
@@ -135,7 +136,7 @@ class SfuGate:
         unknown = self._permissions - set(ACTIONS)
         if unknown:
             raise ValueError(
-                f"default_permissions has {sorted(unknown)}; known are {', '.join(ACTIONS)}"
+                f"default_permissions has {shown(sorted(unknown))}; known are {', '.join(ACTIONS)}"
             )
         self._url = origin
         self._rates = _Rates()
@@ -304,7 +305,9 @@ def _content(endpoint: wire.Endpoint, body: bytes, may_publish: bool) -> Any:
 def _origin(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/"):
-        raise ValueError(f"origins holds scheme and host, like https://app.example, not {text!r}")
+        raise ValueError(
+            f"origins holds scheme and host, like https://app.example, not {shown(text)}"
+        )
     return f"{parts.scheme}://{parts.netloc}"
 
 

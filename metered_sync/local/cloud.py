@@ -22,7 +22,7 @@ from metered_sync.local.sfu import Sfu
 from metered_sync.local.signalling import SignallingServer
 from metered_sync.local.turn import DEFAULT_ICE_SERVERS, TurnService, check_announced
 from metered_sync.tokens import as_texts, mint_token
-from metered_sync.wire.arguments import check_choice, check_whole
+from metered_sync.wire.arguments import check_choice, check_whole, shown
 from metered_sync.wire.limits import ACTIONS, FREE_CONNECTIONS, FREE_MESSAGES
 from metered_sync.wire.names import check_one_channel
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
@@ -92,13 +92,15 @@ class LocalCloud(Facade):
         super().__init__("LocalCloud", timeout)
         if not is_loopback(host):
             raise ValueError(
-                f"host must be a loopback address, not {host!r}: it is for this machine"
+                f"host must be a loopback address, not {shown(host)}: it is for this machine"
             )
         if turn_secret is not None and not (isinstance(turn_secret, str) and turn_secret):
             raise ValueError("turn_secret must be a non-empty string")
         granted = frozenset(as_texts("permissions", permissions) or ())
         if unknown := sorted(granted - set(ACTIONS), key=str):
-            raise ValueError(f"permissions must be out of {', '.join(ACTIONS)}, not {unknown}")
+            raise ValueError(
+                f"permissions must be out of {', '.join(ACTIONS)}, not {shown(unknown)}"
+            )
         self.publishable_key = f"pk_live_{secrets.token_hex(16)}"
         """A publishable key, for clients."""
         self.key_id = f"sk_id_{secrets.token_hex(8)}"

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from metered_sync.bridge.guard import LiveObject
 from metered_sync.errors import SfuNotFoundError
 from metered_sync.local.servers import Servers
-from metered_sync.wire.arguments import check_number, check_whole
+from metered_sync.wire.arguments import check_number, check_whole, shown
 
 __all__ = ["Faults"]
 
@@ -73,7 +73,7 @@ class Faults(LiveObject):
         """
         code = check_whole("code", code)
         if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
-            raise ValueError(f"code must be a close code that can be sent, not {code!r}")
+            raise ValueError(f"code must be a close code that can be sent, not {shown(code)}")
 
         async def close(servers: Servers) -> None:
             await servers.signalling.close_connections(code, peer_id)

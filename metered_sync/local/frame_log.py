@@ -13,6 +13,7 @@ from typing import Any
 
 from metered_sync.bridge.guard import LiveObject
 from metered_sync.errors import ClosedError, MeteredTimeoutError
+from metered_sync.wire.arguments import shown
 from metered_sync.wire.json_codec import decode
 
 __all__ = ["FrameLog", "LoggedFrame"]
@@ -138,7 +139,7 @@ class FrameLog(LiveObject):
             MeteredTimeoutError: None came in time; it says what there is instead.
         """
         if not isinstance(type, str):
-            raise TypeError(f"type must be a frame's type, such as 'publish', not {type!r}")
+            raise TypeError(f"type must be a frame's type, such as 'publish', not {shown(type)}")
 
         def matches(frame: LoggedFrame) -> bool:
             return (

@@ -11,6 +11,7 @@ from av import VideoFrame
 from metered_sync.engine.webrtc.filters import FilterChain
 from metered_sync.engine.webrtc.pictures import FULL, LIMITED, scaling
 from metered_sync.errors import MediaError
+from metered_sync.wire.arguments import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +39,9 @@ def check_format(format: object) -> None:
     if not isinstance(format, str):
         raise TypeError(f"format must be a str, not {type(format).__name__}")
     if format not in PIXEL_FORMATS:
-        raise ValueError(f"pictures can be had as {', '.join(PIXEL_FORMATS)}, not as {format!r}")
+        raise ValueError(
+            f"pictures can be had as {', '.join(PIXEL_FORMATS)}, not as {shown(format)}"
+        )
 
 
 class PixelConverter:

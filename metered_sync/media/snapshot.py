@@ -12,7 +12,7 @@ from av.video.reformatter import VideoReformatter
 
 from metered_sync.media.pixels import PixelConverter
 from metered_sync.media.pyav import ONE_THREAD
-from metered_sync.wire.arguments import check_whole
+from metered_sync.wire.arguments import check_whole, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +79,9 @@ class Snapshot:
         """
         ending = os.path.splitext(os.fspath(path))[1].lower()
         if ending not in (".jpg", ".jpeg", ".png"):
-            raise ValueError(f"{os.fspath(path)!r}: a picture's name ends in .jpg, .jpeg or .png")
+            raise ValueError(
+                f"{shown(os.fspath(path))}: a picture's name ends in .jpg, .jpeg or .png"
+            )
         data = png(self._frame) if ending == ".png" else self.to_jpeg(quality=quality)
         with open(path, "wb") as file:
             file.write(data)

@@ -10,6 +10,8 @@ import operator
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
+from metered_sync.wire.secrets import cut_secrets
+
 __all__ = [
     "check_choice",
     "check_function",
@@ -27,8 +29,8 @@ MAX_SHOWN = 500
 
 
 def shown(value: object) -> str:
-    """Return a value as an error shows it: an array would fill the screen."""
-    text = repr(value)
+    """Return a value as an error shows it: no secret, and no array that would fill the screen."""
+    text = cut_secrets(repr(value))
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 20]}… ({type(value).__name__})"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from metered_sync.wire.arguments import check_number, check_whole
+from metered_sync.wire.arguments import check_number, check_whole, shown
 
 __all__ = ["DEFAULT_CAP", "channel_options", "check_label", "measure"]
 
@@ -22,7 +22,7 @@ def check_label(text: str, name: str = "label") -> str:
     # aiortc (1.14 to 1.16) writes a length in characters where the far side reads bytes, and
     # fails there: with the whole connection where the far side is aiortc, too.
     if not text.isascii() or len(text) > 65535:
-        raise ValueError(f"{name} must be ASCII, at most 65,535 characters; not {text[:40]!r}")
+        raise ValueError(f"{name} must be ASCII, at most 65,535 characters; not {shown(text[:40])}")
     return text
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from metered_sync.wire.json_codec import copied
+from metered_sync.wire.secrets import cut_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +82,7 @@ class IceServer:
 
     def __repr__(self) -> str:
         secret = ", username=…, credential=…" if self.username or self.credential else ""
-        return f"IceServer(urls={self.urls!r}{secret})"
+        return cut_secrets(f"IceServer(urls={self.urls!r}{secret})")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the server as JSON has it: for a browser, or for a token's metadata."""

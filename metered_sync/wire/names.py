@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from metered_sync.wire.limits import MAX_CHANNEL, MAX_PEER_ID, RESERVED_PREFIXES
+from metered_sync.wire.secrets import cut_secrets
 
 __all__ = [
     "channel_problem",
@@ -110,7 +111,7 @@ def check_peer_id(peer_id: object) -> str:
 
 
 def _shown(name: object) -> str:
-    text = ascii(name)
+    text = cut_secrets(ascii(name))
     return text if len(text) <= 60 else text[:57] + "…"
 
 

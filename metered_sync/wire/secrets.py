@@ -30,12 +30,14 @@ MAX_CAUSE = 500
 """Characters of another library's error that the cause of ours shows."""
 _SECRETS = re.compile(
     r"""(?ix)
-    ( [?&](?:key|token|apiKey|secretKey|projectApiKey)= ) [^&\s"'\\]+      # query parameters
+    ( [?&](?:key|(?:access_)?token|(?:project)?apiKey|secret(?:Key)?|password|credential)= )
+        [^&\s"'\\]+                                                        # query parameters
   | ( \b(?:Bearer|Basic)\s+ ) [^\s"',}\\]+                                 # Authorization
   | ( \b(?:pk_live_|sk_secret_|sk_live_|sfu_secret_) ) \w+                 # keys by their form
   | ( \beyJ ) [\w-]+ \. [\w-]+ \. [\w-]*                                    # tokens
   | ( \ba=ice-pwd: ) [^\s\\]+                                              # SDP
-  | ( :// ) [^/@\s]+ (?=@)                                                 # user:password@host
+  | ( ://? ) [^/@\s]+ (?=@)                                                # user:password@host
+  | ( \b(?:stun|turn)s?: ) [^/@\s"'\\]+ (?=@)                              # turn:user:password@
     """
 )
 

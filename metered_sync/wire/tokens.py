@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from metered_sync.wire.arguments import shown
 from metered_sync.wire.fields import is_number
 from metered_sync.wire.json_codec import encode
 from metered_sync.wire.limits import (
@@ -109,7 +110,7 @@ def check_claims(claims: Claims) -> Claims:
         unknown = set(claims.permissions or ()) - set(ACTIONS)
         if not unknown:
             return claims
-        problem = f"permissions has {sorted(unknown)}; known are {', '.join(ACTIONS)}"
+        problem = f"permissions has {shown(sorted(unknown))}; known are {', '.join(ACTIONS)}"
     raise ValueError(f"a token cannot be made so: {problem}")
 
 

@@ -7,6 +7,7 @@ A client takes an origin only, and adds the path itself. Plain ``ws://`` and
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote, urlsplit
 
 from metered_sync.wire.secrets import scrub
@@ -55,14 +56,22 @@ def check_origin(url: object, *, secure: str, name: str = "url") -> str:
     except ValueError as error:
         raise ValueError(f"{wanted}: {scrub(str(error))}") from None
     if not host or parts.scheme not in (secure, plain):
-        raise ValueError(f"{wanted}; got {scrub(url)!r}")
+        raise ValueError(f"{wanted}; {_seen(url)}")
     if parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
-        raise ValueError(f"{wanted}, without path, query or user; got {scrub(url)!r}")
+        raise ValueError(f"{wanted}, without path, query or user; {_seen(url)}")
     if parts.scheme == plain and not is_loopback(host):
         raise ValueError(
             f"{name}: {plain}:// would send keys in the clear to {host}; use {secure}://"
         )
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def _seen(url: str) -> str:
+    """Return what an error shows of an address: the rest may be a secret, of whatever form."""
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^/?#]*@)?([^/?#@]*)(.*)", url, re.DOTALL)
+    if found is None:
+        return "got a text that does not begin with scheme://"
+    return f"got {scrub(found[1] + found[2] + ('…' if found[3] else ''))!r}"
 
 
 def check_gate_url(url: object, name: str = "url") -> tuple[str, str]:
@@ -75,7 +84,7 @@ def check_gate_url(url: object, name: str = "url") -> tuple[str, str]:
         raise TypeError(f"{name} must be a gate's address, not {type(url).__name__}")
     parts = urlsplit(url)
     if parts.query or parts.fragment:
-        raise ValueError(f"{name} must be a gate's address without a query; got {scrub(url)!r}")
+        raise ValueError(f"{name} must be a gate's address without a query; {_seen(url)}")
     origin = check_origin(f"{parts.scheme}://{parts.netloc}", secure="https", name=name)
     return origin, parts.path.rstrip("/")
 

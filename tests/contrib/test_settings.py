@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from metered_sync.contrib.settings import (
     token_function,
     value_problems,
 )
+from tests.support.seen import frames_of
 
 ID, SECRET, KEY = "sk_id_abcdef", "sk_secret_" + "abcdefghij" * 3, "pk_live_abcdefghij"
 SFU_SECRET = "sfu_secret_abcdefghij"
@@ -72,9 +74,18 @@ def problems(given: dict[str, Any]) -> list[Any]:
         ({**PAIR, "URL": f"wss://x:{SECRET}@rms.example"}, ["E006"], "an origin"),
         ({**PAIR, "SFU_URL": "wss://sfu.example"}, ["E006"], "SFU_URL must be"),
         ({"KEY": KEY, "TOKEN": decide}, ["E007"], "set KEY_ID and KEY_SECRET"),
-        ({**PAIR, "TOKEN": "no.such.module"}, ["E008"], "'no.such.module' cannot be imported"),
+        (
+            {**PAIR, "TOKEN": "no.such.module"},
+            ["E008"],
+            "cannot be imported: there is no such module",
+        ),
         ({**PAIR, "TOKEN": f"{__name__}.nothing"}, ["E008"], "cannot be imported"),
         ({**PAIR, "TOKEN": "a text"}, ["E008"], "cannot be imported"),
+        ({**PAIR, "TOKEN": ""}, [], ""),
+        ({**PAIR, "TOKEN": f"{__name__}.decide.x"}, ["E008"], f"there is '{__name__}', but not"),
+        ({**PAIR, "TOKEN": f"{__name__}:"}, ["E008"], "a function, not module"),
+        ({**PAIR, "TOKEN": f"{__name__}.decide:x"}, ["E008"], f"there is '{__name__}', but not"),
+        ({**PAIR, "TOKEN": "tests.support.media_files:nothing"}, ["E008"], "path like shop.token"),
         ({**PAIR, "TOKEN": f"{__name__}.PAIR"}, ["E008"], "a function, not dict"),
         ({**PAIR, "TOKEN": 7}, ["E008"], "a function, not int"),
         ({**PAIR, "TOKEN": decide_later}, ["E008"], "an async function"),
@@ -165,6 +176,43 @@ def test_a_token_function_may_be_named_or_given() -> None:
         assert token_function(read_settings("METERED", {"TOKEN": token})) is decide
     with pytest.raises(ValueError, match="METERED: TOKEN must name the function"):
         token_function(read_settings("METERED", {}))
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        SECRET,
+        "eyJHUSH.eyJHUSH.HUSH",
+        "HUSHHUSH",
+        "os.HUSHHUSH",
+        "os:HUSHHUSH",
+        "HUSH:x",
+        "HUSH/+x=",
+    ],
+)
+def test_a_secret_in_place_of_the_token_function_stays_here(secret: str) -> None:
+    for given in (secret, secret.encode(), [secret]):
+        settings = read_settings("METERED", {**PAIR, "TOKEN": given})
+        resources = Resources(lambda settings=settings: settings, LookupError)
+        for use in (lambda: token_function(settings), resources.token_function):  # noqa: B023
+            with pytest.raises((TypeError, ValueError, LookupError), match="TOKEN") as caught:
+                use()
+            seen = frames_of(caught.value)
+            assert not any(hushed in seen for hushed in ("HUSH", SECRET))
+        (problem,) = value_problems(settings)
+        assert problem.code == "E008"
+        assert not any(hushed in str(problem) for hushed in ("HUSH", SECRET))
+
+
+def test_a_module_of_the_token_function_that_fails_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_shop").mkdir()
+    (tmp_path / "a_shop" / "tokens.py").write_text("import no_such_library_anywhere")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = read_settings("METERED", {"TOKEN": "a_shop.tokens.decide"})
+    with pytest.raises(ValueError, match=r"'a_shop\.tokens' cannot be imported: No module"):
+        token_function(settings)
 
 
 @pytest.mark.parametrize("given", [{}, {"KEY": KEY}])

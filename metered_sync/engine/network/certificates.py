@@ -10,6 +10,8 @@ import os
 import ssl
 from dataclasses import dataclass
 
+from metered_sync.wire.arguments import shown
+
 __all__ = ["Authorities", "check_ca_file"]
 
 _VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -65,7 +67,7 @@ class Authorities:
             problem = _NO_CERTIFICATES
         except OSError as error:
             problem = f"cannot be read: {(error.strerror or str(error)).lower()}"
-        raise ValueError(f"{self.source}={self.path!r} {problem}")
+        raise ValueError(f"{self.source}={shown(self.path)} {problem}")
 
     def verify(self) -> str | bool:
         """Return what ``requests`` takes for them; raises as :meth:`context`."""
@@ -87,7 +89,7 @@ class Authorities:
                 "port?"
             )
         if error.reason == "NO_CERTIFICATE_OR_CRL_FOUND":
-            return f"{self.source}={self.path!r} {_NO_CERTIFICATES}"
+            return f"{self.source}={shown(self.path)} {_NO_CERTIFICATES}"
         if error.reason in _NO_TLS:
             return f"what answers at {host} does not speak TLS on that port; is the url right?"
         return f"the TLS handshake with {host} failed ({error.reason or type(error).__name__})"
@@ -107,7 +109,7 @@ class Authorities:
         if code in _UNKNOWN and self.path is not None:
             return (
                 f"the certificate of {host} is signed by an authority that is not in "
-                f"{self.source}={self.path!r}: add it there, or name another file as ca_file=…"
+                f"{self.source}={shown(self.path)}: add it there, or name another file as ca_file=…"
             )
         if code in _UNKNOWN:
             return (
@@ -125,6 +127,6 @@ def check_ca_file(value: object) -> str | None:
         raise TypeError(f"ca_file must be the path of a file, not {type(value).__name__}")
     path = os.path.abspath(os.fsdecode(os.path.expanduser(value)))
     if os.path.isdir(path):
-        raise ValueError(f"ca_file={path!r} is a folder; it takes the path of a file")
+        raise ValueError(f"ca_file={shown(path)} is a folder; it takes the path of a file")
     Authorities(path, "ca_file").context()
     return path

@@ -19,7 +19,7 @@ from av import CodecContext
 from metered_sync.engine.webrtc.aiortc_private.capabilities import Capability, can
 from metered_sync.engine.webrtc.aiortc_private.sending import first_codec, set_encoder
 from metered_sync.engine.webrtc.pictures import describe
-from metered_sync.wire.arguments import plain_number
+from metered_sync.wire.arguments import plain_number, shown
 
 __all__ = [
     "PINNED",
@@ -66,7 +66,7 @@ def check_encoding(
             raise TypeError(f"{name} must be a number, not {type(value).__name__}")
         if not least < number < float("inf"):
             unit = "bits per second, above 10000" if least else "frames per second, above 0"
-            raise ValueError(f"{name} is in {unit}; got {value!r}")
+            raise ValueError(f"{name} is in {unit}; got {shown(value)}")
         if "video" not in kinds:
             raise ValueError(f"{name} is for video, and there is only audio to publish")
     bitrate = plain_number(video_bitrate)
@@ -79,7 +79,7 @@ def check_encoding(
         found = [kind for kind in available if codec.lower() in available[kind]]
         if not found:
             names = ", ".join(name for names in available.values() for name in names)
-            raise ValueError(f"codec {codec!r} is unknown; available: {names}")
+            raise ValueError(f"codec {shown(codec)} is unknown; available: {names}")
         for kind in found:
             one = encodings[kind]
             encodings[kind] = Encoding(one.video_bitrate, one.max_framerate, codec.lower())

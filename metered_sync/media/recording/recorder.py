@@ -32,7 +32,7 @@ from metered_sync.media.recording.formats import (
 from metered_sync.media.recording.info import RecordingInfo
 from metered_sync.media.recording.recording import Recording
 from metered_sync.media.tracks.given import AnyTrack, TrackLike, tracks_of
-from metered_sync.wire.arguments import check_function
+from metered_sync.wire.arguments import check_function, shown
 
 __all__ = ["Recorder"]
 
@@ -283,13 +283,13 @@ def _format_of(name: str, format: object) -> FileFormat:
         suffix = os.path.splitext(name)[1].lower()
         if suffix not in FILE_FORMATS:
             raise ValueError(
-                f"the suffix of {name!r} stands for no format; one of these does: {known} "
+                f"the suffix of {shown(name)} stands for no format; one of these does: {known} "
                 '(of a file that is open: format="mp4" says it, too)'
             )
         return FILE_FORMATS[suffix]
     asked = "." + format.lower().removeprefix(".") if isinstance(format, str) else ""
     if asked not in FILE_FORMATS:
-        raise ValueError(f"format must be one of {known}, not {format!r}")
+        raise ValueError(f"format must be one of {known}, not {shown(format)}")
     return FILE_FORMATS[asked]
 
 

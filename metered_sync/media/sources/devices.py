@@ -19,7 +19,8 @@ from metered_sync.media.pyav import OPEN_ERRORS, READ_ERRORS, media_error
 from metered_sync.media.sources.base import A_co, V_co
 from metered_sync.media.sources.live import LiveSource
 from metered_sync.media.sources.playout import Playout, StreamLostError, read
-from metered_sync.wire.arguments import check_number, check_whole, plain_number
+from metered_sync.wire.arguments import check_number, check_whole, plain_number, shown
+from metered_sync.wire.secrets import hides_arguments
 
 __all__ = ["DeviceSource", "from_camera", "from_microphone", "screen_share"]
 
@@ -39,6 +40,7 @@ class _InputDevice(NamedTuple):
     name: str
 
 
+@hides_arguments
 def from_camera(
     device: str | int | None = None,
     *,
@@ -65,6 +67,7 @@ def from_camera(
     return DeviceSource("camera", device, _options(width, height, fps), timeout)
 
 
+@hides_arguments
 def from_microphone(
     device: str | int | None = None, *, timeout: float | None = None
 ) -> DeviceSource[MediaStreamTrack, None]:
@@ -83,6 +86,7 @@ def from_microphone(
     return DeviceSource("microphone", device, {}, timeout)
 
 
+@hides_arguments
 def screen_share(
     device: str | int | None = None,
     *,
@@ -155,7 +159,7 @@ def _checked(kind: DeviceKind, device: str | int | None) -> str | int | None:
         raise TypeError(f"device must be a str or an int, not {type(device).__name__}")
     if not device or "\0" in device or "://" in device:
         raise ValueError(
-            f"{device!r} is no {kind} of this machine; a URL is opened by from_rtsp(), "
+            f"{shown(device)} is no {kind} of this machine; a URL is opened by from_rtsp(), "
             "a file by from_file()"
         )
     return device

@@ -32,6 +32,7 @@ from metered_sync.media.sources.packets import (
     probe_packets,
 )
 from metered_sync.wire.arguments import check_number
+from metered_sync.wire.secrets import hides_arguments
 
 __all__ = ["FileSource", "from_file"]
 
@@ -51,6 +52,7 @@ PROTOCOL = re.compile(r"[A-Za-z0-9+.-]{2,}:|subfile,")
 """The beginning of a path that FFmpeg takes for a protocol; one letter is a Windows drive."""
 
 
+@hides_arguments
 def from_file(
     path: str | os.PathLike[str] | IO[bytes],
     *,

@@ -25,6 +25,7 @@ from metered_sync.media.sources.demuxing import streams_of
 from metered_sync.media.sources.live import LiveSource
 from metered_sync.media.sources.packets import PacketPlayout, Sendable, sendable_streams
 from metered_sync.media.sources.playout import Playout, StreamLostError, read
+from metered_sync.wire.arguments import shown
 from metered_sync.wire.secrets import hides_arguments
 
 __all__ = ["RtspSource", "from_rtsp"]
@@ -159,7 +160,9 @@ class _RtspConnection:
     def __init__(self, url: str, transport: str, encoded: bool) -> None:
         self.label = f"from_rtsp({_shown(url)!r})"
         if transport not in TRANSPORTS:
-            raise ValueError(f"transport must be one of {', '.join(TRANSPORTS)}, not {transport!r}")
+            raise ValueError(
+                f"transport must be one of {', '.join(TRANSPORTS)}, not {shown(transport)}"
+            )
         self._url = url
         self._transport = transport
         self._encoded = encoded

@@ -11,6 +11,7 @@ from av import AudioFrame, AudioLayout
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, sound_kind
 from metered_sync.media.pyav import OPEN_ERRORS, reason_of
 from metered_sync.media.resampling import Resampler, check_rate
+from metered_sync.wire.arguments import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +40,7 @@ class SoundConverter:
         except ValueError:
             raise ValueError(
                 'input_layout must be "mono", "stereo" or another layout that FFmpeg knows, '
-                f"not {layout!r}"
+                f"not {shown(layout)}"
             ) from None
         self._rate, self._layout = rate, layout
         self.reset()

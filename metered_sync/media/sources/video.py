@@ -18,7 +18,7 @@ from metered_sync.engine.webrtc.pictures import PictureNormalizer
 from metered_sync.errors import ClosedError
 from metered_sync.media.sources.base import TrackSource
 from metered_sync.media.sources.pace import Pace
-from metered_sync.wire.arguments import check_number, check_whole
+from metered_sync.wire.arguments import check_number, check_whole, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -138,7 +138,7 @@ class VideoSource(TrackSource[None, MediaStreamTrack]):
             return picture
         if format not in PACKED_FORMATS and format not in PLANAR_FORMATS:
             known = ", ".join(repr(name) for name in (*PACKED_FORMATS, *PLANAR_FORMATS))
-            raise ValueError(f"format must be one of {known}, not {format!r}")
+            raise ValueError(f"format must be one of {known}, not {shown(format)}")
         if isinstance(picture, (bytes, bytearray, memoryview)):
             picture = self._shaped(picture, format)
         if not isinstance(picture, np.ndarray):

@@ -13,6 +13,7 @@ from aiortc.mediastreams import MediaStreamTrack
 from metered_sync.errors import MediaError
 from metered_sync.media.sources.base import Source, TrackSource
 from metered_sync.media.tracks.track import RemoteTrack, core_of
+from metered_sync.wire.arguments import shown
 
 __all__ = ["AnyTrack", "TrackLike", "one_track", "sendable", "tracks_of"]
 
@@ -77,7 +78,7 @@ def one_track(value: object, what: str) -> AnyTrack:
         )
     tracks, many = tracks_of(value)
     if many and not isinstance(value, Source):
-        raise TypeError(f"{what} takes one track: pass one of the .tracks of {value!r}")
+        raise TypeError(f"{what} takes one track: pass one of the .tracks of {shown(value)}")
     return tracks[0]
 
 
@@ -88,5 +89,5 @@ def sendable(track: AnyTrack) -> MediaStreamTrack:
 
 def _described(value: object) -> str:
     """Return a value in few words: an array would fill the screen."""
-    text = repr(value)
+    text = shown(value)
     return text if len(text) <= 100 else f"{text[:80]}… ({type(value).__name__})"

@@ -22,7 +22,7 @@ from metered_sync.errors import (
 )
 from metered_sync.media.resampling import Resampler, check_rate
 from metered_sync.media.tracks.frame_queue import FrameQueue
-from metered_sync.wire.arguments import plain_number
+from metered_sync.wire.arguments import plain_number, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -136,13 +136,15 @@ class PcmReader(guard.LiveObject, Iterator["NDArray[np.int16]"]):
 def chunk_samples(rate: int, layout: object, chunk: float) -> int:
     """Return the number of samples of a chunk; refuse arguments that make no sense."""
     if layout not in CHANNEL_COUNTS:
-        raise ValueError(f'layout must be "mono" or "stereo", not {layout!r}')
+        raise ValueError(f'layout must be "mono" or "stereo", not {shown(layout)}')
     given, number = chunk, plain_number(chunk)
     if number is None:
-        raise TypeError(f"chunk must be a number of seconds, not {given!r}")
+        raise TypeError(f"chunk must be a number of seconds, not {shown(given)}")
     chunk = number
     if not 0 < chunk < math.inf or round(chunk * rate) < 1:
-        raise ValueError(f"chunk must be seconds enough for one sample at least, not {chunk!r}")
+        raise ValueError(
+            f"chunk must be seconds enough for one sample at least, not {shown(chunk)}"
+        )
     if chunk > MAX_CHUNK:
         raise ValueError(
             f"chunk is in seconds, at most {MAX_CHUNK}, and not {chunk!r}: for {chunk:g} samples "

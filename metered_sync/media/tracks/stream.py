@@ -12,6 +12,7 @@ from metered_sync.bridge.guard import LiveObject
 from metered_sync.media.sources.base import Source
 from metered_sync.media.tracks.given import AnyTrack, TrackLike, tracks_of
 from metered_sync.media.tracks.track import RemoteTrack
+from metered_sync.wire.arguments import shown
 
 __all__ = ["MediaStream"]
 
@@ -47,7 +48,7 @@ class MediaStream(LiveObject):
             raise TypeError(f"a stream's id must be a str, not {type(id).__name__}")
         elif not STREAM_ID.fullmatch(id):
             raise ValueError(
-                f"{id!r} cannot be a stream's id: 1 to 256 printable ASCII characters without "
+                f"{shown(id)} cannot be a stream's id: 1 to 256 printable ASCII characters without "
                 "spaces or punctuation that separates can ('camera', 'screen-2'), but not '-'"
             )
         self._id = id

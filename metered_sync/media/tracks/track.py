@@ -20,6 +20,7 @@ from metered_sync.media.tracks.capture import VideoCapture
 from metered_sync.media.tracks.core import TrackCore
 from metered_sync.media.tracks.frame_queue import F_co, FrameQueue, read_frames
 from metered_sync.media.tracks.pcm import PcmReader
+from metered_sync.wire.arguments import shown
 from metered_sync.wire.events import Event
 from metered_sync.wire.json_codec import copied
 
@@ -182,7 +183,8 @@ class RemoteTrack(Observable, Generic[F_co]):
         self._check_video("read() returns pictures", "use pcm() or frames()")
         if isinstance(timeout, str):
             raise TypeError(
-                f"read() takes its timeout first, and the format by name: read(format={timeout!r})"
+                "read() takes its timeout first, and the format by name: "
+                f"read(format={shown(timeout)})"
             )
         check_format(format)
         deadline = Deadline.of(timeout)
