@@ -100,3 +100,20 @@ def write(
         for packet in sorted(queued, key=lambda p: float(p.dts * p.time_base)):
             container.mux(packet)
     return path
+
+
+def opus(
+    count: int = 50, *, frequency: int = 500, layout: str = "stereo", **options: str
+) -> list[bytes]:
+    """Return packets of Opus with a tone, of 20 ms each unless ``frame_duration`` says another."""
+    encoder: Any = CodecContext.create("libopus", "w")
+    encoder.sample_rate, encoder.layout, encoder.format = 48000, layout, "s16"
+    encoder.bit_rate, encoder.options = 48_000, options
+    made = []
+    for at in range(0, count * 960, 960):
+        wave = np.sin(2 * np.pi * frequency * np.arange(at, at + 960) / 48000) * 12000
+        samples = np.repeat(wave.astype(np.int16), {"mono": 1, "stereo": 2}[layout])[None]
+        piece: Any = av.AudioFrame.from_ndarray(samples, "s16", layout)
+        piece.sample_rate, piece.pts, piece.time_base = 48000, at, Fraction(1, 48000)
+        made += encoder.encode(piece)
+    return [bytes(packet) for packet in made]

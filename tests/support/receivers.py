@@ -15,7 +15,7 @@ from aiortc.codecs import get_decoder, get_encoder
 from aiortc.rtp import RtpPacket
 
 from metered_sync.engine.webrtc import jitter
-from metered_sync.engine.webrtc.encoded_pictures import EncodedPicture
+from metered_sync.engine.webrtc.encoded_frames import EncodedFrame
 from metered_sync.engine.webrtc.picture_extensions import Colours
 from metered_sync.testing.sources import PatternPainter, read_number
 from metered_sync.wire.key_frames import MAX_PIXELS
@@ -23,7 +23,8 @@ from metered_sync.wire.key_frames import MAX_PIXELS
 VP8 = RTCRtpCodecParameters("video/VP8", 90000, payloadType=97)
 H264 = RTCRtpCodecParameters("video/H264", 90000, payloadType=99)
 PCMU = RTCRtpCodecParameters("audio/PCMU", 8000, payloadType=0)
-CODECS = {"vp8": VP8, "h264": H264, "pcmu": PCMU}
+OPUS = RTCRtpCodecParameters("audio/opus", 48000, channels=2, payloadType=96)
+CODECS = {"vp8": VP8, "h264": H264, "pcmu": PCMU, "opus": OPUS}
 FRAME = 3000
 """The time from one picture to the next, in 1/90000 s."""
 
@@ -53,7 +54,7 @@ class FrameConsumer:
         self.dropped = 0
         self.lacking: list[bool] = []
         self.passes_on = False
-        self.passed_on: list[EncodedPicture] = []
+        self.passed_on: list[EncodedFrame] = []
         self.lacks_key_frame = False
 
     def wanted(self) -> bool:
@@ -62,7 +63,7 @@ class FrameConsumer:
     def decodes(self) -> bool:
         return self.wants
 
-    def pass_on(self, picture: EncodedPicture) -> bool:
+    def pass_on(self, picture: EncodedFrame) -> bool:
         self.lacks_key_frame = self.lacks_key_frame and not picture.key
         if not self.lacks_key_frame:
             self.passed_on.append(picture)

@@ -8,7 +8,7 @@ pictures           the one shape that pictures are encoded in: range, colours, d
 filters            FFmpeg's filters, run on frames
 relay              a received track, to be sent on
 jitter             packets to whole frames, released sooner than aiortc does
-encoded_pictures   pictures that arrived, for readers that take them as they are encoded
+encoded_frames     what arrived, for readers that take it as it is encoded
 appearance         what packets say of how pictures are to be shown, brought to the pictures
 header_extensions  agreeing on the header extensions that say so
 picture_extensions reading them

@@ -17,7 +17,7 @@ from metered_sync.bridge.event_hub import EventHub
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.webrtc import jitter
 from metered_sync.engine.webrtc.appearance import Appearances
-from metered_sync.engine.webrtc.encoded_pictures import EncodedPicture, PictureReader
+from metered_sync.engine.webrtc.encoded_frames import EncodedFrame, EncodedFrameReader
 from metered_sync.engine.webrtc.media_frames import Frame
 from metered_sync.engine.webrtc.picture_extensions import Colours
 from metered_sync.engine.webrtc.stats import Received
@@ -37,7 +37,7 @@ class IncomingTrack:
     Frames are taken from aiortc as they come, whether somebody reads or not: its own
     queue is unbounded. They are decoded from the first reader on, while somebody reads, and
     ``UNREAD_DECODING`` seconds longer; see :mod:`metered_sync.engine.webrtc.jitter`. For a
-    :class:`PictureReader` nothing is decoded while it takes pictures as they are. Readers are
+    :class:`EncodedFrameReader` nothing is decoded while it takes frames as they are. Readers are
     held weakly, for they hold their client, which the engine must not keep alive; the tuple is
     replaced, not changed.
 
@@ -87,8 +87,8 @@ class IncomingTrack:
         """The user's object for the track, while there is one."""
         self._max_pixels = max_pixels
         self._appearances = Appearances()
-        self._has_pictures = False
-        """Whether pictures can be had as they are encoded, too."""
+        self._has_encoded = False
+        """Whether frames can be had as they are encoded, too."""
         self._told_of_key_frames = False
         """Whether it was logged that key frames are missing."""
         self._readers: Atomic[tuple[weakref.ref[Reader[Any]], ...]] = Atomic(())
@@ -129,10 +129,10 @@ class IncomingTrack:
         """
         self.received.watch(receiver, retransmissions)
         self._appearances.forget()
-        self._has_pictures = jitter.take_over(receiver, self)
+        self._has_encoded = jitter.take_over(receiver, self)
 
     def wanted(self) -> bool:
-        """Say whether anything is wanted: frames, or pictures as they are encoded."""
+        """Say whether anything is wanted: frames, decoded or as they are encoded."""
         return self.decodes() or (not self.ended and self.passes_on)
 
     def decodes(self) -> bool:
@@ -145,25 +145,25 @@ class IncomingTrack:
         return now < self._until
 
     def _reads_frames(self, reader: Reader[Any] | None) -> bool:
-        if isinstance(reader, PictureReader) and self._has_pictures:
+        if isinstance(reader, EncodedFrameReader) and self._has_encoded:
             return reader.reads_frames
         return reader is not None
 
     @property
     def passes_on(self) -> bool:
-        """Whether somebody takes pictures as they are encoded."""
+        """Whether somebody takes frames as they are encoded."""
         readers = (ref() for ref in self._readers.value)
-        return any(isinstance(one, PictureReader) and not one.reads_frames for one in readers)
+        return any(isinstance(one, EncodedFrameReader) and not one.reads_frames for one in readers)
 
-    def pass_on(self, picture: EncodedPicture) -> bool:
-        """Give a picture to those who take it so; say whether one of them lacks a key frame."""
-        arrived = self.received.arrived(picture.pts)
+    def pass_on(self, encoded: EncodedFrame) -> bool:
+        """Give a frame to those who take it so; say whether one of them lacks a key frame."""
+        arrived = self.received.arrived(encoded.pts)
         if arrived is not None:
-            picture = picture._replace(arrived=arrived)
+            encoded = encoded._replace(arrived=arrived)
         lacking = False
         for reader in self.readers:
-            if isinstance(reader, PictureReader) and not reader.reads_frames:
-                reader.reads_frames = not reader.take(picture)
+            if isinstance(reader, EncodedFrameReader) and not reader.reads_frames:
+                reader.reads_frames = not reader.take(encoded)
                 lacking |= reader.lacks_key_frame and not reader.reads_frames
         return lacking
 

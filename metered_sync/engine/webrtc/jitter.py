@@ -9,7 +9,8 @@ after the first loss. What stands in for its jitter buffers here hands over
   missing, and all that waited together with it;
 - a piece of sound at once, where nothing before it is missing;
 - nothing while nobody wants it; then, from the next key frame on;
-- pictures also to those who take them as they are encoded, whether frames are decoded or not;
+- pictures and sound also to those who take them as they are encoded, whether frames are decoded or
+  not;
 - nothing that would wait for more than ``MAX_DECODER_WAIT`` behind others: where the decoder
   is slower than the stream, those that wait are dropped, too, up to the next key frame.
 
@@ -33,7 +34,7 @@ from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.webrtc.aiortc_private.extensions import extensions_of
 from metered_sync.engine.webrtc.aiortc_private.packet_path import PacketPath, payload
 from metered_sync.engine.webrtc.aiortc_private.receiving import keep_starting, packet_path
-from metered_sync.engine.webrtc.encoded_pictures import EncodedPicture
+from metered_sync.engine.webrtc.encoded_frames import EncodedFrame
 from metered_sync.engine.webrtc.picture_extensions import (
     COLOR_SPACE,
     VIDEO_ORIENTATION,
@@ -80,16 +81,16 @@ class FrameConsumer(Protocol):
 
     @property
     def passes_on(self) -> bool:
-        """Whether somebody takes pictures as they are encoded."""
+        """Whether somebody takes frames as they are encoded."""
 
     def wanted(self) -> bool:
-        """Say whether anything is wanted: frames, or pictures as they are encoded."""
+        """Say whether anything is wanted: frames, decoded or as they are encoded."""
 
     def decodes(self) -> bool:
         """Say whether frames are to be decoded."""
 
-    def pass_on(self, picture: EncodedPicture) -> bool:
-        """Give a picture to those who take it so; say whether one of them lacks a key frame."""
+    def pass_on(self, encoded: EncodedFrame) -> bool:
+        """Give a frame to those who take it so; say whether one of them lacks a key frame."""
 
     def leave_out(self) -> None:
         """Count a frame that came and is not decoded."""
@@ -248,14 +249,25 @@ class _Intake:
         """Say whether to ask for a key frame now."""
         return False
 
+    def _codec(self, packet: Any) -> str:
+        return str(self._path.codecs[packet.payload_type].name)
+
 
 class _AudioIntake(_Intake):
     """An intake for sound: each packet is a frame."""
 
     def _take(self, packet: Any, now: float) -> None:
-        if payload(packet):
+        data = payload(packet)
+        if not data:
+            return
+        if self.consumer.passes_on:
+            codec, pts = self._codec(packet).lower(), self._path.pts_of(packet)
+            self.consumer.pass_on(EncodedFrame(codec, data, True, pts, now))
+        if self.consumer.decodes():
             self._decoder_is_late()
             self._hand_over([packet])
+        else:
+            self.consumer.leave_out()
 
     def _resume_at(self, now: float) -> int | None:
         assert self._stuck is not None
@@ -387,7 +399,7 @@ class _VideoIntake(_Intake):
     def _pass_on(self, first: Any, data: bytes, key: bool, now: float) -> bool:
         """Give a picture to those who take it as it is encoded; see ``pass_on`` there."""
         codec, pts = self._codec(first).lower(), self._path.pts_of(first)
-        return self.consumer.pass_on(EncodedPicture(codec, data, key, pts, now, *self._appearance))
+        return self.consumer.pass_on(EncodedFrame(codec, data, key, pts, now, *self._appearance))
 
     def _decode(self, parts: list[Any], now: float) -> bool:
         """Say whether the decoder is to have a picture; note what is owed to it."""
@@ -475,9 +487,6 @@ class _VideoIntake(_Intake):
             return starts_stream(self._codec(packet), packet.payload)
         test = detector(self._codec(packet))
         return test is None or test(packet.payload)
-
-    def _codec(self, packet: Any) -> str:
-        return str(self._path.codecs[packet.payload_type].name)
 
 
 class _Nacks:

@@ -44,8 +44,16 @@ FILE_FORMATS = {
 """The format of each suffix that can be recorded to."""
 
 
-TAKEN = {"matroska": ("h264", "vp8"), "mp4": ("h264",), "webm": ("vp8",)}
-"""Codecs in which pictures that are encoded already can be written, by container."""
+TAKEN = {
+    "matroska": ("h264", "vp8", "opus"),
+    "mp4": ("h264",),
+    "ogg": ("opus",),
+    "webm": ("vp8", "opus"),
+}
+"""Codecs in which media that is encoded already can be written, by container.
+
+(MP4 could hold Opus as well, and many players of MP4 do not play it.)
+"""
 
 
 def check_encoders(format: FileFormat, path: str) -> None:

@@ -15,7 +15,7 @@ class RecordedStream:
     """``"audio"`` or ``"video"``."""
     codec: str
     """The encoder: ``"libx264"``, ``"libvpx"``, ``"aac"``, ``"libopus"``, ``"pcm_s16le"``; or the
-    codec of pictures that are written as they come: ``"h264"``, ``"vp8"``."""
+    codec of what is written as it comes: ``"h264"``, ``"vp8"``, ``"opus"``."""
     frames: int
     """Pictures, or packets of sound, written."""
     duration: float

@@ -6,7 +6,8 @@ its :class:`RecordedTrack`, which finds their place in time.
 
 What is encoded already comes as packets: of sources that are, and of tracks that arrive in a codec
 that the file takes. An arriving track that changes to something else, to another codec, or to
-pictures that lie on their side, is decoded from there on.
+pictures that lie on their side, is decoded from there on. Packets of sound are decoded here where
+there is something to mix them with.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from metered_sync.engine.sending.access_units import AccessUnits, access_units
 from metered_sync.engine.sending.feed import encoded_format
 from metered_sync.engine.sending.packet_queue import is_key
 from metered_sync.engine.sending.tee import attach_reader, detach_reader
-from metered_sync.engine.webrtc.encoded_pictures import EncodedPicture, PictureReader
+from metered_sync.engine.webrtc.encoded_frames import EncodedFrame, EncodedFrameReader
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, VIDEO_RATE
 from metered_sync.engine.webrtc.picture_extensions import Colours
 from metered_sync.engine.webrtc.pictures import is_plain
@@ -37,6 +38,7 @@ from metered_sync.media.pyav import READ_ERRORS
 from metered_sync.media.recording.clock import TrackClock
 from metered_sync.media.recording.mixing import MixerInput
 from metered_sync.media.recording.muxing import PacketStream, VideoStream
+from metered_sync.media.recording.sound import AudioStream
 from metered_sync.media.tracks.given import AnyTrack
 from metered_sync.media.tracks.track import RemoteTrack, core_of
 
@@ -64,7 +66,7 @@ class QueuedFrame(NamedTuple):
     """How often the track's connection was rebuilt before."""
 
 
-class TrackReader(PictureReader):
+class TrackReader(EncodedFrameReader):
     """Take one track's frames on any thread, and pass them on to the recording's queue."""
 
     def __init__(
@@ -75,7 +77,7 @@ class TrackReader(PictureReader):
         codecs: Collection[str],
     ) -> None:
         super().__init__(f"recording of {recorded.label}")
-        self.reads_frames = track.kind != "video" or not codecs
+        self.reads_frames = not codecs
         self.taken = 0
         """Frames that the recording's thread has taken out."""
         self._given = 0
@@ -89,7 +91,7 @@ class TrackReader(PictureReader):
         """Whether only a key frame can follow, for something was dropped."""
         self._codecs = codecs
         self._units: AccessUnits | None = None
-        """Reads the pictures of a track that arrives, as long as they are taken as they are."""
+        """Reads the frames of a track that arrives, as long as they are taken as they are."""
         self._latest = -math.inf
         """When the latest of them arrived."""
 
@@ -115,39 +117,40 @@ class TrackReader(PictureReader):
         """Whether only a key frame can be taken."""
         return self._lacking or self._recorded.format is None
 
-    def take(self, picture: EncodedPicture) -> bool:
-        """Pass on a picture of a track that arrives; ``False``: frames are needed from here on."""
+    def take(self, encoded: EncodedFrame) -> bool:
+        """Pass on a frame that arrives; ``False``: they are to be decoded from here on."""
         recorded = self._recorded
-        if self._units is None and picture.codec in self._codecs:
-            self._units = access_units(picture.codec, recorded.label)
-            recorded.colours = _told(picture.colours)
-        if self._units is None or picture.turns or not self._fits(picture):
+        if self._units is None and encoded.codec in self._codecs:
+            self._units = access_units(encoded.codec, recorded.label)
+            recorded.colours = _told(encoded.colours)
+        if self._units is None or encoded.turns or not self._fits(encoded):
             return False
         try:
-            unit = self._units.read(picture.data)
+            unit = self._units.read(encoded.data)
         except MediaError:  # it has B-frames
             return False
         if unit is None:  # parameters alone, or a key frame without any
-            return not picture.key
+            return not encoded.key
         if recorded.format is None:
             if not unit.key:
                 return True  # nobody could decode it
             recorded.format = self._units.format
         packet: Any = Packet(unit.data)
-        packet.pts, packet.time_base = picture.pts, Fraction(1, VIDEO_RATE)
+        rate = VIDEO_RATE if recorded.kind == "video" else AUDIO_RATE
+        packet.pts, packet.time_base = encoded.pts, Fraction(1, rate)
         packet.is_keyframe = unit.key
-        self._latest = picture.arrived
-        self._pass_on(packet, picture.arrived)
+        self._latest = encoded.arrived
+        self._pass_on(packet, encoded.arrived)
         return True
 
-    def _fits(self, picture: EncodedPicture) -> bool:
-        """Say whether a file's stream can hold a picture beside those before it."""
-        recorded, colours = self._recorded, _told(picture.colours)
-        codec = picture.codec if recorded.format is None else recorded.format.codec
-        if (picture.codec, colours) != (codec, recorded.colours):
+    def _fits(self, encoded: EncodedFrame) -> bool:
+        """Say whether a file's stream can hold a frame beside those before it."""
+        recorded, colours = self._recorded, _told(encoded.colours)
+        codec = encoded.codec if recorded.format is None else recorded.format.codec
+        if (encoded.codec, colours) != (codec, recorded.colours):
             return False
         if codec == "h264":
-            return picture.data.count(b"\0\0\x01") <= MAX_UNITS
+            return encoded.data.count(b"\0\0\x01") <= MAX_UNITS
         return colours is None  # VP8 cannot say what others it has
 
     def put(self, item: Any) -> None:
@@ -155,7 +158,7 @@ class TrackReader(PictureReader):
         arrived = monotonic()
         if isinstance(self._track, RemoteTrack):
             arrived -= core_of(self._track).incoming.latency
-        if arrived > self._latest:  # else it has been passed on as a picture
+        if arrived > self._latest:  # else it has been passed on as it is
             self._pass_on(item, arrived)
 
     def _pass_on(self, item: Any, arrived: float) -> None:
@@ -184,7 +187,7 @@ class RecordedTrack:
     def __init__(
         self, track: AnyTrack, inbox: Reader[QueuedFrame], codecs: Collection[str] = ()
     ) -> None:
-        """Prepare; of pictures that arrive, those in ``codecs`` are taken as they are."""
+        """Prepare; of frames that arrive, those in ``codecs`` are taken as they are."""
         name = track.name if isinstance(track, RemoteTrack) else None
         self.label = f"{track.kind} track {name or track.id!r}"
         self.kind: str = track.kind
@@ -201,7 +204,7 @@ class RecordedTrack:
         self.came = False
         """Whether any frame of the track came."""
         self.ended = False
-        self.sink: VideoStream | PacketStream | MixerInput | None = None
+        self.sink: VideoStream | PacketStream | AudioStream | MixerInput | None = None
         self._clock = TrackClock()
         self._epoch = 0
 
@@ -245,6 +248,8 @@ class RecordedTrack:
 
     def _write(self, item: QueuedFrame, zero: float) -> None:
         at = self._clock.place(item.media, item.arrived) - zero
+        if isinstance(self.sink, AudioStream) and not isinstance(item.frame, Packet):
+            self.sink = self.sink.mix()
         if isinstance(self.sink, MixerInput):
             for frame in self._decoded(item.frame):
                 self.sink.write(frame, item.media, at)
@@ -255,7 +260,7 @@ class RecordedTrack:
 
     def _decoded(self, frame: Any) -> list[Any]:
         """Return sound to be mixed, which may be encoded already."""
-        if not self.encoded:
+        if not isinstance(frame, Packet):
             return [frame]
         if self._decoder is None:
             self._decoder = CodecContext.create("libopus", "r")

@@ -42,6 +42,10 @@ class Mixer:
             self._sum = np.concatenate((self._sum, np.zeros((missing, 2), np.int32)))
         self._sum[start : start + len(samples)] += samples
 
+    def skip(self, count: int) -> None:
+        """Go on from a later position, in samples from the present one."""
+        self.take(self.position + count)
+
     def take(self, position: int) -> NDArray[np.int16]:
         """Take out the mixed sound up to a position in samples."""
         count = max(position - self.position, 0)

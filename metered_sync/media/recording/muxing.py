@@ -1,4 +1,4 @@
-"""Encode pictures and sound, and mux them into a media file.
+"""Encode pictures, and mux them and sound into a media file.
 
 Files are written such that what has been written can be played whenever the process is
 killed or the disk is full: MP4 in fragments, turned into an ordinary file at the end
@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Any
 
 import av
-from av import AudioFrame, CodecContext, Packet, VideoFrame
+from av import CodecContext, Packet, VideoFrame
 
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, VIDEO_RATE
 from metered_sync.engine.webrtc.picture_extensions import Colours
@@ -22,10 +22,10 @@ from metered_sync.engine.webrtc.pictures import describe
 from metered_sync.media.pyav import READ_ERRORS
 from metered_sync.media.recording.fitting import PictureFitter
 from metered_sync.media.recording.formats import ENCODERS, FileFormat
-from metered_sync.media.recording.mixing import Mixer
 from metered_sync.media.recording.output_file import OutputFile
+from metered_sync.media.recording.sound import AudioStream
 
-__all__ = ["AudioStream", "Muxer", "PacketStream", "VideoStream", "decoded_size"]
+__all__ = ["Muxer", "PacketStream", "VideoStream", "decoded_size"]
 
 PICTURES_PER_KEY_FRAME = 60
 """Pictures from one key frame, which can be searched for, to the next."""
@@ -84,13 +84,13 @@ class Muxer:
             stream.codec_context.colorspace, stream.codec_context.color_range = colours
         return PacketStream(self, stream, codec, size)
 
-    def add_sound(self) -> AudioStream:
-        """Add a stream of sound."""
+    def add_sound(self, *, passes: bool = False) -> AudioStream:
+        """Add a stream of sound; with ``passes`` for what is encoded as the file has it."""
         stream = self._container.add_stream(self.format.audio, rate=AUDIO_RATE)
         stream.layout = "stereo"
         if self.format.audio in AUDIO_BIT_RATES:
             stream.codec_context.bit_rate = AUDIO_BIT_RATES[self.format.audio]
-        return AudioStream(self, stream)
+        return AudioStream(self.mux, stream, passes=passes)
 
     def mux(self, packet: Any) -> None:
         """Write a packet of an encoder."""
@@ -272,42 +272,3 @@ class VideoStream(_Pictures):
             for packet in self._stream.encode(None):
                 self._put(packet)
         super().flush()
-
-
-class AudioStream:
-    """Encode the mixed sound of any number of tracks into a stream of a file."""
-
-    kind = "audio"
-
-    def __init__(self, muxer: Muxer, stream: Any) -> None:
-        self.codec: str = stream.codec_context.codec.name
-        self.frames = 0
-        """Packets written."""
-        self.mixer = Mixer()
-        self._muxer = muxer
-        self._stream = stream
-
-    @property
-    def end(self) -> float:
-        """The end of the sound, in seconds."""
-        return self.mixer.position / AUDIO_RATE
-
-    def write_until(self, position: int) -> None:
-        """Write the mixed sound up to a position in samples."""
-        while (at := self.mixer.position) < position:
-            # (Not all at once: after a long pause there is much silence to write.)
-            samples = self.mixer.take(min(position, at + AUDIO_RATE // 10))
-            frame = AudioFrame.from_ndarray(samples.reshape(1, -1), "s16", "stereo")
-            frame.sample_rate = AUDIO_RATE
-            frame.pts, frame.time_base = at, Fraction(1, AUDIO_RATE)
-            self._put(self._stream.encode(frame))
-
-    def flush(self) -> None:
-        """Write the frames that the encoder holds."""
-        if self.mixer.position:
-            self._put(self._stream.encode(None))
-
-    def _put(self, packets: Any) -> None:
-        for packet in packets:
-            self._muxer.mux(packet)
-            self.frames += 1

@@ -60,8 +60,10 @@ class Recorder(guard.LiveObject):
     picture; later ones of other sizes are scaled to fit, with black bars. Pictures that arrive, or
     are encoded already at their source (``encoded=True``, :class:`EncodedSource`), are written as
     they are where the file takes their codec (H.264 in ``.mp4`` and ``.mkv``, VP8 in ``.webm`` and
-    ``.mkv``), from a key frame on, each in its own size. All sound is mixed into one stream,
-    48 kHz and stereo, with silence where none comes. The recording begins with the first frame of
+    ``.mkv``), from a key frame on, each in its own size. All sound goes into one stream, 48 kHz and
+    stereo, with silence where none comes: that of several tracks is mixed; that of one alone is
+    written as it is where it is Opus, and the file takes that (all but ``.mp4``, ``.m4a`` and
+    ``.wav``). The recording begins with the first frame of
     any track. Tracks are in step by when they arrived here, then follow their own clocks. A local
     track can be recorded while it is published; recording it starts its source. A track that
     arrives can be read meanwhile.

@@ -29,14 +29,9 @@ from metered_sync.media.recording.formats import TAKEN, FileFormat
 from metered_sync.media.recording.info import RecordedStream, RecordingInfo
 from metered_sync.media.recording.inputs import PLACING_TIME, QueuedFrame, RecordedTrack
 from metered_sync.media.recording.mixing import MixerInput
-from metered_sync.media.recording.muxing import (
-    AudioStream,
-    Muxer,
-    PacketStream,
-    VideoStream,
-    decoded_size,
-)
+from metered_sync.media.recording.muxing import Muxer, PacketStream, VideoStream, decoded_size
 from metered_sync.media.recording.output_file import OutputFile
+from metered_sync.media.recording.sound import AudioStream
 from metered_sync.media.tracks.given import AnyTrack
 
 __all__ = ["Recording"]
@@ -74,6 +69,7 @@ class Recording:
         """A recorder with a callback, which is kept alive as long as it records."""
         self._target = target
         self._format = format
+        self._taken = TAKEN.get(format.container, ())
         self._inbox: Reader[QueuedFrame] = Reader(label, maxsize=1 << 20)
         self._lock = threading.Lock()  # guards adding tracks, and the choice of streams
         self._tracks: tuple[RecordedTrack, ...] = ()
@@ -119,15 +115,13 @@ class Recording:
 
     def add(self, added: AnyTrack) -> RecordedTrack:
         """Add a track, whose reader is still to be attached."""
-        track = RecordedTrack(added, self._inbox, TAKEN.get(self._format.container, ()))
+        track = RecordedTrack(added, self._inbox, self._taken)
         with self._lock:
-            if self._zero is not None:
-                if track.kind == "video" or self._sound is None:
-                    raise MediaError(
-                        f"{self.label}: {track.label} comes too late: the file has been begun "
-                        f"without {track.kind} of it; add it before, or record it to another file"
-                    )
-                track.sink = MixerInput(self._sound.mixer)
+            if self._zero is not None and (track.kind == "video" or self._sound is None):
+                raise MediaError(
+                    f"{self.label}: {track.label} comes too late: the file has been begun "
+                    f"without {track.kind} of it; add it before, or record it to another file"
+                )
             self._tracks = (*self._tracks, track)
         return track
 
@@ -202,12 +196,11 @@ class Recording:
                 if track.kind == "video" and (track.came or not track.encoded):
                     track.sink = self._stream_of(muxer, track)
                     self._streams.append(track.sink)
-            if any(track.kind == "audio" for track in expected):
-                self._sound = muxer.add_sound()
+            if voices := [track for track in expected if track.kind == "audio"]:
+                passed = all(isinstance(item.frame, Packet) for v in voices for item in v.held)
+                alone = len(voices) == 1 and "opus" in self._taken
+                self._sound = muxer.add_sound(passes=alone and passed)
                 self._streams.append(self._sound)
-            for track in self._tracks:
-                if self._sound is not None and track.kind == "audio":
-                    track.sink = MixerInput(self._sound.mixer)
             self._zero = min(track.earliest() for track in self._tracks if track.held)
         for track in expected:
             if track.kind == "video" and not track.encoded and not track.came:
@@ -235,13 +228,27 @@ class Recording:
         frame = PictureNormalizer().normal(first)
         return muxer.add_pictures(frame.width, frame.height)
 
+    def _share_sound(self, sound: AudioStream) -> None:
+        """Have the sound of one track written as it is, if that can be; mix that of several."""
+        tracks = [track for track in self._tracks if track.kind == "audio"]
+        mixed = len(tracks) > 1 or not sound.passes
+        for track in tracks:
+            if not mixed:
+                track.sink = sound
+            elif not isinstance(track.sink, MixerInput):
+                track.sink = sound.mix()
+
     def _advance(self, zero: float, now: float) -> None:
+        if self._sound is not None:
+            self._share_sound(self._sound)
         for track in self._tracks:
             track.advance(zero, now)
         if self._sound is not None:
             voices = [track for track in self._tracks if isinstance(track.sink, MixerInput)]
             ends = [v.sink.end for v in voices if not v.ended and isinstance(v.sink, MixerInput)]
             live = any(not track.ended for track in self._tracks)
+            if self._sound.passes and len(self._inbox):
+                live = False  # what seems to be a gap may be waiting there
             latest = round((now - zero - MAX_MIXING_WAIT) * AUDIO_RATE) if live else 0
             ready = max(min(ends, default=0), latest)
             self._sound.write_until(ready - ready % SAMPLES_PER_FRAME)
@@ -254,6 +261,8 @@ class Recording:
             self._begin()
         if self._zero is None:
             raise MediaError(self._why_nothing())
+        if self._sound is not None:
+            self._share_sound(self._sound)
         for track in self._tracks:
             track.release(self._zero)
             if not track.came:

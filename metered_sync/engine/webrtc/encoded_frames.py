@@ -1,4 +1,4 @@
-"""Pictures of a received track as they are encoded, for readers that need no frames."""
+"""Pictures and sound that arrive, as they are encoded, for readers that need none decoded."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.webrtc.picture_extensions import Colours
 
-__all__ = ["EncodedPicture", "PictureReader"]
+__all__ = ["EncodedFrame", "EncodedFrameReader"]
 
 
-class EncodedPicture(NamedTuple):
-    """A picture that has come whole, as has all that it refers to."""
+class EncodedFrame(NamedTuple):
+    """A picture that has come whole, as has all that it refers to; or a packet of sound."""
 
     codec: str
     """Its codec, in lower case."""
@@ -20,17 +20,17 @@ class EncodedPicture(NamedTuple):
     key: bool
     """Whether it can be decoded without those before it."""
     pts: int
-    """The timestamp that its frame will have, or would, in 1/90000 s."""
+    """The timestamp that its frame will have, or would: in 1/90000 s; of Opus in 1/48000 s."""
     arrived: float
     """The moment at which its first packet came (``time.monotonic()``)."""
-    turns: int
+    turns: int = 0
     """The quarters, clockwise, by which it is to be turned."""
-    colours: Colours | None
+    colours: Colours | None = None
     """What its packets say of its colours."""
 
 
-class PictureReader(Reader[Any]):
-    """Take pictures as they are encoded, as long as that is possible; then frames, for good."""
+class EncodedFrameReader(Reader[Any]):
+    """Take frames as they are encoded, as long as that is possible; then decoded, for good."""
 
     reads_frames = False
     """Whether frames are to be decoded for this reader."""
@@ -40,6 +40,6 @@ class PictureReader(Reader[Any]):
         """Whether only a key frame can be taken."""
         raise NotImplementedError
 
-    def take(self, picture: EncodedPicture) -> bool:
-        """Take a picture, on the loop; ``False``: frames are to be decoded from here on."""
+    def take(self, encoded: EncodedFrame) -> bool:
+        """Take a frame, on the loop; ``False``: frames are to be decoded from here on."""
         raise NotImplementedError
