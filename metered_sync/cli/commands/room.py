@@ -25,7 +25,7 @@ __all__ = ["command"]
     "folder",
     metavar="FOLDER",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Record what comes, a file for each member.",
+    help="Record what comes, an .mkv file for each member: as it comes, not encoded again.",
 )
 @click.option(
     "--media",

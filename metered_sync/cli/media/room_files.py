@@ -14,7 +14,8 @@ from metered_sync.media.tracks.track import RemoteTrack
 
 __all__ = ["RoomFiles", "file_stem"]
 
-SUFFIX = ".mp4"
+SUFFIX = ".mkv"
+"""The kind of file that takes all that members send as it is, without decoding and encoding it."""
 MAX_STEM = 80
 """Characters of a member's id that its file's name has."""
 PLAIN = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._-]{{0,{MAX_STEM - 1}}}(?<!\.)")
@@ -40,7 +41,7 @@ class RoomFiles:
 
     A member's file goes on as long as it sends something. What cannot be added to a file any
     more (pictures that come late), and what comes after its end, begins another one:
-    ``alice.mp4``, ``alice-2.mp4``. No file that is there is overwritten.
+    ``alice.mkv``, ``alice-2.mkv``. No file that is there is overwritten.
     """
 
     def __init__(self, folder: Path, ended: Callable[[str, RecordingInfo], None]) -> None:

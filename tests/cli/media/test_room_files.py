@@ -34,8 +34,8 @@ def test_hostile_ids_stay_in_the_folder_and_apart(tmp_path: Path) -> None:
     for stem in stems:
         assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", stem), stem
         assert not stem.endswith(".")
-        assert (tmp_path / f"{stem}.mp4").resolve().parent == tmp_path.resolve()
-        (tmp_path / f"{stem}.mp4").touch()
+        assert (tmp_path / f"{stem}.mkv").resolve().parent == tmp_path.resolve()
+        (tmp_path / f"{stem}.mkv").touch()
 
 
 class Ended(list[tuple[str, RecordingInfo]]):
@@ -46,7 +46,7 @@ class Ended(list[tuple[str, RecordingInfo]]):
 def test_what_comes_late_begins_another_file_and_none_is_overwritten(
     shared_cloud: LocalCloud, tmp_path: Path
 ) -> None:
-    (tmp_path / "alice.mp4").write_text("precious")
+    (tmp_path / "alice.mkv").write_text("precious")
     ended = Ended()
     options = shared_cloud.sfu_options()
     with published(shared_cloud, "late") as sfu, SfuClient(**options) as viewer:
@@ -59,11 +59,11 @@ def test_what_comes_late_begins_another_file_and_none_is_overwritten(
             assert [member for member, _ in ended] == ["alice"]
             wait_until(lambda: files.bytes() > 5000, 20, "the second file is begun")
     assert [info.path for _, info in ended] == [
-        str(tmp_path / "alice-2.mp4"), str(tmp_path / "alice-3.mp4"),
+        str(tmp_path / "alice-2.mkv"), str(tmp_path / "alice-3.mkv"),
     ]  # fmt: skip
-    assert set(probe(tmp_path / "alice-2.mp4")) == {"audio"}
-    assert set(probe(tmp_path / "alice-3.mp4")) == {"audio", "video"}
-    assert (tmp_path / "alice.mp4").read_text() == "precious"
+    assert set(probe(tmp_path / "alice-2.mkv")) == {"audio"}
+    assert set(probe(tmp_path / "alice-3.mkv")) == {"audio", "video"}
+    assert (tmp_path / "alice.mkv").read_text() == "precious"
     assert files.errors == []
 
 
@@ -78,7 +78,7 @@ def test_a_member_of_whom_nothing_came_leaves_no_file(
             track.close()
         with RoomFiles(tmp_path, ended) as files:
             files.add("bob", tracks, tracks)
-            assert (tmp_path / "bob.mp4").exists()
+            assert (tmp_path / "bob.mkv").exists()
             files.end("bob")
             files.end("bob")
     assert (ended, files.errors, list(tmp_path.iterdir())) == ([], [], [])

@@ -124,7 +124,7 @@ def test_each_member_is_recorded_into_a_file_of_its_own(
 
         def leave(line: str) -> None:
             lines.append(line)
-            sizes = [path.stat().st_size for path in folder.glob("*.mp4")]
+            sizes = [path.stat().st_size for path in folder.glob("*.mkv")]
             if len(sizes) == 2 and min(sizes) > 5000 and alice.state == "joined":
                 alice.close()
 
@@ -134,7 +134,7 @@ def test_each_member_is_recorded_into_a_file_of_its_own(
             watcher.join("room")
             with pytest.raises(EnoughError):
                 watching.run(leave, 30)
-            assert [path.name for path in sorted(folder.iterdir())] == ["alice.mp4", "bob.mp4"]
+            assert [path.name for path in sorted(folder.iterdir())] == ["alice.mkv", "bob.mkv"]
         assert files.errors == []
     assert [member for kind, member, _, _ in told if kind == "recorded"] == ["alice", "bob"]
     for facts in told.facts("recorded"):

@@ -16,7 +16,10 @@ __all__ = ["command"]
 
 @click.command("record")
 @wanted_tracks
-@output_option(".mp4, .mkv or .webm; for sound .m4a, .wav, .opus or .ogg. It is replaced.")
+@output_option(
+    ".mkv takes all as it comes, .webm VP8 and Opus, .mp4 H.264: the rest is encoded again. "
+    "For sound .opus or .ogg (as it comes), .m4a or .wav. It is replaced."
+)
 @click.option(
     "--seconds",
     metavar="S",
