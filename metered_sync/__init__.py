@@ -54,40 +54,12 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from metered_sync.errors import SignallingError as SignallingError
     from metered_sync.errors import TurnError as TurnError
     from metered_sync.errors import WrongThreadError as WrongThreadError
-    from metered_sync.events import BitrateWanted as BitrateWanted
-    from metered_sync.events import Connected as Connected
-    from metered_sync.events import ConnectionReset as ConnectionReset
-    from metered_sync.events import Data as Data
     from metered_sync.events import DataChannelOpened as DataChannelOpened
-    from metered_sync.events import DCClose as DCClose
-    from metered_sync.events import DCError as DCError
-    from metered_sync.events import DCMessage as DCMessage
-    from metered_sync.events import DCOpen as DCOpen
-    from metered_sync.events import Direct as Direct
-    from metered_sync.events import Disconnected as Disconnected
-    from metered_sync.events import Event as Event
-    from metered_sync.events import FatalError as FatalError
-    from metered_sync.events import GoingAway as GoingAway
-    from metered_sync.events import IceCandidateError as IceCandidateError
-    from metered_sync.events import IceServer as IceServer
-    from metered_sync.events import IceServerConfig as IceServerConfig
-    from metered_sync.events import Joined as Joined
-    from metered_sync.events import KeyFrameWanted as KeyFrameWanted
-    from metered_sync.events import Left as Left
-    from metered_sync.events import Message as Message
-    from metered_sync.events import NegotiationError as NegotiationError
-    from metered_sync.events import Outage as Outage
     from metered_sync.events import PeerJoined as PeerJoined
     from metered_sync.events import PeerLeft as PeerLeft
-    from metered_sync.events import Presence as Presence
-    from metered_sync.events import PresencePeer as PresencePeer
     from metered_sync.events import Republished as Republished
-    from metered_sync.events import ServerError as ServerError
-    from metered_sync.events import SpeakersChanged as SpeakersChanged
-    from metered_sync.events import StateChange as StateChange
     from metered_sync.events import StreamAdded as StreamAdded
     from metered_sync.events import StreamRemoved as StreamRemoved
-    from metered_sync.events import TokenProviderError as TokenProviderError
     from metered_sync.events import Track as Track
     from metered_sync.events import TrackEnded as TrackEnded
     from metered_sync.gate import SfuGate as SfuGate
@@ -127,8 +99,36 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from metered_sync.wire.control import Plan as Plan
     from metered_sync.wire.control import Token as Token
     from metered_sync.wire.control import Usage as Usage
+    from metered_sync.wire.events import Connected as Connected
+    from metered_sync.wire.events import Direct as Direct
+    from metered_sync.wire.events import Disconnected as Disconnected
+    from metered_sync.wire.events import Event as Event
+    from metered_sync.wire.events import GoingAway as GoingAway
+    from metered_sync.wire.events import IceServer as IceServer
+    from metered_sync.wire.events import IceServerConfig as IceServerConfig
+    from metered_sync.wire.events import Message as Message
+    from metered_sync.wire.events import Outage as Outage
+    from metered_sync.wire.events import Presence as Presence
+    from metered_sync.wire.events import PresencePeer as PresencePeer
+    from metered_sync.wire.events import ServerError as ServerError
+    from metered_sync.wire.events import StateChange as StateChange
+    from metered_sync.wire.events import TokenProviderError as TokenProviderError
     from metered_sync.wire.limits import ErrorCode as ErrorCode
     from metered_sync.wire.limits import WsCloseCode as WsCloseCode
+    from metered_sync.wire.media_events import BitrateWanted as BitrateWanted
+    from metered_sync.wire.media_events import ConnectionReset as ConnectionReset
+    from metered_sync.wire.media_events import Data as Data
+    from metered_sync.wire.media_events import DCClose as DCClose
+    from metered_sync.wire.media_events import DCError as DCError
+    from metered_sync.wire.media_events import DCMessage as DCMessage
+    from metered_sync.wire.media_events import DCOpen as DCOpen
+    from metered_sync.wire.media_events import FatalError as FatalError
+    from metered_sync.wire.media_events import IceCandidateError as IceCandidateError
+    from metered_sync.wire.media_events import Joined as Joined
+    from metered_sync.wire.media_events import KeyFrameWanted as KeyFrameWanted
+    from metered_sync.wire.media_events import Left as Left
+    from metered_sync.wire.media_events import NegotiationError as NegotiationError
+    from metered_sync.wire.media_events import SpeakersChanged as SpeakersChanged
     from metered_sync.wire.sfu import SessionInfo as SessionInfo
     from metered_sync.wire.sfu import TrackInfo as TrackInfo
     from metered_sync.wire.states import DataChannelState as DataChannelState
@@ -142,50 +142,50 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
 _MODULES = {
     "AckTimeoutError": "metered_sync.errors",
     "AudioSource": "metered_sync.media.sources.audio",
-    "BitrateWanted": "metered_sync.events",
+    "BitrateWanted": "metered_sync.wire.media_events",
     "CancelledError": "metered_sync.errors",
     "ClosedError": "metered_sync.errors",
-    "Connected": "metered_sync.events",
-    "ConnectionReset": "metered_sync.events",
+    "Connected": "metered_sync.wire.events",
+    "ConnectionReset": "metered_sync.wire.media_events",
     "ControlPlane": "metered_sync.control",
     "ControlPlaneError": "metered_sync.errors",
-    "DCClose": "metered_sync.events",
-    "DCError": "metered_sync.events",
-    "DCMessage": "metered_sync.events",
-    "DCOpen": "metered_sync.events",
-    "Data": "metered_sync.events",
+    "DCClose": "metered_sync.wire.media_events",
+    "DCError": "metered_sync.wire.media_events",
+    "DCMessage": "metered_sync.wire.media_events",
+    "DCOpen": "metered_sync.wire.media_events",
+    "Data": "metered_sync.wire.media_events",
     "DataChannel": "metered_sync.data_channel",
     "DataChannelOpened": "metered_sync.events",
     "DataChannelOverflowError": "metered_sync.errors",
     "DataChannelState": "metered_sync.wire.states",
     "Delivery": "metered_sync.delivery",
     "DeviceSource": "metered_sync.media.sources.devices",
-    "Direct": "metered_sync.events",
-    "Disconnected": "metered_sync.events",
+    "Direct": "metered_sync.wire.events",
+    "Disconnected": "metered_sync.wire.events",
     "DisconnectedError": "metered_sync.errors",
     "During": "metered_sync.options",
     "DuringOutage": "metered_sync.options",
     "EncodedSource": "metered_sync.media.sources.encoded",
     "EngineError": "metered_sync.errors",
     "ErrorCode": "metered_sync.wire.limits",
-    "Event": "metered_sync.events",
+    "Event": "metered_sync.wire.events",
     "EventQueue": "metered_sync.bridge.event_hub",
-    "FatalError": "metered_sync.events",
+    "FatalError": "metered_sync.wire.media_events",
     "FileSource": "metered_sync.media.sources.files",
     "ForkedError": "metered_sync.errors",
     "FrameCallback": "metered_sync.media.tracks.callbacks",
     "FrameQueue": "metered_sync.media.tracks.frame_queue",
-    "GoingAway": "metered_sync.events",
-    "IceCandidateError": "metered_sync.events",
-    "IceServer": "metered_sync.events",
-    "IceServerConfig": "metered_sync.events",
-    "Joined": "metered_sync.events",
-    "KeyFrameWanted": "metered_sync.events",
-    "Left": "metered_sync.events",
+    "GoingAway": "metered_sync.wire.events",
+    "IceCandidateError": "metered_sync.wire.media_events",
+    "IceServer": "metered_sync.wire.events",
+    "IceServerConfig": "metered_sync.wire.events",
+    "Joined": "metered_sync.wire.media_events",
+    "KeyFrameWanted": "metered_sync.wire.media_events",
+    "Left": "metered_sync.wire.media_events",
     "MediaError": "metered_sync.errors",
     "MediaNotFoundError": "metered_sync.errors",
     "MediaStream": "metered_sync.media.tracks.stream",
-    "Message": "metered_sync.events",
+    "Message": "metered_sync.wire.events",
     "MeteredError": "metered_sync.errors",
     "MeteredPeer": "metered_sync.peer",
     "MeteredPeerOversizedError": "metered_sync.errors",
@@ -195,10 +195,10 @@ _MODULES = {
     "MeteredPeerStateError": "metered_sync.errors",
     "MeteredRealtimeError": "metered_sync.errors",
     "MeteredTimeoutError": "metered_sync.errors",
-    "NegotiationError": "metered_sync.events",
+    "NegotiationError": "metered_sync.wire.media_events",
     "NegotiationFailedError": "metered_sync.errors",
     "NotConnectedError": "metered_sync.errors",
-    "Outage": "metered_sync.events",
+    "Outage": "metered_sync.wire.events",
     "Overflow": "metered_sync.bridge.reader",
     "OversizedPayloadError": "metered_sync.errors",
     "PcmReader": "metered_sync.media.tracks.pcm",
@@ -206,8 +206,8 @@ _MODULES = {
     "PeerJoined": "metered_sync.events",
     "PeerLeft": "metered_sync.events",
     "Plan": "metered_sync.wire.control",
-    "Presence": "metered_sync.events",
-    "PresencePeer": "metered_sync.events",
+    "Presence": "metered_sync.wire.events",
+    "PresencePeer": "metered_sync.wire.events",
     "Preview": "metered_sync.media.notebook.preview",
     "Publication": "metered_sync.publication",
     "ReconcileTimeoutError": "metered_sync.errors",
@@ -220,7 +220,7 @@ _MODULES = {
     "Republished": "metered_sync.events",
     "RestError": "metered_sync.errors",
     "RtspSource": "metered_sync.media.sources.rtsp",
-    "ServerError": "metered_sync.events",
+    "ServerError": "metered_sync.wire.events",
     "ServerRequestError": "metered_sync.errors",
     "SessionInfo": "metered_sync.wire.sfu",
     "SfuApi": "metered_sync.sfu_api",
@@ -237,13 +237,13 @@ _MODULES = {
     "SignallingConnectError": "metered_sync.errors",
     "SignallingError": "metered_sync.errors",
     "Snapshot": "metered_sync.media.snapshot",
-    "SpeakersChanged": "metered_sync.events",
-    "StateChange": "metered_sync.events",
+    "SpeakersChanged": "metered_sync.wire.media_events",
+    "StateChange": "metered_sync.wire.events",
     "StreamAdded": "metered_sync.events",
     "StreamRemoved": "metered_sync.events",
     "Subscription": "metered_sync.client",
     "Token": "metered_sync.wire.control",
-    "TokenProviderError": "metered_sync.events",
+    "TokenProviderError": "metered_sync.wire.events",
     "Track": "metered_sync.events",
     "TrackEnded": "metered_sync.events",
     "TrackInfo": "metered_sync.wire.sfu",

@@ -40,6 +40,12 @@ _CONNECTION = (
     "StateChange",
     "TokenProviderError",
 )
+_EVENT_MODULES = (
+    "metered_sync.events",
+    "metered_sync.wire.events",
+    "metered_sync.wire.media_events",
+)
+"""Where the classes of events are."""
 EMITTED = {
     "SignallingClient": (*_CONNECTION, "Message", "Direct", "Presence"),
     "MeteredPeer": (
@@ -326,7 +332,7 @@ def check_emitted(emitter: str, event_type: Any) -> None:
     """
     check_event_type(event_type)
     name = event_type.__name__
-    ours = event_type.__module__ in ("metered_sync.events", "metered_sync.wire.events")
+    ours = event_type.__module__ in _EVENT_MODULES
     if ours and (name in EMITTED[emitter] or event_type is Event):
         return
     owners = [owner for owner, names in EMITTED.items() if ours and name in names]

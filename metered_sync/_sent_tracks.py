@@ -18,7 +18,7 @@ from metered_sync.media.tracks.stream import MediaStream
 from metered_sync.media.tracks.track import RemoteTrack
 from metered_sync.wire import frames
 from metered_sync.wire.arguments import shown
-from metered_sync.wire.json_codec import copied
+from metered_sync.wire.fields import copied
 from metered_sync.wire.limits import MAX_FRAME
 
 __all__ = ["SentTracks", "check_stream"]

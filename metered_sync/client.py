@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metered_sync._facade import Client
 from metered_sync.bridge.loop import Engine
 from metered_sync.bridge.reader import MAX_BYTES, Overflow, Reader
 from metered_sync.delivery import Deliveries, Delivery
-from metered_sync.engine.messaging.link import SignallingLink
-from metered_sync.engine.messaging.request import Request
 from metered_sync.errors import DisconnectedError, MeteredTimeoutError
 from metered_sync.options import (
     DuringOutage,
@@ -19,13 +17,16 @@ from metered_sync.options import (
     check_during_outage,
     signalling_options,
 )
-from metered_sync.wire import frames
-from metered_sync.wire.control import Token
 from metered_sync.wire.events import IceServer, Message
 from metered_sync.wire.names import check_channel, check_one_channel, check_peer_id
 from metered_sync.wire.secrets import hides_arguments
 from metered_sync.wire.states import SignallingClientState
-from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
+
+if TYPE_CHECKING:  # (what runs a connection is loaded with the first one)
+    from metered_sync.engine.messaging.link import SignallingLink
+    from metered_sync.engine.messaging.request import Request
+    from metered_sync.wire.control import Token
+    from metered_sync.wire.timings import Timings
 
 __all__ = ["SignallingClient", "Subscription"]
 
@@ -63,7 +64,7 @@ class Subscription(Reader[Message]):
         self._link.stop_delivery(self.channel, self)
 
 
-class SignallingClient(Client[SignallingLink]):
+class SignallingClient(Client["SignallingLink"]):
     """A connection to Realtime Messaging: channels, direct messages, presence.
 
     ``with`` connects and closes; so do :meth:`connect` and :meth:`close`. All methods may
@@ -111,7 +112,7 @@ class SignallingClient(Client[SignallingLink]):
         auto_resubscribe: bool = True,
         rate_limit: tuple[float, float] | None = (90, 180),
         ca_file: str | os.PathLike[str] | None = None,
-        _timings: Timings = DEFAULT_TIMINGS,
+        _timings: Timings | None = None,
     ) -> None:
         super().__init__("SignallingClient", timeout)
         try:
@@ -157,7 +158,12 @@ class SignallingClient(Client[SignallingLink]):
         self.connect()
 
     def _make_link(self, engine: Engine) -> SignallingLink:
-        return SignallingLink(engine, self._hub, self._options, self._label, self._timings)
+        # Here, on a caller's thread: loading it takes as long as all that is imported without it.
+        from metered_sync.engine.messaging.link import SignallingLink
+        from metered_sync.wire.timings import DEFAULT_TIMINGS
+
+        timings = self._timings or DEFAULT_TIMINGS
+        return SignallingLink(engine, self._hub, self._options, self._label, timings)
 
     # --- what the connection knows ---
 
@@ -275,9 +281,9 @@ class SignallingClient(Client[SignallingLink]):
         what = f"publish to {check_one_channel(channel, 'publish')!r}"
         outage = check_during_outage(during_outage)
         link = self._ready(what)
-        request_id = link.outbox.new_id()
-        text = frames.build_publish(channel, data, request_id)
-        link.wait(link.request(request_id, text, what, outage=outage), deadline)
+        request = link.outbox.publication(channel, data, what, outage=outage)
+        link.outbox.put(request)
+        link.wait(request, deadline)
 
     def send(
         self,
@@ -295,9 +301,9 @@ class SignallingClient(Client[SignallingLink]):
         what = f"send to {check_peer_id(peer_id)!r}"
         outage = check_during_outage(during_outage)
         link = self._ready(what)
-        request_id = link.outbox.new_id()
-        text = frames.build_send(peer_id, data, request_id)
-        link.wait(link.request(request_id, text, what, outage=outage), deadline)
+        request = link.outbox.direct_message(peer_id, data, what, outage=outage)
+        link.outbox.put(request)
+        link.wait(request, deadline)
 
     def publish_nowait(self, channel: str, data: Any) -> Delivery:
         """Publish without waiting; return the :class:`Delivery` that tells how it went.
@@ -313,17 +319,15 @@ class SignallingClient(Client[SignallingLink]):
         """
         what = f"publish to {check_one_channel(channel, 'publish')!r}"
         link = self._ready(what, blocking=False)
-        request_id = link.outbox.new_id()
-        text = frames.build_publish(channel, data, request_id)
-        return self._deliver(link, request_id, text, what)
+        request = link.outbox.publication(channel, data, what, timeout=self._timeout)
+        return self._deliver(link, request)
 
     def send_nowait(self, peer_id: str, data: Any) -> Delivery:
         """Send to one peer without waiting; otherwise as :meth:`publish_nowait`."""
         what = f"send to {check_peer_id(peer_id)!r}"
         link = self._ready(what, blocking=False)
-        request_id = link.outbox.new_id()
-        text = frames.build_send(peer_id, data, request_id)
-        return self._deliver(link, request_id, text, what)
+        request = link.outbox.direct_message(peer_id, data, what, timeout=self._timeout)
+        return self._deliver(link, request)
 
     def flush(self, *, timeout: float | None = None) -> None:
         """Wait until what was queued before is acknowledged or has failed.
@@ -387,9 +391,8 @@ class SignallingClient(Client[SignallingLink]):
         link.check_open(what, blocking=blocking)
         return link
 
-    def _deliver(self, link: SignallingLink, request_id: str, text: str, what: str) -> Delivery:
-        """Queue a frame that nobody waits for, with the client's timeout once it has left."""
-        request = Request(request_id, text, what, timeout=self._timeout)
+    def _deliver(self, link: SignallingLink, request: Request) -> Delivery:
+        """Queue a request that nobody waits for; it has a timeout of its own."""
         delivery = Delivery(link, self._hub, request)
         link.outbox.put(request)
         self._deliveries.add(request)

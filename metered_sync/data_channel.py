@@ -15,7 +15,7 @@ from metered_sync.bridge.facade import close_when_collected
 from metered_sync.engine.webrtc.data_channel import MAX_BUFFERED, ChannelLink, MessageInbox
 from metered_sync.errors import MeteredTimeoutError
 from metered_sync.wire.data_channels import channel_options, check_label
-from metered_sync.wire.events import DCMessage
+from metered_sync.wire.media_events import DCMessage
 from metered_sync.wire.states import DataChannelState
 
 __all__ = ["DataChannel", "channel_options", "check_label"]

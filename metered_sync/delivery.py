@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from metered_sync.bridge import guard
 from metered_sync.bridge.atomic import Atomic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.event_hub import EventHub
-from metered_sync.engine.messaging.link import SignallingLink
-from metered_sync.engine.messaging.request import Request
 from metered_sync.errors import CancelledError, MeteredTimeoutError, fresh
+
+if TYPE_CHECKING:
+    from metered_sync.engine.messaging.link import SignallingLink
+    from metered_sync.engine.messaging.request import Request
 
 __all__ = ["Deliveries", "Delivery"]
 

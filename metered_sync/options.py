@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import os
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from metered_sync.engine.messaging.options import ReconnectOptions, SignallingOptions
 from metered_sync.engine.network.certificates import check_ca_file
@@ -16,9 +16,11 @@ from metered_sync.wire.arguments import (
     plain_number,
     shown,
 )
-from metered_sync.wire.control import Token
 from metered_sync.wire.secrets import check_api_key, check_token
 from metered_sync.wire.urls import check_origin
+
+if TYPE_CHECKING:
+    from metered_sync.wire.control import Token
 
 __all__ = [
     "During",
@@ -98,21 +100,23 @@ def _seconds(name: str, value: float) -> float:
 
 def token_function(who: str, provider: object) -> Callable[[], str | Token]:
     """Return a function that gives the token, in the caller's context."""
-    if isinstance(provider, (str, Token)):
-        try:
-            token = check_token(provider.token if isinstance(provider, Token) else provider)
-        except ValueError as error:
-            del provider  # no frame of the traceback shows it
-            raise ValueError(f"{who}: token_provider {error}") from None
-        return lambda: token
-    if not callable(provider):
+    if callable(provider):
+        function, context = check_function("token_provider", provider), contextvars.copy_context()
+        # A copy for each call: a context cannot be entered twice, and a call may be abandoned.
+        return lambda: context.copy().run(function)
+    from metered_sync.wire.control import Token  # only whoever has one needs its module
+
+    if not isinstance(provider, (str, Token)):
         raise TypeError(
             f"{who}: token_provider must be a callable that returns a token, or a token, not "
             f"{type(provider).__name__}"
         )
-    function, context = check_function("token_provider", provider), contextvars.copy_context()
-    # A copy for each call: a context cannot be entered twice, and a call may be abandoned.
-    return lambda: context.copy().run(function)
+    try:
+        token = check_token(provider.token if isinstance(provider, Token) else provider)
+    except ValueError as error:
+        del provider  # no frame of the traceback shows it
+        raise ValueError(f"{who}: token_provider {error}") from None
+    return lambda: token
 
 
 def _reconnect(reconnect: bool | ReconnectOptions) -> ReconnectOptions | None:

@@ -29,7 +29,7 @@ from metered_sync.options import DuringOutage
 from metered_sync.wire.arguments import check_choice, check_function, shown
 from metered_sync.wire.data_channels import channel_options, check_label
 from metered_sync.wire.events import Event
-from metered_sync.wire.json_codec import copied
+from metered_sync.wire.fields import copied
 from metered_sync.wire.states import PeerConnectionState
 
 __all__ = ["LocalPeer", "RemotePeer"]

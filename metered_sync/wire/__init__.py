@@ -2,13 +2,14 @@
 
 ============= =========================================================================
 frames        the JSON frames of Realtime Messaging
-events        the events that frames, rooms and the SFU become
+events        the events of a connection to the messaging service
+media_events  the events of rooms, data channels and sources
 signals       the signals with which members of a room set up their media
 sdp           session descriptions
 control       the bodies of the control plane's calls
 sfu           the bodies of the SFU's calls
 turn          the bodies of the TURN service's calls, and lists of ICE servers
-fields        read decoded JSON field by field
+fields        read decoded JSON field by field; copy it
 arguments     check the arguments of public calls
 json_codec    encode and decode JSON text
 names         channels, peers, and the patterns that keys and tokens grant

@@ -1,53 +1,39 @@
-"""Define the events that the wire and the engine make: a frozen class for each kind.
+"""Define the events of a connection to the messaging service: a frozen class for each kind.
 
-Those that carry an object of the face (a member, a track, a publication) are in
-:mod:`metered_sync.events`, which re-exports these.
+Those of rooms, data channels and sources are in :mod:`metered_sync.wire.media_events`; those that
+carry an object of the face (a member, a track, a publication) in :mod:`metered_sync.events`, which
+re-exports all.
 
-:class:`Message`, :class:`Direct`, :class:`Presence`, :class:`Data` and :class:`DCMessage` are
-*message-like*: a full queue may drop them, and counts what it dropped. All others are
-*lifecycle* events: ten times as many may wait as the queue holds; beyond that it keeps the
-newest of each kind and member.
+:class:`Message`, :class:`Direct` and :class:`Presence` are *message-like*: a full queue may drop
+them, and counts what it dropped. All others are *lifecycle* events: ten times as many may wait as
+the queue holds; beyond that it keeps the newest of each kind and member.
 """
 
 from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from metered_sync.wire.json_codec import copied
+from metered_sync.wire.fields import copied
 from metered_sync.wire.secrets import cut_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
-    "BitrateWanted",
     "Connected",
-    "ConnectionReset",
-    "DCClose",
-    "DCError",
-    "DCMessage",
-    "DCOpen",
-    "Data",
     "Direct",
     "Disconnected",
     "Event",
-    "FatalError",
     "GoingAway",
-    "IceCandidateError",
     "IceServer",
     "IceServerConfig",
-    "Joined",
-    "KeyFrameWanted",
-    "Left",
     "Message",
-    "NegotiationError",
     "Outage",
     "Presence",
     "PresencePeer",
     "ServerError",
-    "SpeakersChanged",
     "StateChange",
     "TokenProviderError",
     "own_copy",
@@ -143,31 +129,6 @@ def _own(value: Any) -> Any:
     if isinstance(value, tuple) and any(isinstance(one, PresencePeer) for one in value):
         return tuple(_own(one) for one in value)
     return copied(value)
-
-
-@dataclass(frozen=True)
-class SpeakersChanged(Event):
-    """Other members of the room speak than before."""
-
-    speakers: tuple[str, ...]
-    """Their ids, the loudest first."""
-
-
-@dataclass(frozen=True)
-class KeyFrameWanted(Event):
-    """A receiver has just come, or has lost something: the encoder should make a key frame."""
-
-    droppable: ClassVar[bool] = True
-
-
-@dataclass(frozen=True)
-class BitrateWanted(Event):
-    """Receivers can take so much now: the encoder should keep to it."""
-
-    droppable: ClassVar[bool] = True
-
-    bitrate: int
-    """Bits per second: the least that one of them reports."""
 
 
 @dataclass(frozen=True)
@@ -273,92 +234,3 @@ class TokenProviderError(Event):
 
     consecutive_failures: int
     err: Exception
-
-
-# --- data channels ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class DCOpen(Event):
-    """The data channel is open. There is none for a channel that was open from the start."""
-
-
-@dataclass(frozen=True)
-class DCMessage(Event):
-    """A message has arrived on a data channel."""
-
-    droppable: ClassVar[bool] = True
-
-    data: str | bytes
-
-
-@dataclass(frozen=True)
-class DCClose(Event):
-    """The data channel is closed, here, by the other side, or with its connection."""
-
-
-@dataclass(frozen=True)
-class DCError(Event):
-    """A message that nobody waited for could not be sent."""
-
-    err: Exception
-
-
-# --- rooms ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Joined(Event):
-    """A room was joined."""
-
-    peer_id: str
-    """Who this peer is to the others."""
-    channel: str
-
-
-@dataclass(frozen=True)
-class Left(Event):
-    """A room was left: by ``close()``, or because the connection ended for good."""
-
-    peer_id: str
-    channel: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Data(Event):
-    """A member's message."""
-
-    droppable: ClassVar[bool] = True
-
-    sender_peer_id: str
-    data: Any
-    kind: Literal["broadcast", "direct"]
-    """``"broadcast"`` to the whole room, or ``"direct"`` to this peer alone."""
-    sender_metadata: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class FatalError(Event):
-    """The room has ended for good; make a new peer."""
-
-    err: BaseException
-
-
-@dataclass(frozen=True)
-class ConnectionReset(Event):
-    """The media connection to a member was made anew: reopen data channels."""
-
-
-@dataclass(frozen=True)
-class NegotiationError(Event):
-    """Media could not be negotiated with a member; more attempts may follow."""
-
-    err: BaseException
-
-
-@dataclass(frozen=True)
-class IceCandidateError(Event):
-    """A network address that a member has offered cannot be used."""
-
-    err: BaseException

@@ -1,4 +1,4 @@
-"""Read decoded JSON field by field, and build and read the bodies of refusals.
+"""Read decoded JSON field by field, copy it, and build and read the bodies of refusals.
 
 A reader takes the fields that it uses and ignores the rest.
 """
@@ -16,6 +16,7 @@ __all__ = [
     "FieldError",
     "Fields",
     "JsonObject",
+    "copied",
     "each",
     "error_body",
     "is_number",
@@ -181,6 +182,21 @@ def is_number(value: object) -> TypeIs[int | float]:
         and not isinstance(value, bool)
         and abs(value) <= float_info.max
     )
+
+
+def copied(value: T) -> T:
+    """Return equal data that shares no list and no dict with it; it may be nested at will."""
+    if not isinstance(value, (dict, list)):
+        return value
+    copy: Any = value.copy()
+    todo = [copy]
+    while todo:
+        outer = todo.pop()
+        for key, inner in outer.items() if isinstance(outer, dict) else enumerate(outer):
+            if isinstance(inner, (dict, list)):
+                outer[key] = inner.copy()  # (no key is new: the loop may go on)
+                todo.append(outer[key])
+    return copy  # type: ignore[no-any-return]
 
 
 # --- refusals -------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import json
 import math
 import uuid
 from collections.abc import Iterator, Set
-from typing import Any, TypeVar
+from typing import Any
 
 try:
     import msgspec as _msgspec
@@ -22,9 +22,7 @@ try:
 except ImportError:
     msgspec = None
 
-__all__ = ["REFUSALS", "copied", "decode", "encode", "msgspec"]
-
-T = TypeVar("T")
+__all__ = ["REFUSALS", "decode", "encode", "msgspec"]
 
 
 def _json_form(value: Any) -> Any:
@@ -184,18 +182,3 @@ def decode(text: str | bytes) -> Any:
         except REFUSALS:  # 1e999, a lone surrogate, escaped: or no JSON
             pass
     return _plain_decode(text)
-
-
-def copied(value: T) -> T:
-    """Return equal data that shares no list and no dict with it; it may be nested at will."""
-    if not isinstance(value, (dict, list)):
-        return value
-    copy: Any = value.copy()
-    todo = [copy]
-    while todo:
-        outer = todo.pop()
-        for key, inner in outer.items() if isinstance(outer, dict) else enumerate(outer):
-            if isinstance(inner, (dict, list)):
-                outer[key] = inner.copy()  # (no key is new: the loop may go on)
-                todo.append(outer[key])
-    return copy  # type: ignore[no-any-return]

@@ -7,12 +7,13 @@ import inspect
 
 import pytest
 
-from metered_sync.wire import events
+from metered_sync.wire import events, media_events
 from metered_sync.wire.events import Event, IceServer
 
 KINDS = [
     kind
-    for _, kind in inspect.getmembers(events, inspect.isclass)
+    for module in (events, media_events)
+    for _, kind in inspect.getmembers(module, inspect.isclass)
     if issubclass(kind, Event) and kind is not Event
 ]
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from metered_sync.wire.fields import FieldError, Fields, each, error_body, is_number, parse_error
+from metered_sync.wire.fields import (
+    FieldError,
+    Fields,
+    copied,
+    each,
+    error_body,
+    is_number,
+    parse_error,
+)
 
 GOOD: dict[str, Any] = {
     "text": "a",
@@ -136,3 +145,34 @@ def test_refusals_both_ways() -> None:
     assert parse_error(error_body("unauthorized", "no")) == ("unauthorized", "no")
     for body in (None, [], "text", {}, {"error": 1, "message": {}}):
         assert parse_error(body) == (None, None)
+
+
+def test_a_copy_is_equal_and_shares_nothing() -> None:
+    data = {"a": [1, "x", None, {"b": [[], {}]}], "c": {"d": 1.5, "e": True}, "f": []}
+    twin = copied(data)
+    assert twin == data
+    assert [type(one) for one in twin.values()] == [list, dict, list]
+    before = json.dumps(data)
+    todo: list[Any] = [twin]
+    while todo:
+        one = todo.pop()
+        todo += [
+            each
+            for each in (one.values() if isinstance(one, dict) else one)
+            if isinstance(each, (dict, list))
+        ]
+        one.clear()
+    assert json.dumps(data) == before
+    for plain in (None, 1, 2.5, "text", True):
+        assert copied(plain) is plain
+
+
+def test_a_copy_may_be_nested_at_will() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    twin, depth = copied(deep), 0
+    while twin:
+        assert twin is not deep
+        (twin,), (deep,), depth = twin, deep, depth + 1
+    assert depth == 100_000

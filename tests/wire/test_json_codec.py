@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
-import json
 import math
 import time
 import uuid
@@ -18,7 +17,6 @@ import pytest
 
 from metered_sync.wire import json_codec
 from metered_sync.wire.frames import Ack
-from metered_sync.wire.json_codec import copied
 from tests.support.plain_json import plain_json
 
 
@@ -140,34 +138,3 @@ def test_data_that_contain_themselves_are_refused_at_once() -> None:
     with pytest.raises(ValueError, match=r"data|deep"):
         json_codec.encode(circle)
     assert time.thread_time() - started < 2
-
-
-def test_a_copy_is_equal_and_shares_nothing() -> None:
-    data = {"a": [1, "x", None, {"b": [[], {}]}], "c": {"d": 1.5, "e": True}, "f": []}
-    twin = copied(data)
-    assert twin == data
-    assert [type(one) for one in twin.values()] == [list, dict, list]
-    before = json.dumps(data)
-    todo: list[Any] = [twin]
-    while todo:
-        one = todo.pop()
-        todo += [
-            each
-            for each in (one.values() if isinstance(one, dict) else one)
-            if isinstance(each, (dict, list))
-        ]
-        one.clear()
-    assert json.dumps(data) == before
-    for plain in (None, 1, 2.5, "text", True):
-        assert copied(plain) is plain
-
-
-def test_a_copy_may_be_nested_at_will() -> None:
-    deep: list[Any] = []
-    for _ in range(100_000):
-        deep = [deep]
-    twin, depth = copied(deep), 0
-    while twin:
-        assert twin is not deep
-        (twin,), (deep,), depth = twin, deep, depth + 1
-    assert depth == 100_000

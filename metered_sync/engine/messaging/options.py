@@ -6,10 +6,13 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from metered_sync.wire.arguments import check_number
-from metered_sync.wire.control import Token
 from metered_sync.wire.limits import CLOSE_TOKEN_EXPIRED, TERMINAL_CLOSES
+
+if TYPE_CHECKING:
+    from metered_sync.wire.control import Token
 
 __all__ = ["ReconnectOptions", "SignallingOptions"]
 

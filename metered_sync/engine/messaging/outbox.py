@@ -17,10 +17,10 @@ import os
 import queue
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from metered_sync.bridge.clock import monotonic
-from metered_sync.engine.messaging.request import Request
+from metered_sync.engine.messaging.request import OutagePolicy, Request
 from metered_sync.errors import (
     AckTimeoutError,
     DisconnectedError,
@@ -28,6 +28,7 @@ from metered_sync.errors import (
     OversizedPayloadError,
     fresh,
 )
+from metered_sync.wire import frames
 from metered_sync.wire.limits import MAX_FRAME
 
 if TYPE_CHECKING:
@@ -111,6 +112,34 @@ class Outbox:
     def new_id(self) -> str:
         """Return an id for a request. It needs no escaping in JSON."""
         return f"{self._prefix}-{next(self._numbers)}"
+
+    def publication(
+        self,
+        channel: str,
+        data: Any,
+        what: str,
+        *,
+        outage: OutagePolicy = "wait",
+        timeout: float | None = None,
+    ) -> Request:
+        """Return a request that publishes to a channel; it is not queued yet."""
+        request_id = self.new_id()
+        text = frames.build_publish(channel, data, request_id)
+        return Request(request_id, text, what, outage=outage, timeout=timeout)
+
+    def direct_message(
+        self,
+        peer_id: str,
+        data: Any,
+        what: str,
+        *,
+        outage: OutagePolicy = "wait",
+        timeout: float | None = None,
+    ) -> Request:
+        """Return a request that sends to one peer; it is not queued yet."""
+        request_id = self.new_id()
+        text = frames.build_send(peer_id, data, request_id)
+        return Request(request_id, text, what, outage=outage, timeout=timeout)
 
     def put(self, request: Request) -> None:
         """Queue a request, and wake the loop if need be.

@@ -19,7 +19,7 @@ from metered_sync.engine.messaging.roster_limits import RosterLimits
 from metered_sync.errors import ClosedError, MeteredError, raise_fresh
 from metered_sync.wire import frames
 from metered_sync.wire.events import Message, Presence, own_copy
-from metered_sync.wire.json_codec import copied
+from metered_sync.wire.fields import copied
 from metered_sync.wire.names import is_pattern, matches
 
 __all__ = ["Subscriptions"]

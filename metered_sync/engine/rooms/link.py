@@ -45,22 +45,18 @@ from metered_sync.errors import (
 from metered_sync.wire import frames
 from metered_sync.wire.events import (
     Connected,
-    Data,
     Direct,
     Disconnected,
     Event,
-    FatalError,
     IceServer,
-    Joined,
-    Left,
     Message,
     Presence,
     PresencePeer,
     ServerError,
-    SpeakersChanged,
     StateChange,
     sized,
 )
+from metered_sync.wire.media_events import Data, FatalError, Joined, Left, SpeakersChanged
 from metered_sync.wire.states import MeteredPeerState
 from metered_sync.wire.timings import Timings
 

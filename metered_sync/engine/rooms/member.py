@@ -31,15 +31,8 @@ from metered_sync.errors import (
     fresh,
     raise_fresh,
 )
-from metered_sync.wire.events import (
-    ConnectionReset,
-    Event,
-    IceCandidateError,
-    IceServer,
-    NegotiationError,
-    PresencePeer,
-    StateChange,
-)
+from metered_sync.wire.events import Event, IceServer, PresencePeer, StateChange
+from metered_sync.wire.media_events import ConnectionReset, IceCandidateError, NegotiationError
 from metered_sync.wire.signals import TrackMetadata
 from metered_sync.wire.states import MeteredPeerState, PeerConnectionState
 

@@ -36,7 +36,8 @@ from metered_sync.errors import (
     MeteredError,
 )
 from metered_sync.wire.arguments import check_whole
-from metered_sync.wire.events import DCClose, DCError, DCMessage, DCOpen, sized
+from metered_sync.wire.events import sized
+from metered_sync.wire.media_events import DCClose, DCError, DCMessage, DCOpen
 from metered_sync.wire.states import DataChannelState
 
 __all__ = ["MAX_BUFFERED", "ChannelLink"]

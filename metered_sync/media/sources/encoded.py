@@ -18,7 +18,7 @@ from metered_sync.media.sources.base import TrackSource
 from metered_sync.media.sources.pace import Pace
 from metered_sync.media.sources.packets import RATES, packet_of
 from metered_sync.wire.arguments import check_choice, check_number
-from metered_sync.wire.events import BitrateWanted, KeyFrameWanted
+from metered_sync.wire.media_events import BitrateWanted, KeyFrameWanted
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -22,7 +22,7 @@ from metered_sync.media.tracks.frame_queue import F_co, FrameQueue, read_frames
 from metered_sync.media.tracks.pcm import PcmReader
 from metered_sync.wire.arguments import shown
 from metered_sync.wire.events import Event
-from metered_sync.wire.json_codec import copied
+from metered_sync.wire.fields import copied
 
 if TYPE_CHECKING:
     import numpy as np
