@@ -10,7 +10,6 @@ from typing import Any, BinaryIO
 
 import click
 
-from metered_sync.wire.json_codec import decode
 from metered_sync.wire.names import check_channel, check_one_channel, check_peer_id
 
 __all__ = ["CHANNEL", "JSON", "PATTERN", "PEER", "LineError", "input_lines", "parsed_json"]
@@ -37,6 +36,8 @@ class Checked(click.ParamType):  # type: ignore[type-arg]  # (not generic in old
 
 def parsed_json(text: str | bytes) -> Any:
     """Return the value that JSON text has; ``ValueError`` says what is wrong with it."""
+    from metered_sync.wire.json_codec import decode  # takes long to load: not for ``--help``
+
     try:
         return decode(text if isinstance(text, str) else text.decode())
     except RecursionError:

@@ -57,7 +57,8 @@ def test_help_loads_nothing_that_takes_long() -> None:
 import sys
 from metered_sync.cli import main
 assert main(["--help"]) == 0
-slow = {"aiohttp", "aiortc", "av", "numpy", "requests", "rich", "websockets"} & set(sys.modules)
+slow = {"aiohttp", "aiortc", "anyio", "asyncio", "av", "msgspec", "numpy", "requests", "rich",
+        "webbrowser", "websockets"} & set(sys.modules)
 assert not slow, slow
 """
     done = run_script(source)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import threading
-import webbrowser
 from typing import TYPE_CHECKING
 
 import click
@@ -92,6 +91,8 @@ def command(
 
 def _open(url: str) -> None:
     """Open a page in the user's browser, or say that there is none."""
+    import webbrowser  # only for ``--open``
+
     if not webbrowser.open(url):
         output.talk(f"no browser can be opened from here: open {url}")
 
