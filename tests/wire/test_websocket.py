@@ -54,7 +54,7 @@ def test_each_frame_has_a_mask_of_its_own() -> None:
 def test_a_forked_process_has_masks_of_its_own() -> None:
     code = (
         "import os, sys\n"
-        "import metered_sync.client\n"
+        "import metered_sync.engine.messaging.request\n"
         "from metered_sync.wire.websocket import masked_text_frame\n"
         "made = [masked_text_frame(b'x' * 20)[2:6].hex()]\n"
         "pid = os.fork()\n"
