@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 
 import anyio
-from aiortc import RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCSessionDescription
 from aiortc.sdp import candidate_from_sdp
 
 from metered_sync.engine.rooms.sdp_pins import Pins, arrange
@@ -82,7 +82,7 @@ class Generation:
         ca_file: str | None,
         on_refused: Callable[[str], None],
     ) -> None:
-        self.pc: RTCPeerConnection = peer_connection(servers)
+        self.pc = peer_connection(servers)
         self.label = label
         self.offered: str | None = None
         """Our offer that has not been answered."""

@@ -70,10 +70,11 @@ def loopback_address(url: str) -> str | None:
 
 def transports(pc: RTCPeerConnection) -> list[RTCIceTransport]:
     """Return the ICE transports of a peer connection, each once."""
-    return [dtls.transport for dtls in _dtls_transports(pc)]
+    return [dtls.transport for dtls in dtls_transports(pc)]
 
 
-def _dtls_transports(pc: RTCPeerConnection) -> list[RTCDtlsTransport]:
+def dtls_transports(pc: RTCPeerConnection) -> list[RTCDtlsTransport]:
+    """Return the DTLS transports of a peer connection, each once."""
     found = [transceiver.receiver.transport for transceiver in pc.getTransceivers()]
     if pc.sctp is not None:
         found.append(pc.sctp.transport)
@@ -100,7 +101,7 @@ async def path_died(pc: RTCPeerConnection, timings: Timings) -> bool:
     answers the probe. Time in which this process has stood still does not count: what came
     meanwhile may not have been read yet.
     """
-    (dtls, *_) = _dtls_transports(pc)
+    (dtls, *_) = dtls_transports(pc)
     pause = timings.path_silence / LOOKS
     received, silence, looked = -1, 0.0, monotonic()
     probe: asyncio.Task[None] | None = None

@@ -18,6 +18,7 @@ from metered_sync.engine.network.certificates import Authorities
 from metered_sync.engine.webrtc import ice
 from metered_sync.engine.webrtc.aiortc_private import paths
 from metered_sync.engine.webrtc.aiortc_private.capabilities import capabilities
+from metered_sync.engine.webrtc.aiortc_private.starting import WatchedPeerConnection
 from metered_sync.engine.webrtc.steady_clock import use_steady_clock
 from metered_sync.errors import NegotiationFailedError
 from metered_sync.wire.events import IceServer
@@ -55,7 +56,7 @@ paths.change_host_addresses(_choose_addresses)
 use_steady_clock()
 
 
-def peer_connection(ice_servers: Iterable[IceServer]) -> RTCPeerConnection:
+def peer_connection(ice_servers: Iterable[IceServer]) -> WatchedPeerConnection:
     """Return a peer connection with one transport for everything."""
     capabilities()  # tells once what this version lacks
     servers = [
@@ -63,7 +64,8 @@ def peer_connection(ice_servers: Iterable[IceServer]) -> RTCPeerConnection:
         for s in ice_servers
     ]
     # An empty list, not None: None means a public STUN server to aiortc.
-    pc = RTCPeerConnection(RTCConfiguration(servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+    configuration = RTCConfiguration(servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
+    pc = WatchedPeerConnection(configuration)
     pc.on("connectionstatechange", functools.partial(_on_state, weakref.ref(pc)))
     return pc
 
@@ -137,11 +139,11 @@ CLOSE_LIMIT = 60.0
 """Seconds that closing may go on for: a TURN server that does not answer is asked for half a
 minute."""
 
-_closing: dict[RTCPeerConnection, asyncio.Task[None]] = {}
+_closing: dict[WatchedPeerConnection, asyncio.Task[None]] = {}
 """What closes them: all who close one wait for the same, and none that gives up breaks it off."""
 
 
-async def close_quietly(pc: RTCPeerConnection, within: float, *, quiet: bool = False) -> None:
+async def close_quietly(pc: WatchedPeerConnection, within: float, *, quiet: bool = False) -> None:
     """Close a peer connection; log what goes wrong.
 
     What takes longer than ``within`` seconds goes on in the background: aiortc would leave threads,
@@ -160,7 +162,17 @@ async def close_quietly(pc: RTCPeerConnection, within: float, *, quiet: bool = F
         await asyncio.wait((closing,), timeout=within)
 
 
-async def _close(pc: RTCPeerConnection, quiet: bool) -> None:
+async def _stop(pc: RTCPeerConnection) -> None:
+    """Stop what a connection that is closed has started all the same."""
+    for transceiver in pc.getTransceivers():
+        await transceiver.stop()
+    if pc.sctp is not None:
+        await pc.sctp.stop()
+    for transport in ice.dtls_transports(pc):
+        await transport.stop()
+
+
+async def _close(pc: WatchedPeerConnection, quiet: bool) -> None:
     try:
         with anyio.move_on_after(CLOSE_LIMIT):
             if quiet:
@@ -168,6 +180,9 @@ async def _close(pc: RTCPeerConnection, quiet: bool) -> None:
                     await transport.stop()
             await pc.close()
             for transport in ice.transports(pc):
+                await paths.end_gathering(transport)
                 await paths.end_checks(transport)
+            await pc.started()
+            await _stop(pc)
     except Exception:
         logger.debug("closing a peer connection failed", exc_info=True)

@@ -9,6 +9,7 @@ capabilities all that is used, looked for once; one warning about what a version
 trial        packets given to a receiver, to see that it works as is assumed here
 sending      senders, their encoders and codecs; the tracks that they read
 negotiation  sections and their names, what was agreed on, an offer taken back
+starting     what is started once a description is set
 paths        ICE and DTLS: gathering, the path in use, probes, relays
 receiving    receivers: their packets, their decoders' threads
 routing      which receiver the packets of a stream go to, once one has stopped

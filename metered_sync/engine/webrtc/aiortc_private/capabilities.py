@@ -33,6 +33,7 @@ from metered_sync.engine.webrtc.aiortc_private.names import (
     DECODER_THREAD,
     ENCODER,
     EXTENSIONS_MAP,
+    GATHERER_STATE,
     ICE_START,
     JITTER_BUFFER,
     LAST_REPORT_TIMES,
@@ -67,7 +68,7 @@ class Capability(Enum):
     FORGETTING = "a connection keeps something of each track that it ever received"
     BUNDLES = "connections may stop when their first track does"
     ROLLBACK = "connections whose offers cross are made anew"
-    STARTING = "tracks that are added while a connection is made may be missing"
+    STARTING = "tracks that are added while connecting may be missing; closing then leaves tasks"
     INTAKES = "pictures come later than they could, and are decoded whether they are read or not"
     PACKETS = "statistics of received tracks stay 0"
     ROUTING = "packets that come late for a track that has ended may stop another one"
@@ -172,7 +173,7 @@ def _needs() -> tuple[_Need, ...]:
         ),
         _Need(can.SOURCES, RTCDtlsTransport, "__init__", (ROUTER,)),
         _Need(can.SOURCES, aiortc.rtcdtlstransport.RtpRouter, "__init__", ("ssrc_table",)),
-        _Need(can.PATHS, RTCIceGatherer, "__init__", ("_connection",)),
+        _Need(can.PATHS, RTCIceGatherer, "__init__", ("_connection", GATHERER_STATE)),
         _Need(can.PATHS, connection, "__init__", ("_nominated", "_check_list_done")),
         _Need(can.PATHS, RTCIceTransport, "__init__", (ICE_START,)),
         _Need(can.PROBES, RTCDtlsTransport, "__init__", (RECEIVED_PACKETS,)),

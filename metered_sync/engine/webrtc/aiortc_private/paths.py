@@ -15,7 +15,11 @@ import aioice.stun
 from aiortc import RTCDtlsTransport, RTCIceTransport
 
 from metered_sync.engine.webrtc.aiortc_private.capabilities import Capability, can
-from metered_sync.engine.webrtc.aiortc_private.names import ICE_START, RECEIVED_PACKETS
+from metered_sync.engine.webrtc.aiortc_private.names import (
+    GATHERER_STATE,
+    ICE_START,
+    RECEIVED_PACKETS,
+)
 
 __all__ = [
     "bound_gathering",
@@ -23,6 +27,7 @@ __all__ = [
     "can_relay_only",
     "change_host_addresses",
     "end_checks",
+    "end_gathering",
     "enlarge_receive_buffer",
     "nominated_pair",
     "packets_received",
@@ -35,6 +40,10 @@ __all__ = [
 RECEIVE_BUFFER = 1 << 21
 """Bytes of packets that wait for this process, as far as the system permits. What Linux gives by
 itself, 208 KiB, holds some ninety packets of video: fewer than a key frame may have."""
+
+
+GATHER_LIMIT = 10.0
+"""Seconds that gathering may go on for in a transport that is closed: aioice's own bound is 5."""
 
 
 def _connection(transport: RTCIceTransport) -> Any:
@@ -87,6 +96,22 @@ async def probe(transport: RTCIceTransport) -> None:
             return
         except aioice.stun.TransactionTimeout:
             continue
+
+
+async def end_gathering(transport: RTCIceTransport) -> None:
+    """Close what a transport opens that was closed while it gathered candidates, or before it did.
+
+    Its connection goes on to gather, and keeps the sockets of all that comes.
+    """
+    gatherer, connection = transport.iceGatherer, _connection(transport)
+    if gatherer.state == "new" and hasattr(gatherer, GATHERER_STATE):
+        setattr(gatherer, GATHERER_STATE, "completed")  # it never begins
+    elif gatherer.state == "gathering" and connection is not None:
+        gathered = asyncio.Event()
+        gatherer.on("statechange", gathered.set)
+        with contextlib.suppress(asyncio.TimeoutError):  # it has been broken off
+            await asyncio.wait_for(gathered.wait(), GATHER_LIMIT)
+        await connection.close()
 
 
 async def end_checks(transport: RTCIceTransport) -> None:
