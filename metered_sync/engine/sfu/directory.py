@@ -15,6 +15,8 @@ from metered_sync.wire.timings import Timings
 
 __all__ = ["Directory"]
 
+SIDE_BY_SIDE = 8
+"""Sessions that a search asks at a time, at most: first one, then twice as many each time."""
 ENDED = ("closed", "failed")
 """States of sessions that publish nothing any more."""
 
@@ -27,11 +29,13 @@ class Directory:
         """Whether tracks can be found without knowing their session."""
         self._calls = calls
         self._timings = timings
-        self._next = 0.0
+        self._spent = 0.0
+        """When the requests so far would have ended, one at each interval."""
 
     async def _pace(self) -> None:
-        now = monotonic()
-        wait, self._next = self._next - now, max(self._next, now) + self._timings.request_interval
+        now, timings = monotonic(), self._timings
+        self._spent = max(self._spent, now) + timings.request_interval
+        wait = self._spent - now - timings.request_interval * timings.request_burst
         if wait > 0:
             await anyio.sleep(wait)
 
@@ -68,12 +72,37 @@ class Directory:
         """
         await self._pace()
         listed = await self.sessions(self._bound(deadline))
-        sessions = [s.session_id for s in listed if s.state not in ENDED]
+        newest_first = [s.session_id for s in reversed(listed) if s.state not in ENDED]
         late = set(last)
-        newest_first = sessions[::-1]
-        for session_id in sorted(newest_first, key=lambda one: one in late):
-            for track in await self.published(session_id, deadline) or ():
-                yield track
+        ordered = sorted(newest_first, key=lambda one: one in late)
+        width = 1
+        while ordered:
+            asked, ordered = ordered[:width], ordered[width:]
+            for tracks in await self._ask_all(asked, deadline):
+                for track in tracks:
+                    yield track
+            width = min(2 * width, SIDE_BY_SIDE)
+
+    async def _ask_all(
+        self, session_ids: Sequence[str], deadline: Deadline
+    ) -> list[list[wire.TrackInfo]]:
+        """Return what each of some sessions publishes; they are asked side by side."""
+        found: dict[str, list[wire.TrackInfo] | Exception] = {}
+
+        async def ask(session_id: str) -> None:
+            try:
+                found[session_id] = await self.published(session_id, deadline) or []
+            except Exception as error:  # (a task group would make a group of it)
+                found[session_id] = error
+                group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            for session_id in session_ids:
+                group.start_soon(ask, session_id)
+        for tracks in found.values():
+            if isinstance(tracks, Exception):
+                raise tracks
+        return [tracks for one in session_ids if isinstance(tracks := found[one], list)]
 
     async def wait(
         self,
