@@ -25,23 +25,24 @@ from __future__ import annotations
 import functools
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.bridge.link import EventSink, Link, within
+from metered_sync.bridge.link import Link, within
 from metered_sync.bridge.loop import Engine
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.sfu.calls import Calls
 from metered_sync.engine.sfu.connection import Progress
 from metered_sync.engine.sfu.directory import Directory
 from metered_sync.engine.sfu.options import SfuOptions
+from metered_sync.engine.sfu.publications import Publications
 from metered_sync.engine.sfu.session import Session, SessionLostError
-from metered_sync.engine.sfu.tracks import Incoming, Outgoing
+from metered_sync.engine.sfu.tracks import Incoming, Outgoing, SfuSink
 from metered_sync.engine.sfu.watch import Watch, Watched
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.errors import (
@@ -59,51 +60,13 @@ from metered_sync.wire.secrets import scrub
 from metered_sync.wire.states import SfuClientState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 
-__all__ = ["Incoming", "Outgoing", "SfuLink", "SfuSink", "publish_apart"]
+__all__ = ["SfuLink"]
 
 logger = logging.getLogger("metered_sync")
 
 T = TypeVar("T")
 TRIES = 2
 """Times that a call is made which the loss of its session cuts off."""
-
-
-async def publish_apart(
-    publish: Callable[[Sequence[T]], Awaitable[None]],
-    tracks: Sequence[T],
-    is_refusal: Callable[[MeteredError], bool],
-) -> AsyncIterator[tuple[T, MeteredError]]:
-    """Publish tracks together; each by itself where one of them is refused. Yield those, and why.
-
-    What is no refusal is raised.
-    """
-    rounds = [tracks] if tracks else []
-    while rounds:
-        some = rounds.pop(0)
-        try:
-            await publish(some)
-            continue
-        except MeteredError as error:
-            if not is_refusal(error):
-                raise
-            refusal = error
-        if len(some) > 1:
-            rounds += ([one] for one in some)  # one of them it is
-        else:
-            yield some[0], refusal
-
-
-class SfuSink(EventSink, Protocol):
-    """Take what happens to an SFU link to the face; on the loop, without blocking."""
-
-    def republished(self, publication: Any, session_id: str, track_id: str) -> None:
-        """Tell that a publication has other ids than these now."""
-
-    def unpublished(self, publication: Any) -> None:
-        """Tell that a publication is no more: its source has ended."""
-
-    def track_ended(self, incoming: Incoming) -> None:
-        """Tell that a received track has ended."""
 
 
 class SfuLink(Link):
@@ -123,7 +86,8 @@ class SfuLink(Link):
         self.label = label
         self.state: SfuClientState = "idle"
         self.error: BaseException | None = None
-        self.outgoing: list[Outgoing] = []
+        self._publications = Publications(label, sink)
+        self.outgoing = self._publications.tracks
         self.incoming: list[Incoming] = []
         self.recoveries = 0
         self.session: Session | None = None
@@ -135,8 +99,6 @@ class SfuLink(Link):
         self._calls = calls
         self.directory = Directory(calls, timings)
         self._progress = Progress()
-        self._moved: dict[tuple[str, str], Outgoing] = {}
-        """Publications that have other ids now, by the session and track id that they had."""
         self._usable: anyio.Event
         """Set while connected, and at the end."""
         self._make_watch = make_watch
@@ -331,7 +293,7 @@ class SfuLink(Link):
             with anyio.fail_after(self.timings.attempt):
                 deadline = Deadline(self.timings.attempt)
                 session = await self._new_session(deadline)
-                await self._publish_again(session, deadline)
+                await self._publications.publish_again(session, self.incoming, deadline)
                 await self._watch.resubscribe(session, deadline)
                 if session.loss is not None:
                     raise SessionLostError(f"session {session.id} has ended: {session.loss}")
@@ -343,35 +305,6 @@ class SfuLink(Link):
                 for outgoing in self.outgoing:
                     outgoing.release()
             raise
-
-    async def _publish_again(self, session: Session, deadline: Deadline) -> None:
-        for outgoing in self.outgoing:
-            if outgoing.local.ended:
-                self._end_publication(outgoing)
-        again = [(o, o.session_id, o.track_id) for o in self.outgoing if not o.closed]
-        async for outgoing, error in publish_apart(
-            lambda tracks: session.publish(tracks, deadline),
-            [outgoing for outgoing, *_ in again],
-            lambda error: isinstance(error, MediaError),
-        ):
-            logger.warning("%s: a track is published no longer: %s", self.label, error)
-            outgoing.release()
-            self._end_publication(outgoing)
-        again = [one for one in again if not one[0].closed]
-        for outgoing, session_id, track_id in again:
-            self._moved[session_id, track_id] = outgoing
-        self._follow(self.incoming)
-        for outgoing, session_id, track_id in again:
-            publication = outgoing.handle()
-            if publication is not None:
-                self._sink.republished(publication, session_id, track_id)
-
-    def _follow(self, tracks: Sequence[Incoming]) -> None:
-        """Give tracks that this client itself publishes their new ids."""
-        for incoming in tracks:
-            moved = self._moved.get((incoming.info.session_id, incoming.info.track_id))
-            if moved is not None and not moved.closed:
-                incoming.refer(moved.info())
 
     def _on_ended(self, incoming: Incoming) -> None:
         """Look after a received track that has ended: its publisher closed it, or is gone."""
@@ -423,32 +356,21 @@ class SfuLink(Link):
     async def unpublish(self, outgoing: Outgoing, deadline: Deadline) -> None:
         """End a published track."""
         if not outgoing.closed:
-            self._forget(outgoing)  # whatever happens now, it is not published again
+            self._publications.forget(outgoing)  # whatever happens now, it is not published again
             if self.connected:
                 await self._negotiate(lambda session: session.unpublish(outgoing, deadline))
 
     def _on_source_ended(self, outgoing: Outgoing, _: LocalTrack) -> None:
         if self.error is None and not outgoing.closed:
-            self._end_publication(outgoing)
+            self._publications.end(outgoing)
             self._watch.wake()  # to unpublish it
-
-    def _end_publication(self, outgoing: Outgoing) -> None:
-        """Publish a track no longer: its source has ended, or the SFU takes it no more."""
-        self._forget(outgoing)
-        publication = outgoing.handle()
-        if publication is not None:
-            self._sink.unpublished(publication)
-
-    def _forget(self, outgoing: Outgoing) -> None:
-        outgoing.close()
-        self._moved = {ids: one for ids, one in self._moved.items() if one is not outgoing}
 
     async def subscribe(self, incoming: Sequence[Incoming], deadline: Deadline) -> None:
         """Receive tracks of other sessions, in one round."""
         named = self._begin_to_name([one for one in incoming if not one.info.kind], deadline)
 
         async def subscribe(session: Session) -> None:
-            self._follow(incoming)
+            self._publications.follow(incoming)
             await session.subscribe(incoming, deadline)
 
         await self._negotiate(subscribe)
@@ -466,7 +388,7 @@ class SfuLink(Link):
     def _drop(self, tracks: Iterable[Outgoing | Incoming]) -> None:
         for one in tracks:
             if isinstance(one, Outgoing):
-                self._forget(one)
+                self._publications.forget(one)
             else:
                 one.on_end = None  # nobody has heard of it
                 one.end()

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from aiortc import RTCRtpTransceiver
 
 from metered_sync.bridge.clock import monotonic
+from metered_sync.bridge.link import EventSink
 from metered_sync.engine.sending.local_track import LocalTrack, Outlet
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.engine.webrtc.stats import Sent
 from metered_sync.wire.key_frames import MAX_PIXELS
 from metered_sync.wire.sfu import TrackInfo
 
-__all__ = ["Incoming", "Outgoing"]
+__all__ = ["Incoming", "Outgoing", "SfuSink"]
 
 
 @dataclass(eq=False)
@@ -124,3 +125,16 @@ class Incoming(IncomingTrack):
     def silence(self, now: float) -> float:
         """Return the seconds since the latest frame, or since it was subscribed to."""
         return now - max(self.last, self.attached_at)
+
+
+class SfuSink(EventSink, Protocol):
+    """Take what happens to an SFU link to the face; on the loop, without blocking."""
+
+    def republished(self, publication: Any, session_id: str, track_id: str) -> None:
+        """Tell that a publication has other ids than these now."""
+
+    def unpublished(self, publication: Any) -> None:
+        """Tell that a publication is no more: its source has ended."""
+
+    def track_ended(self, incoming: Incoming) -> None:
+        """Tell that a received track has ended."""

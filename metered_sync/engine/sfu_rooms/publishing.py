@@ -20,9 +20,10 @@ from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.sending.outlet import Outlet
-from metered_sync.engine.sfu.link import SfuLink, SfuSink, publish_apart
+from metered_sync.engine.sfu.link import SfuLink
+from metered_sync.engine.sfu.publications import publish_apart
 from metered_sync.engine.sfu.session import Session
-from metered_sync.engine.sfu.tracks import Incoming, Outgoing
+from metered_sync.engine.sfu.tracks import Incoming, Outgoing, SfuSink
 from metered_sync.engine.sfu_rooms.messages import AnnouncedTrack
 from metered_sync.engine.sfu_rooms.speakers import SpeechDetector, sound_level
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, SAMPLES_PER_FRAME

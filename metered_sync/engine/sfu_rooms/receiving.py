@@ -25,9 +25,9 @@ import anyio
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.engine.sfu.link import SfuLink, SfuSink
+from metered_sync.engine.sfu.link import SfuLink
 from metered_sync.engine.sfu.session import Session, SessionLostError
-from metered_sync.engine.sfu.tracks import Incoming
+from metered_sync.engine.sfu.tracks import Incoming, SfuSink
 from metered_sync.engine.sfu.watch import Watch, Watched
 from metered_sync.engine.sfu_rooms.room_track import RoomTrack
 from metered_sync.errors import (

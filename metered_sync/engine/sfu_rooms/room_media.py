@@ -28,8 +28,9 @@ from metered_sync.bridge.loop import Engine
 from metered_sync.engine.rooms.media import MediaOwner, MemberMedia, RoomHost, TrackReceiver
 from metered_sync.engine.rooms.mesh import Mesh
 from metered_sync.engine.sfu.calls import Calls
-from metered_sync.engine.sfu.link import SfuLink, SfuSink
+from metered_sync.engine.sfu.link import SfuLink
 from metered_sync.engine.sfu.options import SfuOptions
+from metered_sync.engine.sfu.tracks import SfuSink
 from metered_sync.engine.sfu.watch import Watch, Watched
 from metered_sync.engine.sfu_rooms.member_media import SfuMember
 from metered_sync.engine.sfu_rooms.messages import (
