@@ -43,7 +43,7 @@ from metered_sync.engine.sfu.options import SfuOptions
 from metered_sync.engine.sfu.publications import Publications
 from metered_sync.engine.sfu.session import Session, SessionLostError
 from metered_sync.engine.sfu.tracks import Incoming, Outgoing, SfuSink
-from metered_sync.engine.sfu.watch import Watch, Watched
+from metered_sync.engine.sfu.watch import Watch, Watched, learn_names
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.errors import (
     ClosedError,
@@ -402,11 +402,7 @@ class SfuLink(Link):
         async def ask() -> None:
             try:
                 for session_id in dict.fromkeys(one.info.session_id for one in nameless):
-                    listed = await self.directory.published(session_id, deadline) or ()
-                    by_id = {track.track_id: track for track in listed}
-                    for one in nameless:
-                        if one.info.session_id == session_id and one.info.track_id in by_id:
-                            one.learn(by_id[one.info.track_id])
+                    await learn_names(self.directory, session_id, nameless, deadline)
             except (SfuError, TimeoutError) as error:  # the watch asks again
                 logger.debug("%s: no names: %s", self.label, error)
             finally:

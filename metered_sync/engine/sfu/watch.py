@@ -36,10 +36,23 @@ from metered_sync.errors import MediaError, NegotiationFailedError, SfuError, Sf
 from metered_sync.wire.sfu import TrackInfo
 from metered_sync.wire.timings import Timings
 
-__all__ = ["Watch", "Watched"]
+__all__ = ["Watch", "Watched", "learn_names"]
 
 logger = logging.getLogger("metered_sync")
 FORGOTTEN = "the SFU does not know it any more"
+
+
+async def learn_names(
+    directory: Directory, session_id: str, tracks: Iterable[Incoming], deadline: Deadline
+) -> list[Incoming]:
+    """Ask a session for the names of those tracks that are its; return what it does not list."""
+    listed = await directory.published(session_id, deadline) or ()
+    by_id = {track.track_id: track for track in listed}
+    theirs = [one for one in tracks if one.info.session_id == session_id]
+    for one in theirs:
+        if one.info.track_id in by_id:
+            one.learn(by_id[one.info.track_id])
+    return [one for one in theirs if one.info.track_id not in by_id]
 
 
 class Watched(Protocol):
@@ -182,14 +195,8 @@ class Watch:
             if not one.info.kind and one.live and now >= one.look_at
         ]
         for session_id in {one.info.session_id for one in nameless}:
-            listed = await self._link.directory.published(session_id, deadline) or ()
-            by_id = {track.track_id: track for track in listed}
-            for one in nameless:
-                if one.info.session_id == session_id:
-                    if one.info.track_id in by_id:
-                        one.learn(by_id[one.info.track_id])
-                    else:
-                        self._later(one)
+            for one in await learn_names(self._link.directory, session_id, nameless, deadline):
+                self._later(one)
 
     async def _look_at(self, due: list[Incoming], session: Session, deadline: Deadline) -> None:
         """Decide about each of these tracks: end it, look again, or subscribe to it again."""
