@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from metered_sync.wire.fields import Fields, JsonObject, each, error_body, parse_error
-from metered_sync.wire.sdp import SessionDescription
+from metered_sync.wire.session_description import SessionDescription
 
 __all__ = [
     "CLOSE",

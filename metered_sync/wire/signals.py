@@ -14,7 +14,7 @@ from typing import Any
 
 from metered_sync.wire.fields import FieldError, Fields
 from metered_sync.wire.limits import MAX_FRAME
-from metered_sync.wire.sdp import SessionDescription
+from metered_sync.wire.session_description import SessionDescription
 
 __all__ = [
     "MAX_CANDIDATE",

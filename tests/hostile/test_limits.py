@@ -24,7 +24,8 @@ from metered_sync.engine.webrtc.aiortc_private import routing, sctp
 from metered_sync.local.console import journal, patches, server, state
 from metered_sync.local.sfu import checks
 from metered_sync.media.recording import inputs
-from metered_sync.wire import data_channels, key_frames, limits, sdp, signals, turn
+from metered_sync.wire import data_channels, key_frames, limits, signals, turn
+from metered_sync.wire.sdp import parser
 from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.conftest import ROOT
 
@@ -37,10 +38,10 @@ def test_the_page_says_what_the_code_does() -> None:
     page = (ROOT / "docs" / "limits.md").read_text()
     rows = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|", page, re.MULTILINE))
     in_descriptions = (
-        f"{sdp.MAX_LINES:,} lines",
+        f"{parser.MAX_LINES:,} lines",
         f"{sdp_repair.MAX_SECTIONS} media sections",
-        f"{sdp.MAX_SECTION_LINES} lines a section",
-        f"{sdp.MAX_FORMATS} formats a section",
+        f"{parser.MAX_SECTION_LINES} lines a section",
+        f"{parser.MAX_FORMATS} formats a section",
     )
     said = {
         "a frame of the messaging server": (f"{limits.MAX_INBOUND_FRAME // MIB} MiB",),
@@ -74,9 +75,9 @@ def test_the_page_says_what_the_code_does() -> None:
         "signals of a member that wait to be handled": (f"{signal_queue.MAX_SIGNALS:,}",),
         "a description (SDP) of a member": (f"{limits.MAX_FRAME // KIB} KiB", *in_descriptions),
         "a description of an SFU, or one sent to the local SFU": (
-            f"{sdp.MAX_DESCRIPTION // KIB} KiB",
-            f"{sdp.MAX_LINES:,} lines",
-            f"{sdp.MAX_SECTIONS} media sections ({checks._MAX_SESSION_SECTIONS} at",
+            f"{parser.MAX_DESCRIPTION // KIB} KiB",
+            f"{parser.MAX_LINES:,} lines",
+            f"{parser.MAX_SECTIONS} media sections ({checks._MAX_SESSION_SECTIONS} at",
         ),
         "ICE candidates for a description": (
             f"{sdp_repair.MAX_CANDIDATES},",

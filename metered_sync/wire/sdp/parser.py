@@ -1,42 +1,22 @@
-"""Parse and build session descriptions (SDP, RFC 8866) as WebRTC uses them.
-
-A :class:`Description` is a list of :class:`Section` values, one per ``m=`` line,
-in the order of the text. Attributes that may stand at session level (ICE,
-fingerprint, setup, extmap) are copied into each section by :func:`parse`, so a
-reader needs to look in one place only. Attributes that WebRTC does not need are
-dropped: ``parse`` then ``build`` gives an equivalent description, not the same text.
-
-Sources: RFC 8866 (SDP), RFC 9429 (JSEP), RFC 8839 (ICE), RFC 8842 (DTLS setup),
-RFC 9143 (BUNDLE), RFC 8285 (extmap), RFC 5576 (ssrc), RFC 8830 (msid),
-RFC 8851 and RFC 8853 (rid, simulcast), RFC 8841 (data channels).
-"""
+"""Read session descriptions. They come from strangers: what they cost has bounds."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
 
-from metered_sync.wire.fields import Fields
+from metered_sync.wire.sdp.description import (
+    DIRECTIONS,
+    Codec,
+    Description,
+    Extension,
+    Fingerprint,
+    Section,
+    SsrcGroup,
+)
 
-__all__ = [
-    "DIRECTIONS",
-    "Codec",
-    "Description",
-    "Extension",
-    "Fingerprint",
-    "SdpError",
-    "Section",
-    "SessionDescription",
-    "SsrcGroup",
-    "build",
-    "parse",
-]
-
-DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
-"""The four directions of a media section, as its writer sees them."""
+__all__ = ["MAX_DESCRIPTION", "SdpError", "parse"]
 
 _STATIC_CODECS = {0: ("PCMU", 8000), 8: ("PCMA", 8000), 9: ("G722", 8000), 13: ("CN", 8000)}
 """Payload types that need no ``rtpmap`` (RFC 3551, section 6)."""
@@ -65,158 +45,6 @@ _NUMBER = re.compile("[0-9]{1,19}")
 
 class SdpError(ValueError):
     """A session description cannot be understood; the message names the line's fault."""
-
-
-@dataclass(frozen=True)
-class Codec:
-    """One payload type of a media section."""
-
-    payload_type: int
-    """0 to 127."""
-    name: str
-    """The encoding's name as written, e.g. ``"VP8"``; compare without regard to case."""
-    clock_rate: int
-    """Ticks per second of the RTP timestamp."""
-    channels: int = 1
-    """Audio channels; 1 for video."""
-    fmtp: str = ""
-    """The format parameters as written, e.g. ``"packetization-mode=1"``."""
-    feedback: tuple[str, ...] = ()
-    """RTCP feedback messages (RFC 4585), e.g. ``("nack", "nack pli")``."""
-
-    @property
-    def parameters(self) -> dict[str, str]:
-        """Return the format parameters by lower-case name; a bare value has the empty string."""
-        result = {}
-        for item in self.fmtp.split(";"):
-            name, _, value = item.strip().partition("=")
-            if name:
-                result[name.strip().lower()] = value.strip()
-        return result
-
-
-@dataclass(frozen=True)
-class Extension:
-    """An RTP header extension (``extmap``)."""
-
-    id: int
-    uri: str
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """The hash of the certificate that DTLS will show."""
-
-    algorithm: str
-    """Lower case, e.g. ``"sha-256"``."""
-    value: str
-    """Upper-case hexadecimal pairs with colons."""
-
-
-@dataclass(frozen=True)
-class SsrcGroup:
-    """Streams that belong together, e.g. ``FID`` (retransmission) or ``SIM``."""
-
-    semantics: str
-    ssrcs: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Section:
-    """One media section. Directions and setup roles are those of the text's writer."""
-
-    kind: str
-    """``"audio"``, ``"video"``, ``"application"`` or another media type."""
-    mid: str = ""
-    """The section's name; empty if it has none."""
-    port: int = 9
-    """0 means rejected or stopped (but see :attr:`rejected`)."""
-    protocol: str = "UDP/TLS/RTP/SAVPF"
-    formats: tuple[str, ...] = ()
-    """The formats of the ``m=`` line; :func:`build` uses the codecs when there are any."""
-    direction: str = "sendrecv"
-    codecs: tuple[Codec, ...] = ()
-    extensions: tuple[Extension, ...] = ()
-    msid: tuple[str, str] | None = None
-    """Stream id and track id; the track id is empty when the writer gave none."""
-    ssrcs: tuple[int, ...] = ()
-    """The streams announced with ``ssrc`` lines, each once, in order."""
-    ssrc_groups: tuple[SsrcGroup, ...] = ()
-    cname: str = ""
-    """The ``cname`` of the ``ssrc`` lines."""
-    rids: tuple[tuple[str, str], ...] = ()
-    """Names of simulcast layers with their direction (``"send"`` or ``"recv"``)."""
-    simulcast: str = ""
-    """The ``simulcast`` attribute as written."""
-    ice_ufrag: str = ""
-    ice_pwd: str = field(default="", repr=False)
-    fingerprints: tuple[Fingerprint, ...] = ()
-    setup: str = ""
-    """``"actpass"``, ``"active"``, ``"passive"``, or empty."""
-    rtcp_mux: bool = False
-    rtcp_rsize: bool = False
-    bundle_only: bool = False
-    candidates: tuple[str, ...] = ()
-    """ICE candidates as written after ``candidate:``."""
-    end_of_candidates: bool = False
-    sctp_port: int | None = None
-    max_message_size: int | None = None
-
-    @property
-    def rejected(self) -> bool:
-        """Return whether the section is not in use: port 0, and not merely bundle-only."""
-        return self.port == 0 and not self.bundle_only
-
-    @property
-    def sends(self) -> bool:
-        """Return whether the writer sends media in this section."""
-        return not self.rejected and self.direction in ("sendrecv", "sendonly")
-
-    @property
-    def receives(self) -> bool:
-        """Return whether the writer is ready to receive media in this section."""
-        return not self.rejected and self.direction in ("sendrecv", "recvonly")
-
-
-@dataclass(frozen=True)
-class Description:
-    """A whole session description, parsed."""
-
-    sections: tuple[Section, ...] = ()
-    bundle: tuple[str, ...] = ()
-    """The mids that share one transport, the first one's."""
-    ice_lite: bool = False
-    origin_id: int = 0
-    """The session id of the ``o=`` line."""
-    origin_version: int = 0
-    """The version of the ``o=`` line; each new description of a writer has the next."""
-
-
-@dataclass(frozen=True)
-class SessionDescription:
-    """An offer or an answer as it travels: its type and its text, not parsed."""
-
-    type: Literal["offer", "answer"]
-    sdp: str = field(repr=False)
-    """The text; left out of ``repr`` because it holds the ICE password."""
-
-    @classmethod
-    def read(cls, fields: Fields, most: int = MAX_DESCRIPTION) -> SessionDescription:
-        """Return the description that the fields ``type`` and ``sdp`` hold.
-
-        The text has at most so many characters.
-        """
-        kind: Any = fields.get("type")
-        if kind not in ("offer", "answer"):
-            raise fields.error("type", 'must be "offer" or "answer"')
-        return cls(kind, fields.text("sdp", most=most))
-
-    def body(self) -> dict[str, str]:
-        """Return the object for JSON."""
-        return {"type": self.type, "sdp": self.sdp}
-
-
-# --- parse -----------------------------------------------------------------------------
 
 
 def parse(text: str) -> Description:
@@ -473,79 +301,3 @@ class _Parser(_Attributes):
                 raise SdpError("rid: a name and a direction are expected")
             result.append((fields[0], fields[1]))
         return tuple(result)
-
-
-# --- build -----------------------------------------------------------------------------
-
-
-def build(description: Description) -> str:
-    """Return the text of *description*, with CRLF line ends."""
-    lines = [
-        "v=0",
-        f"o=- {description.origin_id} {description.origin_version} IN IP4 127.0.0.1",
-        "s=-",
-        "t=0 0",
-    ]
-    if description.bundle:
-        lines.append("a=group:BUNDLE " + " ".join(description.bundle))
-    if description.ice_lite:
-        lines.append("a=ice-lite")
-    lines.append("a=msid-semantic:WMS *")
-    for section in description.sections:
-        lines.extend(_section_lines(section))
-    return "\r\n".join(lines) + "\r\n"
-
-
-def _section_lines(section: Section) -> Iterable[str]:
-    formats = [str(codec.payload_type) for codec in section.codecs] or section.formats
-    yield f"m={section.kind} {section.port} {section.protocol} {' '.join(formats)}"
-    yield "c=IN IP4 0.0.0.0"
-    if section.protocol.endswith("SAVPF"):
-        yield "a=rtcp:9 IN IP4 0.0.0.0"
-    if section.ice_ufrag:
-        yield f"a=ice-ufrag:{section.ice_ufrag}"
-        yield f"a=ice-pwd:{section.ice_pwd}"
-    for fingerprint in section.fingerprints:
-        yield f"a=fingerprint:{fingerprint.algorithm} {fingerprint.value}"
-    if section.setup:
-        yield f"a=setup:{section.setup}"
-    if section.mid:
-        yield f"a=mid:{section.mid}"
-    if section.bundle_only:
-        yield "a=bundle-only"
-    for extension in section.extensions:
-        yield f"a=extmap:{extension.id} {extension.uri}"
-    yield f"a={section.direction}"
-    if section.msid is not None:
-        yield "a=msid:" + " ".join(section.msid).rstrip()
-    if section.rtcp_mux:
-        yield "a=rtcp-mux"
-    if section.rtcp_rsize:
-        yield "a=rtcp-rsize"
-    for codec in section.codecs:
-        yield from _codec_lines(codec)
-    for rid, direction in section.rids:
-        yield f"a=rid:{rid} {direction}"
-    if section.simulcast:
-        yield f"a=simulcast:{section.simulcast}"
-    for group in section.ssrc_groups:
-        yield " ".join((f"a=ssrc-group:{group.semantics}", *map(str, group.ssrcs)))
-    for ssrc in section.ssrcs:
-        yield f"a=ssrc:{ssrc} cname:{section.cname or '-'}"
-    if section.sctp_port is not None:
-        yield f"a=sctp-port:{section.sctp_port}"
-    if section.max_message_size is not None:
-        yield f"a=max-message-size:{section.max_message_size}"
-    for candidate in section.candidates:
-        yield f"a=candidate:{candidate}"
-    if section.end_of_candidates:
-        yield "a=end-of-candidates"
-
-
-def _codec_lines(codec: Codec) -> Iterable[str]:
-    channels = f"/{codec.channels}" if codec.channels != 1 else ""
-    yield f"a=rtpmap:{codec.payload_type} {codec.name}/{codec.clock_rate}{channels}"
-    for feedback in codec.feedback:
-        yield f"a=rtcp-fb:{codec.payload_type} {feedback}"
-    if codec.fmtp:
-        yield f"a=fmtp:{codec.payload_type} {codec.fmtp}"
