@@ -10,6 +10,7 @@ direct_messages    send direct messages to members; whether that is permitted
 connection         carry a negotiation out: the media connection to one member
 negotiation        decide when to offer, answer, repeat, begin anew and give up: without I/O
 negotiation_events the events that a negotiation is told of, and the actions that it asks for
+exchange           what was exchanged on one generation: is what comes stale, or of another one
 schedule           the deadlines of a negotiation
 media              the seam: all that room and face know of a member's media
 mesh               make media as a mesh: a connection to each member

@@ -38,8 +38,8 @@ that comes again gets the same answer again, to the letter: the other side may n
 one any more, and would not learn of what is new in it. Other clients make a new one. Since
 nothing in an answer says which offer it is for, such a one may also be taken for an answer to the
 next offer. So where an answer nobody waits for says something else than the one that was taken,
-or where one refuses a track after an offer was repeated, we offer once more, :data:`MAX_DOUBTS`
-times in a row at the most.
+or where one refuses a track after an offer was repeated, we offer once more, ``MAX_DOUBTS`` times
+in a row at the most (:class:`Exchange`).
 
 **What is refused** is not offered again. An answer that rejects the section of a track of ours
 (port 0), or does not want to receive in it, settles the matter: the track counts as placed, until
@@ -117,9 +117,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from metered_sync.engine.rooms.exchange import Exchange
 from metered_sync.engine.rooms.negotiation_events import (
     Action,
     ActionFailed,
@@ -155,10 +156,7 @@ from metered_sync.engine.rooms.schedule import NEVER, Schedule
 from metered_sync.wire.states import PeerConnectionState
 from metered_sync.wire.timings import Timings
 
-__all__ = ["MAX_DOUBTS", "TABLE", "Negotiation", "Phase"]
-
-MAX_DOUBTS = 3
-"""How often in a row we offer once more because of an answer too many."""
+__all__ = ["TABLE", "Negotiation", "Phase"]
 
 Actions = Iterator[Action]
 
@@ -177,44 +175,6 @@ class Phase(enum.Enum):
     CLOSED = "the connection was closed, for good"
 
 
-@dataclass
-class _Exchange:
-    """The descriptions that were exchanged on one generation."""
-
-    remote: RemoteDescription | None = None
-    """The latest of the other side that was taken."""
-    described: bool = False
-    """Whether we have described ourselves."""
-    offered: bool = False
-    """Whether an offer of ours waits for its answer."""
-    answered: bool = False
-    """Whether an answer of ours is the latest description."""
-    connected: bool = False
-    """Whether media could flow at some time."""
-    repeated: bool = False
-    """Whether an offer was repeated, so that an answer may be one to an earlier offer."""
-    doubts: int = 0
-    """How often in a row we have offered once more because of that."""
-
-    def is_stale(self, description: RemoteDescription) -> bool:
-        """Return whether a description is older than what we have."""
-        known = self.remote
-        return (
-            known is not None
-            and known.origin_id == description.origin_id
-            and known.origin_version > description.origin_version
-        )
-
-    def is_doubted_by(self, came: AnswerCame) -> bool:
-        """Return whether an answer that nobody waits for is a reason to offer once more."""
-        answered = self.remote is not None and not self.is_stale(came.answer)
-        return answered and came.differs and self.doubts < MAX_DOUBTS
-
-    def is_over(self, description: RemoteDescription) -> bool:
-        """Return whether the other side has begun a new generation."""
-        return self.remote is not None and self.remote.fragment != description.fragment
-
-
 class Negotiation:
     """The negotiation with one peer, over all generations."""
 
@@ -230,7 +190,7 @@ class Negotiation:
         """Whether the other side's latest offer was ignored."""
         self._timings = timings
         self._schedule = Schedule(timings)
-        self._exchange = _Exchange()
+        self._exchange = Exchange()
         self._seen = Observed()
         self._busy: Phase | None = None
         self._taking: RemoteDescription | None = None
@@ -318,7 +278,7 @@ class Negotiation:
 
     def _offer_or_repeat(self, tick: Tick, now: float) -> Actions:
         schedule = self._schedule
-        if self._seen.empty and self._exchange == _Exchange():
+        if self._seen.empty and self._exchange == Exchange():
             # All that was wanted may have gone, before anything was said.
             self._offer_again, schedule.offer_at, schedule.connect_by = False, NEVER, NEVER
             yield from self._change_state("idle")
@@ -494,7 +454,7 @@ class Negotiation:
                 schedule.allow(now)
             else:
                 yield from self._come_to_rest()
-        if taken.refused and exchange.repeated and exchange.doubts < MAX_DOUBTS:
+        if taken.refused and exchange.repeated and exchange.may_doubt:
             exchange.doubts += 1
             self._offer_again, exchange.repeated = True, False
         yield UpdateTracks()
@@ -540,7 +500,7 @@ class Negotiation:
 
     def _begin_generation(self, now: float, *, offer: bool) -> Actions:
         """Begin the next generation; ``offer``: with an offer, even where nothing has changed."""
-        self._exchange, self._busy, self._taking = _Exchange(), None, None
+        self._exchange, self._busy, self._taking = Exchange(), None, None
         self._seen = replace(self._seen, connection="new")
         self._offer_again = offer
         self.generations += 1

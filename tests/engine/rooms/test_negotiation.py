@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from metered_sync.engine.rooms import negotiation, negotiation_events
-from metered_sync.engine.rooms.negotiation import MAX_DOUBTS, TABLE, Negotiation, Phase
+from metered_sync.engine.rooms.exchange import MAX_DOUBTS
+from metered_sync.engine.rooms.negotiation import TABLE, Negotiation, Phase
 from metered_sync.engine.rooms.negotiation_events import (
     Action,
     ActionFailed,
