@@ -14,8 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from metered_sync.engine.rooms import negotiation
-from metered_sync.engine.rooms.negotiation import Negotiation, Phase
-from metered_sync.engine.rooms.negotiation_events import (
+from metered_sync.engine.rooms.negotiation.events import (
     Action,
     ActionFailed,
     AnswerCame,
@@ -45,7 +44,8 @@ from metered_sync.engine.rooms.negotiation_events import (
     Tick,
     UpdateTracks,
 )
-from metered_sync.engine.rooms.schedule import NEVER
+from metered_sync.engine.rooms.negotiation.machine import TABLE, Negotiation, Phase
+from metered_sync.engine.rooms.negotiation.schedule import NEVER
 from metered_sync.engine.rooms.signal_queue import SignalQueue
 from metered_sync.wire.signals import Hello, SessionDescription
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
@@ -65,7 +65,7 @@ DOCUMENTED = {row["method"][0]: (row["actions"], row["phases after it"]) for row
 def tell(machine: Negotiation, event: Event, now: float) -> tuple[Action, ...]:
     """Tell a machine of an event; see that what comes of it is what is documented."""
     before = machine.phase
-    handler = negotiation.TABLE.get((before, type(event)))
+    handler = TABLE.get((before, type(event)))
     actions = machine.handle(event, now)
     if handler is not None:
         names, phases = DOCUMENTED[handler.__name__.lstrip("_")]

@@ -21,8 +21,7 @@ from aiortc import RTCDataChannel, RTCPeerConnection
 from metered_sync.engine.logs import logging_errors
 from metered_sync.engine.rooms.generation import Generation, SupersededError
 from metered_sync.engine.rooms.media import ConnectionOptions, MediaOwner
-from metered_sync.engine.rooms.negotiation import Negotiation
-from metered_sync.engine.rooms.negotiation_events import (
+from metered_sync.engine.rooms.negotiation.events import (
     Action,
     ActionFailed,
     AnswerCame,
@@ -54,9 +53,10 @@ from metered_sync.engine.rooms.negotiation_events import (
     TracksDiffer,
     UpdateTracks,
 )
+from metered_sync.engine.rooms.negotiation.machine import Negotiation
+from metered_sync.engine.rooms.negotiation.schedule import NEVER
 from metered_sync.engine.rooms.our_tracks import SentMetadata
 from metered_sync.engine.rooms.received_tracks import ReceivedTracks
-from metered_sync.engine.rooms.schedule import NEVER
 from metered_sync.engine.rooms.sdp_pins import Pins
 from metered_sync.engine.rooms.sections import Sections
 from metered_sync.engine.rooms.signal_queue import Inbound, SignalQueue

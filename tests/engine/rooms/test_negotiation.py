@@ -11,10 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from metered_sync.engine.rooms import negotiation, negotiation_events
-from metered_sync.engine.rooms.exchange import MAX_DOUBTS
-from metered_sync.engine.rooms.negotiation import TABLE, Negotiation, Phase
-from metered_sync.engine.rooms.negotiation_events import (
+from metered_sync.engine.rooms import negotiation
+from metered_sync.engine.rooms.negotiation import events
+from metered_sync.engine.rooms.negotiation.events import (
     Action,
     ActionFailed,
     AnswerCame,
@@ -46,7 +45,9 @@ from metered_sync.engine.rooms.negotiation_events import (
     TracksDiffer,
     UpdateTracks,
 )
-from metered_sync.engine.rooms.schedule import NEVER
+from metered_sync.engine.rooms.negotiation.exchange import MAX_DOUBTS
+from metered_sync.engine.rooms.negotiation.machine import TABLE, Negotiation, Phase
+from metered_sync.engine.rooms.negotiation.schedule import NEVER
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
 from tests.conftest import ROOT
 from tests.support.negotiation_model import BUSY, WAITING, Side, World, numbers, tell
@@ -173,7 +174,7 @@ def in_phase(phase: Phase, **options: Any) -> Machine:
 
 def test_the_table_is_the_one_that_is_documented() -> None:
     documented = {
-        (Phase[phase], getattr(negotiation_events, row["event"][0])): names[0]
+        (Phase[phase], getattr(events, row["event"][0])): names[0]
         for table in (WAITING, BUSY)
         for row in table
         for phase, names in row.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from metered_sync.engine.rooms.negotiation_events import AnswerCame, RemoteDescription
+from metered_sync.engine.rooms.negotiation.events import AnswerCame, RemoteDescription
 
 __all__ = ["MAX_DOUBTS", "Exchange"]
 
