@@ -13,6 +13,7 @@ media           the seam: all that room and face know of a member's media
 mesh            make media as a mesh: a connection to each member
 generation      one peer connection to a member
 sections        the media sections of a connection, and which of our tracks each carries
+slot            one of these sections, and the track that is sent in it
 received_tracks the tracks that a member sends, over all generations
 track_metadata  match the metadata that a member announced with the tracks that arrive
 signal_queue    the signals of one member, on their way to its connection

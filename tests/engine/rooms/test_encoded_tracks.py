@@ -6,7 +6,8 @@ import asyncio
 from pathlib import Path
 
 from metered_sync import from_file
-from metered_sync.engine.rooms.sections import Sections, Slot
+from metered_sync.engine.rooms.sections import Sections
+from metered_sync.engine.rooms.slot import Slot
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc.stream_formats import StreamFormat
 from tests.support.connections import Side, run, tone, until
