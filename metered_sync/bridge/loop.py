@@ -47,12 +47,13 @@ import math
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.abc
 
 from metered_sync.bridge import guard
+from metered_sync.bridge.crossing import Crossing
 from metered_sync.bridge.deadline import Deadline, Latch
 from metered_sync.bridge.event_loop import new_event_loop
 from metered_sync.bridge.link import Link
@@ -87,58 +88,6 @@ running: set[Engine] = set()
 free what is inside."""
 
 
-class _Crossing(Generic[T]):
-    """Carry one structured call: made on a caller's thread, run on the loop."""
-
-    def __init__(self, function: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> None:
-        self._function = function
-        self._args = args
-        self._scope: anyio.CancelScope | None = None
-        self._result: T
-        self._error: BaseException | None = None
-        self._returned = False
-        self._cancelled = False
-        self.ended = Latch()
-
-    async def run(self) -> None:
-        """Run the function to its end; on the loop."""
-        try:
-            with anyio.CancelScope() as self._scope:
-                if not self._cancelled:
-                    self._result = await self._function(*self._args)
-                    self._returned = True
-        except Exception as error:
-            clear_locals(error)
-            self._error = error
-        # Any other exception ends the loop, too: then _die() knows what to tell the caller.
-        self.ended.set()
-
-    def cancel(self) -> None:
-        """Cancel the function; on the loop."""
-        self._cancelled = True
-        if self._scope is not None:
-            self._scope.cancel()
-
-    def fail(self, error: BaseException) -> None:
-        """End the wait of a call that will never finish."""
-        if not self.ended.is_set:
-            self._error = error
-            self.ended.set()
-
-    def outcome(self, expired: MeteredTimeoutError) -> T:
-        """Return the result or raise the error; ``expired`` where there is neither."""
-        # Its traceback will hold the frames that hold this call: keep no way back to it.
-        error, self._error = self._error, None
-        try:
-            if error is not None:
-                raise error
-            if not self._returned:
-                raise expired
-            return self._result
-        finally:
-            del error
-
-
 class Engine:
     """Run an event loop on a daemon thread of its own."""
 
@@ -158,7 +107,7 @@ class Engine:
         self._look_every = look_every
         self._used = True
         """Whether it has been used since the last look."""
-        self._calls: set[_Crossing[Any]] = set()
+        self._calls: set[Crossing[Any]] = set()
         self._holders: dict[int, weakref.ref[Any]] = {}
         """By identity: what holds may be a user's, which has an ``__eq__`` of its own."""
         self.started = Latch()
@@ -284,7 +233,7 @@ class Engine:
             ForkedError, WrongThreadError: See :mod:`metered_sync.bridge.guard`.
         """
         self.check(what)
-        call = _Crossing(function, args)
+        call = Crossing(function, args)
         self._calls.add(call)
         self._used = True
         try:

@@ -15,9 +15,10 @@ import pytest
 
 from metered_sync import ClosedError, EngineError, MeteredTimeoutError, WrongThreadError
 from metered_sync.bridge import loop
+from metered_sync.bridge.crossing import Crossing
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.link import Link
-from metered_sync.bridge.loop import Engine, _Crossing
+from metered_sync.bridge.loop import Engine
 
 
 @pytest.fixture
@@ -221,13 +222,13 @@ def test_a_call_leaves_no_cycle_behind(engine: Engine) -> None:
     gc.collect()
     gc.disable()
     try:
-        before = len([o for o in gc.get_objects() if type(o) is _Crossing])
+        before = len([o for o in gc.get_objects() if type(o) is Crossing])
         for _ in range(10):
             try:
                 call(engine, fail)
             except LookupError:
                 pass
-        after = len([o for o in gc.get_objects() if type(o) is _Crossing])
+        after = len([o for o in gc.get_objects() if type(o) is Crossing])
     finally:
         gc.enable()
     assert after <= before + 1
