@@ -9,7 +9,8 @@ shared_encoder pictures encoded once for all senders that take the same codec
 fanout         what is encoded already, for all outlets of a source; its last group of pictures
 access_units   encoded pictures, whole, and in order: what can be sent as it is
 packet_queue   queues of packets, which are dropped up to a key frame only
-feed           tracks that a thread feeds and the loop consumes
+feed           frames from a source's thread to the loop: its clock, its queues
+fed_track      such a queue as a track that the loop consumes
 pushed         sound and pictures that callers push, made into frames when they are due
 tee            the frames of a local track for one more reader
 kept_loop      the event loop stays for tracks of other makers

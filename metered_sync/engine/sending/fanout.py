@@ -14,7 +14,7 @@ from typing import Any
 from aiortc.codecs.h264 import H264Encoder
 
 from metered_sync.bridge.clock import monotonic
-from metered_sync.engine.sending.feed import EncoderFeedback
+from metered_sync.engine.sending.fed_track import EncoderFeedback
 from metered_sync.engine.sending.outlet import Outlet
 from metered_sync.engine.sending.packet_queue import MAX_GROUP_BYTES, MAX_GROUP_SECONDS
 from metered_sync.engine.sending.shared_encoder import Encoded

@@ -1,11 +1,11 @@
-"""Feed tracks from a thread, for the event loop to consume.
+"""Feed frames from a thread, for tracks to consume on the event loop.
 
 The frames of one source pass through one :class:`Feed`. Its *producer*, a
 function that runs on a daemon thread of its own, puts frames into a
 :class:`FeedQueue` per kind, each with the moment at which it is due, in seconds on
 the feed's clock. That clock starts with the first frame of any queue, so queues
-of one feed stay in step. A :class:`FedTrack` is what aiortc consumes: it hands
-each frame out when it is due.
+of one feed stay in step. A :class:`~metered_sync.engine.sending.fed_track.FedTrack`
+is what aiortc consumes: it hands each frame out when it is due.
 
 **Bounds.** A queue holds a few frames and the producer waits while it is full.
 What nobody takes goes overdue; when the queue is full such frames are dropped,
@@ -35,26 +35,21 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame, Packet, VideoFrame
 
 from metered_sync.bridge import guard, process
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import WAIT_SLICE, Deadline
 from metered_sync.bridge.threads import start_thread
-from metered_sync.engine.webrtc.stream_formats import StreamFormat
 from metered_sync.errors import EngineError, MediaError
 
 __all__ = [
     "DueFrame",
-    "EncoderFeedback",
-    "FedTrack",
     "Feed",
     "FeedQueue",
     "Frame",
-    "encoded_format",
 ]
 
 if TYPE_CHECKING:  # (not a generic class in all versions)
@@ -268,7 +263,7 @@ class FeedQueue:
         """Whether the track ends when all frames have been handed out."""
         self.stamps: deque[tuple[float, float]] | None = None
         """Position and ``time.monotonic()`` of the latest frames handed out, where noted."""
-        self._feed = feed
+        self.feed = feed
         self._size = size
         self._waiters: dict[asyncio.Future[None], object] = {}
         self._listeners: list[Callable[[], object]] = []
@@ -286,7 +281,7 @@ class FeedQueue:
             Whether to go on: ``False`` once the feed is stopped or told to seek. A queue
             that was closed, or that nobody wants, takes frames and drops them.
         """
-        feed = self._feed
+        feed = self.feed
         with feed.lock:
             if not feed.interrupted:
                 feed.begin(due)
@@ -312,25 +307,25 @@ class FeedQueue:
     async def take(self) -> Frame | None:
         """Return the next frame when it is due; ``None`` at the end."""
         taker = object()
-        with self._feed.lock:
+        with self.feed.lock:
             self._takers.append(taker)
         try:
             return await self._take(taker)
         finally:
-            with self._feed.lock:
+            with self.feed.lock:
                 if taker in self._takers:
                     self._takers.remove(taker)
                 self._wake()
 
     async def _take(self, taker: object) -> Frame | None:
         running = asyncio.get_running_loop()
-        with self._feed.lock:
+        with self.feed.lock:
             self.pass_time()
         while True:
-            with self._feed.lock:
-                if not self._feed.started:
-                    self._feed._start()
-                if self.closed or self._feed.stopped:
+            with self.feed.lock:
+                if not self.feed.started:
+                    self.feed._start()
+                if self.closed or self.feed.stopped:
                     return None
                 delay = self._due_in() if self._takers[0] is taker else math.inf
                 if delay <= TIMER_RESOLUTION:
@@ -344,16 +339,16 @@ class FeedQueue:
             finally:
                 if timer is not None:
                     timer.cancel()
-                with self._feed.lock:
+                with self.feed.lock:
                     self._waiters.pop(waiter, None)
 
     def close(self) -> None:
         """End this queue. The feed stops with the last queue that somebody may consume."""
-        with self._feed.lock:
+        with self.feed.lock:
             if not self.closed:
                 self._close()
-                if self._feed._all_closed():
-                    self._feed._stop(None)
+                if self.feed._all_closed():
+                    self.feed._stop(None)
 
     # --- any thread ---
 
@@ -363,7 +358,7 @@ class FeedQueue:
         It is called before, too, when it is known that the queue ends with what it holds; and
         now, where that is so already. The lock is held then: it must return at once.
         """
-        with self._feed.lock:
+        with self.feed.lock:
             if not self.closed:
                 self._listeners.append(listener)
             if self.closed or self.ending:
@@ -371,7 +366,7 @@ class FeedQueue:
 
     def off_close(self, listener: Callable[[], object]) -> None:
         """Call a function no longer."""
-        with self._feed.lock:
+        with self.feed.lock:
             if listener in self._listeners:
                 self._listeners.remove(listener)
 
@@ -386,28 +381,28 @@ class FeedQueue:
 
     def _due_in(self) -> float:
         """Return the seconds until the next frame is due; ``inf``: there is none."""
-        return self.items[0].due - self._feed.clock() if self.items else math.inf
+        return self.items[0].due - self.feed.clock() if self.items else math.inf
 
     def _next(self) -> DueFrame | None:
         """Take the next frame off the queue; ``None``: it was stopped just now, by a finalizer."""
         return self.items.popleft() if self.items else None
 
     def _hand_out(self, item: DueFrame) -> Frame | None:
-        self._feed.position = item.position
+        self.feed.position = item.position
         if item.frame is None:
             self._close()
         else:
             self.handed += 1
             if self.stamps is not None:
                 self.stamps.append((item.position, monotonic()))
-        self._feed.moved.notify_all()
+        self.feed.moved.notify_all()
         return item.frame
 
     def _close(self) -> None:
         self.closed = True
         self.items.clear()
         self._wake()
-        self._feed.moved.notify_all()
+        self.feed.moved.notify_all()
         listeners, self._listeners = self._listeners, []
         for listener in listeners:
             listener()
@@ -426,77 +421,6 @@ def _settle(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
-class EncoderFeedback(Protocol):
-    """An encoder of the user's, which can do what receivers ask for."""
-
-    def key_frame_wanted(self) -> None:
-        """Pass on that a receiver needs a key frame."""
-
-    def bitrate_wanted(self, bitrate: int) -> None:
-        """Pass on the bits per second that receivers can take."""
-
-
-class FedTrack(MediaStreamTrack):
-    """A track whose frames come from a queue, each when it is due."""
-
-    def __init__(
-        self, queue: FeedQueue, source: object, format: StreamFormat | None = None
-    ) -> None:
-        """Consume ``queue``; keep ``source`` alive as long as this track is.
-
-        ``format`` is that of packets, where they come in the place of frames.
-        """
-        super().__init__()
-        self.format = format
-        """The format of what comes, where that is encoded already."""
-        self.feedback: EncoderFeedback | None = None
-        """The encoder, where it can be told what receivers ask for."""
-        self.kind = queue.kind
-        self._queue = queue
-        self._source = source
-
-    def __repr__(self) -> str:
-        return f"<{self.kind} track of {self._source!r}: {self.readyState}>"
-
-    @property
-    def readyState(self) -> str:  # noqa: N802
-        """``"live"`` or ``"ended"``."""
-        return "ended" if self._queue.closed else super().readyState
-
-    async def recv(self) -> Frame:
-        """Return the next frame when it is due.
-
-        Raises:
-            MediaStreamError: The track has ended.
-        """
-        feed = self._queue._feed
-        feed.check_process()
-        frame = await self._queue.take()
-        if frame is None:
-            self.stop()
-            raise MediaStreamError(f"the {self.kind} of {feed.label} has ended")
-        return frame
-
-    def on_end(self, listener: Callable[[], object]) -> None:
-        """Call a function once the track has ended; see :meth:`FeedQueue.on_close`."""
-        self._queue.on_close(listener)
-
-    def off_end(self, listener: Callable[[], object]) -> None:
-        """Call a function no longer."""
-        self._queue.off_close(listener)
-
-    def pass_time(self) -> None:
-        """Drop what was not taken in time: a track that ends with it has ended then."""
-        with self._queue._feed.lock:
-            self._queue.pass_time()
-
-    def stop(self) -> None:
-        """End the track; with the last one of its source the source stops."""
-        if self._queue._feed.born == guard.generation():  # in a forked child its lock may be taken
-            self._queue.close()
-        super().stop()
-
-
 _playing: weakref.WeakSet[Feed] = weakref.WeakSet()
 
 
@@ -510,8 +434,3 @@ def _stop_all(deadline: Deadline) -> None:
 
 
 process.at_exit("finish", _stop_all)
-
-
-def encoded_format(track: object) -> StreamFormat | None:
-    """Return the format of what a track yields, where that is encoded already; else ``None``."""
-    return track.format if isinstance(track, FedTrack) else None

@@ -12,7 +12,7 @@ from typing import Any
 from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync.bridge.loop import engine_here
-from metered_sync.engine.sending.feed import FedTrack
+from metered_sync.engine.sending.fed_track import FedTrack
 
 __all__ = ["keep_loop", "receive"]
 

@@ -22,7 +22,7 @@ from typing import Any
 from aiortc import RTCRtpTransceiver
 from aiortc.mediastreams import MediaStreamTrack
 
-from metered_sync.engine.sending.feed import FedTrack, encoded_format
+from metered_sync.engine.sending.fed_track import FedTrack, encoded_format
 from metered_sync.engine.sending.outlet import Outlet
 from metered_sync.engine.sending.shared_encoder import SharedEncoder
 from metered_sync.engine.sending.source_reader import SourceReader

@@ -34,11 +34,11 @@ class PacketQueue(FeedQueue):
 
     def put(self, frame: Frame | None, due: float, position: float) -> bool:
         """Queue a packet, or drop what cannot be decoded; see :meth:`FeedQueue.put`."""
-        with self._feed.lock:
+        with self.feed.lock:
             if frame is not None:
                 self.lost = self.kind == "video" and self.lost and not is_key(frame)
                 if self.lost:
-                    return not self._feed.interrupted
+                    return not self.feed.interrupted
         return super().put(frame, due, position)
 
     def _drop(self) -> None:
@@ -69,7 +69,7 @@ class LivePacketQueue(PushedQueue):
 
     def put(self, frame: Frame | None, due: float, position: float) -> bool:
         """Queue a packet; say whether to go on, as :meth:`FeedQueue.put` does."""
-        feed = self._feed
+        feed = self.feed
         with feed.lock:
             if frame is None:
                 return super().put(frame, due, position)

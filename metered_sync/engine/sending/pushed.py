@@ -56,7 +56,7 @@ class PushedQueue(FeedQueue):
     def end(self) -> None:
         """End the track once all frames have been handed out."""
         self.ending = True
-        self._feed.moved.notify_all()
+        self.feed.moved.notify_all()
         self._end_if_empty()
         for listener in tuple(self._listeners):
             listener()
@@ -66,7 +66,7 @@ class PushedQueue(FeedQueue):
 
     def _end_if_empty(self) -> None:
         if self.ending and self._is_empty():
-            self._feed._stop(None)
+            self.feed._stop(None)
 
     def _hand_out(self, item: DueFrame) -> Frame | None:
         frame = super()._hand_out(item)
@@ -75,8 +75,8 @@ class PushedQueue(FeedQueue):
 
     def _is_left_alone(self, due: float) -> bool:
         """Say whether nobody took the frame due then, and nobody waits."""
-        late = self._feed.clock() - due
-        return self._feed.started and not self._waiters and late > UNTAKEN_KEPT
+        late = self.feed.clock() - due
+        return self.feed.started and not self._waiters and late > UNTAKEN_KEPT
 
 
 class PushedSoundQueue(PushedQueue):
@@ -106,24 +106,24 @@ class PushedSoundQueue(PushedQueue):
         """Drop sound that has not been handed out."""
         self.sound.clear()
         self._grown = False
-        self._feed.moved.notify_all()
+        self.feed.moved.notify_all()
         self._end_if_empty()
 
     def pass_time(self) -> None:
         """Drop sound that nobody took in time."""
         if self._is_left_alone(self._due):
-            missed = int((self._feed.clock() - self._due) / FRAME_SECONDS)
+            missed = int((self.feed.clock() - self._due) / FRAME_SECONDS)
             self._due += missed * FRAME_SECONDS
-            self._feed.position = self._due
+            self.feed.position = self._due
             self.latest = SILENT_FRAME
             if self.sound:
                 del self.sound[: missed * BYTES_PER_FRAME]
-                self._feed.moved.notify_all()
+                self.feed.moved.notify_all()
             self._end_if_empty()
 
     def _due_in(self) -> float:
-        self._feed.begin()
-        clock = self._feed.clock()
+        self.feed.begin()
+        clock = self.feed.clock()
         if clock > self._due + MAX_SOUND_LAG:
             self._due = clock
         return self._due - clock
@@ -184,7 +184,7 @@ class PushedPictureQueue(PushedQueue):
             return 0.0
         if self._newest is None:
             return math.inf
-        return self._due + self.again_after - self._feed.clock()
+        return self._due + self.again_after - self.feed.clock()
 
     def _next(self) -> DueFrame | None:
         picture = self._newest
@@ -192,7 +192,7 @@ class PushedPictureQueue(PushedQueue):
             return None
         if not self._new:  # whoever took it before may still be using it
             picture = private_copy(picture)
-            self._stamp(picture, self._feed.clock())
+            self._stamp(picture, self.feed.clock())
         self._new = False
         return DueFrame(self._due, self._due, picture)
 

@@ -26,7 +26,7 @@ from av import AudioFrame, VideoFrame
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.sending.fanout import PacketFanout
-from metered_sync.engine.sending.feed import FedTrack
+from metered_sync.engine.sending.fed_track import FedTrack
 from metered_sync.engine.sending.kept_loop import keep_loop
 from metered_sync.engine.sending.outlet import Outlet
 from metered_sync.engine.sending.rendition import Rendition

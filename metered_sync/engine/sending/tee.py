@@ -21,7 +21,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.reader import Reader
-from metered_sync.engine.sending.feed import encoded_format
+from metered_sync.engine.sending.fed_track import encoded_format
 from metered_sync.engine.sending.kept_loop import keep_loop
 from metered_sync.engine.sending.timeline import CLOCK_LEAD, CLOCK_SLACK, READY_PAUSE, READY_WITHIN
 from metered_sync.errors import MediaError

@@ -26,7 +26,7 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.loop import Engine
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.sending.access_units import AccessUnits, access_units
-from metered_sync.engine.sending.feed import encoded_format
+from metered_sync.engine.sending.fed_track import encoded_format
 from metered_sync.engine.sending.packet_queue import is_key
 from metered_sync.engine.sending.tee import attach_reader, detach_reader
 from metered_sync.engine.webrtc.encoded_frames import EncodedFrame, EncodedFrameReader

@@ -14,7 +14,7 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.dispatch import Callback, Dispatcher
 from metered_sync.bridge.reader import Reader
 from metered_sync.bridge.threads import run_within
-from metered_sync.engine.sending.feed import encoded_format
+from metered_sync.engine.sending.fed_track import encoded_format
 from metered_sync.errors import (
     ClosedError,
     MediaError,

@@ -11,7 +11,8 @@ from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.guard import LiveObject
-from metered_sync.engine.sending.feed import FedTrack, Feed, FeedQueue
+from metered_sync.engine.sending.fed_track import FedTrack
+from metered_sync.engine.sending.feed import Feed, FeedQueue
 from metered_sync.engine.webrtc.stream_formats import StreamFormat
 from metered_sync.errors import MediaError, MeteredTimeoutError, raise_fresh
 

@@ -48,7 +48,7 @@ class LiveQueue(FeedQueue):
 
     def put(self, frame: Frame | None, due: float, position: float) -> bool:
         """Queue a frame; say whether to go on, as :meth:`FeedQueue.put` does."""
-        with self._feed.lock:
+        with self.feed.lock:
             while len(self.items) >= self._size:
                 self.items.popleft()
         return super().put(frame, due, position)

@@ -11,7 +11,7 @@ from av import AudioFrame, VideoFrame
 from metered_sync.bridge import engines, guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.process import is_exiting
-from metered_sync.engine.sending.feed import encoded_format
+from metered_sync.engine.sending.fed_track import encoded_format
 from metered_sync.engine.sending.kept_loop import receive
 from metered_sync.errors import ClosedError, EngineError, MediaError
 from metered_sync.media.sources.base import Source

@@ -17,7 +17,8 @@ from av import AudioFrame
 
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sending import feed as tracks_module
-from metered_sync.engine.sending.feed import FedTrack, Feed, FeedQueue
+from metered_sync.engine.sending.fed_track import FedTrack
+from metered_sync.engine.sending.feed import Feed, FeedQueue
 from metered_sync.errors import MediaError
 from tests.conftest import run_script, wait_until
 

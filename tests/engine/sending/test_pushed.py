@@ -46,7 +46,7 @@ def sound_queue() -> PushedSoundQueue:
 
 def picture_queue() -> PushedPictureQueue:
     queue = PushedPictureQueue(Feed("pictures", None), "video", 1)
-    queue._feed.begin()  # as a source does with its first picture
+    queue.feed.begin()  # as a source does with its first picture
     return queue
 
 
@@ -88,7 +88,7 @@ def test_sound_that_nobody_takes_goes_by(clock: SimpleNamespace) -> None:
     take(queue)
     queue.add(b"\x02" * FRAME * 200)
     clock.now += 2.02
-    with queue._feed.lock:
+    with queue.feed.lock:
         queue.pass_time()
     assert len(queue.sound) / FRAME in (100, 101)
     assert queue.latest == bytes(FRAME)
@@ -97,7 +97,7 @@ def test_sound_that_nobody_takes_goes_by(clock: SimpleNamespace) -> None:
 def test_clearing_leaves_silence(clock: SimpleNamespace) -> None:
     queue = sound_queue()
     queue.add(b"\x01" * FRAME * 3)
-    with queue._feed.lock:
+    with queue.feed.lock:
         queue.clear()
     assert queue.room == 10 * FRAME
     assert samples(take(queue)) == bytes(FRAME)
@@ -106,7 +106,7 @@ def test_clearing_leaves_silence(clock: SimpleNamespace) -> None:
 def test_sound_ends_with_its_last_piece(clock: SimpleNamespace) -> None:
     queue = sound_queue()
     queue.add(b"\x01" * (FRAME + 4))
-    with queue._feed.lock:
+    with queue.feed.lock:
         queue.end()
     assert not queue.closed
     take(queue)
@@ -149,7 +149,7 @@ def test_a_picture_that_nobody_takes_becomes_old(clock: SimpleNamespace) -> None
     take(queue)
     queue.show(grey(), 0.1)
     clock.now += 2
-    with queue._feed.lock:
+    with queue.feed.lock:
         queue.pass_time()
     assert queue.dropped == 1
     assert queue._newest is not None  # to be shown again
@@ -158,7 +158,7 @@ def test_a_picture_that_nobody_takes_becomes_old(clock: SimpleNamespace) -> None
 def test_pictures_end_when_the_last_one_was_taken(clock: SimpleNamespace) -> None:
     queue = picture_queue()
     queue.show(grey(), 0.0)
-    with queue._feed.lock:
+    with queue.feed.lock:
         queue.end()
     assert take(queue) is not None
     assert queue.closed
