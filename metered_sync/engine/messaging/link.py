@@ -29,6 +29,7 @@ from metered_sync.bridge.loop import Engine
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.messaging.handshake import Connector
 from metered_sync.engine.messaging.inbound import Inbound
+from metered_sync.engine.messaging.keepalive import await_silence
 from metered_sync.engine.messaging.options import SignallingOptions
 from metered_sync.engine.messaging.outbox import Outbox
 from metered_sync.engine.messaging.replay import Replay
@@ -68,11 +69,6 @@ if TYPE_CHECKING:
 __all__ = ["SignallingLink"]
 
 logger = logging.getLogger("metered_sync")
-
-STOOD_STILL = 1.0
-"""Seconds by which a timer is late where the process, or the machine, has stood still."""
-CATCH_UP = 0.05
-"""Seconds in which what came in such a time is read."""
 
 
 class SignallingLink(Link):
@@ -387,7 +383,7 @@ class SignallingLink(Link):
         replay.begin()  # before anything else is sent
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._watch, connection)
+                group.start_soon(self._keep_alive, connection)
                 group.start_soon(self._restore, replay)
                 connection.listen(inbound.receive)
                 self.outbox.flush()
@@ -407,32 +403,8 @@ class SignallingLink(Link):
             lost_at, self._lost_at = self._lost_at, None
             self._sink.emit(Outage(monotonic() - lost_at))
 
-    async def _watch(self, connection: WebSocket) -> None:
-        """Ping while nothing arrives; close a connection that stays silent.
-
-        One on which a request waits is left sooner: the other end may be gone without a word.
-        """
-        limit, overdue = self._options.inactivity_timeout, self._timings.overdue
-        interval = max(self._timings.ping_floor, limit * self._timings.ping_fraction)
-        while True:
-            now = monotonic()
-            silence, unanswered = now - connection.last_text, connection.unanswered()
-            if silence >= limit or unanswered >= 2 * overdue:
-                logger.info("%s: nothing arrived for %.0f s", self.label, silence)
-                within = self._timings.close if silence >= limit else self._timings.farewell
-                await self._close(connection, CLOSE_INACTIVITY, "inactivity", within)
-                return
-            pause = interval - silence
-            if silence >= interval or unanswered >= overdue:
-                pause = min(interval, limit - silence)
-                self.outbox.urge([Request("", frames.build_ping(), "ping", outage="fail")])
-                self.outbox.flush()
-            if unanswered:
-                left = overdue - unanswered
-                pause = min(pause, left if left > 0 else overdue + left)
-            else:
-                connection.asked.clear()
-            with anyio.move_on_after(max(pause, 0.01)):
-                await (anyio.sleep_forever() if unanswered else connection.asked.wait())
-            if monotonic() - now > pause + STOOD_STILL:  # read first what has come meanwhile
-                await anyio.sleep(CATCH_UP)
+    async def _keep_alive(self, connection: WebSocket) -> None:
+        """Ping while nothing arrives; close a connection that stays silent."""
+        limit = self._options.inactivity_timeout
+        within = await await_silence(connection, self.outbox, limit, self._timings, self.label)
+        await self._close(connection, CLOSE_INACTIVITY, "inactivity", within)
