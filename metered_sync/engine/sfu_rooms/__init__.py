@@ -2,7 +2,8 @@
 
 ============ =============================================================================
 messages     parse and build the messages by which members tell of their tracks
-room_media   the media of one room: two sessions at most, and this peer's state
+room_media   the media of one room: two sessions at most
+our_state    this peer's state: what it sends, and whether it speaks; telling the others
 member_media one member's part: its announced tracks, and data channels on demand
 publishing   publish our tracks, and say which of them flow
 receiving    make what is received what is wanted

@@ -23,6 +23,7 @@ from metered_sync.engine.sfu_rooms.messages import (
     is_room_message,
     parse_room_message,
 )
+from metered_sync.engine.sfu_rooms.our_state import OurState
 from metered_sync.engine.sfu_rooms.room_track import RoomTrack
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.engine.webrtc.sdp_repair import UnfitTrack
@@ -40,6 +41,8 @@ logger = logging.getLogger("metered_sync")
 class MemberRoom(Protocol):
     """The media of the room that a member belongs to."""
 
+    our_state: OurState
+
     def new_track(self, member: SfuMember, announced: AnnouncedTrack, session_id: str) -> RoomTrack:
         """Return a track that a member has announced."""
 
@@ -51,12 +54,6 @@ class MemberRoom(Protocol):
 
     def speaks(self, member: SfuMember, speaking: bool) -> None:
         """Take note of what a member says about its speaking."""
-
-    def tell_state(self, member: SfuMember) -> None:
-        """Send a member our state, whatever it holds."""
-
-    def arrived(self, member: SfuMember) -> None:
-        """Take note of a member that has come, or come back, and may not know our state."""
 
     async def outgoing(self) -> list[dict[str, Any]]:
         """Return the counts of what this peer publishes."""
@@ -152,7 +149,7 @@ class SfuMember:
             if isinstance(message, RoomState):
                 self._take_state(message)
             elif isinstance(message, StateRequest):
-                self._room.tell_state(self)
+                self._room.our_state.tell(self.owner)
             elif isinstance(message, Watching):
                 self.watched = frozenset(message.track_ids)
             return True
@@ -308,7 +305,7 @@ class SfuMember:
         self._local_id = local_id
         if self._data is not None:
             self._data.rebuild(local_id=local_id)
-        self._room.arrived(self)
+        self._room.our_state.arrived(self.owner)
 
     def end_tracks(self, error: BaseException | None) -> None:
         """End the tracks that the member sends."""

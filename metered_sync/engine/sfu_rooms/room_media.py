@@ -13,12 +13,9 @@ Everything here runs on the loop's thread, except where it says otherwise.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
-import random
-import secrets
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,15 +31,13 @@ from metered_sync.engine.sfu.tracks import SfuSink
 from metered_sync.engine.sfu.watch import Watch, Watched
 from metered_sync.engine.sfu_rooms.member_media import SfuMember
 from metered_sync.engine.sfu_rooms.messages import (
-    MAX_STATE_TRACKS,
     AnnouncedTrack,
-    RoomState,
     StateRequest,
     Watching,
     build_room_message,
-    fitting,
     is_room_message,
 )
+from metered_sync.engine.sfu_rooms.our_state import OurState
 from metered_sync.engine.sfu_rooms.publishing import RoomPublisher
 from metered_sync.engine.sfu_rooms.receiving import RoomReceiver
 from metered_sync.engine.sfu_rooms.room_track import RoomTrack, SubscribePolicy
@@ -53,7 +48,6 @@ from metered_sync.wire.timings import Timings
 __all__ = ["SfuRoomMedia", "SfuRoomOptions"]
 
 logger = logging.getLogger("metered_sync")
-BOOT_BYTES = 6
 LEVEL_INTERVAL = 5
 """Received slices of sound of which one is measured."""
 
@@ -91,25 +85,17 @@ class SfuRoomMedia:
         self._owners: dict[str, SfuMember] = {}
         """The member that publishes in a session, by its id."""
         self._host: RoomHost
-        self._boot = secrets.token_urlsafe(BOOT_BYTES)
-        self._revision = 0
-        self._built: tuple[Any, dict[str, Any]] | None = None
-        """Our state as it was sent last, by what it was made of."""
-        self._joined = False
-        self._left = False
         self._refused: MeteredError | None = None
         """Why the SFU does not let us in, if it does not."""
-        self._heard = False
-        """Whether we speak just now."""
-        self._speaking = False
-        """Whether the others have been told that we speak."""
-        self._speech_due: asyncio.TimerHandle | None = None
-        self._spread: asyncio.TimerHandle | None = None
-        """When our state is sent to all, because it cannot be sent to newcomers."""
         self._told_watching: dict[str, tuple[str, ...]] = {}
         self._speakers = Speakers(self._on_speakers)
+        self.our_state = OurState(label, timings)
         self._publisher = RoomPublisher(
-            self._publishing_link, self._on_published, self._on_speech, self._on_mute, timings
+            self._publishing_link,
+            self.our_state.on_published,
+            self.our_state.on_speech,
+            self._on_mute,
+            timings,
         )
         self._receiver = RoomReceiver(self._receiving_link, self, timings)
 
@@ -123,6 +109,7 @@ class SfuRoomMedia:
     def attach(self, host: RoomHost) -> None:
         """Belong to a room."""
         self._host = host
+        self.our_state.attach(host, self._publisher)
 
     def __call__(
         self, owner: MediaOwner, *, local_id: str, remote_id: str, label: str
@@ -138,7 +125,7 @@ class SfuRoomMedia:
             timings=self._timings,
         )
         self._members[remote_id] = member
-        self.arrived(member)
+        self.our_state.arrived(owner)
         return member
 
     def receivers(self, members: Iterable[MemberMedia]) -> Iterable[TrackReceiver]:
@@ -151,14 +138,13 @@ class SfuRoomMedia:
 
     def on_joined(self) -> None:
         """Begin to publish and to receive."""
-        self._joined = True
+        self.our_state.on_joined()
         self._host.spawn(self._publisher.run)
         self._host.spawn(self._receiver.run)
 
     def on_listed(self) -> None:
         """Tell again what we send: to the others we have left and come back, perhaps."""
-        if self._publisher.announced:
-            self._host.broadcast(self._state())
+        self.our_state.repeat()
 
     def on_unlisted(self, remote_id: str) -> None:
         """Take note that presence does not list a member any more: it may be back as another."""
@@ -171,17 +157,13 @@ class SfuRoomMedia:
 
     async def leave(self) -> None:
         """Tell the others that we send nothing any more."""
-        self._left = True
         self._publisher.end()
-        if self._joined and self._publisher.announced:
-            self._revision += 1
-            await self._host.broadcast_now(build_room_message(self._empty_state()))
+        await self.our_state.leave()
 
     def close(self, error: BaseException) -> None:
         """End everything that runs; what is to be closed is closed by :meth:`aclose`."""
-        for timer in (self._spread, self._speech_due):
-            if timer is not None and self._engine.error is None:
-                timer.cancel()
+        if self._engine.error is None:
+            self.our_state.stop()
         self._publisher.end()
         if self._engine.error is not None:
             self._publisher.abort(error)
@@ -194,75 +176,10 @@ class SfuRoomMedia:
         finally:
             await self._receiver.aclose()
 
-    # --- our state ---
-
-    def _state(self) -> dict[str, Any]:
-        """Return what the others are told; measured once for each change, not for each member."""
-        tracks = self._publisher.announced
-        key = (self._revision, self._publisher.session_id, self._speaking, tracks)
-        if self._built is None or self._built[0] != key:
-            self._built = key, self._measured(tracks)
-        return self._built[1]
-
-    def _measured(self, tracks: Sequence[AnnouncedTrack]) -> dict[str, Any]:
-        fit = fitting(tracks)
-        if len(fit) < len(tracks):
-            logger.warning(
-                "%s: the others see %d of %d tracks: a member has %d at most, and 8 KB of metadata "
-                "of them all",
-                self._label,
-                len(fit),
-                len(tracks),
-                MAX_STATE_TRACKS,
-            )
-        state = replace(self._empty_state(), session_id=self._publisher.session_id, tracks=fit)
-        return build_room_message(state)
-
-    def _empty_state(self) -> RoomState:
-        return RoomState(self._boot, self._revision, None, (), self._speaking)
-
-    def _on_published(self) -> None:
-        self._revision += 1
-        if self._joined and not self._left:
-            self._host.broadcast(self._state())
-
-    def _on_speech(self, speaking: bool) -> None:
-        """Tell that we speak, or are quiet: not more than twice a second."""
-        self._heard = speaking
-        if self._speech_due is None and speaking != self._speaking and not self._left:
-            self._speaking = speaking
-            self._on_published()
-            loop = asyncio.get_running_loop()
-            self._speech_due = loop.call_later(self._timings.room_speech, self._speech_told)
-
-    def _speech_told(self) -> None:
-        self._speech_due = None
-        self._on_speech(self._heard)
-
-    def arrived(self, member: SfuMember) -> None:
-        """Send a member that has come, or come back, our state if there is something in it."""
-        if self._publisher.announced and not self._left:
-            self.tell_state(member)
-
-    def tell_state(self, member: SfuMember) -> None:
-        """Send a member our state; where that is not permitted, send it to all, once."""
-        if self._host.send_refused is None:
-            member.owner.post(self._state())
-        elif self._spread is None:
-            loop = asyncio.get_running_loop()
-            pause = random.uniform(0, self._timings.room_spread)
-            self._spread = loop.call_later(pause, self._spread_state)
-
-    def _spread_state(self) -> None:
-        self._spread = None
-        if not self._left:
-            self._host.broadcast(self._state())
-
     def on_send_refused(self) -> None:
         """Tell all members what could not be told to each of them."""
-        if self._publisher.announced:
-            for member in self._members.values():
-                self.tell_state(member)
+        for member in self._members.values():
+            self.our_state.arrived(member.owner)
 
     # --- for the members ---
 
@@ -342,7 +259,7 @@ class SfuRoomMedia:
 
     def wanted(self, now: float) -> list[RoomTrack]:
         """Return the tracks that are to be received: as many of pictures as may be at once."""
-        if self._refused is not None or self._left:
+        if self._refused is not None or self.our_state.left:
             return []
         sound: list[RoomTrack] = []
         pictures: list[tuple[int, float, RoomTrack]] = []
@@ -386,7 +303,7 @@ class SfuRoomMedia:
 
     def on_refused(self, error: MeteredError) -> None:
         """End what cannot be received, and tell why."""
-        if self._refused is None and not self._left:
+        if self._refused is None and not self.our_state.left:
             self._refused = error
             logger.warning("%s: the SFU refuses this peer: %s", self._label, error)
             self._host.on_media_refused(error)
