@@ -286,7 +286,7 @@ class MeteredPeer(Client[RoomLink]):
     @property
     def channel(self) -> str | None:
         """The room's channel."""
-        return self._link.channel if self._link is not None else None
+        return self._link.channel.name if self._link is not None else None
 
     @property
     def speakers(self) -> list[str]:
@@ -335,7 +335,7 @@ class MeteredPeer(Client[RoomLink]):
                 except MeteredTimeoutError:
                     raise MeteredTimeoutError(
                         f"{what}: nobody came within {deadline}; {len(link.roster.present)} other "
-                        f"members are in {link.channel!r}"
+                        f"members are in {link.channel.name!r}"
                     ) from None
 
     # --- messages ---
@@ -358,7 +358,7 @@ class MeteredPeer(Client[RoomLink]):
             SignallingError: The errors of ``SignallingClient.publish``.
         """
         link = self._sending("send")
-        channel = link.channel or ""
+        channel = link.channel.name or ""
         request_id = link.signalling.outbox.new_id()
         text = frames.build_publish(channel, data, request_id)
         self._exchange(link, request_id, text, f"send to {channel!r}", during_outage, timeout)

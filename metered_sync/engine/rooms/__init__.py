@@ -6,6 +6,7 @@ roster          who is there: presence, lists of members, messages that come ear
 member          one other member, and what happens on the connection to it
 error_throttle  tell of the errors that a member causes at a bounded rate
 our_tracks      the tracks that are sent, and what members have been told about them
+room_channel    the channel that the room is: subscribed to, and published to
 direct_messages send direct messages to members; whether that is permitted
 connection      carry a negotiation out: the media connection to one member
 negotiation     decide when to offer, answer, repeat, begin anew and give up: without I/O

@@ -8,9 +8,9 @@ in its life through the events that this emits::
      └──────────────────┘                       └──────────────────────────────┘
                    any of them ── close(), the link ended for good ──▶ leaving ──▶ closed
 
-Its parts: the :class:`Roster` of members, each :class:`Member` with a media connection,
-:class:`OurTracks`, and the :class:`DirectMessages` in which signals travel. The room hands what
-comes from the service to them, and carries out what the roster finds.
+Its parts: the :class:`RoomChannel`, the :class:`Roster` of members, each :class:`Member` with a
+media connection, :class:`OurTracks`, and the :class:`DirectMessages` in which signals travel. The
+room hands what comes from the service to them, and carries out what the roster finds.
 
 Everything here runs on the loop thread, except where it says otherwise.
 """
@@ -19,13 +19,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import anyio
 
 from metered_sync.bridge.link import Link, within
 from metered_sync.bridge.loop import Engine
-from metered_sync.bridge.reader import Reader
 from metered_sync.engine.messaging.link import SignallingLink
 from metered_sync.engine.messaging.options import SignallingOptions
 from metered_sync.engine.messaging.request import Request
@@ -33,6 +32,7 @@ from metered_sync.engine.rooms.direct_messages import DirectMessages
 from metered_sync.engine.rooms.media import MemberMedia, RoomMedia, TrackReceiver
 from metered_sync.engine.rooms.member import Member, RoomSink
 from metered_sync.engine.rooms.our_tracks import OurTracks
+from metered_sync.engine.rooms.room_channel import RoomChannel
 from metered_sync.engine.rooms.roster import Roster
 from metered_sync.errors import (
     ClosedError,
@@ -42,7 +42,6 @@ from metered_sync.errors import (
     ServerRequestError,
     SfuAuthError,
 )
-from metered_sync.wire import frames
 from metered_sync.wire.events import (
     Connected,
     Direct,
@@ -90,10 +89,10 @@ class RoomLink(Link):
     ) -> None:
         self.label = label
         self.state: MeteredPeerState = "idle"
-        self.channel: str | None = None
         self.error: BaseException | None = None
         """Why the room is closed, once it is."""
         self.signalling = SignallingLink(engine, self, signalling, label, timings)
+        self.channel = RoomChannel(self.signalling, label, timings)
         self.roster = Roster(self, sink, label, timings, independent=media.independent)
         self.our_tracks = OurTracks(self._receivers, sink.own_track_ended, timings)
         self.media = media
@@ -101,15 +100,9 @@ class RoomLink(Link):
         self._messages = DirectMessages(self.signalling, label, self._on_refused)
         self._engine = engine
         self._sink = sink
-        self._include_metadata = False
         self._scopes: set[anyio.CancelScope] = set()
         """What runs in the background, and ends with the room."""
-        self._timings = timings
-        # The signalling link keeps subscriptions as long as somebody reads them.
-        self._reader: Reader[Message] = Reader("a room's messages", maxsize=1)
         self._reason = "closed"
-        self._joining: Request | None = None
-        """The subscription that joins the room."""
         media.attach(self)
 
     @property
@@ -126,15 +119,15 @@ class RoomLink(Link):
             self._check_idle()
             self._engine.links.add(self)
             self._set_state("joining")
-            self.channel, self._include_metadata = channel, include_sender_metadata
-            self._joining = None
+            self.channel.choose(channel, include_sender_metadata)
             try:
                 await self.signalling.connect()
                 self.roster.expect_list(back=False)
-                await self._subscribe(channel, self._on_joined)
+                await self.channel.subscribe(self._on_joined)
             finally:
                 if self.error is None and self.state == "joining":
-                    self._forget_channel()
+                    self.channel.forget()
+                    self.roster.clear(None)
                     self._set_state("idle")
                     if self.signalling.state == "idle":
                         self._engine.links.discard(self)  # nothing is open
@@ -153,36 +146,13 @@ class RoomLink(Link):
         """Take note of the subscription. (The list of members may be in the same packet.)"""
         if request.error is None and self.state == "joining":
             self._set_state("joined")
-            self._sink.emit(Joined(self.peer_id or "", self.channel or ""))
+            self._sink.emit(Joined(self.peer_id or "", self.channel.name or ""))
             self.media.on_joined()
             self.roster.await_list()
 
-    async def _subscribe(
-        self, channel: str, on_end: Callable[[Request], None] | None = None
-    ) -> None:
-        """Subscribe; the list of members follows the acknowledgement."""
-        if self._reader.ended:  # a subscription that the server has refused
-            self._reader = Reader("a room's messages", maxsize=1)
-        request = self.signalling.subscriptions.subscribe(
-            channel, self._reader, self._include_metadata, again=True, on_end=on_end
-        )
-        if request is not None:
-            if on_end is not None:
-                self._joining = request
-            await self.signalling.acknowledgement(request)
-
     def progress(self) -> tuple[str, bool]:
         """Say how far joining has come, and whether its request has left; from any thread."""
-        request = self._joining
-        if request is None:
-            return self.signalling.progress()
-        return "waiting for the acknowledgement" if request.sent else "subscribing", request.sent
-
-    def _forget_channel(self) -> None:
-        if self.channel is not None:
-            self.signalling.subscriptions.remove(self.channel, self._reader)
-            self.channel = None
-        self.roster.clear(None)
+        return self.channel.progress()
 
     async def aclose(self) -> None:
         """Leave: end the media connections, then the one to the service."""
@@ -222,7 +192,7 @@ class RoomLink(Link):
                 scope.cancel()
             self.our_tracks.close()
         if was_in:
-            self._sink.emit(Left(self.peer_id or "", self.channel or "", reason))
+            self._sink.emit(Left(self.peer_id or "", self.channel.name or "", reason))
         self._set_state("closed")
         self._sink.end(end)
 
@@ -244,13 +214,13 @@ class RoomLink(Link):
     def emit(self, event: Event) -> None:
         """Take an event of the signalling link."""
         if isinstance(event, Presence):
-            in_room = event.channel == self.channel and self.peer_id is not None
+            in_room = event.channel == self.channel.name and self.peer_id is not None
             if in_room and self.error is None:
                 self.roster.take(event)
         elif isinstance(event, Direct):
             self.take_direct(event)
         elif isinstance(event, Message):
-            if event.channel == self.channel and event.sender_peer_id != self.peer_id:
+            if event.channel == self.channel.name and event.sender_peer_id != self.peer_id:
                 self._take_broadcast(event)
         elif isinstance(event, StateChange):
             pass  # the room has states of its own
@@ -363,15 +333,15 @@ class RoomLink(Link):
 
     async def _resubscribe(self) -> None:
         try:
-            await self._subscribe(self.channel or "")
+            await self.channel.subscribe()
         except MeteredError as error:
             self._fail(error)  # the room is not open to us any more
 
     def on_no_list(self) -> None:
         """End a room whose members are not known any more; say so where they never were."""
         missing = ReconcileTimeoutError(
-            f"{self.label}: the server has not listed the members of {self.channel!r}; does the "
-            "key or token have the presence permission?"
+            f"{self.label}: the server has not listed the members of {self.channel.name!r}; does "
+            "the key or token have the presence permission?"
         )
         if self.state == "reconnecting":
             self._fail(missing)
@@ -429,36 +399,6 @@ class RoomLink(Link):
         """Return whether presence lists this member."""
         member = self.roster.members.get(peer_id)
         return member is not None and member.listed
-
-    def broadcast(self, data: dict[str, Any]) -> None:
-        """Send a message to the whole room, and wait for nothing."""
-
-        def on_end(request: Request) -> None:
-            if request.error is not None:
-                logger.debug("%s: %s", self.label, request.error)
-
-        try:
-            self._broadcast(data, on_end)
-        except MeteredError as error:
-            logger.debug("%s: %s", self.label, error)
-
-    def _broadcast(
-        self, data: dict[str, Any], on_end: Callable[[Request], None] | None = None
-    ) -> Request:
-        request_id = self.signalling.outbox.new_id()
-        text = frames.build_publish(self.channel or "", data, request_id)
-        what = f"{self.label}: tell the room"
-        return self.signalling.request(request_id, text, what, outage="fail", on_end=on_end)
-
-    async def broadcast_now(self, data: dict[str, Any]) -> None:
-        """Send a message to the whole room, as long as it takes within a bound; never raise."""
-        if self.signalling.state != "connected":
-            return
-        try:
-            with anyio.move_on_after(self._timings.close):
-                await self.signalling.acknowledgement(self._broadcast(data))
-        except MeteredError as error:
-            logger.debug("%s: %s", self.label, error)
 
     def spawn(self, function: Callable[[], Awaitable[None]]) -> None:
         """Run a coroutine function in the background; it ends with the room."""

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from aiortc import RTCDataChannel, RTCPeerConnection
 
+from metered_sync.engine.rooms.room_channel import RoomChannel
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.engine.webrtc.sdp_repair import UnfitTrack
@@ -193,6 +194,8 @@ class TrackReceiver(Protocol):
 class RoomHost(Protocol):
     """The room that media belong to, for media that its members share."""
 
+    channel: RoomChannel
+
     @property
     def send_refused(self) -> MeteredError | None:
         """Why direct messages cannot be sent, where the key or token does not permit it."""
@@ -202,12 +205,6 @@ class RoomHost(Protocol):
 
     def is_listed(self, peer_id: str) -> bool:
         """Return whether presence lists this member."""
-
-    def broadcast(self, data: dict[str, Any]) -> None:
-        """Send a message to the whole room, and wait for nothing."""
-
-    async def broadcast_now(self, data: dict[str, Any]) -> None:
-        """Send a message to the whole room, as long as it takes within a bound; never raise."""
 
     def spawn(self, function: Callable[[], Awaitable[None]]) -> None:
         """Run a coroutine function in the background."""

@@ -61,14 +61,14 @@ class OurState:
     def repeat(self) -> None:
         """Tell all again what we send: to them we have left and come back, perhaps."""
         if self._publisher.announced:
-            self._host.broadcast(self._state())
+            self._host.channel.broadcast(self._state())
 
     async def leave(self) -> None:
         """Tell all that we send nothing any more."""
         self.left = True
         if self._joined and self._publisher.announced:
             self._revision += 1
-            await self._host.broadcast_now(build_room_message(self._empty_state()))
+            await self._host.channel.broadcast_now(build_room_message(self._empty_state()))
 
     def stop(self) -> None:
         """Plan nothing more."""
@@ -105,7 +105,7 @@ class OurState:
         """Tell of other tracks, or of another session."""
         self._revision += 1
         if self._joined and not self.left:
-            self._host.broadcast(self._state())
+            self._host.channel.broadcast(self._state())
 
     def on_speech(self, speaking: bool) -> None:
         """Tell that we speak, or are quiet: not more than twice a second."""
@@ -137,4 +137,4 @@ class OurState:
     def _spread_state(self) -> None:
         self._spread = None
         if not self.left:
-            self._host.broadcast(self._state())
+            self._host.channel.broadcast(self._state())
