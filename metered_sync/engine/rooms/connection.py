@@ -55,6 +55,7 @@ from metered_sync.engine.rooms.negotiation.events import (
 )
 from metered_sync.engine.rooms.negotiation.machine import Negotiation
 from metered_sync.engine.rooms.negotiation.schedule import NEVER
+from metered_sync.engine.rooms.opening_channels import OpeningChannels
 from metered_sync.engine.rooms.our_tracks import SentMetadata
 from metered_sync.engine.rooms.received_tracks import ReceivedTracks
 from metered_sync.engine.rooms.sdp_pins import Pins
@@ -125,8 +126,7 @@ class RemoteConnection:
         )
         self._signals = SignalQueue(label)
         self._negotiation = Negotiation(timings, polite=self.polite)
-        self._opening: list[RTCDataChannel] = []
-        """Data channels of ours that may not be open yet."""
+        self._channels = OpeningChannels(label, self._sections)
         self._wake = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
         self._generation = self._make()
@@ -179,30 +179,9 @@ class RemoteConnection:
 
         Where the peer refuses it, there is an ``error`` event before the ``close``.
         """
-        self._sections.want_data()
-        if self._sections.refuses_data:
-            raise self._data_refusal()
-        raw = self.pc.createDataChannel(label, **options)
-        self._opening = [one for one in self._opening if one.readyState == "connecting"]
-        self._opening.append(raw)
-        self._generation.used = True
+        raw = self._channels.open(self._generation, label, options)
         self._wake.set()
         return raw
-
-    def _refuse_channels(self) -> None:
-        """Close the data channels that wait for a section that the peer refuses."""
-        waiting, self._opening = self._opening, []
-        for raw in waiting:
-            if raw.readyState == "connecting":
-                if raw.listeners("error"):
-                    raw.emit("error", self._data_refusal())
-                raw.close()
-
-    def _data_refusal(self) -> NegotiationFailedError:
-        return NegotiationFailedError(
-            f"{self._label}: the peer refuses data channels: it answers their section with port 0",
-            stage="answer",
-        )
 
     def take_message(self, data: Any, *, direct: bool) -> bool:
         """Take a signal out of a direct message; return false where it is none."""
@@ -346,7 +325,7 @@ class RemoteConnection:
         if not self._negotiation.ignores_offer:
             self._note_unfit(unfit_tracks(origin))
         if self._sections.refuses_data:
-            self._refuse_channels()
+            self._channels.refuse()
 
     def _note_unfit(self, unfit: tuple[UnfitTrack, ...]) -> None:
         """Tell of tracks that cannot be received, those aside that were told of before."""
