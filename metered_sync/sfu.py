@@ -462,7 +462,7 @@ class SfuClient(Client[SfuLink]):
         """List the app's sessions, this one included."""
         deadline = self._deadline(timeout)
         link = self._connected("sessions")
-        return self._run(link, link.sessions, deadline=deadline, what="sessions")
+        return self._run(link, link.directory.sessions, deadline=deadline, what="sessions")
 
     def tracks(self, session_id: str, *, timeout: float | None = None) -> list[TrackInfo]:
         """List the tracks that a session publishes.
@@ -473,7 +473,7 @@ class SfuClient(Client[SfuLink]):
         deadline = self._deadline(timeout)
         check_text("session_id", session_id)
         link = self._connected("tracks")
-        return self._run(link, link.tracks, session_id, deadline=deadline, what="tracks")
+        return self._run(link, link.directory.tracks, session_id, deadline=deadline, what="tracks")
 
     def wait_for_track(
         self,

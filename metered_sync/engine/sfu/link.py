@@ -427,14 +427,6 @@ class SfuLink(Link):
 
     # --- queries ---
 
-    async def sessions(self, deadline: Deadline) -> list[wire.SessionInfo]:
-        """List the app's sessions."""
-        return await self.directory.sessions(deadline)
-
-    async def tracks(self, session_id: str, deadline: Deadline) -> list[wire.TrackInfo]:
-        """List what a session publishes."""
-        return await self.directory.tracks(session_id, deadline)
-
     async def wait_for_track(
         self,
         session_id: str | None,
