@@ -72,6 +72,7 @@ def write(
     count: int = 30,
     *,
     audio: str | None = None,
+    layout: str = "stereo",
     gop: int = 10,
     size: tuple[int, int] = (64, 48),
     **options: str,
@@ -89,11 +90,11 @@ def write(
             queued += stream.encode(None)
         if audio is not None:
             sound: Any = container.add_stream(audio, rate=48000)
-            sound.layout = "stereo"
+            sound.layout = layout
             for at in range(0, count * 48000 // FPS, 960):
                 wave = np.sin(2 * np.pi * 500 * np.arange(at, at + 960) / 48000) * 12000
-                samples = np.repeat(wave.astype(np.int16), 2)[None]
-                piece: Any = av.AudioFrame.from_ndarray(samples, "s16", "stereo")
+                samples = np.repeat(wave.astype(np.int16), sound.layout.nb_channels)[None]
+                piece: Any = av.AudioFrame.from_ndarray(samples, "s16", layout)
                 piece.sample_rate, piece.pts, piece.time_base = 48000, at, Fraction(1, 48000)
                 queued += sound.encode(piece)
             queued += sound.encode(None)

@@ -50,6 +50,8 @@ CODECS = {
     "audio": {"opus": "opus", "libopus": "opus"},
 }
 """Those that are sent as they are."""
+MAX_CHANNELS = 2
+"""Channels of Opus in RTP (RFC 7587, section 7): of more, a packet holds several streams."""
 MIN_INTERVAL = 0.001
 
 
@@ -67,7 +69,7 @@ class PacketStream:
         """Prepare.
 
         Raises:
-            MediaError: Another codec than those that can be sent as they are.
+            MediaError: Another codec than those that can be sent as they are, or too many channels.
         """
         kind: str = stream.type
         self.label = f"{label}: its {'video' if kind == 'video' else 'sound'}"
@@ -80,6 +82,13 @@ class PacketStream:
                 f"{self.label} is {NAMES.get(name, name)}, and only {fitting} can be sent as it "
                 f"is: take its .{other} alone, have it encoded so at its origin, or leave "
                 "encoded=True out"
+            )
+        channels = stream.codec_context.layout.nb_channels if codec == "opus" else 0
+        if channels > MAX_CHANNELS:
+            raise MediaError(
+                f"{self.label} is Opus of {channels} channels, and WebRTC carries two as they are: "
+                "take its .video alone, have it encoded in stereo at its origin (`ffmpeg -i IN "
+                "-c:v copy -ac 2 -c:a libopus OUT.mkv`), or leave encoded=True out"
             )
         header = bytes(stream.codec_context.extradata or b"") if codec == "h264" else b""
         self._filter: Any = None

@@ -114,6 +114,21 @@ def test_of_a_file_with_hevc_the_sound_goes(files: dict[str, Path]) -> None:
     assert len(got["audio"]) >= 15
 
 
+def test_sound_of_many_channels_is_refused_and_the_pictures_go(tmp_path: Path) -> None:
+    """Each of its packets holds several streams of Opus, which a receiver takes for one."""
+    alone = write(tmp_path / "a.mkv", None, audio="libopus", layout="5.1")
+    with pytest.raises(MediaError, match=r"its sound is Opus of 6 channels.*-ac 2.*encoded=True"):
+        from_file(alone, encoded=True)
+    beside = write(tmp_path / "b.mkv", count=5, audio="libopus", layout="5.1")
+    with from_file(beside, encoded=True) as source:
+        assert source.video is not None
+        with pytest.raises(MediaError, match=r"6 channels.*\.video alone"):
+            _ = source.audio
+    mono = write(tmp_path / "c.mkv", None, audio="libopus", layout="mono")
+    with from_file(mono, encoded=True) as source:
+        assert source.audio is not None
+
+
 def test_it_is_sent_not_looked_at(files: dict[str, Path]) -> None:
     with (
         from_file(files["mp4"], encoded=True) as source,
