@@ -15,6 +15,7 @@ import pytest
 from metered_sync import Data, MeteredPeer
 from metered_sync.engine.webrtc.aiortc_private.sctp import MAX_PARTS
 from tests.support.mallory import Mallory, Stage, stage, until
+from tests.support.raw_sctp import SCTP, send_chunk
 
 MID = {"sdpMid": "0", "sdpMLineIndex": 0}
 
@@ -249,60 +250,17 @@ async def encrypted(mallory: Mallory, packet: bytes) -> None:
 # --- data channels --------------------------------------------------------------------
 
 
-def data(tsn: int, body: bytes, *, stream: int = 1, seq: int = 0, flags: int = 0) -> bytes:
-    size = 16 + len(body)
-    head = struct.pack("!BBHLHHL", 0, flags, size, tsn & 0xFFFFFFFF, stream, seq, 53)
-    return head + body + bytes(-size % 4)
-
-
-FIRST, LAST, UNORDERED = 2, 1, 4
-SCTP: dict[str, Callable[[int, int], bytes]] = {
-    "a message without an end": lambda n, tsn: data(
-        tsn + n, bytes(1100), flags=FIRST if n == 0 else 0
-    ),
-    "in small pieces": lambda n, tsn: b"".join(
-        data(tsn + n * 40 + k, b"x", flags=FIRST if n == k == 0 else 0) for k in range(40)
-    ),
-    "with a gap": lambda n, tsn: data(tsn + 1 + n, bytes(1100), flags=FIRST | LAST),
-    "with many gaps": lambda n, tsn: b"".join(
-        data(tsn + 1 + 2 * (n * 40 + k), b"x", flags=FIRST | LAST) for k in range(40)
-    ),
-    "streams": lambda n, tsn: b"".join(
-        data(tsn + n * 40 + k, b"x", stream=(n * 40 + k) % 65535, seq=9, flags=FIRST | LAST)
-        for k in range(40)
-    ),
-    "unordered": lambda n, tsn: data(
-        tsn + 1 + 2 * n, bytes(1100), stream=n % 65535, flags=FIRST | UNORDERED
-    ),
-    "far ahead, then without an end": lambda n, tsn: data(
-        tsn + (1 << 20 if n == 0 else n - 1), bytes(1100), flags=FIRST if n == 1 else 0
-    ),
-}
-
-
 @some(SCTP, "a message without an end", "in small pieces", "streams")
 def test_parts_of_messages(scene: Stage, kind: str) -> None:
     """Hand-made SCTP: parts that wait for others, which never come."""
-    from aiortc.rtcsctptransport import Chunk, serialize_packet
-
-    class Raw(Chunk):
-        def __init__(self, body: bytes) -> None:
-            self.body = body
-
-        def __bytes__(self) -> bytes:
-            return self.body
 
     async def storm() -> None:
         await mallory.connect_media()
         sctp: Any = mallory.pc.sctp
         first = sctp._local_tsn
         for number in range(1200):
-            chunk: Any = Raw(SCTP[kind](number, first))
-            packet = serialize_packet(
-                sctp._local_port, sctp._remote_port, sctp._remote_verification_tag, chunk
-            )
             try:
-                await mallory.dtls._send_data(packet)
+                await send_chunk(sctp, SCTP[kind](number, first))
             except ConnectionError:  # the victim has had enough
                 return
             if number % 20 == 0:

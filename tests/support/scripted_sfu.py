@@ -43,8 +43,9 @@ class ScriptedSfu:
     """
 
     def __init__(self, behind: str | None = None) -> None:
-        self.answers: dict[str, Answer] = {}
-        """Status and body by call, in place of the real SFU's; ``bytes`` go out as they are."""
+        self.answers: dict[str, Answer | Callable[[Any], Answer]] = {}
+        """Status and body by call, in place of the real SFU's, or what makes them of a request's
+        body; ``bytes`` go out as they are."""
         self.spoil: dict[str, Spoil] = {}
         """What makes the real SFU's status and body into others, by call."""
         self.hold: set[str] = set()
@@ -97,7 +98,8 @@ class ScriptedSfu:
             request.close_connection = True
             return
         if name in self.answers:
-            status, answer = self.answers[name]
+            given = self.answers[name]
+            status, answer = given(body) if callable(given) else given
         else:
             assert self._behind is not None, f"{name} is not scripted"
             with requests.Session() as session:

@@ -395,7 +395,12 @@ class Session:
     def _new_sections(self, offer: sdp.Description, count: int) -> list[sdp.Section]:
         """Return the new sections of an SFU's offer, in the order of what was asked for."""
         known = self._mids | self.connection.refused
-        new = [s for s in offer.sections if s.mid not in known and not s.rejected and s.sends]
+        new = [
+            section
+            for section in offer.sections  # (of which one may be for data, which nobody uses)
+            if section.kind in ("audio", "video") and section.sends and not section.rejected
+            if section.mid not in known
+        ]
         if len(new) != count:
             raise NegotiationFailedError(
                 f"{self._label}: the SFU offered {len(new)} new tracks where {count} were "
