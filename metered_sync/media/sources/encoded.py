@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from aiortc.mediastreams import MediaStreamTrack
@@ -14,7 +13,7 @@ from metered_sync.bridge.event_hub import EventHub, EventQueue
 from metered_sync.engine.sending.access_units import access_units
 from metered_sync.engine.sending.packet_queue import LivePacketQueue
 from metered_sync.engine.webrtc.stream_formats import PLAIN_PROFILE, StreamFormat
-from metered_sync.errors import ClosedError, MediaError
+from metered_sync.errors import ClosedError
 from metered_sync.media.sources.base import TrackSource
 from metered_sync.media.sources.pace import Pace
 from metered_sync.media.sources.packets import RATES, packet_of
@@ -25,11 +24,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = ["EncodedSource"]
-
-HEVC_PARAMETERS = b"\0\0\x01\x40\x01"
-"""How a video parameter set begins, which H.264 does not have (H.265, section 7.3.1.2)."""
-VP8_START = b"\x9d\x01\x2a"
-"""What a key frame has after its first three bytes (RFC 6386, section 9.1)."""
 
 
 class EncodedSource(TrackSource[None, MediaStreamTrack]):
@@ -98,7 +92,7 @@ class EncodedSource(TrackSource[None, MediaStreamTrack]):
 
         Raises:
             MeteredTimeoutError: It was not time yet. The picture is sent all the same.
-            MediaError: It has B-frames, or is H.265, which cannot be sent.
+            MediaError: It has B-frames, which cannot be sent.
             ClosedError: The source has been ended or stopped.
             TypeError, ValueError: Something that is not such a picture.
         """
@@ -146,31 +140,19 @@ class EncodedSource(TrackSource[None, MediaStreamTrack]):
         if isinstance(access_unit, Packet):
             data = bytes(access_unit)
         else:
-            view: memoryview | None = None
-            with suppress(TypeError):
-                view = memoryview(access_unit)
-            if view is None or view.ndim != 1:
+            try:
+                data = bytes(memoryview(access_unit).cast("B"))
+            except TypeError:
                 raise TypeError(
                     "bytes or an av.Packet can be written, not "
                     f"{type(access_unit).__name__}: pictures that are not encoded go to VideoSource"
-                )
-            data = view.tobytes()
+                ) from None
         if not data:
             raise ValueError(f"{self._label}: an access unit without a byte is none")
         if self._codec == "h264" and not data.startswith((b"\0\0\x01", b"\0\0\0\x01")):
             raise ValueError(
                 f"{self._label}: this is not H.264 in Annex B, which begins with a start code "
                 "(00 00 01): from MP4 and the like, FFmpeg's filter h264_mp4toannexb makes it"
-            )
-        if self._codec == "h264" and HEVC_PARAMETERS in data:
-            raise MediaError(
-                f"{self._label}: this is H.265 (HEVC), and only H.264 and VP8 can be sent as they "
-                "are: have the encoder make H.264, or write its pictures, decoded, to a VideoSource"
-            )
-        if self._codec == "vp8" and not data[0] & 1 and data[3:6] != VP8_START:
-            raise ValueError(
-                f"{self._label}: this is no VP8, whose key frames have 9d 01 2a as their fourth to "
-                "sixth byte: write one picture at a time, without a container around it"
             )
         return data
 
