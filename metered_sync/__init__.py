@@ -289,9 +289,10 @@ def _load(name: str) -> Any:
     if module is None:
         elsewhere = _ELSEWHERE.get(name)
         hint = f": use  from {elsewhere} import {name}" if elsewhere else ""
-        words = f"module 'metered_sync' has no attribute {name!r}{hint}"
-        if elsewhere and _is_import(sys._getframe(1)):
-            raise ImportError(words, name="metered_sync")
+        words = f"module 'metered_sync' has no attribute {name!r}"
+        if _is_import(sys._getframe(1)) and (hint := hint or _alike(name)):
+            raise ImportError(words + hint, name="metered_sync")
+        words += hint
         raise AttributeError(words, name=name, obj=sys.modules[__name__])
     try:
         value = getattr(importlib.import_module(module), name)
@@ -306,6 +307,15 @@ def _load(name: str) -> Any:
         ) from error
     globals()[name] = value
     return value
+
+
+def _alike(name: str) -> str:
+    """Return a hint at the name that is meant by another spelling (SignalingClient)."""
+    import difflib
+
+    # (A module's name begins in lower case, and may be imported yet.)
+    near = difflib.get_close_matches(name, _MODULES, 1, 0.85) if name[:1].isupper() else []
+    return f": is {near[0]} meant?" if near else ""
 
 
 def _is_named(frame: FrameType) -> bool:

@@ -149,8 +149,10 @@ def test_names_that_live_in_another_module_say_where() -> None:
         with pytest.raises(AttributeError, match=f"from metered_sync.{module} import {name}"):
             getattr(metered_sync, name)
         assert not hasattr(metered_sync, name)
-    with pytest.raises(ImportError, match="cannot import name 'SignalingClient'"):
+    with pytest.raises(ImportError, match="'SignalingClient': is SignallingClient meant"):
         exec("from metered_sync import SignalingClient")
+    with pytest.raises(ImportError, match="cannot import name 'Nonsense'"):
+        exec("from metered_sync import Nonsense")
     done = run_script("import metered_sync; metered_sync.SignalingClient")
     assert "no attribute 'SignalingClient'" in done.stderr
     assert "Did you mean: 'SignallingClient'" in done.stderr
