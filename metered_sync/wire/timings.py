@@ -7,12 +7,12 @@ writing numbers into their code; tests shrink the intervals with
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 __all__ = ["DEFAULT_TIMINGS", "Timings"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Timings:
     """Intervals of signalling, rooms and SFU, in seconds."""
 
@@ -148,6 +148,11 @@ class Timings:
     poll: float = 0.1
     """The pause after the first round of a search that found nothing; it grows by half."""
     poll_max: float = 1.0
+
+    def __repr__(self) -> str:
+        """Show what is not the protocols': the signature of a client shows this value, too."""
+        given = ((each.name, getattr(self, each.name), each.default) for each in fields(self))
+        return f"Timings({', '.join(f'{name}={v!r}' for name, v, usual in given if v != usual)})"
 
 
 DEFAULT_TIMINGS = Timings()

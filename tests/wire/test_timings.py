@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any
 
 import pytest
 
+from metered_sync import SignallingClient
 from metered_sync.wire.timings import DEFAULT_TIMINGS
 
 STATED: dict[str, Any] = {
@@ -78,6 +80,12 @@ def test_an_interval_is_as_stated(name: str, value: Any) -> None:
 
 def test_every_interval_is_stated() -> None:
     assert set(STATED) == {field.name for field in dataclasses.fields(DEFAULT_TIMINGS)}
+
+
+def test_a_signature_is_not_drowned_in_intervals() -> None:
+    assert repr(DEFAULT_TIMINGS) == "Timings()"
+    assert repr(dataclasses.replace(DEFAULT_TIMINGS, open=1, dead=2)) == "Timings(open=1, dead=2)"
+    assert len(str(inspect.signature(SignallingClient))) < 1000
 
 
 def test_intervals_do_not_change() -> None:
