@@ -159,6 +159,8 @@ def _warn_on_foreign_loop(what: object) -> None:
     ipython = sys.modules.get("IPython")
     if ipython is not None and ipython.get_ipython() is not None:
         return  # Every notebook cell runs on a loop; there, blocking is what is meant.
+    if "greenlet" in sys.modules and asyncio.current_task() is None:
+        return  # That loop is paused in another greenlet, as Playwright's between two of its calls.
     _warned = True
     level, frame = 1, sys._getframe(0)
     while frame.f_back is not None and frame.f_globals["__name__"].startswith("metered_sync"):

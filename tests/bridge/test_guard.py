@@ -62,6 +62,24 @@ def test_a_wait_on_a_foreign_loop_is_warned_of_once_at_the_caller() -> None:
     asyncio.run(main())
 
 
+def test_a_loop_that_is_paused_in_another_greenlet_is_not_held_up() -> None:
+    greenlet = pytest.importorskip("greenlet")
+    loop, here = asyncio.new_event_loop(), greenlet.getcurrent()
+
+    def run() -> None:
+        loop.call_soon(here.switch)  # as Playwright does, when one of its calls has its answer
+        loop.call_later(0, loop.stop)
+        loop.run_forever()
+        loop.close()
+
+    runner = greenlet.greenlet(run)
+    runner.switch()
+    assert asyncio.get_running_loop() is loop
+    guard.check_blocking(guard.generation(), "the object")
+    runner.switch()
+    assert loop.is_closed()
+
+
 @pytest.mark.parametrize("interactive", [True, False])
 def test_a_wait_in_a_notebook_cell_is_what_is_meant(
     monkeypatch: pytest.MonkeyPatch, interactive: bool
