@@ -41,13 +41,17 @@ def check_timeout(name: str, seconds: object, wanted: str = "a number of seconds
         return seconds
     if isinstance(seconds, bool):
         raise ValueError(f"{name} must be {wanted}, not a bool")
-    number = plain_number(seconds)
+    try:
+        number = plain_number(seconds)
+        number = None if number is None else float(number)
+    except OverflowError:  # more than a float can hold: for ever
+        number = math.inf if seconds > 0 else -math.inf  # type: ignore[operator]
     if number is None:
         end = " (to wait without end: math.inf)" if seconds is None else ""
         raise TypeError(f"{name} must be {wanted}, not {type(seconds).__name__}{end}")
     if math.isnan(number) or number < 0:
         raise ValueError(f"{name} must not be negative or NaN, but is {seconds}")
-    return float(number)
+    return number
 
 
 class Deadline:

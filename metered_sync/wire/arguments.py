@@ -64,7 +64,9 @@ def check_whole(
         unit: What is counted, for the error.
     """
     number = plain_number(value)
-    whole = number is not None and math.isfinite(number) and number == int(number)
+    whole = isinstance(number, int) or (
+        number is not None and math.isfinite(number) and number == int(number)
+    )
     if number is None or not whole or number < least or (most is not None and number > most):
         wanted = "whole number" + (f" of {unit}" if unit else "")
         if least == 1 and most is None:

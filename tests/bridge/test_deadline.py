@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -23,6 +24,13 @@ def test_what_is_no_number_of_seconds(bad: Any) -> None:
 def test_what_is_no_number(bad: Any) -> None:
     with pytest.raises(TypeError, match="timeout"):
         Deadline(bad)
+
+
+@pytest.mark.parametrize("more", [10**400, Fraction(10**400)])
+def test_what_no_float_can_hold_is_for_ever(more: Any) -> None:
+    assert Deadline(more).timeout == math.inf
+    with pytest.raises(ValueError, match="must not be negative"):
+        Deadline(-more)
 
 
 def test_none_is_the_default() -> None:
