@@ -58,13 +58,12 @@ def examine_dns(patient: Patient) -> Outcome:
         remedy = "check this machine's network, and its name server (DNS)"
         return _no_network(failed(f"no name server answers for {host} in time", remedy))
     except OSError as error:
-        variable = route.proxy.variable if route.proxy is not None else "METERED_URL"
-        return _no_network(
-            failed(
-                f"the name {host} does not resolve ({error.strerror or error})",
-                f"check {variable} for a slip, and this machine's name server (DNS)",
-            )
-        )
+        what = f"the name {host} does not resolve ({error.strerror or error})"
+        remedy = "check this machine's network, and its name server (DNS)"
+        if route.proxy is not None or "url" in patient.settings.values:  # a name that was given
+            variable = route.proxy.variable if route.proxy is not None else "METERED_URL"
+            remedy = f"check {variable} for a slip, and this machine's name server (DNS)"
+        return _no_network(failed(what, remedy))
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     what = f"{host} is {', '.join(addresses)}"
     return ok(what if route.proxy is None else f"{what}, {route.proxy}")

@@ -48,6 +48,16 @@ def test_a_name_that_does_not_resolve() -> None:
     assert found.remedy == (expected if has_network() else NO_NETWORK)
 
 
+def test_the_usual_name_is_no_slip(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*args: Any, **options: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    found = doctor.run(only="dns", api_key=KEY).stage("dns")
+    expected = "check this machine's network, and its name server (DNS)"
+    assert found.remedy == (expected if has_network() else NO_NETWORK)
+
+
 def test_a_proxy_whose_name_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://no-such-host.invalid:3128")
     found = examine("dns", "wss://rms.example")

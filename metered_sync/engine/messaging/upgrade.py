@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 import ssl
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -132,6 +133,10 @@ def _failed(
         reason = route.proxy.refusal(error.response.status_code, route.host)
     elif isinstance(error, InvalidMessage):
         reason = route.through("what answers there does not speak WebSocket; is the url right?")
+    elif isinstance(error, socket.gaierror):
+        reason = route.through(
+            f"{(error.strerror or text).lower()}; check the url and this machine's network"
+        )
     else:
         reason = f"{route.through(text)}; check the url and that the server runs"
     return SignallingConnectError(

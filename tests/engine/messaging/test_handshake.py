@@ -189,6 +189,15 @@ def test_a_server_that_refuses_the_upgrade(status: int, words: str) -> None:
         run(test)
 
 
+def test_a_name_that_is_not_known() -> None:
+    async def test() -> None:
+        error = await Attempts("wss://no-such-host.invalid").refused()
+        assert "; check the url and this machine's network" in str(error)
+        assert "Errno" not in str(error)
+
+    run(test)
+
+
 def test_a_server_that_closes_instead_of_welcoming() -> None:
     async def test() -> None:
         refused = asyncio.create_task(Attempts(server.url).refused())
