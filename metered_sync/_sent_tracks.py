@@ -19,6 +19,7 @@ from metered_sync.media.tracks.track import RemoteTrack
 from metered_sync.wire import frames
 from metered_sync.wire.arguments import shown
 from metered_sync.wire.fields import copied
+from metered_sync.wire.json_codec import encode
 from metered_sync.wire.limits import MAX_FRAME
 
 __all__ = ["SentTracks", "check_stream"]
@@ -218,6 +219,7 @@ def _check_size(track: LocalTrack) -> None:
     """Raise if a track's metadata is too large for the message that tells them."""
     if track.metadata is None:
         return
+    encode(track.metadata, "metadata")  # (whose errors are about it alone)
     text = frames.build_send("x" * 128, metadata_signal(track), "x" * 40)
     if (size := len(text.encode())) > MAX_FRAME:
         raise OversizedPayloadError(

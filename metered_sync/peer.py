@@ -333,9 +333,11 @@ class MeteredPeer(Client[RoomLink]):
                 try:
                     events.get(timeout=deadline.left())
                 except MeteredTimeoutError:
+                    there = [repr(member.id) for member in link.roster.present]
+                    names = ", ".join([*there[:5], *("…" for _ in there[5:6])]) or "nobody"
                     raise MeteredTimeoutError(
-                        f"{what}: nobody came within {deadline}; {len(link.roster.present)} other "
-                        f"members are in {link.channel.name!r}"
+                        f"{what}: nobody came within {deadline}; in {link.channel.name!r} there is "
+                        f"{names} besides this peer"
                     ) from None
 
     # --- messages ---

@@ -301,6 +301,8 @@ def test_the_metadata_that_is_sent(shared_cloud: LocalCloud, peer: PeerFactory) 
         assert ann.get_stream_metadata(camera) == given
         with pytest.raises(TypeError):
             ann.get_track_metadata("camera")
+        with pytest.raises(TypeError, match=r"the metadata cannot .* \(at metadata\['at'\]: "):
+            ann.add_track(one.video, metadata={"at": {1, 2}})
 
 
 def test_replacing_a_track_keeps_frames_flowing(

@@ -58,9 +58,15 @@ def channel_options(
 
 
 def measure(data: object) -> int:
-    """Return a message's size in bytes; ``TypeError`` for what cannot be sent as one."""
+    """Return a message's size in bytes; raise for what cannot be sent as one."""
     if isinstance(data, str):
-        return len(data) if data.isascii() else len(data.encode())
+        try:
+            return len(data) if data.isascii() else len(data.encode())
+        except UnicodeEncodeError:
+            raise ValueError(
+                "a data channel sends text as UTF-8, and this has a lone surrogate: send "
+                '.encode("utf-8", "surrogatepass"), as bytes'
+            ) from None
     if isinstance(data, bytes):
         return len(data)
     remedy = ""

@@ -59,25 +59,27 @@ REFUSALS: tuple[type[Exception], ...] = (
 _SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
-def _plain_encode(value: Any) -> str:
+def _plain_encode(value: Any, name: str = "data") -> str:
     try:
         text = _encoder.encode(value)
         text.isascii() or text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError("the data contains a lone surrogate, which UTF-8 cannot carry") from error
+        raise ValueError(
+            f"the {name} contains a lone surrogate, which UTF-8 cannot carry"
+        ) from error
     except RecursionError:
-        raise ValueError("the data is nested too deeply to be sent as JSON") from None
+        raise ValueError(f"the {name} is nested too deeply to be sent as JSON") from None
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        words = f"the data cannot be sent as JSON: {error}{_culprit(value)}"
+        words = f"the {name} cannot be sent as JSON: {error}{_culprit(value, name)}"
         raise kind(words) from error
     return text
 
 
-def _culprit(value: Any) -> str:
+def _culprit(value: Any, name: str) -> str:
     """Say where in the data the value is that JSON has no form for, and what to do about it."""
     left = MAX_SEARCHED
-    todo = [("data", value)]
+    todo = [(name, value)]
     while todo and left > 0:
         left -= 1
         path, inner = todo.pop()
@@ -133,8 +135,8 @@ def _plain_decode(text: str | bytes) -> Any:
     return value if end == len(text) else _decoder.decode(text)
 
 
-def encode(value: Any) -> str:
-    """Return ``value`` as JSON text that can be sent as UTF-8.
+def encode(value: Any, name: str = "data") -> str:
+    """Return ``value`` as JSON text that can be sent as UTF-8; errors call it by ``name``.
 
     Raises ``TypeError`` for what JSON has no form for, and ``ValueError`` for NaN
     and infinities, circular or too deeply nested data and lone surrogates.
@@ -147,7 +149,7 @@ def encode(value: Any) -> str:
                     return text.decode()
         except (RuntimeError, ValueError, OverflowError):  # too deep, changed, no UTF-8, too large
             pass
-    return _plain_encode(value)
+    return _plain_encode(value, name)
 
 
 def _is_exact(value: Any) -> bool:

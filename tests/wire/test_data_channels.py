@@ -53,6 +53,11 @@ def test_a_size_is_in_bytes() -> None:
             measure(wrong)
 
 
+def test_text_that_utf8_cannot_carry() -> None:
+    with pytest.raises(ValueError, match=r"lone surrogate: send .* as bytes"):
+        measure("\ud800")
+
+
 @pytest.mark.parametrize(
     ("data", "remedy"),
     [

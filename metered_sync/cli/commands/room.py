@@ -49,7 +49,9 @@ def command(
     seconds: float | None,
     as_json: bool,
 ) -> None:
-    """Join a room: show its members, their tracks and messages, until Ctrl-C or --seconds.
+    """Join a room: show its members, their tracks and messages.
+
+    It ends with Ctrl-C, or after --seconds.
 
     With --record, a member's file goes on as long as something comes of it. What cannot be
     added to a file (pictures that begin late) begins another one; none is overwritten.

@@ -28,7 +28,7 @@ def command() -> None:
 @output.json_option
 @connection_options("turn")
 def servers(connection: Connection, region: str | None, as_json: bool) -> None:
-    """Print the ICE servers to be given to a client, with a credential in them.
+    """Print ICE servers for a client, with a credential in them.
 
     With --json: one object for each, as browsers and ice_servers= take them.
     """

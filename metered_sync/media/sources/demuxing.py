@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import Any
 
+import av
 import numpy as np
 from av import AudioFrame, AudioResampler
 from av.stream import Disposition
@@ -77,7 +78,9 @@ def probe(path: str | FileObject, *, trusted: bool = False) -> tuple[list[str], 
 
 
 def _remedy(error: BaseException) -> str:
-    """Return what to do about a file that names others, which FFmpeg was told not to open."""
+    """Return what to do about a file that FFmpeg cannot, or was told not to, open."""
+    if isinstance(error, av.error.InvalidDataError):
+        return "it is no film and no sound, or a damaged one"
     if getattr(error, "errno", None) != errno.EINVAL:
         return ""
     return (

@@ -198,7 +198,7 @@ def _checked(picture: NDArray[Any], format: str) -> NDArray[Any]:
 
 def _remedy(shape: tuple[int, ...]) -> str:
     """Return a hint at what an array of this shape may be."""
-    if len(shape) == 2:
+    if len(shape) == 2 or shape[2:] == (1,):
         return ': pass format="gray"'
     if len(shape) == 3 and shape[2] in (3, 4):
         return ': pass format="bgr24" or "rgb24"' if shape[2] == 3 else ': pass format="bgra"'

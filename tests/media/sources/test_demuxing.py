@@ -53,6 +53,7 @@ def test_what_is_no_media_says_why(tmp_path: Path) -> None:
         MediaError, match=r"a\.mp4' cannot be opened as media: Invalid data"
     ) as info:
         probe(str(noise))
+    assert "it is no film and no sound, or a damaged one" in str(info.value)
     assert info.value.__cause__ is not None
     with pytest.raises(MediaError, match=r"gone' cannot be opened as media: No such file"):
         probe(str(tmp_path / "gone"))

@@ -160,6 +160,7 @@ BAD_PICTURES: list[tuple[Any, str, type[Exception], str]] = [
     (plain().astype(float), "bgr24", TypeError, r"not float64: scale.*astype\(numpy.uint8\)"),
     (plain().astype(np.int8), "bgr24", TypeError, "not int8"),
     (plain()[..., 0], "bgr24", ValueError, r'\(48, 64\): pass format="gray"'),
+    (plain()[..., :1], "bgr24", ValueError, r'\(48, 64, 1\): pass format="gray"'),
     (plain(), "gray", ValueError, 'pass format="bgr24" or "rgb24"'),
     (plain(colour=(1, 2, 3, 4)), "bgr24", ValueError, 'pass format="bgra"'),
     (plain().transpose(2, 0, 1), "bgr24", ValueError, r"transpose\(1, 2, 0\)"),

@@ -38,7 +38,7 @@ def sessions(connection: Connection, as_json: bool) -> None:
 @output.json_option
 @connection_options("sfu")
 def tracks(connection: Connection, session: str | None, as_json: bool) -> None:
-    """List the tracks that SESSION publishes, or those of all sessions, the newest last."""
+    """List what SESSION, or every session, publishes, the newest last."""
     from metered_sync import SfuApi, SfuNotFoundError, TrackInfo
     from metered_sync.wire.sfu import parse_sessions, parse_tracks
 

@@ -52,7 +52,9 @@ def command(
     seconds: float | None,
     as_json: bool,
 ) -> None:
-    """Publish a file, a network camera, or the pattern (numbered pictures and a quiet tone).
+    """Publish a file, a network camera, or a test pattern.
+
+    The pattern has numbered pictures and a quiet tone.
 
     Prints session, id, kind and name of each track; then shows how much is sent, and how many
     receive it where the SFU tells, until the source ends, --seconds are over, or Ctrl-C.

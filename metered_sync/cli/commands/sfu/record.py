@@ -38,7 +38,9 @@ def command(
     seconds: float | None,
     as_json: bool,
 ) -> int:
-    """Record tracks of SESSION, by id or name (all of them without TRACK), or all of a name.
+    """Record tracks of SESSION, or all tracks of a --name.
+
+    A TRACK is an id or a name; without one, all of the session are recorded.
 
     Until they end, --seconds are over, or Ctrl-C: in each case the file is complete.
     """

@@ -28,7 +28,10 @@ def command(
     wait: float,
     path: Path,
 ) -> int:
-    """Take one picture of a track of SESSION, by id or name, or of the newest of a name."""
+    """Take one picture of a track of SESSION, or of a --name.
+
+    A TRACK is an id or a name.
+    """
     check_wanted(session, name)
     if path.suffix.lower() not in SUFFIXES:
         raise click.UsageError(f"-o: a picture's name ends in .jpg, .jpeg or .png, not {path.name}")
