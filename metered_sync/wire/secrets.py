@@ -36,7 +36,7 @@ _SECRETS = re.compile(
   | ( \b(?:pk_live_|sk_secret_|sk_live_|sfu_secret_) ) \w+                 # keys by their form
   | ( \beyJ ) [\w-]+ \. [\w-]+ \. [\w-]*                                    # tokens
   | ( \ba=ice-pwd: ) [^\s\\]+                                              # SDP
-  | ( ://? ) [^/@\s]+ (?=@)                                                # user:password@host
+  | ( ://? ) (?!user:password@) [^/@\s]+ (?=@)    # user:password@host, but where a remedy says so
   | ( \b(?:stun|turn)s?: ) [^/@\s"'\\]+ (?=@)                              # turn:user:password@
     """
 )
