@@ -122,6 +122,22 @@ def test_each_public_name_is_in_the_reference(module: str) -> None:
     assert {f"{module}.{name}" for name in names} <= listed
 
 
+def test_the_reference_names_a_builtin_type_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    addnodes = pytest.importorskip("sphinx.addnodes")
+    nodes = importlib.import_module("docutils.nodes")
+    utils = importlib.import_module("docutils.utils")
+    monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
+    page = utils.new_document("page")
+    for target in ("str", "Token"):  # as Sphinx writes types with unqualified names
+        ways = [
+            addnodes.pending_xref_condition("", target, condition=way) for way in ("resolved", "*")
+        ]
+        page += addnodes.pending_xref("", *ways, refdomain="py", reftarget=target)
+    importlib.import_module("reference").unlink_builtins(None, page)
+    assert [type(child) for child in page.children] == [nodes.Text, addnodes.pending_xref]
+    assert page.children[0].astext() == "str"
+
+
 def test_the_page_that_the_gate_explains_is_the_example() -> None:
     shown = re.findall(r"^```js\n(.*?)^```", (ROOT / "docs" / "gate.md").read_text(), re.S | re.M)
     assert (ROOT / "examples" / "browser_room" / "room.js").read_text() in shown

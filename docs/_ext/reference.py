@@ -82,7 +82,8 @@ def unlink_builtins(app: Sphinx, doctree: nodes.document) -> None:
     """Leave ``bytes`` of a signature alone: some class has a property of that name."""
     for reference in list(doctree.findall(addnodes.pending_xref)):
         if reference.get("refdomain") == "py" and hasattr(builtins, reference["reftarget"]):
-            reference.replace_self(nodes.Text(reference.astext()))
+            # (A type has two children: what a link shows, and what is shown without one.)
+            reference.replace_self(nodes.Text(reference.children[-1].astext()))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
