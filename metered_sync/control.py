@@ -201,6 +201,7 @@ class ControlPlane(RestClient):
             MeteredTimeoutError: No answer before the deadline; it may have been published.
             TypeError, ValueError: The data is not JSON, or another bad argument.
         """
+        encode(data)  # (whose errors are about it alone)
         request = wire.MessageRequest(data, sender, metadata).check()
         what = f"publish to {check_one_channel(channel, 'publish')!r}"
         self._ask(

@@ -245,6 +245,11 @@ def test_names_are_percent_encoded(scripted: ScriptedHttp, control: ControlPlane
     ]
 
 
+def test_data_that_is_no_json_are_named_alone(served: ControlPlane) -> None:
+    with pytest.raises(TypeError, match=r"\(at data\['at'\]: send list"):
+        served.publish("room", {"at": {1, 2}})
+
+
 @pytest.mark.parametrize("answer", [b"", b"{}", b"published", b'{"channel": "room"}'])
 def test_any_answer_to_a_publish_will_do(
     scripted: ScriptedHttp, control: ControlPlane, answer: bytes

@@ -85,7 +85,7 @@ def object_problem(name: str, value: object, cap: int) -> str | None:
         return None
     if not isinstance(value, dict):
         return f"{name} is not a mapping"
-    size = utf8_size(encode(value))
+    size = utf8_size(encode(value, name))
     return f"{name} is {size} bytes of JSON; the limit is {cap}" if size > cap else None
 
 

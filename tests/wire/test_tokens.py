@@ -9,7 +9,7 @@ import jwt
 import pytest
 
 from metered_sync import mint_token
-from metered_sync.wire.tokens import Grant, key_id, parse_claims
+from metered_sync.wire.tokens import Grant, key_id, object_problem, parse_claims
 
 SECRET = "sk_secret_" + "s" * 40
 
@@ -81,6 +81,12 @@ def test_caps_are_checked_before_signing(claims: dict[str, Any]) -> None:
 def test_one_string_is_not_a_list_of_channels() -> None:
     with pytest.raises(TypeError, match="list"):
         mint(channels="room")
+
+
+def test_metadata_that_is_no_json_are_named() -> None:
+    words = r"the peer_metadata cannot .* \(at peer_metadata\['at'\]: send list"
+    with pytest.raises(TypeError, match=words):
+        object_problem("peer_metadata", {"at": {1, 2}}, 1000)
 
 
 @pytest.mark.parametrize("token", ["", "garbage", "a.b.c", "é" * 50])

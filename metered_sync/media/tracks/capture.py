@@ -91,6 +91,11 @@ class VideoCapture(guard.LiveObject):
 
     def __init__(self, core: TrackCore, *, timeout: float | None = None) -> None:
         """Start reading; see :meth:`RemoteTrack.capture`."""
+        if not isinstance(core, TrackCore):
+            raise TypeError(
+                "a VideoCapture is what RemoteTrack.capture() returns; a camera, a file or a "
+                "stream here is from_camera(), from_file() or from_rtsp(), read by iter_frames()"
+            )
         self._timeout = Deadline.of(timeout).timeout
         self._core = core
         self._label = f"capture of {core.label}"

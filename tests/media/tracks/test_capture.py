@@ -69,6 +69,12 @@ def test_properties_have_opencvs_numbers(cv2: Any) -> None:
         assert getattr(capture, name) == getattr(cv2, f"CAP_PROP_{name}")
 
 
+@pytest.mark.parametrize("opened", [0, "clip.mp4", None])
+def test_what_opencv_would_open_is_told_where_it_is_opened(opened: Any) -> None:
+    with pytest.raises(TypeError, match=r"capture\(\) returns; .* from_camera\(\)"):
+        capture.VideoCapture(opened)
+
+
 def test_properties() -> None:
     far = Far()
     with far.track.capture() as cap:
