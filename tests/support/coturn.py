@@ -93,7 +93,8 @@ class BadPath:
         """Seconds that a datagram takes; any thread may set it."""
         self._spare_requests = spare_requests
         self._dice = random.Random(1)
-        self._cut: tuple[Any, ...] = ()
+        self._cut: dict[str, tuple[Any, ...]] = {}
+        """The clients to whom everything is lost, by the way that it takes."""
 
     def _socket(self, read: Callable[..., None], *args: Any) -> socket.socket:
         end = socket.socket(type=socket.SOCK_DGRAM)
@@ -106,16 +107,16 @@ class BadPath:
         if client not in self.backs:
             self.backs[client] = self._socket(self._back, client)
             self.backs[client].connect(("127.0.0.1", self._behind))
-        self._later(client, self.backs[client].send, data)
+        self._later("forth", client, self.backs[client].send, data)
 
     def _back(self, client: Any) -> None:
-        self._later(client, self.front.sendto, self.backs[client].recv(65536), client)
+        self._later("back", client, self.front.sendto, self.backs[client].recv(65536), client)
 
-    def _later(self, client: Any, send: Callable[..., int], *args: Any) -> None:
+    def _later(self, way: str, client: Any, send: Callable[..., int], *args: Any) -> None:
         spared = self._spare_requests and args[0][:1] < b"\x40"  # (RFC 8656, section 12.4)
-        if client not in self._cut and (spared or self._dice.random() >= self._loss):
+        if client not in self._cut.get(way, ()) and (spared or self._dice.random() >= self._loss):
             self.loop.call_later(self.delay, send, *args)
 
-    def cut(self) -> None:
-        """Lose everything from now on, for all who use it now; any thread."""
-        self._cut = tuple(self.backs)
+    def cut(self, *ways: str) -> None:
+        """Lose all that goes "forth" or "back" from now on, for all who use it now; any thread."""
+        self._cut = dict.fromkeys(ways, tuple(self.backs))

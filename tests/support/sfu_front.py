@@ -76,10 +76,10 @@ class SfuFront:
         for path in self._paths.values():
             path.delay = seconds
 
-    def cut(self) -> None:
-        """Have all paths lose everything, for those who use them now."""
+    def cut(self, *ways: str) -> None:
+        """Have all paths lose what goes "forth" or "back", for those who use them now."""
         for path in self._paths.values():
-            path.cut()
+            path.cut(*ways)
 
 
 @contextlib.contextmanager

@@ -97,34 +97,42 @@ async def path_died(pc: RTCPeerConnection, timings: Timings) -> bool:
     """Wait until the path of a connection that is up has died; false if the connection ends first.
 
     It is dead if nothing has come for ``Timings.path_silence``, and nothing comes for
-    ``Timings.path_probe`` after that, though a probe asks for it. A path that is merely quiet
-    answers the probe. Time in which this process has stood still does not count: what came
-    meanwhile may not have been read yet.
+    ``Timings.path_probe`` after that, though probes ask for it. A path that is merely quiet
+    answers a probe. It is dead as well if it does not take what is sent: if for as long as both
+    no probe is answered, though other packets come. Time in which this process has stood still
+    does not count: what came meanwhile may not have been read yet.
     """
     (dtls, *_) = dtls_transports(pc)
-    pause = timings.path_silence / LOOKS
+    pause, most = timings.path_silence / LOOKS, timings.path_silence + timings.path_probe
     received, silence, looked = -1, 0.0, monotonic()
-    probe: asyncio.Task[None] | None = None
+    sent, unanswered = paths.packets_sent(dtls), 0.0
+    probes: set[asyncio.Task[None]] = set()
     try:
         while pc.connectionState == "connected":
             await asyncio.sleep(pause)
             before, looked = looked, monotonic()
-            count = paths.packets_received(dtls)
-            if count != received or (probe is not None and _is_answered(probe)):
-                received, silence = count, 0.0
-                if probe is not None:
-                    probe.cancel()
-                    probe = None
-                continue
-            silence += min(looked - before, 2 * pause)
-            if probe is None and silence >= timings.path_silence:
-                probe = asyncio.create_task(paths.probe(dtls.transport))
-            if silence >= timings.path_silence + timings.path_probe:
+            passed = min(looked - before, 2 * pause)
+            answered = any(map(_is_answered, probes))
+            count, received = received, paths.packets_received(dtls)
+            silence = 0.0 if answered or count != received else silence + passed
+            count, sent = sent, paths.packets_sent(dtls)
+            sends = count != sent or unanswered > 0  # since the latest answer
+            unanswered = unanswered + passed if sends and not answered else 0.0
+            if max(silence, unanswered) >= most:
                 return True
+            if silence >= timings.path_silence or unanswered >= timings.path_silence / 2:
+                probes.add(asyncio.create_task(paths.probe(dtls.transport)))
+            else:
+                _cancel(probes)
         return False
     finally:
-        if probe is not None:
-            probe.cancel()
+        _cancel(probes)
+
+
+def _cancel(probes: set[asyncio.Task[None]]) -> None:
+    for probe in probes:
+        probe.cancel()
+    probes.clear()
 
 
 def _is_answered(probe: asyncio.Task[None]) -> bool:

@@ -19,6 +19,7 @@ from metered_sync.engine.webrtc.aiortc_private.names import (
     GATHERER_STATE,
     ICE_START,
     RECEIVED_PACKETS,
+    SENT_PACKETS,
 )
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "enlarge_receive_buffer",
     "nominated_pair",
     "packets_received",
+    "packets_sent",
     "probe",
     "trust_relay",
     "use_relays_only",
@@ -67,13 +69,18 @@ def enlarge_receive_buffer(transport: RTCIceTransport) -> None:
 
 
 def can_probe() -> bool:
-    """Say whether :func:`packets_received` and :func:`probe` tell something."""
+    """Say whether :func:`probe` and the counts of packets tell something."""
     return can(Capability.PROBES)
 
 
 def packets_received(transport: RTCDtlsTransport) -> int:
     """Return how many packets have come so far: media, reports, data, all but STUN."""
     return int(getattr(transport, RECEIVED_PACKETS))
+
+
+def packets_sent(transport: RTCDtlsTransport) -> int:
+    """Return how many packets have been sent so far: media, reports, data, all but STUN."""
+    return int(getattr(transport, SENT_PACKETS))
 
 
 async def probe(transport: RTCIceTransport) -> None:
