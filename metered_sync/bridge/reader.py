@@ -245,6 +245,15 @@ class Reader(guard.LiveObject, Generic[T_co]):
             if self._sleepers:
                 self._wake()
 
+    def discard(self) -> None:
+        """Drop what is queued, and count it: it has become too old to be of use."""
+        while self._items:
+            try:
+                self._take()
+            except IndexError:  # another thread was quicker
+                return
+            self._dropped += 1
+
     def end(self, error: BaseException | None = None) -> None:
         """Accept no more items: readers drain and then get ``error``, or ``ClosedError``."""
         if not self._ended:

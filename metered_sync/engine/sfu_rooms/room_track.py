@@ -74,6 +74,10 @@ class RoomTrack(Incoming):
     def touch(self) -> None:
         """Note that a reader is opened or called just now."""
         now = self.opened = monotonic()
+        if not self.attached_at:  # it was let go: what is still queued has become old
+            for reader in self.readers:
+                if reader.idle_since is not None:
+                    reader.discard()
         if self.subscribed is None or now - self._told > TOUCH_INTERVAL:
             self._told = now
             self._on_demand()

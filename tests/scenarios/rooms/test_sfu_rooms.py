@@ -133,9 +133,14 @@ def test_a_track_is_received_while_somebody_reads_it(
         wait_until(lambda: received(bob) == [shown.id], 20)
         time.sleep(1.5)
         assert received(bob) == [shown.id]  # for as long as it is there
+        shown.read(timeout=20)
         callback.close()
         wait_until(lambda: received(bob) == [], 20)
         assert shown.restarts == 0
+        let_go = time.monotonic()
+        number = read_number(shown.read(timeout=20))  # not the last one from before
+        assert number is not None
+        assert (source.captured(number) or 0.0) > let_go
 
 
 def test_the_user_decides_what_is_received_unread(shared_cloud: LocalCloud, room: str) -> None:
