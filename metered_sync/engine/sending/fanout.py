@@ -9,6 +9,7 @@ group's are squeezed into the moment at which it is sent, or a receiver would sh
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from aiortc.codecs.h264 import H264Encoder
@@ -43,13 +44,15 @@ class PacketFanout:
         self._feedback = feedback
         self._rate = AUDIO_RATE if format.codec == "opus" else VIDEO_RATE
         self._timeline = PacketTimeline(self._rate)
+        self._begun = -1
+        """The time of the last packet that another reader has taken, as the source gives it."""
         # (Of VP8 each sender counts its own pictures.)
         self._packer = H264Encoder() if format.codec == "h264" else None
         self._group: list[Encoded] = []
         """From the latest key frame on; empty where that is too long ago."""
         self._size = 0
         self._replayed: dict[Outlet, float] = {}
-        """When outlets were sent the group again, most recently."""
+        """When outlets whose receivers asked for it were sent the group again, most recently."""
         self._replaying: dict[Outlet, asyncio.TimerHandle] = {}
         self._asked = -REPLAY_INTERVAL
         self._asking: asyncio.TimerHandle | None = None
@@ -60,7 +63,8 @@ class PacketFanout:
         self.outlets.add(outlet)
         if outlet.codec == self.format.codec:
             outlet.encoder = self
-            self.key_frame(outlet)
+            self._ask()
+            outlet.replay(self._group)
 
     def remove(self, outlet: Outlet) -> None:
         """Feed an outlet no longer."""
@@ -76,15 +80,29 @@ class PacketFanout:
         for outlet in tuple(self._replaying):
             self._cancel(outlet)
 
+    def begin(self, group: Sequence[Any]) -> None:
+        """Go on where another reader of the source has come to, with the latest group."""
+        for packet in group:
+            self._keep(self._pack(packet, self._place(packet)), packet.size)
+            self._begun = packet.pts
+        for outlet in tuple(self.outlets):
+            if outlet.encoder is self:
+                outlet.replay(self._group)
+
     def put(self, packet: Any) -> None:
         """Send a packet to all."""
-        pts = self._timeline.place(round(packet.pts * packet.time_base * self._rate))
+        if packet.pts <= self._begun:  # it was on its way here while the group was taken
+            return
+        pts = self._place(packet)
         encoded = self._pack(packet, pts)
         for outlet in tuple(self.outlets):
             if outlet.encoder is self:
                 outlet.put(pts, encoded)
         if self._rate == VIDEO_RATE:
             self._keep(encoded, packet.size)
+
+    def _place(self, packet: Any) -> int:
+        return self._timeline.place(round(packet.pts * packet.time_base * self._rate))
 
     def _pack(self, packet: Any, pts: int) -> Encoded:
         if self._packer is not None:
@@ -146,9 +164,8 @@ class PacketFanout:
 
     def _replay(self, outlet: Outlet) -> None:
         self._cancel(outlet)
-        if self._group:
+        if outlet.replay(self._group):
             self._replayed[outlet] = monotonic()
-            outlet.replay(self._group)
 
     def _cancel(self, outlet: Outlet) -> None:
         timer = self._replaying.pop(outlet, None)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from av import Packet
 
 from metered_sync.bridge import guard
 from metered_sync.engine.sending.feed import FeedQueue, Frame
@@ -72,6 +73,11 @@ class FedTrack(MediaStreamTrack):
     def off_end(self, listener: Callable[[], object]) -> None:
         """Call a function no longer."""
         self._queue.off_close(listener)
+
+    def latest_group(self) -> list[Packet[Any]]:
+        """Return the packets from the latest key frame on that were handed out before."""
+        with self._queue.feed.lock:
+            return self._queue.latest_group()
 
     def pass_time(self) -> None:
         """Drop what was not taken in time: a track that ends with it has ended then."""

@@ -46,6 +46,7 @@ from metered_sync.bridge.threads import start_thread
 from metered_sync.errors import EngineError, MediaError
 
 __all__ = [
+    "PRODUCER_POLL",
     "DueFrame",
     "Feed",
     "FeedQueue",
@@ -371,6 +372,10 @@ class FeedQueue:
                 self._listeners.remove(listener)
 
     # --- with the lock held ---
+
+    def latest_group(self) -> list[Packet[Any]]:
+        """Return packets that were handed out before, and with which a reader can begin."""
+        return []
 
     def pass_time(self) -> None:
         """Drop frames that nobody took in time, where no producer drops them."""

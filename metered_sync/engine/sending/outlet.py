@@ -215,11 +215,17 @@ class Outlet(MediaStreamTrack):
         self._items.append((pts, content))
         self._ready.set()
 
-    def replay(self, group: Sequence[Encoded]) -> None:
-        """Take pictures, from a key frame on, that were here before: all up to the newest."""
+    def replay(self, group: Sequence[Encoded]) -> bool:
+        """Take pictures, from a key frame on, that were here before: all up to the newest.
+
+        Returns:
+            Whether they are sent: there are any, and the sender may send.
+        """
+        if not group:
+            return False
         if discards(self._sender):
             self._idle = self._hungry = True
-            return
+            return False
         self._items.clear()  # the group has them as well
         newest = group[-1].pts
         for back, encoded in zip(range(len(group) - 1, -1, -1), group, strict=True):
@@ -227,6 +233,7 @@ class Outlet(MediaStreamTrack):
         self._room = ENCODED_QUEUE + len(group)
         self._hungry = self._idle = False
         self._ready.set()
+        return True
 
     # --- for its sender ---
 

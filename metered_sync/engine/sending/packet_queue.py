@@ -6,8 +6,11 @@ The feed's lock guards everything here.
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from metered_sync.engine.sending.feed import DueFrame, Feed, FeedQueue, Frame
+from av import Packet
+
+from metered_sync.engine.sending.feed import PRODUCER_POLL, DueFrame, Feed, FeedQueue, Frame
 from metered_sync.engine.sending.pushed import PushedQueue
 
 __all__ = ["MAX_GROUP_BYTES", "MAX_GROUP_SECONDS", "LivePacketQueue", "PacketQueue", "is_key"]
@@ -19,9 +22,41 @@ MAX_GROUP_SECONDS = 12.0
 """The longest group of pictures that is kept. Who comes late to a longer one waits for the next."""
 
 
-def is_key(frame: Frame) -> bool:
+def is_key(frame: Frame | None) -> bool:
     """Say whether a packet can be decoded without those before it."""
     return bool(getattr(frame, "is_keyframe", True))
+
+
+class KeptGroup:
+    """The packets that have left a queue, from the latest key frame on; empty where too long."""
+
+    def __init__(self) -> None:
+        self._packets: list[Packet[Any]] = []
+        self._bytes = 0
+        self._began = 0.0
+
+    def add(self, packet: Frame | None, due: float) -> None:
+        """Take note of a packet that has been handed out, or left out in its time."""
+        if not isinstance(packet, Packet):
+            return
+        if packet.is_keyframe:
+            self.clear()
+            self._began = due
+        elif not self._packets:
+            return
+        self._packets.append(packet)
+        self._bytes += packet.size
+        if self._bytes > MAX_GROUP_BYTES or due - self._began > MAX_GROUP_SECONDS:
+            self.clear()
+
+    def clear(self) -> None:
+        """Keep nothing: what follows does not follow it."""
+        self._packets = []
+        self._bytes = 0
+
+    def packets(self) -> list[Packet[Any]]:
+        """Return what is kept."""
+        return list(self._packets)
 
 
 class PacketQueue(FeedQueue):
@@ -31,21 +66,47 @@ class PacketQueue(FeedQueue):
         super().__init__(feed, kind, size)
         self.lost = False
         """Whether something was dropped, so that only a key frame can follow."""
+        self._group = KeptGroup()
 
     def put(self, frame: Frame | None, due: float, position: float) -> bool:
         """Queue a packet, or drop what cannot be decoded; see :meth:`FeedQueue.put`."""
-        with self.feed.lock:
-            if frame is not None:
-                self.lost = self.kind == "video" and self.lost and not is_key(frame)
+        feed = self.feed
+        with feed.lock:
+            if frame is not None and self.kind == "video":
+                self.lost = self.lost and not is_key(frame)
+                while self._passes_by() and (early := due - feed.clock()) > 0:
+                    feed.moved.wait(min(early, PRODUCER_POLL))
                 if self.lost:
-                    return not self.feed.interrupted
+                    self._group.add(frame, due)
+                    return not feed.interrupted
         return super().put(frame, due, position)
 
+    def _passes_by(self) -> bool:
+        """Say whether time passes for what nobody can take: it is not read ahead then."""
+        return self.lost and not self.closed and not self.feed.interrupted
+
+    def latest_group(self) -> list[Packet[Any]]:
+        """Return the pictures up to now, those included that nobody took; go on from there."""
+        group = self._group.packets() if self.kind == "video" else []
+        self.lost = self.lost and not group
+        return group
+
+    def _next(self) -> DueFrame | None:
+        return self._noted(super()._next())
+
     def _drop(self) -> None:
-        super()._drop()
+        self._leave_out()
         while self.kind == "video" and self.items and not self._begins():
-            super()._drop()
+            self._leave_out()
         self.lost = not self.items
+
+    def _leave_out(self) -> None:
+        self._noted(self.items.popleft())
+
+    def _noted(self, item: DueFrame | None) -> DueFrame | None:
+        if item is not None:
+            self._group.add(item.frame, item.due)
+        return item
 
     def _begins(self) -> bool:
         frame = self.items[0].frame
@@ -66,6 +127,7 @@ class LivePacketQueue(PushedQueue):
         self.lost = kind == "video"
         """Whether only a key frame can follow."""
         self._bytes = 0
+        self._group = KeptGroup()
 
     def put(self, frame: Frame | None, due: float, position: float) -> bool:
         """Queue a packet; say whether to go on, as :meth:`FeedQueue.put` does."""
@@ -105,12 +167,18 @@ class LivePacketQueue(PushedQueue):
             self._clear()
             self._end_if_empty()
 
+    def latest_group(self) -> list[Packet[Any]]:
+        """Return the pictures before those that wait, unless these begin anew."""
+        begins_anew = any(is_key(item.frame) for item in self.items)
+        return [] if self.kind != "video" or begins_anew else self._group.packets()
+
     def _is_empty(self) -> bool:
         return not self.items
 
     def _clear(self) -> None:
         self.dropped += len(self.items)
         self.items.clear()
+        self._group.clear()
         self._bytes = 0
 
     def _due_in(self) -> float:
@@ -120,4 +188,5 @@ class LivePacketQueue(PushedQueue):
         item = super()._next()
         if item is not None:
             self._bytes -= getattr(item.frame, "size", 0)
+            self._group.add(item.frame, item.due)
         return item

@@ -215,6 +215,8 @@ class SourceReader:
                 await asyncio.sleep(ahead - CLOCK_SLACK / 2)
 
     async def _read_packets(self, source: MediaStreamTrack, fanout: PacketFanout) -> None:
+        if isinstance(source, FedTrack):
+            fanout.begin(source.latest_group())  # (with what others have taken before)
         while True:
             asked = monotonic()
             fanout.put(await source.recv())

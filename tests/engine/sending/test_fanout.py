@@ -6,17 +6,24 @@ import asyncio
 import itertools
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiortc.codecs.vpx import VpxPayloadDescriptor
 
-from metered_sync import BitrateWanted, EncodedSource, KeyFrameWanted, MeteredTimeoutError
+from metered_sync import (
+    BitrateWanted,
+    EncodedSource,
+    KeyFrameWanted,
+    MeteredTimeoutError,
+    from_file,
+)
 from metered_sync.engine.sending import fanout
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.sending.outlet import ENCODED_QUEUE
 from metered_sync.engine.sending.shared_encoder import Encoded
-from tests.support.encoded import units
+from tests.support.encoded import units, write
 from tests.support.local_tracks import Link, links, run, take, taking
 from tests.support.media_files import number_of
 
@@ -69,6 +76,83 @@ def test_receivers_see_the_pictures_and_late_ones_the_newest_at_once(codec: Any)
                 await shows(link, 16)
                 link.assert_rising()
             assert outlet.dropped == 0
+        local.close()
+        source.stop()
+
+    run(test())
+
+
+@pytest.mark.parametrize("codec", ["h264", "vp8"])
+def test_who_sends_it_when_others_do_no_more_begins_with_the_latest_group(codec: Any) -> None:
+    made = units(codec, 20, gop=20, size=SIZE)
+
+    async def test() -> None:
+        source = EncodedSource(codec, 240)
+        async with links(2) as (early, late):
+            local = LocalTrack(source.track)
+            push(source, made[0])
+            await early.open(local.outlet(), codec=codec)
+            await paced(source, made[1:10])
+            await shows(early, 8)
+            local.close()
+            push(source, *made[10:15])  # nobody takes them
+            again = LocalTrack(source.track)
+            await late.open(again.outlet(), codec=codec)
+            await shows(late, 13)  # though nothing is written
+            assert list(dict.fromkeys(seen(late))) == list(range(14))
+            again.close()
+        source.stop()
+
+    run(test())
+
+
+def test_a_film_that_nobody_sends_for_a_while_goes_on_without_another_key_frame(
+    tmp_path: Path,
+) -> None:
+    path = write(tmp_path / "film.mkv", count=250, gop=1000, size=SIZE)
+
+    async def test() -> None:
+        source = await asyncio.to_thread(from_file, path, encoded=True)
+        track: Any = source.video
+        local = LocalTrack(track)
+        await take(taking(local, "h264"), 5)
+        local.close()
+        await asyncio.sleep(1.0)  # more than is read ahead
+        again = LocalTrack(track)
+        outlet = taking(again, "h264")
+        got = await take(outlet, 1)
+        while got[-1].again:
+            got += await take(outlet, 1)
+        assert [one.key for one in got] == [True] + [False] * (len(got) - 1)
+        assert len(got) > 15
+        again.close()
+        source.stop()
+
+    run(test())
+
+
+def test_a_group_that_did_not_leave_is_sent_where_that_is_asked_for() -> None:
+    """It was not to be sent then: no second has to pass before it may."""
+    made = units("h264", 5, size=SIZE)
+
+    async def test() -> None:
+        source = EncodedSource("h264", 240)
+        local = LocalTrack(source.track)
+        async with links(1) as (link,):
+            push(source, made[0])
+            outlet = local.outlet()
+            await link.open(outlet, codec="h264")
+            await paced(source, made[1:])
+            await shows(link, 3)
+            link.near.getTransceivers()[0].direction = "inactive"
+            await link.negotiate()
+            outlet.wants_key()
+            link.near.getTransceivers()[0].direction = "sendonly"
+            await link.negotiate()
+            began = asyncio.get_running_loop().time()
+            outlet.wants_key()
+            await link.wait(lambda: outlet.frames == 10)
+            assert asyncio.get_running_loop().time() - began < 0.9
         local.close()
         source.stop()
 
