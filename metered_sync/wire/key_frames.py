@@ -13,6 +13,7 @@ __all__ = [
     "MAX_PIXELS",
     "Bits",
     "detector",
+    "is_vp8",
     "largest_size",
     "size_in_payload",
     "starts_picture",
@@ -201,6 +202,19 @@ def _cropped(bits: Bits, width: int, height: int, frames_only: int) -> tuple[int
         width -= 2 * (left + right)
         height -= 2 * (2 - frames_only) * (top + bottom)
     return width, height
+
+
+def is_vp8(picture: bytes) -> bool:
+    """Say whether a whole picture may be one of VP8, by what it says of itself.
+
+    RFC 6386, section 9.1: the version, the size of the first partition, a key frame's start code.
+    """
+    if len(picture) < 3:
+        return False
+    tag = int.from_bytes(picture[:3], "little")
+    head = 3 if tag & 1 else 10
+    starts = tag & 1 or picture[3:6] == b"\x9d\x01\x2a"
+    return bool(starts) and tag >> 1 & 7 < 4 and head + (tag >> 5) <= len(picture)
 
 
 def _vp8_size(picture: bytes) -> tuple[int, int] | None:

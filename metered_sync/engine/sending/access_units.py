@@ -20,13 +20,24 @@ from metered_sync.engine.webrtc.stream_formats import StreamFormat
 from metered_sync.errors import MediaError
 from metered_sync.wire.key_frames import Bits
 
-__all__ = ["START_CODE", "AccessUnit", "AccessUnits", "access_units", "split_units"]
+__all__ = [
+    "MAX_PARAMETER_SETS",
+    "START_CODE",
+    "AccessUnit",
+    "AccessUnits",
+    "access_units",
+    "split_units",
+]
 
 SLICE, IDR, SEQUENCE, PICTURE = 1, 5, 7, 8
 LEFT_OUT = {9, 10, 11, 12}
 """Delimiters, ends and filling: packets and their markers say the same."""
 MAX_PARAMETER_SETS = 64
 """Parameter sets that are kept."""
+WITHOUT_B_FRAMES = (
+    "have its encoder make none (a camera: Baseline profile, or B-frames 0; a file: "
+    "`ffmpeg -i IN -c:v libx264 -bf 0 -c:a libopus OUT.mkv`), or leave encoded=True out"
+)
 START_CODE = b"\0\0\0\x01"
 _START = re.compile(rb"\0\0\x01")
 
@@ -46,6 +57,9 @@ class AccessUnits(Protocol):
     def format(self) -> StreamFormat | None:
         """The format; ``None`` while it is not known."""
 
+    lacks_parameters: bool
+    """Whether the latest one is a key frame for which the parameters have not come."""
+
     def read(self, data: bytes, *, key: bool = False) -> AccessUnit | None:
         """Return an access unit as it is to be sent; ``None``: there is nothing to send.
 
@@ -56,15 +70,18 @@ class AccessUnits(Protocol):
         """
 
 
-def access_units(codec: str, label: str, header: bytes = b"") -> AccessUnits:
+def access_units(
+    codec: str, label: str, header: bytes = b"", *, remedy: str = WITHOUT_B_FRAMES
+) -> AccessUnits:
     """Return a reader of a stream.
 
     Args:
         codec: ``"h264"``, ``"vp8"`` or ``"opus"``.
         label: What the stream is called in errors.
         header: Parameter sets in Annex B that are known from elsewhere.
+        remedy: What to do where it has B-frames.
     """
-    return H264Units(label, header) if codec == "h264" else PlainUnits(codec)
+    return H264Units(label, header, remedy) if codec == "h264" else PlainUnits(codec)
 
 
 class PlainUnits:
@@ -73,6 +90,7 @@ class PlainUnits:
     def __init__(self, codec: str) -> None:
         self._codec = codec
         self.format: StreamFormat | None = StreamFormat(codec)
+        self.lacks_parameters = False
 
     def read(self, data: bytes, *, key: bool = False) -> AccessUnit | None:
         """Return a packet, and whether it is a key frame; see :class:`AccessUnits`."""
@@ -84,12 +102,14 @@ class PlainUnits:
 class H264Units:
     """A stream of H.264 in Annex B."""
 
-    def __init__(self, label: str, header: bytes = b"") -> None:
+    def __init__(self, label: str, header: bytes = b"", remedy: str = WITHOUT_B_FRAMES) -> None:
         self._label = label
+        self._remedy = remedy
         self._sets: dict[tuple[int, int], bytes] = {}
         """Parameter sets, by type and id."""
         self._in_use: bytes = b""
         """The sequence parameter set that came latest."""
+        self.lacks_parameters = False
         for unit in split_units(header):
             self._learn(unit)
 
@@ -100,6 +120,7 @@ class H264Units:
 
     def read(self, data: bytes, *, key: bool = False) -> AccessUnit | None:
         """Return a picture that begins with all it needs; see :class:`AccessUnits`."""
+        self.lacks_parameters = False
         units = [u for u in split_units(data) if u[0] & 0x1F not in LEFT_OUT]
         kinds = {unit[0] & 0x1F for unit in units}
         for unit in units:
@@ -108,10 +129,8 @@ class H264Units:
                 self._learn(unit)
             elif kind in (SLICE, IDR) and _slice_type(unit) % 5 == 1:
                 raise MediaError(
-                    f"{self._label} has B-frames, which WebRTC cannot carry as they are: have its "
-                    "encoder make none (a camera: Baseline profile, or B-frames 0; a file: "
-                    "`ffmpeg -i IN -c:v libx264 -bf 0 -c:a libopus OUT.mkv`), or leave "
-                    "encoded=True out"
+                    f"{self._label} has B-frames, which WebRTC cannot carry as they are: "
+                    f"{self._remedy}"
                 )
         if not kinds & {1, 2, 5}:
             return None
@@ -120,6 +139,7 @@ class H264Units:
             units = [u for u in units if u[0] & 0x1F not in (SEQUENCE, PICTURE)]
             units[:0] = [self._sets[which] for which in sorted(self._sets)]
         if key and not self._in_use:
+            self.lacks_parameters = True
             return None  # nobody can decode it
         return AccessUnit(b"".join(START_CODE + unit for unit in units), key)
 
@@ -132,7 +152,7 @@ class H264Units:
             number = _numbers(unit[1:9], 1)
         else:
             return
-        if number and len(self._sets) < MAX_PARAMETER_SETS:
+        if number and ((kind, *number) in self._sets or len(self._sets) < MAX_PARAMETER_SETS):
             self._sets[kind, number[0]] = unit
 
 

@@ -44,7 +44,7 @@ from metered_sync.engine.webrtc.picture_extensions import (
 )
 from metered_sync.wire.key_frames import detector, largest_size, starts_picture, starts_stream
 
-__all__ = ["FrameConsumer", "take_over"]
+__all__ = ["MAX_PICTURE_BYTES", "FrameConsumer", "take_over"]
 
 MAX_WAITING = 512
 """Packets kept behind a missing one. After more, or a larger jump, a stream begins anew."""

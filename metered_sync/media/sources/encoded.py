@@ -12,18 +12,24 @@ from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.event_hub import EventHub, EventQueue
 from metered_sync.engine.sending.access_units import access_units
 from metered_sync.engine.sending.packet_queue import LivePacketQueue
+from metered_sync.engine.webrtc.jitter import MAX_PICTURE_BYTES
 from metered_sync.engine.webrtc.stream_formats import PLAIN_PROFILE, StreamFormat
-from metered_sync.errors import ClosedError
+from metered_sync.errors import ClosedError, MediaError
 from metered_sync.media.sources.base import TrackSource
 from metered_sync.media.sources.pace import Pace
 from metered_sync.media.sources.packets import RATES, packet_of
 from metered_sync.wire.arguments import check_choice, check_number
+from metered_sync.wire.key_frames import is_vp8
 from metered_sync.wire.media_events import BitrateWanted, KeyFrameWanted
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = ["EncodedSource"]
+
+HEVC_START = b"\0\0\x01\x40\x01"
+"""The parameters with which a stream of H.265 begins; H.264 has no such unit."""
+WITHOUT_B_FRAMES = "have its encoder make none (bf=0, or Baseline profile)"
 
 
 class EncodedSource(TrackSource[None, MediaStreamTrack]):
@@ -59,7 +65,7 @@ class EncodedSource(TrackSource[None, MediaStreamTrack]):
             formats={"video": StreamFormat(codec, profile)},
         )
         self._codec = codec
-        self._units = access_units(codec, label)
+        self._units = access_units(codec, label, remedy=WITHOUT_B_FRAMES)
         self._queue: LivePacketQueue = self._feed.queues["video"]  # type: ignore[assignment]
         self._queue.wanted = True  # what is written before the track is handed out is kept
         self._pace = Pace(self._feed, fps)
@@ -92,9 +98,10 @@ class EncodedSource(TrackSource[None, MediaStreamTrack]):
 
         Raises:
             MeteredTimeoutError: It was not time yet. The picture is sent all the same.
-            MediaError: It has B-frames, which cannot be sent.
+            MediaError: It has B-frames, which cannot be sent; or the parameters (SPS, PPS) of
+                this key frame have not been written.
             ClosedError: The source has been ended or stopped.
-            TypeError, ValueError: Something that is not such a picture.
+            TypeError, ValueError: Something that is not such a picture, or one of more than 4 MiB.
         """
         captured = monotonic()
         deadline = Deadline.of(timeout)
@@ -106,6 +113,13 @@ class EncodedSource(TrackSource[None, MediaStreamTrack]):
                 how = "ended" if queue.ending else "stopped"
                 raise ClosedError(f"{self._label} has been {how}: make another one to write to")
             unit = self._units.read(data, key=key)
+            if self._units.lacks_parameters:
+                queue.dropped += 1
+                raise MediaError(
+                    f"{self._label}: this key frame came without its parameters (SPS and PPS), "
+                    "without which nobody can decode it: write them first (an encoder's extradata, "
+                    "in Annex B), or have the encoder repeat them before each key frame"
+                )
             if self._units.format is not None:
                 self._tracks["video"].format = self._units.format
             if unit is not None:
@@ -149,6 +163,18 @@ class EncodedSource(TrackSource[None, MediaStreamTrack]):
                 ) from None
         if not data:
             raise ValueError(f"{self._label}: an access unit without a byte is none")
+        if len(data) > MAX_PICTURE_BYTES:
+            raise ValueError(
+                f"{self._label}: an access unit of {len(data)} bytes is more than receivers take "
+                f"({MAX_PICTURE_BYTES}): write one picture at a time, or lower the bit rate"
+            )
+        if self._codec == "vp8" and not is_vp8(data):
+            raise ValueError(
+                f"{self._label}: this is no picture of VP8: another codec needs another source, "
+                "and pictures that are not encoded go to VideoSource"
+            )
+        if self._codec == "h264" and HEVC_START in data:
+            raise ValueError(f"{self._label}: this is H.265 (HEVC), and H.264 is needed here")
         if self._codec == "h264" and not data.startswith((b"\0\0\x01", b"\0\0\0\x01")):
             raise ValueError(
                 f"{self._label}: this is not H.264 in Annex B, which begins with a start code "

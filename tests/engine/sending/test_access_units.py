@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from metered_sync import MediaError
-from metered_sync.engine.sending.access_units import access_units, split_units
+from metered_sync.engine.sending.access_units import MAX_PARAMETER_SETS, access_units, split_units
 from metered_sync.engine.webrtc.stream_formats import StreamFormat
 from tests.support.encoded import numbers, units
 
@@ -99,3 +99,23 @@ def test_vp8_and_opus_are_left_as_they_are() -> None:
     sound = access_units("opus", "a file").read(b"\xfc\x01")
     assert sound is not None
     assert sound.key
+
+
+def test_parameters_that_change_do_so_however_many_there_are() -> None:
+    small, large = units(count=1)[0], units(count=1, size=(128, 96))[0]
+    stream = access_units("h264", "a camera")
+    stream.read(small)
+    for number in range(MAX_PARAMETER_SETS + 20):
+        stream.read(START + b"\x68" + golomb(number) + b"\x80")
+    stream.read(parameters(large))
+    read = stream.read(bare(large))
+    assert read is not None
+    assert set(split_units(parameters(large))) <= set(split_units(read.data))
+
+
+def golomb(number: int) -> bytes:
+    """Return a number as units of H.264 have it, with ones up to the end of the byte."""
+    bits = f"{number + 1:b}"
+    bits = "0" * (len(bits) - 1) + bits
+    bits += "1" * (-len(bits) % 8)
+    return int(bits, 2).to_bytes(len(bits) // 8, "big")
