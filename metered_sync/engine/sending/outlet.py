@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -109,6 +109,8 @@ class Outlet(MediaStreamTrack):
         """The bit rate that the receiver asked for, if it did."""
         self.frames = 0
         """Frames handed out so far."""
+        self.on_sent: Callable[[], object] | None = None
+        """Called once the first frame has been sent."""
         self.dropped = 0
         """Frames dropped because the sender was slow."""
         self._rate, self._length = (
@@ -178,6 +180,9 @@ class Outlet(MediaStreamTrack):
             self.asked = True
             if self.local is not None:
                 self.local.update()
+        if self.frames and self.on_sent is not None:
+            on_sent, self.on_sent = self.on_sent, None
+            on_sent()
         while not self._items and not self._closed:
             self._ready.clear()
             await self._ready.wait()

@@ -101,7 +101,7 @@ class SharedEncoder:
         self._busy = False
         self._key_at = math.inf
         """The moment from which a key frame is due (``time.monotonic()``)."""
-        self._last_key = -math.inf
+        self._last_keys = deque((-math.inf, -math.inf), maxlen=2)
         self._failed = False
         self._starved = False
 
@@ -135,7 +135,8 @@ class SharedEncoder:
 
     def key_frame(self, consumer: EncodedConsumer | None = None) -> None:
         """Make a key frame soon, for a receiver that has lost something: for all of them."""
-        due = max(monotonic(), self._last_key + MIN_KEY_FRAME_INTERVAL)
+        # (Two may follow each other: who comes just after the first waits for nothing.)
+        due = max(monotonic(), self._last_keys[0] + 2 * MIN_KEY_FRAME_INTERVAL)
         self._key_at = min(self._key_at, due)
         self._show_again()
 
@@ -159,7 +160,8 @@ class SharedEncoder:
         now = monotonic()
         key = now >= self._key_at
         if key:
-            self._key_at, self._last_key = math.inf, now
+            self._key_at = math.inf
+            self._last_keys.append(now)
         self._busy = True
         pictures = deque([frame])
         loop = asyncio.get_running_loop()

@@ -34,9 +34,8 @@ from metered_sync.wire.timings import Timings
 __all__ = ["RoomPublisher"]
 
 logger = logging.getLogger("metered_sync")
-FLOW_POLL = 0.02
-"""Seconds between two looks at tracks that have not sent anything yet; it doubles each time."""
-FLOW_POLL_MAX = 0.3
+FLOW_POLL = 0.3
+"""Seconds between two looks at tracks that have not sent anything yet, and do not tell when."""
 FLOW_PATIENCE = 1.0
 """Seconds after a recovery for which tracks that were announced may be silent."""
 REFUSALS = (400, 413, 415, 422)
@@ -82,7 +81,6 @@ class RoomPublisher:
         """Tracks that the SFU does not take: another attempt would end like the first."""
         self._outgoing: list[Outgoing] = []
         self._entries: dict[Outgoing, AnnouncedTrack] = {}
-        self._flow_pause = FLOW_POLL
         self._patience = 0.0
         """The moment up to which a new session's tracks may be silent; 0: there is no new one."""
         self._meters: dict[LocalTrack, _LevelMeter] = {}
@@ -126,10 +124,7 @@ class RoomPublisher:
                 self._refresh()
                 delay = self._timings.recover_delay
                 if len(self._entries) < len(self._outgoing) or self._patience:
-                    pause = self._flow_pause
-                    self._flow_pause = min(self._flow_pause * 2, FLOW_POLL_MAX)
-                else:
-                    self._flow_pause = FLOW_POLL
+                    pause = FLOW_POLL
             except SfuAuthError as error:
                 if self._refused is None:
                     self._on_refused(error)
@@ -195,7 +190,7 @@ class RoomPublisher:
         session_id = self.session_id
         if link is not None and link.connected and link.session is not None:
             current = [one for one in self._outgoing if one.session_id == link.session.id]
-            flowing = [one for one in current if one.outlet is not None and one.outlet.frames]
+            flowing = [one for one in current if self._flows(one)]
             if session_id != link.session.id:  # the first one, or one after a recovery
                 now = monotonic()
                 self._patience = self._patience or now + FLOW_PATIENCE
@@ -218,6 +213,14 @@ class RoomPublisher:
         if (announced, session_id) != (self.announced, self.session_id):
             self.announced, self.session_id = announced, session_id
             self._on_change()
+
+    def _flows(self, one: Outgoing) -> bool:
+        """Say whether a track has sent something; where not, look again once it has."""
+        if one.outlet is None:
+            return False
+        if not one.outlet.frames:
+            one.outlet.on_sent = self._wake.set
+        return one.outlet.frames > 0
 
     # --- our own voice ---
 
