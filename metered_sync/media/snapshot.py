@@ -55,7 +55,7 @@ class Snapshot:
 
     @property
     def frame(self) -> VideoFrame:
-        """The frame as it was decoded. Readers of the track share it: do not change it."""
+        """The frame as it was decoded."""
         return self._frame
 
     @functools.cached_property
@@ -121,7 +121,7 @@ def png(frame: VideoFrame) -> bytes:
 
 
 def _rgb(frame: VideoFrame) -> VideoFrame:
-    """Return a copy of a frame, which other readers may be using."""
+    """Return a copy of a frame, which other threads may be converting."""
     return VideoFrame.from_ndarray(PixelConverter().convert(frame, "rgb24"), format="rgb24")
 
 

@@ -17,7 +17,7 @@ __all__ = [
     "largest_size",
     "size_in_payload",
     "starts_picture",
-    "starts_stream",
+    "stream_detector",
 ]
 
 MAX_PIXELS = 4096 * 2304
@@ -47,13 +47,12 @@ def starts_picture(codec_name: str, payload: bytes) -> bool:
     return test is None or test(payload)
 
 
-def starts_stream(codec_name: str, payload: bytes) -> bool:
-    """Return whether a decoder that knows nothing yet can start with this payload.
+def stream_detector(codec_name: str) -> Callable[[bytes], bool] | None:
+    """Return the test for what a decoder that knows nothing yet can start with.
 
-    H.264: only with parameters. `True` for codecs whose key frames are not known here.
+    H.264: only with parameters. `None` for codecs whose key frames are not known here.
     """
-    test = _STREAM_STARTS.get(codec_name.lower())
-    return test is None or test(payload)
+    return _STREAM_STARTS.get(codec_name.lower())
 
 
 def _vp8_starts(payload: bytes) -> bool:

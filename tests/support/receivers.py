@@ -11,7 +11,7 @@ from typing import Any
 
 import av
 from aiortc import RTCRtpCodecParameters, RTCRtpReceiver
-from aiortc.codecs import get_decoder, get_encoder
+from aiortc.codecs import depayload, get_decoder, get_encoder
 from aiortc.rtp import RtpPacket
 
 from metered_sync.engine.webrtc import jitter
@@ -88,12 +88,12 @@ class FrameConsumer:
 class Receiver:
     """A receiver of aiortc's, taken over."""
 
-    def __init__(self, kind: str = "video") -> None:
+    def __init__(self, kind: str = "video", raw: Any = None) -> None:
         self.consumer = FrameConsumer()
         self.plis = 0
         self.asked: list[list[int]] = []
         """The packets that were asked for, each time."""
-        self.raw: Any = RTCRtpReceiver(kind, Transport())  # type: ignore[arg-type]
+        self.raw = raw or RTCRtpReceiver(kind, Transport())  # type: ignore[arg-type]
         for codec in CODECS.values():
             self.raw._RTCRtpReceiver__codecs[codec.payloadType] = codec
         self.raw._RTCRtpReceiver__decoder_thread = True
@@ -180,6 +180,14 @@ def packets(
         )
         timestamp += FRAME
     return result
+
+
+def bitstreams(codec: str, count: int, size: tuple[int, int] = (320, 240)) -> list[bytes]:
+    """Return that many pictures as decoders take them."""
+    return [
+        b"".join(depayload(CODECS[codec], payload) for payload in payloads)
+        for payloads in encoded(codec, count, (), size)
+    ]
 
 
 class Decoder:

@@ -8,7 +8,7 @@ import pytest
 from aiortc.codecs import get_encoder
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
-from metered_sync.wire.key_frames import detector, size_in_payload, starts_picture, starts_stream
+from metered_sync.wire.key_frames import detector, size_in_payload, starts_picture, stream_detector
 
 
 @pytest.mark.parametrize("name", ["VP8", "H264"])
@@ -127,12 +127,16 @@ def test_short_payloads_are_no_key_frames(name, payload):
 )
 def test_where_a_picture_and_where_a_stream_may_start(name, payload, picture, stream):
     assert starts_picture(name, bytes.fromhex(payload)) is picture
-    assert starts_stream(name, bytes.fromhex(payload)) is stream
+    can_start = stream_detector(name)
+    assert can_start is not None
+    assert can_start(bytes.fromhex(payload)) is stream
 
 
 def test_other_codecs_are_not_known():
     assert detector("opus") is None
     assert starts_picture("opus", b"")
-    assert starts_stream("opus", b"")
+    assert stream_detector("opus") is None
     assert not starts_picture("h264", b"\x7c\x05")
-    assert not starts_stream("VP8", b"")
+    can_start = stream_detector("VP8")
+    assert can_start is not None
+    assert not can_start(b"")

@@ -34,12 +34,16 @@ class Appearances:
         self._changes.clear()
         self._turns, self._colours = 0, None
 
-    async def applied(self, frame: Any) -> Any:
-        """Return a frame as it is to be shown: upright, and with its colours in its fields."""
+    def apply_colours(self, frame: Any) -> bool:
+        """Put its colours into a frame's fields; say whether it is upright as well."""
         while self._changes and frame.pts is not None and self._changes[0][0] <= frame.pts:
             _, self._turns, self._colours = self._changes.popleft()
         if self._colours is not None:
             frame.colorspace, frame.color_range = self._colours
-        if self._turns:
+        return not self._turns
+
+    async def applied(self, frame: Any) -> Any:
+        """Return a frame as it is to be shown: upright, and with its colours in its fields."""
+        if not self.apply_colours(frame):
             frame = await asyncio.to_thread(self._chain.run, frame, *turned(self._turns))
         return frame

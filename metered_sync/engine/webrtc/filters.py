@@ -10,10 +10,12 @@ from av.filter import Graph
 from metered_sync.bridge.process import keep_in_child
 from metered_sync.engine.webrtc.media_frames import needs_padding
 
-__all__ = ["FilterChain", "Step", "new_graph"]
+__all__ = ["COPY", "FilterChain", "Step", "new_graph"]
 
 Step = tuple[str, str]
 """A filter's name, and its arguments as FFmpeg writes them."""
+COPY: Step = ("copy", "")
+"""Copies a frame into memory of its own, which may be read past its end."""
 UNSPECIFIED = 2
 """FFmpeg's number for a colour matrix that is not known."""
 KNOWN_MATRICES = frozenset((1, 2, 4, 5, 6, 7, 8, 9, 10))
@@ -37,6 +39,7 @@ class FilterChain:
     def __init__(self) -> None:
         self._made: object = None
         self._graph: Graph | None = None
+        self._copier: FilterChain | None = None
         keep_in_child(self)
 
     def run(self, frame: VideoFrame, *steps: Step) -> VideoFrame:
@@ -44,8 +47,10 @@ class FilterChain:
 
         Its rows run downwards, and it may be converted without reading past a caller's memory.
         """
-        if needs_padding(frame) or any(plane.line_size < 0 for plane in frame.planes):
-            steps = (("copy", ""), *steps)
+        if steps[:1] != (COPY,) and _needs_copy(frame):
+            # (In a chain of its own: frames that need it alternate with others that do not.)
+            self._copier = self._copier or FilterChain()
+            frame = self._copier.run(frame, COPY)
         kind = (
             frame.width, frame.height, frame.format.name, frame.time_base,
             int(frame.colorspace), int(frame.color_range), steps,
@@ -60,6 +65,10 @@ class FilterChain:
         self._made, self._graph = kind, graph
         assert isinstance(result, VideoFrame)
         return result
+
+
+def _needs_copy(frame: VideoFrame) -> bool:
+    return needs_padding(frame) or any(plane.line_size < 0 for plane in frame.planes)
 
 
 def _graph(frame: VideoFrame, steps: tuple[Step, ...]) -> Graph:

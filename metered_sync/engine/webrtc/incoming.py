@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import weakref
@@ -16,6 +17,7 @@ from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.event_hub import EventHub
 from metered_sync.bridge.reader import Reader
 from metered_sync.engine.webrtc import jitter
+from metered_sync.engine.webrtc.aiortc_private.receiving import frames_offered
 from metered_sync.engine.webrtc.appearance import Appearances
 from metered_sync.engine.webrtc.encoded_frames import EncodedFrame, EncodedFrameReader
 from metered_sync.engine.webrtc.media_frames import Frame
@@ -96,6 +98,8 @@ class IncomingTrack:
         """The moment up to which frames are decoded though nobody reads."""
         self._offset: int | None = 0
         """The ticks to add to timestamps; ``None``: computed with the next frame."""
+        self._busy = False
+        """Whether a frame is being turned."""
         self._time = 0.0
         """The timestamp of the latest frame that was decoded, in seconds."""
         self._spread_at = -math.inf
@@ -140,8 +144,10 @@ class IncomingTrack:
         if self.ended:
             return False
         now = monotonic()
-        if any(self._reads_frames(ref()) for ref in self._readers.value):
-            self._until = now + UNREAD_DECODING
+        for ref in self._readers.value:
+            if self._reads_frames(ref()):
+                self._until = now + UNREAD_DECODING
+                return True
         return now < self._until
 
     def _reads_frames(self, reader: Reader[Any] | None) -> bool:
@@ -213,11 +219,21 @@ class IncomingTrack:
         """Take frames until no more come. The caller knows why, and goes on from there."""
         if self.decoded:
             self._offset = None
-        try:
+        self._busy = False
+        with contextlib.suppress(MediaStreamError), frames_offered(track, self._take):
             while not self.ended:
-                self._spread(await self._appearances.applied(await track.recv()))
-        except MediaStreamError:
-            pass
+                frame = await track.recv()
+                self._busy = True
+                self._spread(await self._appearances.applied(frame))
+                self._busy = False
+                del frame  # lest the name holds it until the next one comes
+
+    def _take(self, frame: Frame) -> bool:
+        """Take a frame at once, unless it is to be turned, or the one before it still is."""
+        if self.ended or self._busy or not self._appearances.apply_colours(frame):
+            return False
+        self._spread(frame)
+        return True
 
     def _spread(self, frame: Frame) -> None:
         # On its own, lest a name in run() holds a reader until the next frame comes.

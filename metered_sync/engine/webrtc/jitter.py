@@ -42,7 +42,7 @@ from metered_sync.engine.webrtc.picture_extensions import (
     read_colours,
     read_turns,
 )
-from metered_sync.wire.key_frames import detector, largest_size, starts_picture, starts_stream
+from metered_sync.wire.key_frames import detector, largest_size, starts_picture, stream_detector
 
 __all__ = ["MAX_PICTURE_BYTES", "FrameConsumer", "take_over"]
 
@@ -179,8 +179,12 @@ class _Intake:
         elif ahead >= MAX_WAITING:
             self._begin(packet, now)
         self._late = 0
-        self._waiting[number] = packet
-        self._take_all(now, waited)
+        if number == self._next and not self._waiting:  # the usual case
+            self._next = (number + 1) & 0xFFFF
+            self._take(packet, now)
+        else:
+            self._waiting[number] = packet
+            self._take_all(now, waited)
         return self._ask(now), None
 
     def _take_all(self, now: float, waited: float) -> None:
@@ -233,9 +237,9 @@ class _Intake:
         self.consumer.drop(self._path.drop_waiting())
         return True
 
-    def _hand_over(self, packets: list[Any]) -> None:
+    def _hand_over(self, first: Any, data: bytes) -> None:
         self._handed_over.append(self._passed)
-        self._path.hand_over(packets)
+        self._path.hand_over(first, data)
 
     def _take(self, packet: Any, now: float) -> None:
         """Take the next packet."""
@@ -261,11 +265,11 @@ class _AudioIntake(_Intake):
         if not data:
             return
         if self.consumer.passes_on:
-            codec, pts = self._codec(packet).lower(), self._path.pts_of(packet)
+            codec, pts = self._path.codec_of(packet), self._path.pts_of(packet)
             self.consumer.pass_on(EncodedFrame(codec, data, True, pts, now))
         if self.consumer.decodes():
             self._decoder_is_late()
-            self._hand_over([packet])
+            self._hand_over(packet, data)
         else:
             self.consumer.leave_out()
 
@@ -309,6 +313,8 @@ class _VideoIntake(_Intake):
         """Whether the decoder has the pictures that the next one refers to."""
         self._owing = False
         """Whether somebody who takes pictures as they are encoded lacks a key frame."""
+        self._undecodable = False
+        """Whether a picture could not be decoded, and no key frame was asked for since."""
         self._starving: float | None = None
         """The moment since which a key frame has been missing."""
         self._asked = -KEY_FRAME_REQUEST_INTERVAL
@@ -384,7 +390,7 @@ class _VideoIntake(_Intake):
                 self.consumer.drop(1)
             return
         data = b"".join(map(payload, parts))
-        size = largest_size(self._codec(parts[0]), data)
+        size = largest_size(self._path.codec_of(parts[0]), data)
         if size is not None and not self.consumer.admits(*size):
             self._refuse(now)
             return
@@ -392,13 +398,13 @@ class _VideoIntake(_Intake):
         self._note_appearance(parts, key)
         self._owing = self.consumer.passes_on and self._pass_on(parts[0], data, key, now)
         if self._decode(parts, now):
-            self._hand_over(parts)
+            self._hand_over(parts[0], data)
         else:
             self.consumer.leave_out()
 
     def _pass_on(self, first: Any, data: bytes, key: bool, now: float) -> bool:
         """Give a picture to those who take it as it is encoded; see ``pass_on`` there."""
-        codec, pts = self._codec(first).lower(), self._path.pts_of(first)
+        codec, pts = self._path.codec_of(first), self._path.pts_of(first)
         return self.consumer.pass_on(EncodedFrame(codec, data, key, pts, now, *self._appearance))
 
     def _decode(self, parts: list[Any], now: float) -> bool:
@@ -426,7 +432,8 @@ class _VideoIntake(_Intake):
         """Tell how a picture is to be shown, where that changes; see ``picture_extensions``."""
         values: dict[str, bytes] = {}
         for packet in parts:
-            values |= extensions_of(packet)
+            if further := extensions_of(packet):  # (few packets have any)
+                values |= further
         turns, colours = self._appearance
         if key:
             turns, colours = 0, None
@@ -454,7 +461,7 @@ class _VideoIntake(_Intake):
             return None
         self._starving = self._starving or now
         for number in self._in_order():
-            if self._is_key(self._waiting[number], self._begun):
+            if self._has_key([self._waiting[number]], self._begun):
                 self._parts.clear()
                 self._flowing = self._decoding = False
                 return number
@@ -462,11 +469,12 @@ class _VideoIntake(_Intake):
 
     def _ask(self, now: float) -> bool:
         starving, self._owing = self._starving, self._owing and self.consumer.passes_on
-        if starving is None and not self._owing:
+        self._undecodable |= self._path.take_failure()
+        if starving is None and not self._owing and not self._undecodable:
             return False
         if now - self._asked < KEY_FRAME_REQUEST_INTERVAL:
             return False
-        self._asked = now
+        self._asked, self._undecodable = now, False
         if starving is None:
             return True
         # (Where key frames come, and are refused for their size, the consumer knows that.)
@@ -476,17 +484,12 @@ class _VideoIntake(_Intake):
         return True
 
     def _starts(self, packet: Any) -> bool:
-        return starts_picture(self._codec(packet), packet.payload)
+        return starts_picture(self._path.codec_of(packet), packet.payload)
 
     def _has_key(self, packets: list[Any], begun: bool) -> bool:
         """Say whether a picture is a key frame: one to begin with, unless parameters have come."""
-        return any(self._is_key(packet, begun) for packet in packets)
-
-    def _is_key(self, packet: Any, begun: bool) -> bool:
-        if not begun:
-            return starts_stream(self._codec(packet), packet.payload)
-        test = detector(self._codec(packet))
-        return test is None or test(packet.payload)
+        test = (detector if begun else stream_detector)(self._path.codec_of(packets[0]))
+        return test is None or any(test(packet.payload) for packet in packets)
 
 
 class _Nacks:

@@ -35,9 +35,8 @@ class BitrateMeter:
         self.total = 0
         self._samples: deque[tuple[float, int]] = deque([(monotonic(), 0)])
 
-    def add(self, size: int) -> None:
-        """Count some more bytes."""
-        now = monotonic()
+    def add(self, size: int, now: float) -> None:
+        """Count some more bytes, which came or went just now."""
         self.total += size
         if now - self._samples[-1][0] >= SAMPLE_INTERVAL:
             self._samples.append((now, self.total))
@@ -85,12 +84,13 @@ class Received:
         watch_packets(receiver, functools.partial(self._count, retransmissions=retransmissions))
 
     def _count(self, packet: Any, retransmissions: Collection[int]) -> None:
+        now = monotonic()
         self.packets += 1
-        self.meter.add(len(packet.payload) + packet.padding_size)
+        self.meter.add(len(packet.payload) + packet.padding_size, now)
         if packet.payload_type in retransmissions:
             return
         if packet.timestamp not in self._arrivals:
-            self._arrivals[packet.timestamp] = monotonic()
+            self._arrivals[packet.timestamp] = now
             if len(self._arrivals) > MAX_ARRIVALS:
                 del self._arrivals[next(iter(self._arrivals))]
         sequence = packet.sequence_number
@@ -143,7 +143,7 @@ class Sent:
         """Return the counts, those of the present sender and its frames included."""
         now = {**await _sender_stats(sender), "frames_sent": frames}
         counts = {name: count + now.get(name, 0) for name, count in self._before.items()}
-        self.meter.add(counts["bytes_sent"] - self.meter.total)
+        self.meter.add(counts["bytes_sent"] - self.meter.total, monotonic())
         return {**counts, "round_trip_time": now.get("round_trip_time")}
 
     async def stats(self, sender: RTCRtpSender | None, frames: int = 0) -> dict[str, Any]:

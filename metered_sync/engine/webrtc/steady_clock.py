@@ -21,6 +21,7 @@ __all__ = ["use_steady_clock"]
 
 _began = time.time() - monotonic()
 _began_at = datetime.fromtimestamp(_began, timezone.utc)
+_began_after_1900 = (_began_at - datetime(1900, 1, 1, tzinfo=timezone.utc)).total_seconds()
 
 
 def _seconds() -> float:
@@ -33,9 +34,15 @@ def _date() -> datetime:
     return _began_at + timedelta(seconds=monotonic())
 
 
+def _milliseconds() -> int:
+    """Return the milliseconds since 1900, by which each packet is stamped: without a date."""
+    return int((_began_after_1900 + monotonic()) * 1000)
+
+
 def use_steady_clock() -> None:
     """Put our clock into the place of aiortc's."""
     modules: tuple[Any, ...] = (rtcrtpreceiver, rtcrtpsender, rtcsctptransport)
     for module in modules:
         module.time = SimpleNamespace(time=_seconds)
     clock.current_datetime = _date
+    clock.current_ms = _milliseconds

@@ -144,7 +144,10 @@ class FrameCallbacks:
         callbacks = self._state.value.callbacks
         for callback in callbacks:
             if callback.active:
-                yield callback, frame if callback is callbacks[-1] else self._core.cloner.own(frame)
+                yield (
+                    callback,
+                    frame if callback is callbacks[-1] else self._core.copier.copied(frame),
+                )
 
     def _on_error(self) -> ErrorHandler | None:
         own = self._core.hub.on_error

@@ -16,7 +16,7 @@ from metered_sync.bridge.atomic import Atomic
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.errors import ClosedError
 from metered_sync.media.tracks.core import TrackCore
-from metered_sync.media.tracks.frame_queue import FrameQueue
+from metered_sync.media.tracks.frame_queue import SharedFrameQueue
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +32,7 @@ FPS_PICTURES = 3
 """Pictures whose times tell the frame rate."""
 
 
-class _TimedFrameQueue(FrameQueue[VideoFrame]):
+class _TimedFrameQueue(SharedFrameQueue):
     """Hold the newest frame, and the timestamps of the latest ones."""
 
     def __init__(self, label: str, core: TrackCore) -> None:

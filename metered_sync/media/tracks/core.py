@@ -8,7 +8,7 @@ from metered_sync.bridge import guard
 from metered_sync.engine.webrtc.incoming import IncomingTrack
 from metered_sync.engine.webrtc.relay import RelayedTrack
 from metered_sync.media.pixels import PixelConverter
-from metered_sync.media.tracks.shared_frames import FrameCloner
+from metered_sync.media.tracks.shared_frames import FrameCopier
 
 __all__ = ["TrackCore"]
 
@@ -28,8 +28,8 @@ class TrackCore:
         """What its sender has told about it."""
         self.owner = owner
         """The client, or remote peer, that the track belongs to."""
-        self.cloner = FrameCloner()
-        """Gives each reader a frame of its own over the shared pixels."""
+        self.copier = FrameCopier()
+        """Gives each reader frames of its own."""
         self.converter = PixelConverter()
         """Makes arrays of frames, for all readers."""
         self.born = guard.generation()

@@ -22,7 +22,7 @@ else:
 
     F_co = TypeVar("F_co", covariant=True)
 
-__all__ = ["F_co", "FrameQueue", "read_frames"]
+__all__ = ["F_co", "FrameQueue", "SharedFrameQueue", "read_frames"]
 
 FIFO_SIZE = {"audio": 500, "video": 30}
 """Frames that a first-in, first-out reader holds: ten seconds of sound, one of pictures."""
@@ -33,8 +33,7 @@ class FrameQueue(Reader[F_co]):
 
     In mode ``"latest"`` it holds the newest frame only, and never gives the same one
     twice; in mode ``"fifo"`` it holds a bounded number and drops the oldest. ``dropped``
-    counts. Each reader has frames of its own; but the pixels of a picture are shared by all,
-    and not to be changed in its planes. (Arrays of it are copies.)
+    counts. Each frame is the reader's own, pixels included, and may be changed.
     """
 
     def __init__(self, label: str, core: TrackCore, *, maxsize: int) -> None:
@@ -93,7 +92,14 @@ class FrameQueue(Reader[F_co]):
         return super()._end_error()
 
     def _own(self, frame: Any) -> F_co:
-        return cast("F_co", self._core.cloner.own(frame))
+        return cast("F_co", self._core.copier.copied(frame))
+
+
+class SharedFrameQueue(FrameQueue[VideoFrame]):
+    """Read a track's pictures as all of its readers have them, to be converted and no more."""
+
+    def _own(self, frame: Any) -> VideoFrame:
+        return cast("VideoFrame", frame)
 
 
 def read_frames(

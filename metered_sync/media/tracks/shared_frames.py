@@ -1,9 +1,9 @@
-"""Share frames between threads.
+"""Give each reader of a track frames of its own.
 
 Several readers of a track get the same picture. A ``VideoFrame`` keeps what it was last
 converted with, so two threads that convert one frame at the same moment crash the
-process (PyAV 14 to 18). So each reader gets a frame of its own, over the same pixels; of
-sound it gets a copy, which costs less.
+process (PyAV 14 to 18). And its pixels may be those that the decoder goes on from: who wrote
+into them would spoil the pictures that follow. So each reader gets a copy, of sound as well.
 """
 
 from __future__ import annotations
@@ -13,33 +13,28 @@ from typing import Any
 
 from av import AudioFrame, VideoFrame
 
-from metered_sync.engine.webrtc.filters import FilterChain
+from metered_sync.engine.webrtc.filters import COPY, FilterChain
 
-__all__ = ["FrameCloner"]
+__all__ = ["FrameCopier"]
 
 
-class FrameCloner:
-    """Make frames that share the pixels of others, and nothing else; on any thread.
-
-    A reader may stamp its frame anew, as encoders ask for, and no other reader sees that.
-    """
+class FrameCopier:
+    """Make equal frames over pixels and samples of their own; on any thread."""
 
     def __init__(self) -> None:
         self._idle: deque[FilterChain] = deque()  # as many as work at once
 
-    def own(self, frame: Any) -> Any:
-        """Return an equal frame, of pictures or of sound, for one reader."""
-        return self.clone(frame) if isinstance(frame, VideoFrame) else copied_sound(frame)
-
-    def clone(self, frame: VideoFrame) -> VideoFrame:
-        """Return a frame over the pixels of another: the same time, format and size."""
+    def copied(self, frame: Any) -> Any:
+        """Return an equal frame, of pictures or of sound, that nobody else has."""
+        if not isinstance(frame, VideoFrame):
+            return copied_sound(frame)
         try:
             chain = self._idle.pop()
         except IndexError:
             chain = FilterChain()
-        clone = chain.run(frame)
+        copy = chain.run(frame, COPY)
         self._idle.append(chain)
-        return clone
+        return copy
 
 
 def copied_sound(frame: AudioFrame) -> AudioFrame:

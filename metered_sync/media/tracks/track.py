@@ -18,7 +18,7 @@ from metered_sync.media.snapshot import Snapshot
 from metered_sync.media.tracks.callbacks import FrameCallback, FrameCallbacks
 from metered_sync.media.tracks.capture import VideoCapture
 from metered_sync.media.tracks.core import TrackCore
-from metered_sync.media.tracks.frame_queue import F_co, FrameQueue, read_frames
+from metered_sync.media.tracks.frame_queue import F_co, FrameQueue, SharedFrameQueue, read_frames
 from metered_sync.media.tracks.pcm import PcmReader
 from metered_sync.wire.arguments import shown
 from metered_sync.wire.events import Event
@@ -70,7 +70,7 @@ class RemoteTrack(Observable, Generic[F_co]):
         self._core = TrackCore(incoming, owner)
         self._core.metadata = metadata
         self._hub = self._core.hub
-        self._newest: FrameQueue[VideoFrame] | None = None
+        self._newest: SharedFrameQueue | None = None
         self._callbacks = FrameCallbacks(self._core, self)
 
     def __repr__(self) -> str:
@@ -191,7 +191,8 @@ class RemoteTrack(Observable, Generic[F_co]):
         self._core.check_process()
         newest = self._newest
         if newest is None:
-            made: FrameQueue[VideoFrame] = read_frames(self._core, mode="latest")
+            made = SharedFrameQueue(f"latest frames of {self._core.label}", self._core, maxsize=1)
+            self._core.incoming.add(made)
             if self._newest is None:  # (no call between the two: they are one step)
                 self._newest = made
             else:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aiortc.mediastreams import MediaStreamError
+from aiortc.rtcrtpreceiver import RemoteStreamTrack
 from av import VideoFrame
 
 from metered_sync import ClosedError, MediaError
@@ -82,6 +83,30 @@ def test_timestamps_go_on_over_receivers(monkeypatch: pytest.MonkeyPatch) -> Non
     clock.now -= 1  # (never: but they rise all the same)
     run(track, frame(0))
     assert one.get_nowait().time > times[-1]
+
+
+def test_frames_are_taken_at_once_and_in_order_where_some_are_turned() -> None:
+    async def test() -> None:
+        track, one = IncomingTrack("video", id="t"), reader()
+        track.add(one)
+        source = RemoteStreamTrack("video")
+        running = asyncio.ensure_future(track.run(source))
+        await asyncio.sleep(0)
+        for number in range(3):
+            source._queue.put_nowait(frame(number))
+            assert len(one) == number + 1
+        track.appears(3, 1, None)
+        track.appears(5, 0, None)
+        for number in range(3, 8):
+            source._queue.put_nowait(frame(number))
+        assert len(one) == 3
+        await source._queue.put(None)
+        await asyncio.wait_for(running, 20)
+        assert [one.get_nowait().pts for _ in range(8)] == [*range(8)]
+        source._queue.put_nowait(frame(8))  # nobody takes it
+        assert len(one) == 0
+
+    asyncio.run(test())
 
 
 def test_frames_without_a_time_pass() -> None:

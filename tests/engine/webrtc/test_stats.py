@@ -23,11 +23,11 @@ def test_a_meter(monkeypatch: pytest.MonkeyPatch) -> None:
     assert meter.rate() == 0
     for _ in range(100):  # 1000 bytes each 10 ms
         now += 0.01
-        meter.add(1000)
+        meter.add(1000, now)
     assert meter.rate() == pytest.approx(800_000, rel=0.1)
     for _ in range(400):  # half of it
         now += 0.01
-        meter.add(500)
+        meter.add(500, now)
     assert meter.rate() == pytest.approx(400_000, rel=0.1)
     now += 1.5
     assert 0 < meter.rate() < 400_000

@@ -1,36 +1,54 @@
-"""Share frames between threads, and keep filter graphs from being freed in a child."""
+"""Give readers frames of their own, and keep filter graphs from being freed in a child."""
 
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
+from av import CodecContext, Packet
 
-from metered_sync.engine.webrtc.media_frames import needs_padding
-from metered_sync.media.tracks.shared_frames import FrameCloner
+from metered_sync.media.tracks.shared_frames import FrameCopier
+from metered_sync.testing import read_number
 from tests.conftest import run_script
-from tests.support.far_end import picture
+from tests.support.far_end import Far, picture
+from tests.support.receivers import bitstreams
 
 
-def test_a_clone_is_another_frame_over_the_same_pixels() -> None:
-    cloner = FrameCloner()
+def test_a_copy_is_an_equal_frame_over_pixels_of_its_own() -> None:
+    copier = FrameCopier()
     for width, format in ((64, "yuv420p"), (64, "yuv420p"), (32, "bgr24"), (64, "yuv420p")):
-        # (One that ends with a page of memory is copied, see needs_padding(): not what is meant.)
-        some = [picture(3, width, format=format) for _ in range(20)]
-        frame = next(one for one in some if not needs_padding(one))
-        clone = cloner.clone(frame)
-        assert clone is not frame
-        assert clone.planes[0].buffer_ptr == frame.planes[0].buffer_ptr
-        assert (clone.pts, clone.time_base) == (9000, Fraction(1, 90000))
-        assert (clone.width, clone.height, clone.format.name) == (width, 48, format)
-        assert np.array_equal(clone.to_ndarray(), frame.to_ndarray())
+        frame = picture(3, width, format=format)
+        before = frame.to_ndarray()
+        copy = copier.copied(frame)
+        assert (copy.pts, copy.time_base) == (9000, Fraction(1, 90000))
+        assert (copy.width, copy.height, copy.format.name) == (width, 48, format)
+        assert np.array_equal(copy.to_ndarray(), before)
+        for plane in copy.planes:
+            plane.update(bytes(plane.buffer_size))
+        assert np.array_equal(frame.to_ndarray(), before)
 
 
-def test_a_clone_of_a_frame_without_a_time() -> None:
+def test_a_copy_of_a_frame_without_a_time() -> None:
     frame = picture(3)
     frame.pts = None
-    assert FrameCloner().clone(frame).time == (None if frame.time is None else pytest.approx(0))
+    assert FrameCopier().copied(frame).time == (None if frame.time is None else pytest.approx(0))
+
+
+@pytest.mark.parametrize("codec", ["vp8", "h264"])
+def test_who_writes_into_a_frame_spoils_no_picture_that_follows(codec: str) -> None:
+    """A decoder goes on from the pictures that it has handed out."""
+    far = Far()
+    reader = far.track.frames()
+    decoder: Any = CodecContext.create(codec, "r")
+    for number, data in enumerate(bitstreams(codec, 20)):
+        (frame,) = decoder.decode(Packet(data))
+        far.send(frame)
+        mine = reader.get(timeout=20)
+        assert read_number(mine.to_ndarray(format="gray")) == number
+        for plane in mine.planes:
+            plane.update(bytes(plane.buffer_size))
 
 
 def test_readers_convert_the_same_pictures_at_the_same_time() -> None:

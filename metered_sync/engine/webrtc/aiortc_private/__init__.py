@@ -13,6 +13,7 @@ starting     what is started once a description is set
 paths        ICE and DTLS: gathering, the path in use, probes, relays
 receiving    receivers: their packets, their decoders' threads
 routing      which receiver the packets of a stream go to, once one has stopped
+decoding     what stands in for a receiver's queue of frames, and decodes them
 packet_path  a receiver's way from packets to its decoder
 extensions   header extensions of packets that aiortc does not know
 sctp         what is under data channels

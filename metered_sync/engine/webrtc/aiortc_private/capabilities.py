@@ -71,6 +71,7 @@ class Capability(Enum):
     ROLLBACK = "connections whose offers cross are made anew"
     STARTING = "tracks that are added while connecting may be missing; closing then leaves tasks"
     INTAKES = "pictures come later than they could, and are decoded whether they are read or not"
+    DECODING = "decoding takes more of the processor"
     PACKETS = "statistics of received tracks stay 0"
     ROUTING = "packets that come late for a track that has ended may stop another one"
     SOURCES = "a member may fill the memory with ever more streams"
@@ -156,6 +157,9 @@ def _needs() -> tuple[_Need, ...]:
                 TIMESTAMP_MAPPER,
             ),
         ),
+        _Need(can.DECODING, RTCRtpReceiver, "__init__", (DECODER_QUEUE, DECODER_THREAD)),
+        _Need(can.DECODING, RTCRtpReceiver, "receive", (DECODER_QUEUE, "decoder_worker", "_queue")),
+        _Need(can.DECODING, aiortc.rtcrtpreceiver, "decoder_worker", ("get",)),
         _Need(can.PACKETS, RTCRtpReceiver, None, ("_handle_rtp_packet",)),
         _Need(can.ROUTING, RTCDtlsTransport, "__init__", (ROUTER,)),
         _Need(

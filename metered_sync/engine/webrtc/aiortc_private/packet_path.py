@@ -27,6 +27,8 @@ class PacketPath:
         self._receiver: Any = receiver
         self.codecs: dict[int, Any] = getattr(receiver, RECEIVER_CODECS)
         """Codecs by payload type."""
+        self._frames: Any = getattr(receiver, DECODER_QUEUE)
+        self._mapper: Any = getattr(receiver, TIMESTAMP_MAPPER)
 
     @property
     def buffer(self) -> Any:
@@ -46,27 +48,40 @@ class PacketPath:
     def nacks(self, nacks: Any) -> None:
         setattr(self._receiver, NACK_GENERATOR, nacks)
 
-    def hand_over(self, packets: list[Any]) -> None:
-        """Give the packets of one frame to the decoder, as the receiver does."""
+    def hand_over(self, packet: Any, data: bytes) -> None:
+        """Give a frame to the decoder, as the receiver does: its first packet, its bitstream."""
         if getattr(self._receiver, DECODER_THREAD):
-            data = b"".join(map(payload, packets))
-            timestamp = getattr(self._receiver, TIMESTAMP_MAPPER).map(packets[0].timestamp)
-            codec = self.codecs[packets[0].payload_type]
-            getattr(self._receiver, DECODER_QUEUE).put((codec, _Frame(data, timestamp)))
+            frame = _Frame(data, self.pts_of(packet))
+            self._frames.put((self.codecs[packet.payload_type], frame))
+
+    def codec_of(self, packet: Any) -> str:
+        """Return the name of a packet's codec, in lower case."""
+        mime_type: str = self.codecs[packet.payload_type].mimeType
+        return mime_type.partition("/")[2].lower()
 
     def pts_of(self, packet: Any) -> int:
         """Return the timestamp that a packet's frame will have."""
-        pts: int = getattr(self._receiver, TIMESTAMP_MAPPER).map(packet.timestamp)
+        pts: int = self._mapper.map(packet.timestamp)
         return pts
 
     @property
     def waiting(self) -> int:
         """How many frames wait for the decoder, the one aside that it is at."""
-        return int(getattr(self._receiver, DECODER_QUEUE).qsize())
+        return int(self._frames.qsize())
+
+    def take_failure(self) -> bool:
+        """Say whether something could not be decoded since this was last asked.
+
+        (Where aiortc's own decoder is at work, aiortc asks for a key frame then, from 1.16 on.)
+        """
+        failed: bool = getattr(self._frames, "failed", False)
+        if failed:
+            self._frames.failed = False
+        return failed
 
     def drop_waiting(self) -> int:
         """Take back the frames that wait for the decoder; return how many those were."""
-        frames = getattr(self._receiver, DECODER_QUEUE)
+        frames = self._frames
         dropped = 0
         with contextlib.suppress(queue.Empty):
             while True:

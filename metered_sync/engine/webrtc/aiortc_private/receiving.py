@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from aiortc import RTCRtpReceiver
+from aiortc.mediastreams import MediaStreamTrack
 
 from metered_sync.engine.webrtc.aiortc_private.capabilities import Capability, can
+from metered_sync.engine.webrtc.aiortc_private.decoding import decode_by_ourselves
 from metered_sync.engine.webrtc.aiortc_private.names import DECODER_THREAD, TIMESTAMP_MAPPER
 from metered_sync.engine.webrtc.aiortc_private.packet_path import PacketPath
 from metered_sync.engine.webrtc.aiortc_private.routing import bound_streams
+from metered_sync.engine.webrtc.aiortc_private.sending import fills_a_queue
 
-__all__ = ["keep_starting", "packet_path", "timestamp_origin", "watch_packets"]
+__all__ = ["frames_offered", "keep_starting", "packet_path", "timestamp_origin", "watch_packets"]
 
 logger = logging.getLogger("metered_sync")
 
@@ -29,12 +33,36 @@ def watch_packets(receiver: RTCRtpReceiver, function: Callable[[Any], None]) -> 
     vars(receiver).pop("_handle_rtp_packet", None)  # (of another track, before)
     handle = receiver._handle_rtp_packet
 
-    async def watched(packet: Any, *args: Any, **kwargs: Any) -> None:
+    def watched(packet: Any, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, None]:
         function(packet)
-        await handle(packet, *args, **kwargs)
+        return handle(packet, *args, **kwargs)
 
     # Set on this object, where aiortc's router looks it up with each packet.
     receiver._handle_rtp_packet = watched  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def frames_offered(track: MediaStreamTrack, take: Callable[[Any], bool]) -> Iterator[None]:
+    """Offer the frames of a received track to a function, on the loop, before they are queued.
+
+    What it does not take (it returns false) is had from ``recv()``, as is all that comes after it
+    until that has been had; so is the end. It saves a task's turn and two futures a frame.
+    """
+    if not fills_a_queue(track):
+        yield
+        return
+    queue: Any = vars(track)["_queue"]
+    put = queue.put_nowait
+
+    def offer(frame: Any) -> None:
+        if frame is None or queue.qsize() or not take(frame):
+            put(frame)
+
+    queue.put_nowait = offer
+    try:
+        yield
+    finally:
+        del queue.put_nowait
 
 
 def timestamp_origin(receiver: RTCRtpReceiver | None) -> int | None:
@@ -43,8 +71,14 @@ def timestamp_origin(receiver: RTCRtpReceiver | None) -> int | None:
 
 
 def packet_path(receiver: RTCRtpReceiver) -> PacketPath | None:
-    """Return a receiver's way to its decoder; ``None`` where this version has another one."""
-    return PacketPath(receiver) if can(Capability.INTAKES) else None
+    """Return a receiver's way to its decoder; ``None`` where this version has another one.
+
+    It gets a decoder of ours, if it has not begun; see ``decoding``.
+    """
+    if not can(Capability.INTAKES):
+        return None
+    decode_by_ourselves(receiver)
+    return PacketPath(receiver)
 
 
 def keep_starting(receiver: RTCRtpReceiver) -> None:

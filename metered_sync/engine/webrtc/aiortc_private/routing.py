@@ -45,9 +45,10 @@ class _Newest(dict[int, Any]):
         self._most = most
 
     def __setitem__(self, key: int, value: Any) -> None:
-        super().__setitem__(key, value)
-        while len(self) > self._most:
-            del self[next(iter(self))]
+        if key not in self:
+            while len(self) >= self._most:
+                del self[next(iter(self))]
+        dict.__setitem__(self, key, value)  # (quicker than super(): it is done for each packet)
 
 
 def bound_streams(receiver: RTCRtpReceiver) -> None:

@@ -13,7 +13,7 @@ from metered_sync.engine.webrtc.aiortc_private.names import (
     DECODER_THREAD,
     RECEIVER_CODECS,
 )
-from metered_sync.engine.webrtc.aiortc_private.packet_path import PacketPath
+from metered_sync.engine.webrtc.aiortc_private.packet_path import PacketPath, payload
 
 __all__ = ["check_receivers"]
 
@@ -29,7 +29,7 @@ class _PlainBuffer:
     def add(self, packet: Any) -> tuple[bool, None]:
         self._parts.append(packet)
         if packet.marker or self._kind == "audio":
-            self._path.hand_over(self._parts)
+            self._path.hand_over(self._parts[0], b"".join(map(payload, self._parts)))
             self._parts = []
         return False, None
 
