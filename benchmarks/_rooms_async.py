@@ -38,10 +38,10 @@ async def main() -> None:
     while not times:
         await asyncio.sleep(0.002)
     await asyncio.sleep(1)
-    cpu, before, count = time.process_time(), time.monotonic(), len(times)
+    cpu, count = time.process_time(), len(times)
     await asyncio.sleep(seconds)
-    cpu = (time.process_time() - cpu) / (time.monotonic() - before)
-    rate = (len(times) - count) / seconds
+    cpu, count = time.process_time() - cpu, len(times) - count
+    cpu, rate = 1000 * cpu / max(count, 1), count / seconds
     print("ready", flush=True)
     watch = await asyncio.get_running_loop().run_in_executor(None, Watch)
     while not watch.over():

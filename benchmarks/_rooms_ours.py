@@ -23,10 +23,10 @@ with MeteredPeer(url=url, token_provider=lambda: token, ice_servers=[]) as peer:
 
     threading.Thread(target=read, daemon=True).start()
     time.sleep(1)
-    cpu, before, count = time.process_time(), time.monotonic(), len(times)
+    cpu, count = time.process_time(), len(times)
     time.sleep(seconds)
-    cpu = (time.process_time() - cpu) / (time.monotonic() - before)
-    rate = (len(times) - count) / seconds
+    cpu, count = time.process_time() - cpu, len(times) - count
+    cpu, rate = 1000 * cpu / max(count, 1), count / seconds
     print("ready", flush=True)
     watch = Watch()
     while not watch.over():

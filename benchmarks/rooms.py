@@ -158,7 +158,7 @@ def two(options: argparse.Namespace) -> None:
                     found[name].append(figures)
     for figure, unit in (
         ("first", "s from join() to the first picture"),
-        ("cpu", "of a core for one stream"),
+        ("cpu", "ms of CPU for each picture of one stream"),
         ("rate", "pictures a second"),
         ("recovery", "s without a picture after a drop of signalling"),
     ):
