@@ -253,9 +253,6 @@ class _Intake:
         """Say whether to ask for a key frame now."""
         return False
 
-    def _codec(self, packet: Any) -> str:
-        return str(self._path.codecs[packet.payload_type].name)
-
 
 class _AudioIntake(_Intake):
     """An intake for sound: each packet is a frame."""
