@@ -189,7 +189,12 @@ def test_a_server_that_refuses_the_upgrade(status: int, words: str) -> None:
         run(test)
 
 
-def test_a_name_that_is_not_known() -> None:
+def test_a_name_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*args: Any, **options: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+
     async def test() -> None:
         error = await Attempts("wss://no-such-host.invalid").refused()
         assert "; check the url and this machine's network" in str(error)
