@@ -8,7 +8,7 @@ sent there cannot be decoded, is one that aiortc would fail on.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +16,15 @@ import anyio
 from aiortc import RTCRtpTransceiver, RTCSessionDescription
 
 from metered_sync.bridge.clock import monotonic
+from metered_sync.engine.sending.outlet import Outlet
 from metered_sync.engine.sfu.options import SfuOptions
-from metered_sync.engine.webrtc.aiortc_private.negotiation import discard, retire, section_index
+from metered_sync.engine.webrtc.aiortc_private.negotiation import (
+    can_take_place,
+    discard,
+    retire,
+    section_index,
+    take_place,
+)
 from metered_sync.engine.webrtc.aiortc_private.routing import stop_receiver
 from metered_sync.engine.webrtc.aiortc_private.sctp import bound_reassembly
 from metered_sync.engine.webrtc.header_extensions import PictureExtensions
@@ -65,6 +72,12 @@ class SfuConnection:
         decoded. The SFU gives their places to others."""
         self.formats: dict[RTCRtpTransceiver, StreamFormat] = {}
         """The formats of what is sent encoded already, and was."""
+        self._reuses = can_take_place()
+        """Whether a section in which a track was sent is used for another one."""
+        self._free: list[RTCRtpTransceiver] = []
+        """Transceivers that have sent in such sections."""
+        self._reused: set[RTCRtpTransceiver] = set()
+        """Transceivers that send in one."""
         self._extensions = PictureExtensions()
         self._label = label
         self._options = options
@@ -81,6 +94,41 @@ class SfuConnection:
         # A moment before an event says so, aiortc raises errors of its own.
         states = [t.receiver.transport.state for t in self.pc.getTransceivers()[:1]]
         return self.pc.signalingState == "closed" or states in (["closed"], ["failed"])
+
+    # --- sections that are used again ---
+
+    def send(self, outlet: Outlet) -> RTCRtpTransceiver:
+        """Add a track to the next offer: in a section that is free again, or in a new one."""
+        transceiver = self.pc.addTransceiver(outlet, direction="sendonly")
+        old = next((one for one in self._free if one.kind == outlet.kind), None)
+        if old is not None:
+            self._free.remove(old)
+            self.formats.pop(old, None)
+            take_place(self.pc, transceiver, old)
+            self._reused.add(transceiver)
+        return transceiver
+
+    async def end_sending(self, transceiver: RTCRtpTransceiver) -> None:
+        """Stop sending in a section, when the SFU knows that its track is over."""
+        await transceiver.sender.stop()  # its reports would go on
+        self._reused.discard(transceiver)
+        if (
+            self._reuses
+            and transceiver in self.pc.getTransceivers()
+            and transceiver.mid not in self.refused
+        ):
+            self._free.append(transceiver)
+
+    def give_up_reuse(self, refused: Iterable[RTCRtpTransceiver]) -> bool:
+        """Use new sections only, if the SFU has refused one that was used again; say whether.
+
+        The service does not say that it takes another track there, as an SFU should.
+        """
+        again = any(one in self._reused and one not in self.formats for one in refused)
+        if again:
+            self._reuses = False
+            self._free.clear()
+        return again
 
     # --- descriptions ---
 
@@ -162,6 +210,8 @@ class SfuConnection:
             if here and transceiver.mid not in (None, here[0].mid):
                 retire(transceiver)
                 discard(self.pc, transceiver)
+                if transceiver in self._free:
+                    self._free.remove(transceiver)
                 await stop_receiver(transceiver.receiver)
                 await transceiver.sender.stop()
 

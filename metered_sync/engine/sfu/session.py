@@ -60,6 +60,10 @@ class SessionLostError(SfuError):
     """Raised when the session ends under a negotiation."""
 
 
+class _ReuseRefusedError(MediaError):
+    """Raised when the SFU does not take a track in a section that has carried another one."""
+
+
 class Session:
     """A session and its peer connection, from their making to their loss or close."""
 
@@ -193,30 +197,37 @@ class Session:
         Raises:
             MediaError: The SFU does not take one of them; none is published.
         """
-        async with self._negotiation() as connection:
-            with connection.mapping_errors("offer", "no offer can be made"):
-                sent = [self._send(one) for one in tracks]
-            offer = await connection.offer()
-            listed = tuple(
-                wire.PublishTrack(outlet.id, str(transceiver.mid), one.name)
-                for one, (outlet, transceiver) in zip(tracks, sent, strict=True)
-            )
-            negotiated = await self._ask(
-                wire.PUBLISH,
-                wire.Negotiated.parse,
-                deadline,
-                wire.PublishRequest(listed, offer).body(),
-            )
-            answer = connection.read_answer(negotiated.description)
-            sections = {section.mid: section for section in answer.sections}
-            refused = [t for _, t in sent if not self._is_taken(t, sections.get(str(t.mid)))]
-            connection.refused.update(str(transceiver.mid) for transceiver in refused)
-            await connection.apply(negotiated.description, answer)
-            if refused:
-                await self._take_back(tracks, sent, refused, deadline)
-            for one, (outlet, transceiver) in zip(tracks, sent, strict=True):
-                pin_bitrate(transceiver, one.local.video_bitrate)
-                one.session_id, one.track_id, one.mid = self.id, outlet.id, str(transceiver.mid)
+        async with self._negotiation():
+            try:
+                await self._publish(tracks, deadline)
+            except _ReuseRefusedError:
+                await self._publish(tracks, deadline)
+
+    async def _publish(self, tracks: Sequence[Outgoing], deadline: Deadline) -> None:
+        connection = self.connection
+        with connection.mapping_errors("offer", "no offer can be made"):
+            sent = [self._send(one) for one in tracks]
+        offer = await connection.offer()
+        listed = tuple(
+            wire.PublishTrack(outlet.id, str(transceiver.mid), one.name)
+            for one, (outlet, transceiver) in zip(tracks, sent, strict=True)
+        )
+        negotiated = await self._ask(
+            wire.PUBLISH,
+            wire.Negotiated.parse,
+            deadline,
+            wire.PublishRequest(listed, offer).body(),
+        )
+        answer = connection.read_answer(negotiated.description)
+        sections = {section.mid: section for section in answer.sections}
+        refused = [t for _, t in sent if not self._is_taken(t, sections.get(str(t.mid)))]
+        connection.refused.update(str(transceiver.mid) for transceiver in refused)
+        await connection.apply(negotiated.description, answer)
+        if refused:
+            await self._take_back(tracks, sent, refused, deadline)
+        for one, (outlet, transceiver) in zip(tracks, sent, strict=True):
+            pin_bitrate(transceiver, one.local.video_bitrate)
+            one.session_id, one.track_id, one.mid = self.id, outlet.id, str(transceiver.mid)
 
     def _is_taken(self, transceiver: RTCRtpTransceiver, section: sdp.Section | None) -> bool:
         """Say whether the SFU takes what is to be sent, in a codec that it was offered."""
@@ -237,7 +248,7 @@ class Session:
         for one, (outlet, transceiver) in zip(tracks, sent, strict=True):
             if transceiver not in refused:
                 await self._close_track(transceiver, outlet.id, deadline)
-                await transceiver.sender.stop()
+                await self.connection.end_sending(transceiver)
                 continue
             transceiver.direction = "inactive"
             format, local = self.connection.formats.get(transceiver), one.local
@@ -246,14 +257,15 @@ class Session:
                 problem = f"{track}, in no codec that it was offered"
             else:
                 problem = f"{format}, in which {track} is encoded already; {INSTEAD}"
-        raise MediaError(f"{self._label}: the SFU does not take {problem}")
+        error = _ReuseRefusedError if self.connection.give_up_reuse(refused) else MediaError
+        raise error(f"{self._label}: the SFU does not take {problem}")
 
     def _send(self, outgoing: Outgoing) -> tuple[Outlet, RTCRtpTransceiver]:
         """Add a track to the next offer."""
         outgoing.release()  # of a connection before, or of an attempt that broke off
         # With an id of its own: one source may be published more than once.
         outlet = outgoing.outlet = outgoing.local.outlet(own_id=True)
-        transceiver = outgoing.transceiver = self.pc.addTransceiver(outlet, direction="sendonly")
+        transceiver = outgoing.transceiver = self.connection.send(outlet)
         outlet.attach(transceiver.sender)
         outgoing.local.prefer_codec(transceiver)
         if outgoing.local.format is not None:
@@ -268,7 +280,7 @@ class Session:
                 await outgoing.keep_counts()
                 outgoing.release()
                 await self._close_track(transceiver, outgoing.track_id, deadline)
-                await transceiver.sender.stop()  # its reports would go on
+                await self.connection.end_sending(transceiver)
 
     async def unsubscribe(self, incoming: Incoming, deadline: Deadline) -> None:
         """Give up the media section in which a track arrives."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from typing import Any
 
 from metered_sync import SfuClient
@@ -13,6 +14,7 @@ from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, ToneSource
 from metered_sync.wire import sdp
 from tests.conftest import wait_until
+from tests.support.scripted_sfu import ScriptedSfu
 from tests.support.sfu_front import sfu_front
 
 ROUNDS = 5
@@ -51,6 +53,67 @@ def test_tracks_that_come_and_go_leave_nothing(shared_cloud: LocalCloud) -> None
         with last.frames() as frames:
             frames.get(timeout=20)
         assert last.restarts == 0
+
+
+def sections_of(client: SfuClient) -> list[sdp.Section]:
+    link: Any = client._link
+    return list(sdp.parse(link.session.pc.localDescription.sdp).sections)
+
+
+def test_what_is_published_takes_the_places_of_what_was(shared_cloud: LocalCloud) -> None:
+    options = shared_cloud.sfu_options()
+    with (
+        SfuClient(**options) as sender,
+        SfuClient(**options) as receiver,
+        ToneSource(440) as tone,
+        PatternSource(160, 120, 30) as pattern,
+    ):
+        before = len(sections_of(sender))
+        for number in range(ROUNDS):
+            opened = [sender.publish(tone.audio), sender.publish(pattern.video)]
+            assert len(sections_of(sender)) == before + 2
+            for publication in opened[:: 1 if number % 2 else -1]:
+                publication.close()
+        wait_until(lambda: left(sender)[0] == 0, 20)
+        seen = receiver.subscribe(sender.publish(pattern.video, name="seen"))
+        heard = receiver.subscribe(sender.publish(tone.audio, name="heard"))
+        assert seen.read(timeout=20) is not None
+        with heard.frames() as frames:
+            frames.get(timeout=20)
+        assert len(sections_of(sender)) == before + 2
+        sender.publish(tone.audio, name="one more at a time").close()
+        assert len(sections_of(sender)) == before + 3
+        assert sender.stats()["recoveries"] == seen.restarts == heard.restarts == 0
+
+
+def test_an_sfu_that_takes_a_section_once_only_gets_new_ones(shared_cloud: LocalCloud) -> None:
+    refused: list[str] = []
+    used: list[str] = []
+
+    def once_only(status: int, answer: Any) -> tuple[int, Any]:
+        description = sdp.parse(answer["sessionDescription"]["sdp"])
+        taken = [one.mid for one in description.sections if one.receives]
+        refused.extend(mid for mid in taken if mid in used)
+        used.extend(mid for mid in taken if mid not in used)
+        sections = (
+            replace(one, direction="inactive") if one.mid in refused else one
+            for one in description.sections
+        )
+        text = sdp.build(replace(description, sections=tuple(sections)))
+        return status, {**answer, "sessionDescription": {"type": "answer", "sdp": text}}
+
+    with ScriptedSfu(shared_cloud.http_url) as scripted, ToneSource(440) as tone:
+        options = {**shared_cloud.sfu_options(), "url": scripted.url}
+        with SfuClient(**options) as sender, SfuClient(**options) as receiver:
+            scripted.spoil["track/publish"] = once_only
+            for _ in range(3):
+                publication = sender.publish(tone.audio)
+                with receiver.subscribe(publication).frames() as frames:
+                    frames.get(timeout=20)
+                publication.close()
+            assert sender.stats()["recoveries"] == 0
+            assert len(refused) == 1  # from then on it is not tried any more
+            assert len(used) == 3
 
 
 def test_a_track_that_moves_leaves_nothing_though_its_goodbye_is_lost(cloud: LocalCloud) -> None:

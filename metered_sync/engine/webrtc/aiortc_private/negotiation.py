@@ -20,6 +20,7 @@ from metered_sync.engine.webrtc.aiortc_private.names import (
 __all__ = [
     "bundle_all",
     "can_take_offer_back",
+    "can_take_place",
     "discard",
     "keep_agreed",
     "retire",
@@ -30,6 +31,7 @@ __all__ = [
     "set_unoffered",
     "start_rest",
     "take_offer_back",
+    "take_place",
 ]
 
 
@@ -85,6 +87,24 @@ def discard(pc: RTCPeerConnection, transceiver: RTCRtpTransceiver) -> None:
         getattr(pc, TRANSCEIVERS).remove(transceiver)
         getattr(pc, REMOTE_ICE).pop(transceiver, None)
         getattr(pc, REMOTE_DTLS).pop(transceiver, None)
+
+
+def can_take_place() -> bool:
+    """Return whether :func:`take_place` is possible."""
+    return can(Capability.SECTIONS) and can(Capability.FORGETTING)
+
+
+def take_place(pc: RTCPeerConnection, new: RTCRtpTransceiver, old: RTCRtpTransceiver) -> None:
+    """Give a new transceiver the section of one that sends no more, which is forgotten.
+
+    A sender of aiortc's that was stopped never sends again. What the old one sends and receives is
+    to be stopped by the caller.
+    """
+    mid, index = old.mid, section_index(old, 0)
+    retire(old)
+    discard(pc, old)
+    set_mid(new, mid)
+    set_section_index(new, index)
 
 
 def set_mid(transceiver: RTCRtpTransceiver, mid: str | None) -> None:
