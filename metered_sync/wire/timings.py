@@ -144,7 +144,7 @@ class Timings:
     request_interval: float = 0.05
     """The time from one request of a search to the next, in the long run."""
     request_burst: int = 80
-    """Requests of searches that need not wait for it, after a while without any."""
+    """Requests of ``wait_for_track`` that need not wait for it, after a while without any."""
     poll: float = 0.1
     """The pause after the first round of a search that found nothing; it grows by half."""
     poll_max: float = 1.0

@@ -29,13 +29,13 @@ class Directory:
         """Whether tracks can be found without knowing their session."""
         self._calls = calls
         self._timings = timings
-        self._spent = 0.0
-        """When the requests so far would have ended, one at each interval."""
+        self._spent: dict[int, float] = {}
+        """When the requests so far would have ended, one at each interval, by their burst."""
 
-    async def _pace(self) -> None:
-        now, timings = monotonic(), self._timings
-        self._spent = max(self._spent, now) + timings.request_interval
-        wait = self._spent - now - timings.request_interval * timings.request_burst
+    async def _pace(self, burst: int) -> None:
+        now, interval = monotonic(), self._timings.request_interval
+        spent = self._spent[burst] = max(self._spent.get(burst, 0.0), now) + interval
+        wait = spent - now - interval * burst
         if wait > 0:
             await anyio.sleep(wait)
 
@@ -53,16 +53,21 @@ class Directory:
         """Return the deadline of one request of a search, which itself may have none."""
         return Deadline(min(deadline.left(), self._timings.attempt))
 
-    async def published(self, session_id: str, deadline: Deadline) -> list[wire.TrackInfo] | None:
-        """Return the tracks that a session publishes; ``None`` where there is no such session."""
-        await self._pace()
+    async def published(
+        self, session_id: str, deadline: Deadline, burst: int = 1
+    ) -> list[wire.TrackInfo] | None:
+        """Return the tracks that a session publishes; ``None`` where there is no such session.
+
+        So many requests of one ``burst`` need not wait for each other.
+        """
+        await self._pace(burst)
         try:
             return await self.tracks(session_id, self._bound(deadline))
         except SfuNotFoundError:
             return None
 
     async def search(
-        self, deadline: Deadline, last: Iterable[str] = ()
+        self, deadline: Deadline, last: Iterable[str] = (), burst: int = 1
     ) -> AsyncIterator[wire.TrackInfo]:
         """Yield all tracks of the app, those of the newest session first.
 
@@ -70,7 +75,7 @@ class Directory:
         oldest first, and so this takes the last for the newest. Those in ``last`` come
         after all others.
         """
-        await self._pace()
+        await self._pace(burst)
         listed = await self.sessions(self._bound(deadline))
         newest_first = [s.session_id for s in reversed(listed) if s.state not in ENDED]
         late = set(last)
@@ -78,20 +83,20 @@ class Directory:
         width = 1
         while ordered:
             asked, ordered = ordered[:width], ordered[width:]
-            for tracks in await self._ask_all(asked, deadline):
+            for tracks in await self._ask_all(asked, deadline, burst):
                 for track in tracks:
                     yield track
             width = min(2 * width, SIDE_BY_SIDE)
 
     async def _ask_all(
-        self, session_ids: Sequence[str], deadline: Deadline
+        self, session_ids: Sequence[str], deadline: Deadline, burst: int
     ) -> list[list[wire.TrackInfo]]:
         """Return what each of some sessions publishes; they are asked side by side."""
         found: dict[str, list[wire.TrackInfo] | Exception] = {}
 
         async def ask(session_id: str) -> None:
             try:
-                found[session_id] = await self.published(session_id, deadline) or []
+                found[session_id] = await self.published(session_id, deadline, burst) or []
             except Exception as error:  # (a task group would make a group of it)
                 found[session_id] = error
                 group.cancel_scope.cancel()
@@ -117,16 +122,16 @@ class Directory:
 
         ``seen`` is told each time of the tracks that do not.
         """
-        pause = self._timings.poll
+        pause, burst = self._timings.poll, self._timings.request_burst
         while True:
             others = []
             if session_id is None:
-                async for track in self.search(deadline, last):
+                async for track in self.search(deadline, last, burst):
                     if matches(track):
                         return track
                     others.append(track)
             else:
-                await self._pace()
+                await self._pace(burst)
                 for track in await self.tracks(session_id, self._bound(deadline)):
                     if matches(track):
                         return track

@@ -130,7 +130,7 @@ def test_many_sessions_are_asked_side_by_side(scripted: ScriptedHttp) -> None:
     directory = Directory(calls, replace(DEFAULT_TIMINGS, request_interval=1.0))
 
     async def search() -> list[str]:
-        return [one.session_id async for one in directory.search(Deadline(60))]
+        return [one.session_id async for one in directory.search(Deadline(60), burst=80)]
 
     began = time.monotonic()
     assert asyncio.run(search()) == names[::-1]
@@ -176,7 +176,7 @@ def test_waiting_for_a_track_of_one_session_asks_for_no_other(
 
 def test_searches_share_one_pace(scripted: ScriptedHttp) -> None:
     calls = SfuCalls("client", scripted.origin, "app", "secret")
-    directory = Directory(calls, replace(DEFAULT_TIMINGS, request_burst=1))
+    directory = Directory(calls, DEFAULT_TIMINGS)
     lists(scripted, *[[track("a")]] * 6)
 
     async def both() -> None:
