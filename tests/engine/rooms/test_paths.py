@@ -137,5 +137,6 @@ def test_a_path_that_is_quiet_for_half_an_hour_is_left_alone() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2000)
 def test_a_path_that_is_quiet_for_half_an_hour_in_real_time_is_left_alone() -> None:
     run(quiet_for(1800.0, DEFAULT_TIMINGS), timeout=1900)
