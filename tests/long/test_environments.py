@@ -20,7 +20,10 @@ from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
-TESTERS = ("hypothesis>=6", "pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "trustme>=1.1")
+TESTERS = (
+    "eventlet", "gevent", "hypothesis", "ipykernel", "playwright", "pytest", "pytest-timeout",
+    "pytest-xdist", "requests-cache", "time-machine", "trustme",
+)  # fmt: skip
 """What the tests below import besides the library's own dependencies."""
 TESTS = (
     "tests/wire", "tests/bridge", "tests/engine", "tests/test_client.py", "tests/test_delivery.py",
@@ -29,18 +32,27 @@ TESTS = (
     "tests/media/tracks", "tests/rules/test_deadlines.py", "tests/rules/test_secrets.py",
 )  # fmt: skip
 """What depends on other packages' behaviour, and needs no other program."""
-EXTRAS = "webrtc,local,speed"
+EXTRAS = "webrtc,local,socks,speed"
+
+
+def requirements(extra: str = "") -> list[str]:
+    """Return what the library requires, or one of its extras."""
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    listed = parser["options.extras_require"][extra] if extra else None
+    return (listed or parser["options"]["install_requires"]).strip().split("\n")
 
 
 def floors() -> list[str]:
     """Return the lowest admitted version of each dependency, as pip's constraints."""
-    parser = configparser.ConfigParser()
-    parser.read(ROOT / "setup.cfg")
-    lines = parser["options"]["install_requires"].split("\n")
-    for extra in EXTRAS.split(","):
-        lines += parser["options.extras_require"][extra].split("\n")
-    matches = [re.match(r"([\w.-]+)>=([\d.]+)", line.strip()) for line in lines]
+    lines = [line for extra in ("", *EXTRAS.split(",")) for line in requirements(extra)]
+    matches = [re.match(r"([\w.-]+)(?:\[\w+\])?>=([\d.]+)", line) for line in lines]
     return [f"{match[1]}=={match[2]}" for match in matches if match]
+
+
+def testers() -> list[str]:
+    """Return what the tests import, in the versions that it is developed with."""
+    return [line for line in requirements("dev") if re.split(r"[<>=~]", line)[0] in TESTERS]
 
 
 def make(folder: Path, python: str, constraints: list[str]) -> Path:
@@ -54,7 +66,7 @@ def make(folder: Path, python: str, constraints: list[str]) -> Path:
     subprocess.run(
         [
             str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-            "--constraint", str(folder / "constraints.txt"), f"{ROOT}[{EXTRAS}]", *TESTERS,
+            "--constraint", str(folder / "constraints.txt"), f"{ROOT}[{EXTRAS}]", *testers(),
         ],
         check=True,
         timeout=1200,

@@ -19,6 +19,12 @@ NUMBERS = 110
 ENCODERS = {"h264": "libx264", "hevc": "libx265", "vp8": "libvpx", "mpeg4": "mpeg4"}
 H264 = {"qp": "4", "bf": "0", "sc_threshold": "0"}
 HEVC = {"x265-params": "log-level=error:pools=none:frame-threads=1"}
+PROFILES = {
+    "baseline": "cabac=0:8x8dct=0:weightp=0",
+    "main": "cabac=1:8x8dct=0",
+    "high": "cabac=1:8x8dct=1",
+}
+"""The means that x264 chooses its profile by. (PyAV 14 refuses its name.)"""
 VP8 = {"deadline": "realtime", "lag-in-frames": "0"}
 
 
@@ -27,6 +33,8 @@ def set_up(encoder: Any, codec: str, gop: int, size: tuple[int, int], options: A
     encoder.gop_size, encoder.thread_count = gop, 1
     if codec == "vp8":
         encoder.bit_rate = 300_000
+    if "profile" in options:
+        options = {"x264-params": PROFILES[options["profile"]]}
     encoder.options = {**{"h264": H264, "hevc": HEVC, "vp8": VP8}.get(codec, {}), **options}
 
 

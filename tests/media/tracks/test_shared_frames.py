@@ -84,7 +84,8 @@ def test_a_forked_child_frees_no_filter_graph() -> None:
     # (It would wait for ever for the graph's threads, which are not there.)
     done = run_script(
         """
-import gc, os, signal
+import gc, os, signal, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: of any fork beside threads
 from av.filter import Graph
 from metered_sync.bridge.process import keep_in_child
 class Owner:
