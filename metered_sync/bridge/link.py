@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
 from typing import Any, Protocol
 
 import anyio
@@ -11,7 +12,7 @@ from metered_sync.bridge.process import TOO_LATE, is_exiting
 from metered_sync.errors import ClosedError, raise_fresh
 from metered_sync.wire.events import Event
 
-__all__ = ["EventSink", "Link", "MessageSink", "within"]
+__all__ = ["EventSink", "Link", "MessageSink", "Scope", "within"]
 
 
 class EventSink(Protocol):
@@ -31,15 +32,47 @@ class MessageSink(EventSink, Protocol):
         """Say whether a user will be handed this event, who may change the data in it."""
 
 
+class Scope:
+    """Run a block, once, and cancel it; before it has begun, too.
+
+    It may be made where no task runs, unlike anyio's own.
+    """
+
+    def __init__(self) -> None:
+        self._scope: anyio.CancelScope | None = None
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Cancel the block, now or as soon as it begins."""
+        self._cancelled = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def __enter__(self) -> None:
+        self._scope = anyio.CancelScope()
+        self._scope.__enter__()
+        if self._cancelled:
+            self._scope.cancel()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        assert self._scope is not None
+        return bool(self._scope.__exit__(kind, error, traceback))
+
+
 def within(
-    scopes: set[anyio.CancelScope], function: Callable[[], Awaitable[None]]
+    scopes: set[Scope], function: Callable[[], Awaitable[None]]
 ) -> Callable[[], Coroutine[Any, Any, None]]:
     """Return a coroutine function that runs another one in a scope of its own.
 
     The scope is among ``scopes`` from now on, until the function has ended: what it belongs to may
     end before the task begins.
     """
-    scope = anyio.CancelScope()
+    scope = Scope()
     scopes.add(scope)
 
     async def run() -> None:

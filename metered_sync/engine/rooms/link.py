@@ -21,9 +21,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal
 
-import anyio
-
-from metered_sync.bridge.link import Link, within
+from metered_sync.bridge.link import Link, Scope, within
 from metered_sync.bridge.loop import Engine
 from metered_sync.engine.messaging.link import SignallingLink
 from metered_sync.engine.messaging.options import SignallingOptions
@@ -100,7 +98,7 @@ class RoomLink(Link):
         self._messages = DirectMessages(self.signalling, label, self._on_refused)
         self._engine = engine
         self._sink = sink
-        self._scopes: set[anyio.CancelScope] = set()
+        self._scopes: set[Scope] = set()
         """What runs in the background, and ends with the room."""
         self._reason = "closed"
         media.attach(self)

@@ -33,7 +33,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.bridge.link import Link, within
+from metered_sync.bridge.link import Link, Scope, within
 from metered_sync.bridge.loop import Engine
 from metered_sync.engine.sending.local_track import LocalTrack
 from metered_sync.engine.sfu.calls import Calls
@@ -103,7 +103,7 @@ class SfuLink(Link):
         """Set while connected, and at the end."""
         self._make_watch = make_watch
         self._watch: Watch
-        self._scopes: set[anyio.CancelScope] = set()
+        self._scopes: set[Scope] = set()
         """Operations under way; closing cancels them."""
 
     @property
@@ -128,8 +128,9 @@ class SfuLink(Link):
     async def run(self, operation: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run one of the operations below; closing the link ends it with the link's error."""
         self.check()
-        with anyio.CancelScope() as scope:
-            self._scopes.add(scope)
+        scope = Scope()
+        self._scopes.add(scope)
+        with scope:
             self._progress.sent = False
             try:
                 return await operation(*args)

@@ -22,6 +22,7 @@ from aiortc import RTCRtpTransceiver
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from metered_sync.bridge.deadline import Deadline
+from metered_sync.bridge.link import Scope
 from metered_sync.engine.sending.outlet import Outlet
 from metered_sync.engine.sfu.calls import Calls
 from metered_sync.engine.sfu.connection import Progress, SfuConnection
@@ -105,7 +106,7 @@ class Session:
         """The negotiation under way; the session's loss cancels it."""
         self._mids: set[str] = set()
         """Media sections in which a track arrives."""
-        self._watching = anyio.CancelScope()
+        self._watching = Scope()
 
     # --- life ---
 
