@@ -32,7 +32,7 @@ TESTS = (
     "tests/media/tracks", "tests/rules/test_deadlines.py", "tests/rules/test_secrets.py",
 )  # fmt: skip
 """What depends on other packages' behaviour, and needs no other program."""
-EXTRAS = "webrtc,local,socks,speed"
+EXTRAS = "webrtc,local,cli,socks,speed"
 
 
 def requirements(extra: str = "") -> list[str]:
