@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from typing import Any
@@ -112,9 +111,6 @@ def test_at_most_20_requests_a_second_after_the_first(shared_cloud: LocalCloud) 
         # (not from each second's arrivals: a busy machine has some of them late)
         most = DEFAULT_TIMINGS.request_burst + 20 * (max(times) - started)
         assert len(times) <= most + 1
-        later = sorted(times)[DEFAULT_TIMINGS.request_burst :]
-        gaps = sorted(b - a for a, b in itertools.pairwise(later))
-        assert not gaps or gaps[len(gaps) // 2] > 0.03
         assert "/gone/" not in str(sfu.seen)
 
 
