@@ -137,7 +137,7 @@ def test_a_path_that_dies(turn_port: int, signalling: str) -> None:
         with track.frames() as frames, bob.events(PeerLeft) as left:
             frames.get(timeout=PATIENCE)
             with there.events(ConnectionReset) as resets:
-                path.cut()
+                path.cut("forth", "back")
                 if signalling != "lives":
                     cloud.faults.drop_connections("ann")
                 resets.get(timeout=PATIENCE)

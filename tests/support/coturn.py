@@ -118,5 +118,5 @@ class BadPath:
             self.loop.call_later(self.delay, send, *args)
 
     def cut(self, *ways: str) -> None:
-        """Lose all that goes "forth" or "back" from now on, for all who use it now; any thread."""
+        """Lose all that goes these ways from now on, for all who use it now; any thread."""
         self._cut = dict.fromkeys(ways, tuple(self.backs))
