@@ -485,9 +485,8 @@ class SfuClient(Client[SfuLink]):
     ) -> TrackInfo:
         """Wait until a track is published, and return it, to be subscribed to.
 
-        Looks through the sessions, the newest first, again and again: 80 requests at once, then
-        20 a second, at most. This client's own tracks come last, and only with a name or a
-        session id.
+        Looks through the sessions, the newest first, again and again: 20 requests a second
+        at most. This client's own tracks come last, and only with a name or a session id.
 
         Args:
             session_id: The publisher's session; ``None``: any session of the app.

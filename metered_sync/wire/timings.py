@@ -142,9 +142,7 @@ class Timings:
     names: float = 0.5
     """How long a subscription waits for the names of its tracks, where their ids are known only."""
     request_interval: float = 0.05
-    """The time from one request of a search to the next, in the long run."""
-    request_burst: int = 80
-    """Requests of ``wait_for_track`` that need not wait for it, after a while without any."""
+    """The shortest time between two requests of a search: the service's are not many."""
     poll: float = 0.1
     """The pause after the first round of a search that found nothing; it grows by half."""
     poll_max: float = 1.0

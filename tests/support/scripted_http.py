@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,8 +29,6 @@ class ScriptedHttp:
     script: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
     """Status, headers, body. Status 0 closes the connection without an answer."""
     asked: list[Asked] = field(default_factory=list)
-    answer: Callable[[str], tuple[int, dict[str, str], bytes]] | None = None
-    """What answers by a request's path, in place of the script."""
     wait: threading.Event | None = None
     """Answers wait for this."""
     origin: str = ""
@@ -58,8 +56,7 @@ def serving() -> Iterator[ScriptedHttp]:
             scripted.asked.append(Asked(self.command, self.path, headers, body, port))
             if scripted.wait is not None:
                 scripted.wait.wait(20)
-            by_path = scripted.answer
-            status, more, text = by_path(self.path) if by_path else scripted.script.pop(0)
+            status, more, text = scripted.script.pop(0)
             if status == 0:
                 self.close_connection = True
                 return

@@ -67,7 +67,6 @@ STATED: dict[str, Any] = {
     "recover_budget": 120.0,
     "search": 30.0,
     "request_interval": 0.05,
-    "request_burst": 80,
     "poll": 0.1,
     "poll_max": 1.0,
 }

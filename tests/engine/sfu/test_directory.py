@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ import pytest
 from metered_sync import SfuError, SfuNotFoundError, TrackInfo
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.engine.sfu.calls import SfuCalls
-from metered_sync.engine.sfu.directory import SIDE_BY_SIDE, Directory
+from metered_sync.engine.sfu.directory import Directory
 from metered_sync.wire.sfu import SessionInfo, sessions_body, tracks_body
 from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.support.scripted_http import ScriptedHttp
@@ -67,86 +67,26 @@ def test_what_a_session_publishes(scripted: ScriptedHttp, run: Run[Any]) -> None
     assert run(look) == [[track("a")], [], None]
 
 
-def serves(
-    scripted: ScriptedHttp,
-    *sessions: tuple[str, str],
-    gone: Collection[str] = (),
-    refused: Collection[str] = (),
-) -> None:
-    """Have the SFU list sessions and, in whatever order it is asked, a track of each."""
-
-    def answer(path: str) -> tuple[int, dict[str, str], bytes]:
-        name = path.split("/")[-2]
-        if name in gone or name in refused:
-            return 404 if name in gone else 403, {}, b"{}"
-        listed = [SessionInfo(id_, state) for id_, state in sessions]
-        is_list = path.endswith("sessions")
-        body = sessions_body(listed, "app") if is_list else tracks_body([track(name)], "app")
-        return 200, {"Content-Type": "application/json"}, json.dumps(body).encode()
-
-    scripted.answer = answer
-
-
 def test_a_search_begins_with_the_newest_session(scripted: ScriptedHttp, run: Run[Any]) -> None:
     sessions = [("old", "connected"), ("own", "connected"), ("gone", "failed"), ("new", "new")]
-    serves(scripted, *sessions)
+    lists(scripted, sessions, [track("new")], [track("old")], [track("own")])
 
     async def search(directory: Directory) -> list[str]:
         return [one.session_id async for one in directory.search(Deadline(5), ["own"])]
 
     assert run(search) == ["new", "old", "own"]
-    assert asked(scripted)[:2] == ["", "new"]  # (and often no more)
-    assert sorted(asked(scripted)[2:]) == ["old", "own"]
+    assert asked(scripted) == ["", "new", "old", "own"]
 
 
 def test_a_session_that_ends_during_a_search_is_left_out(
     scripted: ScriptedHttp, run: Run[Any]
 ) -> None:
-    serves(scripted, *[(name, "connected") for name in "abcd"], gone="bd")
+    lists(scripted, [("a", "connected"), ("b", "connected")], None, [track("a")])
 
     async def search(directory: Directory) -> list[str]:
         return [one.session_id async for one in directory.search(Deadline(5))]
 
-    assert run(search) == ["c", "a"]
-
-
-def test_many_sessions_are_asked_side_by_side(scripted: ScriptedHttp) -> None:
-    names = [str(number) for number in range(75)]
-    serves(scripted, *[(name, "connected") for name in names])
-    at_once: list[int] = []
-    waiting: set[str] = set()
-    answer = scripted.answer
-    assert answer is not None
-
-    def late(path: str) -> tuple[int, dict[str, str], bytes]:
-        waiting.add(path)
-        at_once.append(len(waiting))
-        time.sleep(0.01)  # (the network's)
-        waiting.discard(path)
-        return answer(path)
-
-    scripted.answer = late
-    calls = SfuCalls("client", scripted.origin, "app", "secret")
-    directory = Directory(calls, replace(DEFAULT_TIMINGS, request_interval=1.0))
-
-    async def search() -> list[str]:
-        return [one.session_id async for one in directory.search(Deadline(60), burst=80)]
-
-    began = time.monotonic()
-    assert asyncio.run(search()) == names[::-1]
-    calls.close()
-    assert time.monotonic() - began < 30  # (one after the other, one a second: 75)
-    assert 1 < max(at_once) <= SIDE_BY_SIDE
-
-
-def test_a_refusal_ends_a_search(scripted: ScriptedHttp, run: Run[Any]) -> None:
-    serves(scripted, *[(name, "connected") for name in "abcdef"], refused="d")
-
-    async def search(directory: Directory) -> list[str]:
-        return [one.session_id async for one in directory.search(Deadline(5))]
-
-    with pytest.raises(SfuError, match="403"):
-        run(search)
+    assert run(search) == ["a"]
 
 
 def test_waiting_goes_on_until_a_track_matches(scripted: ScriptedHttp, run: Run[Any]) -> None:
@@ -176,7 +116,7 @@ def test_waiting_for_a_track_of_one_session_asks_for_no_other(
 
 def test_searches_share_one_pace(scripted: ScriptedHttp) -> None:
     calls = SfuCalls("client", scripted.origin, "app", "secret")
-    directory = Directory(calls, DEFAULT_TIMINGS)
+    directory = Directory(calls, replace(DEFAULT_TIMINGS, request_interval=0.05))
     lists(scripted, *[[track("a")]] * 6)
 
     async def both() -> None:

@@ -599,7 +599,6 @@ def test_again_and_again(cloud: LocalCloud, pair: Any, times: int) -> None:
         ("recover_budget", 120.0),
         ("search", 30.0),
         ("request_interval", 0.05),
-        ("request_burst", 80),
     ],
 )
 def test_intervals_are_as_the_guide_says(name: str, value: float) -> None:
