@@ -98,8 +98,8 @@ class EncodedSource(TrackSource[None, MediaStreamTrack]):
 
         Raises:
             MeteredTimeoutError: It was not time yet. The picture is sent all the same.
-            MediaError: It has B-frames, which cannot be sent; or the parameters (SPS, PPS) of
-                this key frame have not been written.
+            MediaError: It has B-frames, or is H.265 (HEVC), which cannot be sent; or the parameters
+                (SPS, PPS) of this key frame have not been written.
             ClosedError: The source has been ended or stopped.
             TypeError, ValueError: Something that is not such a picture, or one of more than 4 MiB.
         """
@@ -174,7 +174,7 @@ class EncodedSource(TrackSource[None, MediaStreamTrack]):
                 "and pictures that are not encoded go to VideoSource"
             )
         if self._codec == "h264" and HEVC_START in data:
-            raise ValueError(f"{self._label}: this is H.265 (HEVC), and H.264 is needed here")
+            raise MediaError(f"{self._label}: this is H.265 (HEVC), and H.264 is needed here")
         if self._codec == "h264" and not data.startswith((b"\0\0\x01", b"\0\0\0\x01")):
             raise ValueError(
                 f"{self._label}: this is not H.264 in Annex B, which begins with a start code "
