@@ -93,6 +93,7 @@ async def _tick() -> None:
 
 
 def test_closing_at_each_moment_of_connecting(caplog: pytest.LogCaptureFixture) -> None:
+    gc.collect()  # what other tests have left
     threads = threading.active_count()
     loop = CountingLoop()
     with warnings.catch_warnings(record=True) as warned, caplog.at_level(logging.WARNING):

@@ -342,6 +342,7 @@ def test_one_track_alone_plays_to_the_end(files: dict[str, Path]) -> None:
     assert source.frames_sent == {"video": len(numbers), "audio": 0}
 
 
+@pytest.mark.filterwarnings("ignore:.*this blocking call holds up the event loop:RuntimeWarning")
 def test_two_hundred_rounds_leave_nothing(files: dict[str, Path]) -> None:
     async def one() -> None:
         with from_file(files["short"]) as source:
