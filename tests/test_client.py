@@ -140,6 +140,35 @@ def test_closing_the_last_reader_unsubscribes(shared_cloud: LocalCloud) -> None:
         alice.unsubscribe("leave")  # again: nothing to do
 
 
+def test_threads_that_come_and_go_leave_what_they_want(shared_cloud: LocalCloud) -> None:
+    """All on one channel: what the server believes at the end is what the last ones did."""
+    channel = "to and fro"
+    with (
+        client(shared_cloud, rate_limit=None) as alice,
+        client(shared_cloud) as bob,
+        bob.subscribe(channel),
+    ):
+        kept: list[Subscription] = []
+
+        def come_and_go(stay: bool) -> None:
+            for _ in range(30):
+                alice.subscribe(channel, timeout=20).close()
+            if stay:
+                kept.append(alice.subscribe(channel, timeout=20))
+
+        for stay in (True, False):
+            threads = [threading.Thread(target=come_and_go, args=(stay,)) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(60)
+            wait_until(lambda stay=stay: (alice.peer_id in bob.roster(channel)) is stay)
+            bob.publish(channel, stay)
+            assert [reader.get(timeout=20).data for reader in kept] == [True] * len(kept)
+            while kept:
+                kept.pop().close()
+
+
 def test_subscription_ends_its_iteration_when_the_client_closes(shared_cloud: LocalCloud) -> None:
     with client(shared_cloud) as alice, client(shared_cloud) as bob:
         inbox = alice.subscribe("iter")

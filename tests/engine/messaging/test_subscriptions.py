@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 from typing import Any
 
 import pytest
@@ -149,32 +148,6 @@ def test_a_refused_request_acknowledges_nothing(table: Table) -> None:
     request.finish(OSError("refused"))
     assert seen == [request]
     assert table.subscriptions.acknowledged() == []
-
-
-def test_requests_leave_in_the_order_of_the_changes() -> None:
-    # Threads subscribe and leave, all on one channel. What the server believes at the end
-    # must be what the table says, whatever came in between.
-    table = Table()
-    kept: list[Reader[Message]] = []
-
-    def come_and_go(stay: bool) -> None:
-        for _ in range(200):
-            reader = table.subscribe("c", acknowledge=False)
-            table.subscriptions.remove("c", reader)
-        if stay:
-            kept.append(table.subscribe("c", acknowledge=False))
-
-    for stay in (True, False):
-        threads = [threading.Thread(target=come_and_go, args=(stay,)) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(30)
-        assert table.asked()[-1][0] == ("subscribe" if stay else "unsubscribe")
-        for reader in kept:
-            table.subscriptions.remove("c", reader)
-        if stay:
-            assert table.asked() == [("unsubscribe", "c")]
 
 
 # --- what arrives ---------------------------------------------------------------------
