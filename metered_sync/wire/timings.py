@@ -45,6 +45,9 @@ class Timings:
     """How long a room waits for the list of its members before it subscribes once more."""
     limbo: float = 10.0
     """How long a member is kept that has left while its media goes on."""
+    limbo_closed: float = 0.4
+    """The same from the moment its media are closed, too: a browser that reconnects closes its
+    old peer connection just before presence says that it is back."""
     track_return: float = 2.0
     """How long a track that a member sends no more may come again, before it ends."""
     room_limbo: float = 10.0

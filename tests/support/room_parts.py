@@ -128,7 +128,7 @@ class Journal:
         return ()
 
     def on_lost(self, member: Member) -> None:
-        self.roster.remove(member, None)
+        self.roster.give_up(member)
 
     # --- the sink ---
 

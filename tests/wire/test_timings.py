@@ -25,6 +25,7 @@ STATED: dict[str, Any] = {
     "going_away_max": 300.0,
     "reconcile": 10.0,
     "limbo": 10.0,
+    "limbo_closed": 0.4,
     "room_limbo": 10.0,
     "room_ask": 3.0,
     "room_search": 60.0,

@@ -364,8 +364,8 @@ class RoomLink(Link):
         return self.media.receivers([member.media for member in self.roster.members.values()])
 
     def on_lost(self, member: Member) -> None:
-        """Forget a member that has left, and whose media have now ended, too."""
-        self.roster.remove(member, None)
+        """Take note that the media have ended of a member that has left: it is hardly back."""
+        self.roster.give_up(member)
 
     def _on_refused(self, error: ServerRequestError) -> None:
         """Tell callers that wait for a connection to a member that none will ever be made."""

@@ -2,7 +2,7 @@
 
 A member outlives its connection to the service: one that leaves and comes back within
 ``Timings.limbo`` is the same object, whose media may not even have paused. Where they end
-meanwhile, it is gone.
+meanwhile, it is gone (``Timings.limbo_closed`` later, lest it is just coming back).
 
 Everything here runs on the loop thread, except where it says otherwise.
 """

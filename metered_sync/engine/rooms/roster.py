@@ -7,8 +7,9 @@ under another id.
 
 **Limbo.** A member that leaves while its media flow, or are being connected anew, is kept for a
 while (``Timings.limbo``): if it was only its connection to the service that broke, it comes back,
-and this connection may break again before the media are there. Where media do not depend on
-signalling, every member is kept, and nobody is told before (``Timings.room_limbo``).
+and this connection may break again before the media are there. Where the media end, it is kept
+for a moment only (``Timings.limbo_closed``). Where media do not depend on signalling, every
+member is kept, and nobody is told before (``Timings.room_limbo``).
 
 **Early messages.** A member's first messages may overtake the presence frame that announces
 it. Messages of unknown peers are kept for a moment (``Timings.early``), within bounds, and
@@ -240,8 +241,13 @@ class Roster:
         member.set_state("reconnecting")
         self._keep(member, self._timings.limbo)
 
+    def give_up(self, member: Member) -> None:
+        """Forget a member that has left, and whose media have ended, unless it is just back."""
+        self._keep(member, self._timings.limbo_closed)
+
     def _keep(self, member: Member, seconds: float) -> None:
         """Remove a member after so long, unless it comes back."""
+        _cancel(member.limbo)
         loop = asyncio.get_running_loop()
         member.limbo = loop.call_later(seconds, self.remove, member, None)
 

@@ -19,7 +19,7 @@ from metered_sync.wire.timings import DEFAULT_TIMINGS
 from tests.support.connections import until
 from tests.support.room_parts import Journal
 
-SOON = dataclasses.replace(DEFAULT_TIMINGS, reconcile=0.01, limbo=0.01)
+SOON = dataclasses.replace(DEFAULT_TIMINGS, reconcile=0.01, limbo=0.01, limbo_closed=0.01)
 
 
 def presence(*joined: str, left: tuple[str, ...] = (), metadata: Any = None) -> Presence:
@@ -183,7 +183,8 @@ async def test_a_member_that_does_not_come_back_is_forgotten(state: PeerConnecti
 
 @on_loop
 async def test_a_member_that_has_left_is_forgotten_once_its_media_end() -> None:
-    room = listed("ann", "bob")
+    room = Journal(dataclasses.replace(SOON, limbo=60.0))
+    room.roster.take(presence("ann", "bob"))
     ann: Any = room.roster.members["ann"]
     bob: Any = room.roster.members["bob"]
     track = IncomingTrack("video", id="t")
@@ -197,7 +198,7 @@ async def test_a_member_that_has_left_is_forgotten_once_its_media_end() -> None:
     assert set(room.roster.members) == {"ann", "bob"}
     ann.media.become("reconnecting")
     bob.media.become("reconnecting")  # nor is that: it is present
-    assert set(room.roster.members) == {"bob"}
+    await until(lambda: set(room.roster.members) == {"bob"})
     assert (ann.state, ann.limbo, track.ended) == ("closed", None, True)
     ann.media.become("reconnecting")
     happened = [what for what in room.take_happened() if "ann" in what]
@@ -208,6 +209,23 @@ async def test_a_member_that_has_left_is_forgotten_once_its_media_end() -> None:
         "ended ann",
         "disconnect ann",
     ]
+
+
+@on_loop
+async def test_a_member_whose_media_end_as_it_comes_back_is_the_same() -> None:
+    """A browser that reconnects closes its connection, perhaps before presence lists it again."""
+    room = Journal(dataclasses.replace(DEFAULT_TIMINGS, limbo=0.01, limbo_closed=60.0))
+    room.roster.take(presence("ann"))
+    ann: Any = room.roster.members["ann"]
+    track = IncomingTrack("video", id="t")
+    ann.media.tracks = (track,)
+    ann.media.become("connected")
+    room.roster.take(presence(left=("ann",)))
+    ann.media.become("reconnecting")
+    room.take_happened()
+    room.roster.take(presence("ann"))
+    assert room.take_happened() == ["joined ann", "reconnect ann", "arrived ann"]
+    assert (room.roster.members["ann"], ann.limbo, track.ended) == (ann, None, False)
 
 
 @on_loop
