@@ -26,7 +26,7 @@ from metered_sync import (
     VideoSource,
     from_file,
 )
-from metered_sync.engine.sending import fanout, packet_queue
+from metered_sync.engine.sending import kept_group
 from metered_sync.engine.sfu_rooms import room_track
 from metered_sync.engine.webrtc import incoming
 from metered_sync.local import LocalCloud
@@ -65,8 +65,8 @@ def test_a_film_in_a_room(
     cloud: LocalCloud, peer: PeerFactory, film: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All see it from its first picture, though there is no other key frame, and they come late."""
-    for module in (fanout, packet_queue):  # (connecting takes long where a machine is busy)
-        monkeypatch.setattr(module, "MAX_GROUP_SECONDS", 60.0)
+    # (Connecting takes long where a machine is busy.)
+    monkeypatch.setattr(kept_group, "MAX_GROUP_SECONDS", 60.0)
     with (
         peer(cloud, "cinema") as cinema,
         peer(cloud, "first") as first,

@@ -6,7 +6,8 @@ source_reader  read a user's track once, for all local tracks of it
 rendition      a source's frames at one frame rate, as they are or encoded
 outlet         the track that one sender sends, fed with frames or with encoded pictures
 shared_encoder pictures encoded once for all senders that take the same codec
-fanout         what is encoded already, for all outlets of a source; its last group of pictures
+fanout         what is encoded already, for all outlets of a source
+kept_group     the latest group of pictures, up to so many bytes and seconds
 access_units   encoded pictures, whole, and in order: what can be sent as it is
 packet_queue   queues of packets, which are dropped up to a key frame only
 feed           frames from a source's thread to the loop: its clock, its queues

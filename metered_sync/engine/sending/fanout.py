@@ -16,8 +16,8 @@ from aiortc.codecs.h264 import H264Encoder
 
 from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.sending.fed_track import EncoderFeedback
+from metered_sync.engine.sending.kept_group import KeptGroup
 from metered_sync.engine.sending.outlet import Outlet
-from metered_sync.engine.sending.packet_queue import MAX_GROUP_BYTES, MAX_GROUP_SECONDS
 from metered_sync.engine.sending.shared_encoder import Encoded
 from metered_sync.engine.sending.timeline import PacketTimeline
 from metered_sync.engine.webrtc.media_frames import AUDIO_RATE, VIDEO_RATE
@@ -48,9 +48,7 @@ class PacketFanout:
         """The time of the last packet that another reader has taken, as the source gives it."""
         # (Of VP8 each sender counts its own pictures.)
         self._packer = H264Encoder() if format.codec == "h264" else None
-        self._group: list[Encoded] = []
-        """From the latest key frame on; empty where that is too long ago."""
-        self._size = 0
+        self._group: KeptGroup[Encoded] = KeptGroup()
         self._replayed: dict[Outlet, float] = {}
         """When outlets whose receivers asked for it were sent the group again, most recently."""
         self._replaying: dict[Outlet, asyncio.TimerHandle] = {}
@@ -64,7 +62,7 @@ class PacketFanout:
         if outlet.codec == self.format.codec:
             outlet.encoder = self
             self._ask()
-            outlet.replay(self._group)
+            outlet.replay(self._group.pictures)
 
     def remove(self, outlet: Outlet) -> None:
         """Feed an outlet no longer."""
@@ -87,7 +85,7 @@ class PacketFanout:
             self._begun = packet.pts
         for outlet in tuple(self.outlets):
             if outlet.encoder is self:
-                outlet.replay(self._group)
+                outlet.replay(self._group.pictures)
 
     def put(self, packet: Any) -> None:
         """Send a packet to all."""
@@ -112,15 +110,8 @@ class PacketFanout:
 
     def _keep(self, encoded: Encoded, size: int) -> None:
         if encoded.key:
-            self._group, self._size = [], 0
             self._ask_no_more()
-        elif not self._group:
-            return
-        self._group.append(encoded)
-        self._size += size
-        seconds = (encoded.pts - self._group[0].pts) / VIDEO_RATE
-        if self._size > MAX_GROUP_BYTES or seconds > MAX_GROUP_SECONDS:
-            self._group = []
+        self._group.add(encoded, key=encoded.key, size=size, time=encoded.pts / VIDEO_RATE)
 
     # --- as an encoder ---
 
@@ -164,7 +155,7 @@ class PacketFanout:
 
     def _replay(self, outlet: Outlet) -> None:
         self._cancel(outlet)
-        if outlet.replay(self._group):
+        if outlet.replay(self._group.pictures):
             self._replayed[outlet] = monotonic()
 
     def _cancel(self, outlet: Outlet) -> None:

@@ -11,15 +11,13 @@ from typing import Any
 from av import Packet
 
 from metered_sync.engine.sending.feed import PRODUCER_POLL, DueFrame, Feed, FeedQueue, Frame
+from metered_sync.engine.sending.kept_group import KeptGroup, is_too_long
 from metered_sync.engine.sending.pushed import PushedQueue
 
-__all__ = ["MAX_GROUP_BYTES", "MAX_GROUP_SECONDS", "LivePacketQueue", "PacketQueue", "is_key"]
+__all__ = ["LivePacketQueue", "PacketQueue", "is_key"]
 
 PROMPT = 15
 """Packets that may wait for a consumer that is there: about 0.5 s of pictures."""
-MAX_GROUP_BYTES = 4 << 20
-MAX_GROUP_SECONDS = 12.0
-"""The longest group of pictures that is kept. Who comes late to a longer one waits for the next."""
 
 
 def is_key(frame: Frame | None) -> bool:
@@ -27,36 +25,10 @@ def is_key(frame: Frame | None) -> bool:
     return bool(getattr(frame, "is_keyframe", True))
 
 
-class KeptGroup:
-    """The packets that have left a queue, from the latest key frame on; empty where too long."""
-
-    def __init__(self) -> None:
-        self._packets: list[Packet[Any]] = []
-        self._bytes = 0
-        self._began = 0.0
-
-    def add(self, packet: Frame | None, due: float) -> None:
-        """Take note of a packet that has been handed out, or left out in its time."""
-        if not isinstance(packet, Packet):
-            return
-        if packet.is_keyframe:
-            self.clear()
-            self._began = due
-        elif not self._packets:
-            return
-        self._packets.append(packet)
-        self._bytes += packet.size
-        if self._bytes > MAX_GROUP_BYTES or due - self._began > MAX_GROUP_SECONDS:
-            self.clear()
-
-    def clear(self) -> None:
-        """Keep nothing: what follows does not follow it."""
-        self._packets = []
-        self._bytes = 0
-
-    def packets(self) -> list[Packet[Any]]:
-        """Return what is kept."""
-        return list(self._packets)
+def _keep(group: KeptGroup[Packet[Any]], frame: Frame | None, due: float) -> None:
+    """Take note of a packet that has been handed out, or left out in its time."""
+    if isinstance(frame, Packet):
+        group.add(frame, key=frame.is_keyframe, size=frame.size, time=due)
 
 
 class PacketQueue(FeedQueue):
@@ -66,7 +38,7 @@ class PacketQueue(FeedQueue):
         super().__init__(feed, kind, size)
         self.lost = False
         """Whether something was dropped, so that only a key frame can follow."""
-        self._group = KeptGroup()
+        self._group: KeptGroup[Packet[Any]] = KeptGroup()
 
     def put(self, frame: Frame | None, due: float, position: float) -> bool:
         """Queue a packet, or drop what cannot be decoded; see :meth:`FeedQueue.put`."""
@@ -77,7 +49,7 @@ class PacketQueue(FeedQueue):
                 while self._passes_by() and (early := due - feed.clock()) > 0:
                     feed.moved.wait(min(early, PRODUCER_POLL))
                 if self.lost:
-                    self._group.add(frame, due)
+                    _keep(self._group, frame, due)
                     return not feed.interrupted
         return super().put(frame, due, position)
 
@@ -87,7 +59,7 @@ class PacketQueue(FeedQueue):
 
     def latest_group(self) -> list[Packet[Any]]:
         """Return the pictures up to now, those included that nobody took; go on from there."""
-        group = self._group.packets() if self.kind == "video" else []
+        group = list(self._group.pictures) if self.kind == "video" else []
         self.lost = self.lost and not group
         return group
 
@@ -105,7 +77,7 @@ class PacketQueue(FeedQueue):
 
     def _noted(self, item: DueFrame | None) -> DueFrame | None:
         if item is not None:
-            self._group.add(item.frame, item.due)
+            _keep(self._group, item.frame, item.due)
         return item
 
     def _begins(self) -> bool:
@@ -127,7 +99,7 @@ class LivePacketQueue(PushedQueue):
         self.lost = kind == "video"
         """Whether only a key frame can follow."""
         self._bytes = 0
-        self._group = KeptGroup()
+        self._group: KeptGroup[Packet[Any]] = KeptGroup()
 
     def put(self, frame: Frame | None, due: float, position: float) -> bool:
         """Queue a packet; say whether to go on, as :meth:`FeedQueue.put` does."""
@@ -157,7 +129,7 @@ class LivePacketQueue(PushedQueue):
         self.items.append(DueFrame(due, position, frame))
         if len(self.items) == 1:
             self._wake()
-        elif self._bytes > MAX_GROUP_BYTES or due - self.items[0].due > MAX_GROUP_SECONDS:
+        elif is_too_long(self._bytes, due - self.items[0].due):
             self._clear()
             self.lost = self.kind == "video"
 
@@ -170,7 +142,7 @@ class LivePacketQueue(PushedQueue):
     def latest_group(self) -> list[Packet[Any]]:
         """Return the pictures before those that wait, unless these begin anew."""
         begins_anew = any(is_key(item.frame) for item in self.items)
-        return [] if self.kind != "video" or begins_anew else self._group.packets()
+        return [] if self.kind != "video" or begins_anew else list(self._group.pictures)
 
     def _is_empty(self) -> bool:
         return not self.items
@@ -188,5 +160,5 @@ class LivePacketQueue(PushedQueue):
         item = super()._next()
         if item is not None:
             self._bytes -= getattr(item.frame, "size", 0)
-            self._group.add(item.frame, item.due)
+            _keep(self._group, item.frame, item.due)
         return item

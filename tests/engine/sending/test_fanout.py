@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from metered_sync import (
     MeteredTimeoutError,
     from_file,
 )
-from metered_sync.engine.sending import fanout
+from metered_sync.engine.sending import kept_group
 from metered_sync.engine.sending.local_track import LocalTrack
-from metered_sync.engine.sending.outlet import ENCODED_QUEUE
+from metered_sync.engine.sending.outlet import ENCODED_QUEUE, Outlet
 from metered_sync.engine.sending.shared_encoder import Encoded
 from tests.support.encoded import units, write
 from tests.support.local_tracks import Link, links, run, take, taking
@@ -49,6 +49,23 @@ async def paced(source: EncodedSource, access_units: Iterable[bytes], pause: flo
     for unit in access_units:
         push(source, unit)
         await asyncio.sleep(pause)
+
+
+@asynccontextmanager
+async def showing(count: int) -> AsyncIterator[tuple[Link, Outlet]]:
+    """Send pictures to one receiver, which has shown all but the last: that waits for the next."""
+    made = units("h264", count, size=SIZE)
+    source = EncodedSource("h264", 240)
+    local = LocalTrack(source.track)
+    async with links(1) as (link,):
+        push(source, made[0])
+        outlet = local.outlet()
+        await link.open(outlet, codec="h264")
+        await paced(source, made[1:])
+        await shows(link, count - 2)
+        yield link, outlet
+    local.close()
+    source.stop()
 
 
 @pytest.mark.parametrize("codec", ["h264", "vp8"])
@@ -117,14 +134,15 @@ def test_a_film_that_nobody_sends_for_a_while_goes_on_without_another_key_frame(
         local = LocalTrack(track)
         await take(taking(local, "h264"), 5)
         local.close()
-        await asyncio.sleep(1.0)  # more than is read ahead
+        while len(track._queue._group.pictures) < 20:  # more than is read ahead
+            await asyncio.sleep(0.01)
         again = LocalTrack(track)
         outlet = taking(again, "h264")
         got = await take(outlet, 1)
         while got[-1].again:
             got += await take(outlet, 1)
         assert [one.key for one in got] == [True] + [False] * (len(got) - 1)
-        assert len(got) > 15
+        assert len(got) >= 20
         again.close()
         source.stop()
 
@@ -133,44 +151,26 @@ def test_a_film_that_nobody_sends_for_a_while_goes_on_without_another_key_frame(
 
 def test_a_group_that_did_not_leave_is_sent_where_that_is_asked_for() -> None:
     """It was not to be sent then: no second has to pass before it may."""
-    made = units("h264", 5, size=SIZE)
 
     async def test() -> None:
-        source = EncodedSource("h264", 240)
-        local = LocalTrack(source.track)
-        async with links(1) as (link,):
-            push(source, made[0])
-            outlet = local.outlet()
-            await link.open(outlet, codec="h264")
-            await paced(source, made[1:])
-            await shows(link, 3)
-            link.near.getTransceivers()[0].direction = "inactive"
+        async with showing(5) as (link, outlet):
+            (transceiver,) = link.near.getTransceivers()
+            transceiver.direction = "inactive"
             await link.negotiate()
             outlet.wants_key()
-            link.near.getTransceivers()[0].direction = "sendonly"
+            transceiver.direction = "sendonly"
             await link.negotiate()
-            began = asyncio.get_running_loop().time()
+            assert not outlet._items
             outlet.wants_key()
+            assert len(outlet._items) == 5  # at once
             await link.wait(lambda: outlet.frames == 10)
-            assert asyncio.get_running_loop().time() - began < 0.9
-        local.close()
-        source.stop()
 
     run(test())
 
 
 def test_who_asks_is_sent_the_group_again_once_a_second() -> None:
-    made = units("h264", 15, size=SIZE)
-
     async def test() -> None:
-        source = EncodedSource("h264", 240)
-        local = LocalTrack(source.track)
-        async with links(1) as (link,):
-            push(source, made[0])
-            outlet = local.outlet()
-            await link.open(outlet, codec="h264")
-            await paced(source, made[1:])
-            await shows(link, 13)
+        async with showing(15) as (link, outlet):
             before = len(seen(link))
             began = asyncio.get_running_loop().time()
             for _ in range(5):
@@ -182,8 +182,6 @@ def test_who_asks_is_sent_the_group_again_once_a_second() -> None:
             assert asyncio.get_running_loop().time() - began > 0.9
             assert seen(link)[before:] == [14, *range(10, 15), *range(10, 14)]
             link.assert_rising()
-        local.close()
-        source.stop()
 
     run(test())
 
@@ -242,7 +240,7 @@ def test_a_slow_sender_goes_on_from_a_key_frame() -> None:
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     made = units("h264", 21)
-    monkeypatch.setattr(fanout, "MAX_GROUP_BYTES", sum(map(len, made[:5])))
+    monkeypatch.setattr(kept_group, "MAX_GROUP_BYTES", sum(map(len, made[:5])))
 
     async def test() -> None:
         source = EncodedSource("h264", 240)

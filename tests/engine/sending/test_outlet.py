@@ -41,7 +41,7 @@ def test_a_slow_outlet_holds_up_nothing_and_counts_what_it_drops() -> None:
             assert slow.dropped >= 30 - most - 3
             late = await take(slow, 1)
             # Video: the newest one. Audio: the oldest of a few.
-            assert times(frames)[-1] - times(late)[0] < 0.3
+            assert times(late)[0] >= times(frames)[-most - 1]
             local.close()
 
     run(test())
@@ -202,11 +202,9 @@ def test_two_receivers_go_on_over_every_kind_of_swap() -> None:
             for pictures, sound in outlets:  # none, and then the first one again
                 pictures.switch(None)
                 sound.switch(None)
-            await asyncio.sleep(1)
-            for link in (one, two):
-                link.received["audio"].clear()
+            sent = [outlet.frames for pair in outlets for outlet in pair]
             await asyncio.sleep(0.3)
-            assert all(len(link.received["audio"]) < 5 for link in (one, two))
+            assert [outlet.frames for pair in outlets for outlet in pair] == sent
             for pictures, sound in outlets:
                 pictures.switch(video)
                 sound.switch(audio)
