@@ -106,7 +106,8 @@ class Generation:
         self._ca_file = ca_file
         self._on_refused = on_refused
         self._turn = anyio.Lock()
-        self._origin: int | None = None
+        # aiortc's own would be the second it was made in: two of one second have the same.
+        self._origin = secrets.randbits(62)
         self._version = 0
         self._counted = 0
         self._adding: set[asyncio.Task[None]] = set()
@@ -211,7 +212,7 @@ class Generation:
     def _reject_all(self, offer: Repaired) -> str:
         """Return an answer to an offer of which nothing can be used; aiortc needs not know it."""
         answer = reject(offer.description, offer.rejected, offer.original.sections)
-        return self._number(replace(answer, origin_id=secrets.randbits(62)))
+        return self._number(answer)
 
     def fits(self, answer: Repaired) -> bool:
         """Return whether an answer may be one to our present offer."""
@@ -288,8 +289,6 @@ class Generation:
 
     def _number(self, description: sdp.Description) -> str:
         """Return a description's text, with its number among ours."""
-        if self._origin is None:
-            self._origin = description.origin_id
         self._version += 1
         return sdp.build(replace(description, origin_id=self._origin, origin_version=self._version))
 

@@ -760,6 +760,26 @@ def test_an_offer_ends_a_long_pause() -> None:
     run(test())
 
 
+def test_each_generation_has_an_origin_of_its_own() -> None:
+    """Else the first offer of one is taken for an older one of the generation before it."""
+
+    async def test() -> None:
+        async with pair() as both:
+            link = both.impolite.link
+            await link.open_channel("chat", {})
+            await both.connected()
+            both.impolite.on_reset_do = lambda: asyncio.ensure_future(link.open_channel("chat", {}))
+            link.rebuild(local_id="b")
+            await until(lambda: both.polite.resets == 1, what="the next generation")
+            await both.connected()
+            sent = [one for side in both.sides for one in side.sent]
+            told = [sdp.parse(one.sdp) for one in sent if isinstance(one, SessionDescription)]
+            assert [side.link.generations for side in both.sides] == [2, 2]
+            assert len({description.origin_id for description in told}) == 4
+
+    run(test())
+
+
 def test_a_rebuild_after_the_ladder() -> None:
     async def test() -> None:
         timings = replace(FAST, media_connect=0.2, ladder=(0.0,))
