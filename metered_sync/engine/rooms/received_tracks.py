@@ -68,12 +68,13 @@ class ReceivedTracks:
         """Present on the last generation, and not found yet on this one."""
         self._absent: dict[IncomingTrack, asyncio.TimerHandle] = {}
         """Not sent at present, with the moment at which they end."""
+        self._sent: tuple[IncomingTrack, ...] = ()
+        """Present and carried ones; replaced, not changed: other threads read it meanwhile."""
 
     @property
     def tracks(self) -> tuple[IncomingTrack, ...]:
         """The tracks that the peer sends, as far as is known, and that have not ended here."""
-        present = (received.incoming for received in self._present.values())
-        return tuple(one for one in (*present, *self._carried) if not one.ended)
+        return tuple(one for one in self._sent if not one.ended)
 
     def carry(self) -> None:
         """Begin a new generation."""
@@ -134,6 +135,7 @@ class ReceivedTracks:
         returned = [one for one in before if one not in candidates]
         lost = [one for one in (*self._carried, *gone) if one not in returned]
         self._carried = []
+        self._sent = tuple(received.incoming for received in self._present.values())
         self._note_absent(returned, lost)
         for incoming in lost:
             self._on_gone(incoming)

@@ -86,14 +86,14 @@ class AnnouncedMetadata:
         self._seen.discard(track)
 
     def of(self, track: IncomingTrack, tracks: Sequence[IncomingTrack]) -> dict[str, Any] | None:
-        """Return a track's metadata, as far as it is known."""
+        """Return a track's metadata, as far as it is known; from any thread."""
         announced = self._by_id.get(track.id) or self._by_id.get(self._name(track))
         if announced is not None:
             return announced.metadata
         others = {self._name(other) for other in tracks}
         found = [
             one.metadata
-            for one in self._by_id.values()
+            for one in tuple(self._by_id.values())  # (the loop may change it meanwhile)
             if one.stream_id is not None
             and (one.stream_id, one.kind) == (track.stream_id, track.kind)
             and one.track_id not in others

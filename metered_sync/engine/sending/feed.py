@@ -34,7 +34,7 @@ import math
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from av import AudioFrame, Packet, VideoFrame
@@ -108,7 +108,7 @@ class Feed:
         self._seek: float | None = None
         self._produce = produce
         self._thread: threading.Thread | None = None
-        _playing.add(self)
+        _playing[self] = None
 
     def check_process(self) -> None:
         """Raise :class:`ForkedError` in a child of the process that the source was made in."""
@@ -426,12 +426,14 @@ def _settle(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
-_playing: weakref.WeakSet[Feed] = weakref.WeakSet()
+_playing: weakref.WeakKeyDictionary[Feed, None] = weakref.WeakKeyDictionary()
+"""The feeds that there are. (A weak set cannot be looked through while another thread adds one.)"""
 
 
 def _stop_all(deadline: Deadline) -> None:
     """Stop the producers of all feeds before the interpreter exits."""
-    feeds: Iterable[Feed] = [f for f in tuple(_playing) if f.born == guard.generation()]
+    there = [feed for ref in _playing.keyrefs() if (feed := ref()) is not None]
+    feeds = [feed for feed in there if feed.born == guard.generation()]
     for feed in feeds:
         feed.stop()
     for feed in feeds:

@@ -92,7 +92,8 @@ class SfuMember:
         self._label = label
         self._timings = timings
         self._tracks: dict[str, RoomTrack] = {}
-        """By id; those that were closed here among them."""
+        """By id; those that were closed here among them. It is replaced, not changed: other
+        threads read it meanwhile."""
         self._absent: dict[RoomTrack, asyncio.TimerHandle] = {}
         """Tracks that the member sends no more, with the moment at which they end."""
         self._data: MemberMedia | None = None
@@ -202,25 +203,25 @@ class SfuMember:
         listed = {track.track_id: track for track in state.tracks} if mine else {}
         new = [track for track_id, track in listed.items() if track_id not in self._tracks]
         gone = [track for track_id, track in self._tracks.items() if track_id not in listed]
-        for track in gone:
-            del self._tracks[track.id]
+        tracks = {one: track for one, track in self._tracks.items() if one in listed}
         absent = [track for track in self._absent if not track.ended]
         arrived = []
         for announced in listed.values():
-            known = self._tracks.get(announced.track_id)
+            known = tracks.get(announced.track_id)
             known = known or _find_again(announced, gone) or _find_again(announced, absent)
             if known is not None:
                 known.announce(announced, session_id or "")
-                self._tracks[announced.track_id] = known
+                tracks[announced.track_id] = known
                 if known in self._absent:
                     self._absent.pop(known).cancel()
                     arrived.append(known)
         for announced in new:
-            if announced.track_id not in self._tracks:
+            if announced.track_id not in tracks:
                 track = self._room.new_track(self, announced, session_id or "")
                 track.on_end = self._on_ended
-                self._tracks[announced.track_id] = track
+                tracks[announced.track_id] = track
                 arrived.append(track)
+        self._tracks = tracks
         for track in gone:
             if not track.ended:
                 self.owner.on_track_gone(track)
@@ -263,7 +264,7 @@ class SfuMember:
 
     def receive(self, tracks: dict[str, RoomTrack]) -> None:
         """Take over the tracks that were another member's."""
-        self._tracks.update(tracks)
+        self._tracks = {**self._tracks, **tracks}
         for track in tracks.values():
             track.on_end, track.peer_id = self._on_ended, self.id
             if not track.ended:

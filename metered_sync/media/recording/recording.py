@@ -109,7 +109,7 @@ class Recording:
             self._fail(error)
             self._end()
             raise
-        _running.add(self)
+        _running[self] = None
         for track in self._tracks:
             track.reader.attach(deadline)
 
@@ -148,7 +148,7 @@ class Recording:
                 self._output.close()
         self._report(last=True)
         self.owner = self.on_progress = None
-        _running.discard(self)
+        _running.pop(self, None)
         self.done.set()
 
     def _record(self) -> None:
@@ -325,13 +325,15 @@ class Recording:
             self.on_progress(self.info, last)
 
 
-_running: weakref.WeakSet[Recording] = weakref.WeakSet()
-"""Recordings whose file is to be finished at the interpreter's exit."""
+_running: weakref.WeakKeyDictionary[Recording, None] = weakref.WeakKeyDictionary()
+"""Recordings whose file is to be finished at the interpreter's exit. (A weak set cannot be looked
+through while the thread of one of them takes it out.)"""
 
 
 def _finish_all(deadline: Deadline) -> None:
     """Finish the files of all recordings before the interpreter exits."""
-    mine = [one for one in tuple(_running) if one.born == guard.generation()]
+    there = [one for ref in _running.keyrefs() if (one := ref()) is not None]
+    mine = [one for one in there if one.born == guard.generation()]
     for recording in mine:
         recording.stop()
     for recording in mine:

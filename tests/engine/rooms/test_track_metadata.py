@@ -112,3 +112,20 @@ def test_it_is_bounded() -> None:
     member.tells(*(f"{n}" for n in range(MAX_ANNOUNCED + 5)))
     assert len(member.announced) == len(member.announced._bare) == MAX_ANNOUNCED
     assert member.sends("0", f"{MAX_ANNOUNCED}") == [None, CAMERA]
+
+
+def test_other_threads_ask_while_a_member_announces() -> None:
+    """Here what asks announces by itself, in the middle of the look through what is known."""
+    member = Member()
+
+    class Kind(str):
+        def __eq__(self, other: object) -> bool:
+            member.tells(f"another {len(member.announced)}", stream_id="s")
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    member.tells("a", "b", stream_id="s", kind="video")
+    track = IncomingTrack(Kind("video"), id="x", stream_id="s")
+    assert member.knows(track) == [CAMERA]
+    assert len(member.announced) == 4

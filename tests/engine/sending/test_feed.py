@@ -379,3 +379,33 @@ source.stop()
 """
     )
     assert (result.stdout, result.stderr) == ("refused\nrefused\nrefused\nended\n", "")
+
+
+def test_sources_may_begin_while_the_exit_stops_the_others() -> None:
+    done = run_script(
+        """
+import sys, threading
+from metered_sync.bridge.deadline import Deadline
+from metered_sync.engine.sending import feed
+
+def begin():
+    while not over.is_set():
+        feed.Feed("a source", None)
+
+sys.setswitchinterval(1e-6)
+there = [feed.Feed("a source", None) for _ in range(1000)]
+over = threading.Event()
+threads = [threading.Thread(target=begin) for _ in range(3)]
+for thread in threads:
+    thread.start()
+try:
+    for _ in range(50):
+        feed._stop_all(Deadline(0))
+    print("stopped")
+finally:
+    over.set()
+    for thread in threads:
+        thread.join()
+"""
+    )
+    assert (done.stdout, done.stderr) == ("stopped\n", "")
