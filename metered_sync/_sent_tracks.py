@@ -91,8 +91,10 @@ class SentTracks:
         with self._lock:
             # (Another thread may have added one just now.)
             new = {key: sent for key, sent in new.items() if key not in self._sent}
+            for key, (track, local) in new.items():
+                local.set_apart(other for _, other in self._sent.values())
+                self._sent[key] = (track, local)
             if new:
-                self._sent.update(new)
                 post(to.add, [local for _, local in new.values()])
 
     def of_stream(self, stream_id: str) -> list[AnyTrack]:
@@ -148,9 +150,10 @@ class SentTracks:
         with self._lock:
             was_sent = new is not None and id(new) in self._sent
             if not was_sent and self._local(old) is known:
-                if new is not None and replacement is not None:
-                    self._sent[id(new)] = (new, replacement)
                 del self._sent[id(old)]
+                if new is not None and replacement is not None:
+                    replacement.set_apart(other for _, other in self._sent.values())
+                    self._sent[id(new)] = (new, replacement)
                 post(to.replace, known, replacement)
                 return
         # Another thread was quicker.

@@ -15,7 +15,8 @@ Everything here but the making runs on the loop's thread.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -67,6 +68,7 @@ class LocalTrack:
         """The format of what the source yields, where that is encoded already."""
         self.source = source
         self.id: str = source.id
+        """The source's, unless another track is known by that (:meth:`set_apart`)."""
         self.ids: tuple[str, ...] = (source.id,)
         """The ids of the tracks that this one has replaced, and its own: where one of them was
         announced, the receiver knows the track by that."""
@@ -122,6 +124,15 @@ class LocalTrack:
         )
         new.ids = tuple(dict.fromkeys((*self.ids, *new.ids)))[-REMEMBERED_IDS:]
         return new
+
+    def set_apart(self, others: Iterable[LocalTrack]) -> None:
+        """Take an id of its own where one of the tracks that are sent is known by this one's.
+
+        It has replaced this one's source, which is sent once more elsewhere.
+        """
+        if any(self.id in other.ids for other in others):
+            before, self.id = self.id, str(uuid.uuid4())
+            self.ids = tuple(self.id if one == before else one for one in self.ids)
 
     # --- the end of the source ---
 

@@ -115,6 +115,22 @@ def test_a_successor_goes_on_with_stream_metadata_and_encoding() -> None:
     assert third.ids[-1] == third.id
 
 
+def test_a_source_that_was_replaced_is_sent_elsewhere_under_another_id() -> None:
+    first, other = (LocalTrack(Scripted("video", plain)) for _ in range(2))
+    second = first.successor(Scripted("video", plain))
+    again = LocalTrack(first.source)
+    again.set_apart([other, second])  # which is known by the first one's
+    assert again.ids == (again.id,)
+    assert again.id not in (first.id, second.id, other.id)
+    swapped = other.successor(first.source)
+    swapped.set_apart([second])
+    assert swapped.ids == (other.id, swapped.id)
+    assert swapped.id not in (first.id, again.id)
+    back = second.successor(first.source)
+    back.set_apart([other])
+    assert (back.id, back.ids) == (first.id, (first.id, second.id))
+
+
 def test_outlets_have_the_tracks_id_or_their_own() -> None:
     async def test() -> None:
         local, other = (LocalTrack(Scripted("video", plain)) for _ in range(2))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from metered_sync import ConnectionReset, MeteredPeer, PeerJoined
+from metered_sync import ConnectionReset, MediaStream, MeteredPeer, PeerJoined
 from metered_sync.local import LocalCloud
 from tests.conftest import wait_until
-from tests.support.rooms import FAST, pattern, peer
+from tests.support.outage import outage
+from tests.support.rooms import FAST, PeerFactory, pattern, peer
 from tests.support.scripted_service import Scripted, ScriptedServer
 
 
@@ -52,6 +53,46 @@ def test_a_replaced_track_keeps_its_metadata(cloud: LocalCloud, room: str) -> No
         assert not there._member.announced
 
 
+def test_a_source_that_was_replaced_is_sent_elsewhere(
+    cloud: LocalCloud, room: str, peer: PeerFactory
+) -> None:
+    """It is not taken for the track in whose place it was, which is known by its id."""
+    sizes = {"one": (120, 192, 3), "two": (120, 160, 3), "three": (120, 208, 3)}
+    with (
+        pattern() as first,
+        pattern(192) as second,
+        pattern(208) as third,
+        peer(cloud, "ann") as ann,
+        peer(cloud, "bob") as bob,
+    ):
+        ann.add_stream(MediaStream([first], id="one"), {"n": 1})
+        ann.add_stream(MediaStream([third], id="three"))
+        ann.join(room)
+        bob.join(room)
+        there = bob.wait_for_peer("ann", timeout=20)
+        ann.replace_track(first, second)
+        ann.add_stream(MediaStream([first], id="two"))
+        tracks = {name: there.track(stream_id=name, timeout=20) for name in sizes}
+
+        def show() -> bool:
+            return {name: t.read(timeout=20).shape for name, t in tracks.items()} == sizes
+
+        wait_until(show, 20)
+        assert [t.metadata for t in tracks.values()] == [{"n": 1}, None, None]
+        assert len({t.id for t in tracks.values()}) == 3
+        ann.remove_track(first)
+        wait_until(lambda: len(there.tracks) == 2, 20)
+        ann.replace_track(third, first)
+        del sizes["two"], tracks["two"]
+        sizes["three"] = (120, 160, 3)
+        wait_until(show, 20)
+        with outage(cloud, bob, peer_id="bob"):
+            pass
+        there.wait_connected(timeout=20)
+        wait_until(show, 20)
+        assert {t.stream_id: t for t in there.tracks} == tracks
+
+
 def test_what_others_are_told_of_a_replaced_track() -> None:
     with (
         pattern() as one,
@@ -70,14 +111,17 @@ def test_what_others_are_told_of_a_replaced_track() -> None:
         ann.replace_track(two.video, three.video)
         told = [(a, {"n": 1}), (b, {"n": 1}), (c, {"n": 1})]
         wait_until(lambda: words(connection) == told)
-        ann.add_track(one.video, metadata={"n": 2})  # has its own again
-        told.append((a, {"n": 2}))
+        ann.add_track(one.video, metadata={"n": 2})  # another one, known by another id
+        wait_until(lambda: len(words(connection)) == 4)
+        other = words(connection)[-1][0]
+        assert other not in (a, b, c)
+        told.append((other, {"n": 2}))
         wait_until(lambda: words(connection) == told)
         ann.remove_track(three.video)
-        told += [(b, None), (c, None)]
+        told += [(a, None), (b, None), (c, None)]
         wait_until(lambda: words(connection) == told)
         ann.replace_track(one.video, None)
-        told.append((a, None))
+        told.append((other, None))
         wait_until(lambda: words(connection) == told)
 
 
