@@ -49,13 +49,17 @@ NOT_QUICK = (
     "wire/test_properties.py",
 )  # fmt: skip
 """What takes long for its few cases, or needs another program: not for ``make quick``."""
+SLOW_LIMIT = 600
+"""Seconds that a slow test may take which does not say otherwise: the usual ones are too few."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what ``make quick`` runs."""
+    """Mark what ``make quick`` runs; give slow tests time."""
     tests = ROOT / "tests"
     left_out = [tests / name for name in NOT_QUICK]
     for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_LIMIT))
         long = any(item.get_closest_marker(name) for name in ("browser", "slow"))
         if not long and not any(item.path.is_relative_to(path) for path in left_out):
             item.add_marker("quick")

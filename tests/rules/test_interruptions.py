@@ -97,6 +97,7 @@ def test_a_call_may_interrupt_and_be_interrupted(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("way", LONG_RUN.keys())
 def test_at_every_moment(served_cloud: dict[str, str], way: str) -> None:
     plan = {way: LONG_RUN[way]}

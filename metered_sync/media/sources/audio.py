@@ -189,7 +189,8 @@ class AudioSource(TrackSource[MediaStreamTrack, None]):
         me = (threading.get_ident(), object())
         try:
             with self._feed.lock:
-                if deadline.timeout and any(thread == me[0] for thread, _ in self._turns):
+                # (As a list: a signal handler may push in the middle of this.)
+                if deadline.timeout and me[0] in [thread for thread, _ in list(self._turns)]:
                     raise WrongThreadError(
                         f"{self._label}: a signal handler or finalizer that has interrupted a "
                         "push cannot wait for the end of it; push with timeout=0 there"

@@ -22,6 +22,7 @@ from metered_sync.local import LocalCloud
 from metered_sync.media.sources import audio as audio_source
 from metered_sync.testing import dominant_frequency
 from tests.conftest import wait_until
+from tests.support.interrupted import interrupted
 from tests.support.listening import Listener, tone
 
 
@@ -263,6 +264,26 @@ def test_several_who_push_take_turns() -> None:
 
 
 # --- barge-in ---------------------------------------------------------------------------
+
+
+def test_a_signal_handler_may_push_at_each_moment_of_a_push() -> None:
+    with AudioSource() as source:
+        told = 0
+
+        def push_more() -> None:
+            nonlocal told
+            try:
+                source.push(bytes(640), timeout=0)
+            except MeteredTimeoutError:  # the push that it has interrupted goes first
+                told += 1
+
+        for at in range(500):
+            source.clear()
+            with interrupted(at, push_more) as interruption:
+                source.push(bytes(640), timeout=10)
+            if not interruption.done:
+                break
+        assert 0 < told < at < 499
 
 
 def test_clear_drops_what_is_buffered_and_what_is_still_to_be_pushed() -> None:
