@@ -5,7 +5,8 @@ registers a function here, with :func:`after_fork` and :func:`at_exit`, so that 
 hook of each kind and one order.
 
 **Fork.** The functions run in the child, in the order of registration: the counter by
-which objects know their process first (:mod:`metered_sync.bridge.guard`).
+which objects know their process first (:mod:`metered_sync.bridge.guard`). uWSGI forks its
+workers past Python's hooks, unless it is told not to: it calls us by a hook of its own.
 
 **Exit.** ``atexit`` is too late: by then the executors that aiortc's encoders use are shut,
 and with a non-daemon thread waiting on us it would never run at all.
@@ -69,6 +70,7 @@ _kept: weakref.WeakSet[Any] = weakref.WeakSet()
 _never_freed: list[Any] = []
 """Objects that a forked child holds for ever, for it cannot free them."""
 _exiting = False
+_process = os.getpid()
 
 
 def after_fork(function: Callable[[], None]) -> None:
@@ -105,8 +107,8 @@ def is_exiting() -> bool:
 
 
 def _in_child() -> None:
-    global _exit_spent, _exiting
-    _exit_spent, _exiting = 0.0, False
+    global _exit_spent, _exiting, _process
+    _exit_spent, _exiting, _process = 0.0, False, os.getpid()
     _never_freed.extend(_kept)
     for function in _after_fork:
         _guarded(function)
@@ -137,8 +139,25 @@ def _guarded(function: Callable[..., None], *args: Deadline) -> None:
         logger.exception("%s.%s failed", function.__module__, function.__qualname__)
 
 
+def _hook_into_uwsgi() -> None:
+    """Be called in each worker, before whatever else the program wants to do there."""
+    uwsgi: Any = sys.modules.get("uwsgi")  # (the server has made it, if this is one)
+    if uwsgi is None:
+        return
+    another: Callable[[], object] | None = getattr(uwsgi, "post_fork_hook", None)
+
+    def hook() -> None:
+        if _process != os.getpid():  # else Python's hooks have run
+            _in_child()
+        if another is not None:
+            another()
+
+    uwsgi.post_fork_hook = hook
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
+_hook_into_uwsgi()
 # Hooks run last in, first out: concurrent.futures must have registered its own by now.
 assert concurrent.futures.thread
 atexit.register(_exit)

@@ -64,8 +64,8 @@ def refused(call):
 """
 
 
-def run(source: str, cloud: LocalCloud) -> None:
-    done = run_script(START + source, cloud.url, cloud.publishable_key)
+def run(source: str, cloud: LocalCloud, start: str = START) -> None:
+    done = run_script(start + source, cloud.url, cloud.publishable_key)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -181,6 +181,41 @@ client.publish("busy", 1)
 client.close()
 """,
         shared_cloud,
+    )
+
+
+UWSGI = (
+    """
+import sys, types
+uwsgi = sys.modules["uwsgi"] = types.ModuleType("uwsgi")    # the server makes it
+told = []
+uwsgi.post_fork_hook = lambda: told.append(1)
+"""
+    + START
+    + """
+import ctypes
+from metered_sync.bridge import guard
+client = SignallingClient(**options)
+def worker():
+    uwsgi.post_fork_hook()
+    assert (told, guard.generation()) == ([1], 1)
+    refused(client.connect)
+    talk()
+"""
+)
+
+
+def test_workers_of_uwsgi(shared_cloud: LocalCloud) -> None:
+    """It forks without telling Python, unless it is asked to, and calls a hook of its own."""
+    run(
+        """
+assert in_child(worker) == 0    # as with py-call-uwsgi-fork-hooks
+os.fork = ctypes.PyDLL(None).fork
+assert in_child(worker) == 0
+talk()
+""",
+        shared_cloud,
+        UWSGI,
     )
 
 

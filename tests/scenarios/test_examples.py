@@ -35,6 +35,8 @@ SERVERS = {
 }
 GRACE = ("--graceful-timeout", "1")
 """Seconds that open streams hold up the end of a server, which sees later that no page reads."""
+CUT = "Worker graceful timeout"
+"""What gevent's worker says of them then, if it still comes to that."""
 
 
 def servers(*usual: str) -> pytest.MarkDecorator:
@@ -150,7 +152,9 @@ def post(
 def test_flask(
     options: tuple[str, ...], environment: dict[str, str], control: ControlPlane, tmp_path: Path
 ) -> None:
-    server = gunicorn(FLASK, "app:app", environment, tmp_path / "log", *options, *GRACE)
+    server = gunicorn(
+        FLASK, "app:app", environment, tmp_path / "log", *options, *GRACE, expected=CUT
+    )
     with nothing_left(control), server as url, requests.Session() as user:
         room = f"{url}/rooms/lobby"
         assert requests.post(f"{url}/token").status_code == 401
@@ -253,7 +257,9 @@ def test_django(
     database: Path,
 ) -> None:
     environment["DATABASE"] = str(database)
-    server = gunicorn(DJANGO, "chat.wsgi", environment, tmp_path / "log", *options, *GRACE)
+    server = gunicorn(
+        DJANGO, "chat.wsgi", environment, tmp_path / "log", *options, *GRACE, expected=CUT
+    )
     with nothing_left(control), server as url, requests.Session() as user:
         room = f"{url}/rooms/lobby"
         stranger = requests.get(f"{room}/members/", allow_redirects=False)
