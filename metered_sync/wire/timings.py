@@ -142,6 +142,9 @@ class Timings:
     """How long a lost session is tried to be made again, from its loss to giving up."""
     search: float = 30.0
     """How long a track whose publisher is gone is looked for by its name."""
+    settle: float = 5.0
+    """How long after it was found a track may vanish, and is looked for on: publishers that have
+    another session may take back the first round of their tracks."""
     names: float = 0.5
     """How long a subscription waits for the names of its tracks, where their ids are known only."""
     request_interval: float = 0.05

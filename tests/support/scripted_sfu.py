@@ -48,6 +48,8 @@ class ScriptedSfu:
         body; ``bytes`` go out as they are."""
         self.spoil: dict[str, Spoil] = {}
         """What makes the real SFU's status and body into others, by call."""
+        self.before: dict[str, Callable[[], object]] = {}
+        """What is done, once, before a call is passed on."""
         self.hold: set[str] = set()
         """Calls that get no answer."""
         self.cut: set[str] = set()
@@ -97,6 +99,7 @@ class ScriptedSfu:
         if name in self.hold or name in self.cut:
             request.close_connection = True
             return
+        self.before.pop(name, str)()
         if name in self.answers:
             given = self.answers[name]
             status, answer = given(body) if callable(given) else given

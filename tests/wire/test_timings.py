@@ -67,6 +67,7 @@ STATED: dict[str, Any] = {
     "recover_delay_max": 10.0,
     "recover_budget": 120.0,
     "search": 30.0,
+    "settle": 5.0,
     "request_interval": 0.05,
     "poll": 0.1,
     "poll_max": 1.0,

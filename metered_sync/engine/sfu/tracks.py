@@ -101,6 +101,10 @@ class Incoming(IncomingTrack):
         """Seconds from that look to the one after it."""
         self.gone_at: float | None = None
         """The moment since which the publisher's session has been gone."""
+        self.gone_from = ""
+        """The id of that session."""
+        self.sought_since: float | None = None
+        """The same moment, once the track has been found by its name."""
 
     def refer(self, info: TrackInfo) -> None:
         """Subscribe to this track from now on."""

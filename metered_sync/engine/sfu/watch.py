@@ -9,7 +9,9 @@ its publisher's session …            what becomes of the track
 ===================================  ==================================================
 publishes it                         nothing; the next look is later (a new subscription,
                                      where the old one has ended)
-publishes others, not this one       it ends: its publisher closed it
+publishes others, not this one       it ends: its publisher closed it (found by its name a
+                                     moment ago, it is looked for on: its publisher has taken
+                                     back a round of tracks, and publishes them anew)
 is gone, and the track had a name    it is looked for by name and kind, for a while; found,
                                      it is subscribed to and goes on
 is gone, and it had none             it ends with ``SfuNotFoundError``
@@ -201,13 +203,13 @@ class Watch:
     async def _look_at(self, due: list[Incoming], session: Session, deadline: Deadline) -> None:
         """Decide about each of these tracks: end it, look again, or subscribe to it again."""
         found: list[Incoming] = []
-        for session_id in dict.fromkeys(one.info.session_id for one in due):
-            theirs = [one for one in due if one.info.session_id == session_id]
-            if any(one.gone_at is None for one in theirs):
-                listed = await self._link.directory.published(session_id, deadline)
-                if listed is None and session_id == session.id:
-                    self._lose(session, FORGOTTEN)
-                found += self._judge(theirs, listed)
+        there = [one for one in due if one.gone_at is None]
+        for session_id in dict.fromkeys(one.info.session_id for one in there):
+            theirs = [one for one in there if one.info.session_id == session_id]
+            listed = await self._link.directory.published(session_id, deadline)
+            if listed is None and session_id == session.id:
+                self._lose(session, FORGOTTEN)
+            found += self._judge(theirs, listed)
         lost = [one for one in due if one.gone_at is not None and not one.ended]
         if lost:
             found += await self._find(lost, deadline)
@@ -234,13 +236,15 @@ class Watch:
         ids = {track.track_id for track in listed or ()}
         for one in tracks:
             if listed is None:
-                one.gone_at = one.gone_at or monotonic()
+                one.gone_at, one.gone_from = monotonic(), one.info.session_id
                 one.live = False
             elif one.info.track_id in ids:
                 one.listed = True
                 if not one.live:
                     again.append(one)
                 self._later(one)
+            elif self._found_just_now(one):
+                one.gone_at, one.live = one.sought_since, False
             elif one.listed or one.frames or not one.live:
                 one.end()
             elif one.silence(monotonic()) > self._timings.search:
@@ -249,8 +253,16 @@ class Watch:
                 self._later(one)
         return again
 
+    def _found_just_now(self, one: Incoming) -> bool:
+        """Say whether a track was found by its name, and may have been found too early."""
+        settled = one.attached_at + self._timings.settle
+        return one.sought_since is not None and monotonic() < settled
+
     async def _find(self, lost: list[Incoming], deadline: Deadline) -> list[Incoming]:
-        """Return the lost tracks that another session publishes, by their names."""
+        """Return the lost tracks that another session publishes, by their names.
+
+        Until they are subscribed to they stay lost: what was found may vanish again.
+        """
         found = []
         named = [one for one in lost if one.info.name] if self._link.directory.searches else []
         published = [t async for t in self._link.directory.search(deadline)] if named else []
@@ -260,12 +272,13 @@ class Watch:
                 for track in published
                 if track.name == one.info.name
                 and track.kind == one.kind
-                and track.session_id != one.info.session_id
+                and track.session_id != one.gone_from
             ]
             assert one.gone_at is not None
             if one.info.name and len(candidates) == 1:
                 one.refer(candidates[0])
-                one.gone_at = None
+                one.sought_since = one.gone_at
+                self._later(one, self._timings.poll, self._timings.poll_max)
                 found.append(one)
             elif len(candidates) > 1 and one.info.name:
                 self._end(one, f"and {len(candidates)} tracks are published under its name now")

@@ -103,7 +103,7 @@ def test_a_track_whose_session_is_gone_is_looked_for(link: Tracks) -> None:
 
 
 def find(link: Tracks, one: Incoming, gone_for: float = 0.0) -> list[Incoming]:
-    one.gone_at = time.monotonic() - gone_for
+    one.gone_at, one.gone_from = time.monotonic() - gone_for, "a"
     return asyncio.run(Watch(link)._find([one], Deadline(10)))
 
 
@@ -113,7 +113,34 @@ def test_it_is_found_by_name_and_kind(scripted: ScriptedHttp, link: Tracks) -> N
     new = TrackInfo("b", "z", "camera", "video")
     lists(scripted, [("b", "connected")], [*others, new])
     assert find(link, one) == [one]
-    assert (one.info, one.id, one.stream_id, one.gone_at) == (new, "z", "b", None)
+    assert (one.info, one.id, one.stream_id) == (new, "z", "b")
+    assert one.gone_at is not None  # until it has been subscribed to
+
+
+def test_one_that_was_found_may_vanish_and_is_found_again_in_the_same_session(
+    scripted: ScriptedHttp, link: Tracks
+) -> None:
+    """A publisher that has another session takes back the first round of its tracks."""
+    watch, one = Watch(link), incoming(name="camera")
+    lists(scripted, [("b", "connected")], [TrackInfo("b", "first", "camera", "video")])
+    assert find(link, one, gone_for=3.0) == [one]
+    since = one.gone_at
+    # It vanishes before it is subscribed to …
+    lists(scripted, [("b", "connected")], [])
+    assert asyncio.run(watch._find([one], Deadline(10))) == []
+    lists(scripted, [("b", "connected")], [TrackInfo("b", "second", "camera", "video")])
+    assert asyncio.run(watch._find([one], Deadline(10))) == [one]
+    # … or soon after that.
+    one.gone_at, one.live, one.attached_at = None, False, time.monotonic()
+    assert watch._judge([one], [TrackInfo("b", "other", None, "video")]) == []
+    assert (one.ended, one.gone_at) == (False, since)
+    lists(scripted, [("b", "connected")], [TrackInfo("b", "third", "camera", "video")])
+    assert asyncio.run(watch._find([one], Deadline(10))) == [one]
+    assert one.id == "third"
+    # Once it has settled it ends as any other that its publisher closes.
+    one.gone_at, one.attached_at = None, time.monotonic() - TIMINGS.settle
+    assert watch._judge([one], []) == []
+    assert (one.ended, one.error) == (True, None)
 
 
 def test_its_old_session_does_not_count(scripted: ScriptedHttp, link: Tracks) -> None:

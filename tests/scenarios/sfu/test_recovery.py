@@ -21,6 +21,7 @@ from aiortc.mediastreams import AudioStreamTrack
 from metered_sync import (
     MeteredError,
     Outage,
+    Publication,
     Republished,
     SfuClient,
     SfuError,
@@ -288,6 +289,46 @@ def test_another_publisher_may_take_a_name_over(cloud: LocalCloud) -> None:
             successor.publish(two.video, name="camera")
             wait_until(lambda: track.restarts == 1, 20)
             wait_until(lambda: track.read(timeout=20).shape == (240, 320, 3), 20)
+
+
+@pytest.mark.parametrize("when", ["before it is subscribed to", "after that"])
+def test_a_publisher_may_take_back_the_track_that_was_found_by_its_name(
+    cloud: LocalCloud, when: str
+) -> None:
+    """As one does whose new session's first round of tracks is refused in part."""
+    options = cloud.sfu_options()
+    timings = dataclasses.replace(QUICK, search=60.0, settle=60.0)
+    with (
+        ScriptedSfu(options["url"]) as sfu,
+        SfuClient(**options) as first,
+        SfuClient(**options) as second,
+        SfuClient(**{**options, "url": sfu.url}, _timings=timings) as receiver,
+        ToneSource(frequency=440) as tone,
+        ToneSource(frequency=880) as again,
+    ):
+        track = receiver.subscribe(first.publish(tone.audio, name="mic"))
+        frames = track.frames()
+        frames.get(timeout=20)
+        taken_back = second.publish(tone.audio, name="mic")
+        wait_until(lambda: second.tracks(str(second.session_id)), 20)
+        published: list[Publication] = []
+
+        def publish_anew() -> None:
+            taken_back.close()
+            published.append(second.publish(again.audio, name="mic"))
+
+        if when == "after that":
+            first.close()
+            wait_until(lambda: track.restarts == 1, 20)
+            publish_anew()
+        else:
+            sfu.before["track/subscribe"] = publish_anew
+            first.close()
+        wait_until(lambda: published and track.id == published[0].track_id, 20)
+        wait_until(lambda: track.restarts == 1 + (when == "after that"), 20)
+        while len(frames):
+            frames.get()
+        assert frames.get(timeout=20) is not None
 
 
 def test_a_track_that_its_publisher_closes_ends(cloud: LocalCloud, pair: Any) -> None:
