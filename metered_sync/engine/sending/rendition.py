@@ -115,6 +115,10 @@ class Rendition:
 
     def _repeat(self) -> None:
         self._repeating = None
-        shown = self._again() if self._awaited else None
-        if shown is not None:
+        if not self._awaited:
+            return
+        early = max((encoder.key_frame_in for encoder in self.encoders.values()), default=0.0)
+        if early > 0:  # it would be no key frame yet, and no other picture may come
+            self._repeating = asyncio.get_running_loop().call_later(early, self._repeat)
+        elif (shown := self._again()) is not None:
             self._pass_on(*shown)

@@ -115,6 +115,11 @@ class SharedEncoder:
         """Bits per second that the encoder aims at."""
         return int(self._encoder.target_bitrate)
 
+    @property
+    def key_frame_in(self) -> float:
+        """Seconds until the key frame that was asked for is due; 0: now, or none was."""
+        return 0.0 if self._key_at == math.inf else max(0.0, self._key_at - monotonic())
+
     def add(self, consumer: EncodedConsumer) -> None:
         """Serve one more outlet: the next picture is a key frame."""
         self._consumers.add(consumer)

@@ -210,6 +210,24 @@ def test_a_picture_that_stands_still_reaches_who_joins_late() -> None:
     run(test())
 
 
+def test_a_picture_that_stands_still_is_not_shown_again_before_a_key_frame_is_due() -> None:
+    class Late(Scripted):
+        async def recv(self) -> Any:
+            await asyncio.sleep(0.2 if self.reads == 0 else 3600)
+            return await super().recv()
+
+    async def test() -> None:
+        local = LocalTrack(Late("video", plain))
+        outlet = taking(local)
+        await take(outlet, 1)
+        for _ in range(3):  # the time of the third is half a second after that of the first
+            outlet.wants_key()
+            assert (await take(outlet, 1))[0].key
+        local.close()
+
+    run(test())
+
+
 def test_the_bit_rate_is_the_least_that_a_receiver_wishes() -> None:
     async def test() -> None:
         local, pinned = (
