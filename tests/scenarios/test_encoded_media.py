@@ -129,6 +129,34 @@ def test_an_encoder_of_ones_own(cloud: LocalCloud, peer: PeerFactory) -> None:
         assert wanted.bitrate > 10_000
 
 
+def test_who_begins_late_sees_a_picture_though_none_is_written(
+    shared_cloud: LocalCloud, peer: Any
+) -> None:
+    """What came before anybody read was left out; the next picture may be minutes away."""
+
+    def sees() -> None:
+        with track.frames() as frames:
+            while number_of(frames.get(timeout=20)) < 2:
+                pass
+
+    with (
+        peer(shared_cloud, "seldom") as sender,
+        peer(shared_cloud, "viewer") as viewer,
+        EncodedSource("h264", fps=50) as source,
+    ):
+        for unit in units("h264", 3, size=SIZE):
+            source.write(unit)
+        sender.add_track(source)
+        sender.join("seldom")
+        viewer.join("seldom")
+        track = viewer.wait_for_peer("seldom", timeout=20).track("video", timeout=20)
+        if peer.keywords["through"] == "mesh":
+            wait_until(lambda: track.frames_received)
+        sees()
+        time.sleep(1)  # no picture is expected any more
+        sees()
+
+
 def test_who_pauses_goes_on_with_a_key_frame(
     cloud: LocalCloud, peer: PeerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

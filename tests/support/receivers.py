@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import heapq
 import random
@@ -99,7 +100,7 @@ class Receiver:
         self.raw._RTCRtpReceiver__decoder_thread = True
         self.raw._send_rtcp_pli = self._pli
         self.raw._send_rtcp_nack = self._nack
-        jitter.take_over(self.raw, self.consumer)
+        self.intake: Any = jitter.take_over(self.raw, self.consumer)
 
     async def _pli(self, _ssrc: int) -> None:
         self.plis += 1
@@ -121,6 +122,17 @@ class Receiver:
             except StopIteration:
                 continue
             raise AssertionError("it waits")
+
+    def begin_reading(self) -> int:
+        """Take note of one more reader; return how often it made a key frame be asked for."""
+
+        async def begin() -> None:
+            self.intake.begin_reading()
+            await asyncio.sleep(0)
+
+        before = self.plis
+        asyncio.run(begin())
+        return self.plis - before
 
     def decode(self, most: int | None = None) -> list[Any]:
         """Return what the decoder was handed and has not taken; ``most`` of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import math
@@ -89,8 +90,10 @@ class IncomingTrack:
         """The user's object for the track, while there is one."""
         self._max_pixels = max_pixels
         self._appearances = Appearances()
-        self._has_encoded = False
-        """Whether frames can be had as they are encoded, too."""
+        self._intake: jitter.Intake | None = None
+        """What takes its packets; ``None``: frames cannot be had as they are encoded."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The loop that frames are taken on."""
         self._told_of_key_frames = False
         """Whether it was logged that key frames are missing."""
         self._readers: Atomic[tuple[weakref.ref[Reader[Any]], ...]] = Atomic(())
@@ -116,6 +119,15 @@ class IncomingTrack:
         self._readers.swap(lambda refs: (*(ref for ref in refs if _is_open(ref())), new))
         if self.ended:  # perhaps just now, without having seen this reader
             reader.end(self.error)
+        elif self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._begin_reading)
+
+    def _begin_reading(self) -> None:
+        """Have a reader that is new get a picture soon, however seldom they come."""
+        intake = self._intake
+        if intake is not None and intake.consumer is self and self.wanted():
+            intake.begin_reading()
 
     def touch(self) -> None:
         """Note that somebody who reads now and then does so just now; any thread."""
@@ -133,7 +145,7 @@ class IncomingTrack:
         """
         self.received.watch(receiver, retransmissions)
         self._appearances.forget()
-        self._has_encoded = jitter.take_over(receiver, self)
+        self._intake = jitter.take_over(receiver, self)
 
     def wanted(self) -> bool:
         """Say whether anything is wanted: frames, decoded or as they are encoded."""
@@ -151,7 +163,7 @@ class IncomingTrack:
         return now < self._until
 
     def _reads_frames(self, reader: Reader[Any] | None) -> bool:
-        if isinstance(reader, EncodedFrameReader) and self._has_encoded:
+        if isinstance(reader, EncodedFrameReader) and self._intake is not None:
             return reader.reads_frames
         return reader is not None
 
@@ -220,6 +232,7 @@ class IncomingTrack:
         if self.decoded:
             self._offset = None
         self._busy = False
+        self._loop = asyncio.get_running_loop()
         with contextlib.suppress(MediaStreamError), frames_offered(track, self._take):
             while not self.ended:
                 frame = await track.recv()

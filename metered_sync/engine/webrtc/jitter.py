@@ -8,7 +8,8 @@ after the first loss. What stands in for its jitter buffers here hands over
 - a picture when its last packet has come (the RTP marker bit) and nothing before it is
   missing, and all that waited together with it;
 - a piece of sound at once, where nothing before it is missing;
-- nothing while nobody wants it; then, from the next key frame on;
+- nothing while nobody wants it; then, from the next key frame on, which is asked for at once: the
+  next packet may be long in coming;
 - pictures and sound also to those who take them as they are encoded, whether frames are decoded or
   not;
 - nothing that would wait for more than ``MAX_DECODER_WAIT`` behind others: where the decoder
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from aiortc import RTCRtpReceiver
@@ -33,7 +35,11 @@ from aiortc import RTCRtpReceiver
 from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.webrtc.aiortc_private.extensions import extensions_of
 from metered_sync.engine.webrtc.aiortc_private.packet_path import PacketPath, payload
-from metered_sync.engine.webrtc.aiortc_private.receiving import keep_starting, packet_path
+from metered_sync.engine.webrtc.aiortc_private.receiving import (
+    keep_starting,
+    key_frame_requests,
+    packet_path,
+)
 from metered_sync.engine.webrtc.encoded_frames import EncodedFrame
 from metered_sync.engine.webrtc.picture_extensions import (
     COLOR_SPACE,
@@ -44,7 +50,7 @@ from metered_sync.engine.webrtc.picture_extensions import (
 )
 from metered_sync.wire.key_frames import detector, largest_size, starts_picture, stream_detector
 
-__all__ = ["MAX_PICTURE_BYTES", "FrameConsumer", "take_over"]
+__all__ = ["MAX_PICTURE_BYTES", "FrameConsumer", "Intake", "take_over"]
 
 MAX_WAITING = 512
 """Packets kept behind a missing one. After more, or a larger jump, a stream begins anew."""
@@ -66,6 +72,8 @@ NACK_INTERVAL_MAX = 0.4
 """The longest of these pauses: what was asked for twice is on a long way, or behind much else."""
 KEY_FRAME_REQUEST_INTERVAL = 0.5
 """Seconds after which a key frame is asked for again."""
+PACKET_EXPECTED = 0.5
+"""Seconds after a packet for which the next one is expected soon."""
 KEY_FRAME_OVERDUE = 5.0
 """Seconds to wait for a key frame; then the consumer is told that its sender sends none."""
 MAX_DECODER_WAIT = 0.3
@@ -108,27 +116,40 @@ class FrameConsumer(Protocol):
         """Note whether a key frame is overdue, without which nothing can be decoded."""
 
 
-def take_over(receiver: RTCRtpReceiver, consumer: FrameConsumer) -> bool:
+class Intake(Protocol):
+    """A receiver's way from packets to frames."""
+
+    consumer: FrameConsumer
+    """The track that it hands its frames to at present."""
+
+    def begin_reading(self) -> None:
+        """Take note of one more reader, on the loop: it is to have a picture soon."""
+
+
+def take_over(receiver: RTCRtpReceiver, consumer: FrameConsumer) -> Intake | None:
     """Have a receiver hand its frames over without delay, while its consumer wants them.
 
     Doing it again gives it another consumer.
 
     Returns:
-        Whether that can be done with this version of aiortc.
+        What takes its packets from now on; ``None`` where this version of aiortc permits no other.
     """
     path = packet_path(receiver)
     if path is None:
-        return False
+        return None
     keep_starting(receiver)
     present, nacks = path.buffer, path.nacks
     if isinstance(present, _Intake):
         present.consumer = consumer
-    elif nacks is None:
-        path.buffer = _AudioIntake(path, consumer)
+        return present
+    intake: _Intake
+    if nacks is None:
+        intake = _AudioIntake(path, consumer)
     else:
-        path.buffer = _VideoIntake(path, consumer)
+        intake = _VideoIntake(path, consumer, key_frame_requests(receiver))
         path.nacks = _Nacks(nacks)
-    return True
+    path.buffer = intake
+    return intake
 
 
 class _Intake:
@@ -146,6 +167,8 @@ class _Intake:
         """Seconds for which the next packet has been missing."""
         self._seen = 0.0
         """The moment at which the latest packet came."""
+        self._source: int | None = None
+        """The stream that it was of, also where it was left out."""
         self._late = 0
         self._passed = 0.0
         """Seconds that have passed while packets came."""
@@ -161,7 +184,7 @@ class _Intake:
         now = monotonic()
         waited = min(now - self._seen, MAX_COUNTED_WAIT)
         self._passed += waited
-        self._seen = now
+        self._seen, self._source = now, packet.ssrc
         if not self.consumer.wanted():
             self._leave_out(packet)
             return False, None
@@ -186,6 +209,9 @@ class _Intake:
             self._waiting[number] = packet
             self._take_all(now, waited)
         return self._ask(now), None
+
+    def begin_reading(self) -> None:
+        """Take note of one more reader; see :class:`Intake`."""
 
     def _take_all(self, now: float, waited: float) -> None:
         while self._waiting:
@@ -280,8 +306,12 @@ class _AudioIntake(_Intake):
 class _VideoIntake(_Intake):
     """An intake for pictures, each of one packet or of many."""
 
-    def __init__(self, path: PacketPath, consumer: FrameConsumer) -> None:
+    def __init__(
+        self, path: PacketPath, consumer: FrameConsumer, request: Callable[[int], None]
+    ) -> None:
+        """Prepare; ``request`` asks the sender of a stream for a key frame."""
         super().__init__(path, consumer)
+        self._request = request
         self._parts: list[Any] = []
         """The packets of the next picture, as far as they have come."""
         self._size = 0
@@ -322,6 +352,16 @@ class _VideoIntake(_Intake):
         """Whether pictures are dropped because the decoder was late."""
         self._lacking = False
         """Whether a key frame is overdue."""
+
+    def begin_reading(self) -> None:
+        """Ask for a key frame, unless a picture that can be shown is expected soon."""
+        now = monotonic()
+        prepared = self._decoding if self.consumer.decodes() else self._flowing
+        if prepared and not self._left and now - self._seen < PACKET_EXPECTED:
+            return
+        if self._source is not None and now - self._asked >= KEY_FRAME_REQUEST_INTERVAL:
+            self._asked = now
+            self._request(self._source)
 
     def _begin(self, packet: Any, now: float) -> None:
         # A stream begins with a key frame; in its middle one must be asked for.

@@ -48,7 +48,7 @@ class RemoteTrack(Observable, Generic[F_co]):
 
     Any number of readers, on any threads, each see every frame (or the newest one).
     Decoding happens in the background, while somebody reads and for ten seconds after that. Who
-    reads later gets the first picture a moment later: with the next key frame, which is asked for.
+    reads later gets the first picture a moment later: with a key frame, which is asked for at once.
 
     It **ends** when its sender has removed it, or replaced it by nothing, when its source has
     ended, and when the sender has left for good: readers drain, iteration ends, and a

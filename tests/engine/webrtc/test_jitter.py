@@ -408,6 +408,55 @@ def test_what_nobody_wants_is_not_decoded(codec: str, clock: Clock) -> None:
     assert stamps(handed)[10] == 45 * FRAME  # time has gone on
 
 
+@both
+def test_who_begins_to_read_what_was_left_out_asks_for_a_key_frame_at_once(
+    codec: str, clock: Clock
+) -> None:
+    receiver = Receiver()
+    receiver.consumer.wants = False
+    assert receiver.begin_reading() == 0  # there is nobody to ask yet
+    first, second, key = packets(codec, encoded(codec, 3, keys=(2,)))
+    assert receiver.take(*first) == []
+    receiver.consumer.wants = True
+    assert receiver.begin_reading() == 1  # though no packet comes
+    assert receiver.begin_reading() == 0  # it is on its way
+    assert receiver.take(*second) == []
+    assert receiver.plis == 1
+    clock.now += jitter.KEY_FRAME_REQUEST_INTERVAL
+    assert receiver.begin_reading() == 1
+    assert len(receiver.take(*key)) == 1
+    clock.now += jitter.KEY_FRAME_REQUEST_INTERVAL / 2
+    assert receiver.begin_reading() == 0
+
+
+@both
+def test_one_more_reader_asks_for_a_key_frame_where_pictures_come_seldom(
+    codec: str, clock: Clock
+) -> None:
+    receiver = Receiver()
+    receiver.take(*packets(codec, encoded(codec, 1))[0])
+    assert receiver.begin_reading() == 0  # as quickly as that the next one may come
+    clock.now += jitter.PACKET_EXPECTED
+    assert receiver.begin_reading() == 1
+
+
+def test_who_begins_to_decode_what_was_passed_on_asks_for_a_key_frame(clock: Clock) -> None:
+    receiver = Receiver()
+    receiver.consumer.wants, receiver.consumer.passes_on = False, True
+    receiver.take(*packets("vp8", encoded("vp8", 1))[0])
+    assert receiver.begin_reading() == 0  # a further one that takes them as they are
+    receiver.consumer.wants = True
+    assert receiver.begin_reading() == 1
+
+
+def test_who_begins_to_hear_asks_for_nothing() -> None:
+    receiver = Receiver("audio")
+    receiver.consumer.wants = False
+    receiver.take(*packets("pcmu", [[bytes(160)]])[0])
+    receiver.consumer.wants = True
+    assert receiver.begin_reading() == 0
+
+
 def test_sound_that_nobody_wants_is_not_decoded() -> None:
     receiver = Receiver("audio")
     assert len(receiver.take(*sound(range(3)))) == 3

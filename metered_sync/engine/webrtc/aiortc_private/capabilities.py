@@ -82,6 +82,7 @@ class Capability(Enum):
     LOOPBACK = "WebRTC does not work on a machine without a network"
     CHANNELS = "closing a data channel may lose what is on its way"
     REASSEMBLY = "a member may fill the memory through a data channel"
+    REQUESTS = "who begins to read pictures that come seldom waits for the next one"
     EXTENSIONS = "pictures of browsers may have wrong colours, or lie on their side"
     QUEUES = "tracks that are queued elsewhere grow while nobody receives them"
 
@@ -201,6 +202,7 @@ def _needs() -> tuple[_Need, ...]:
             "__init__",
             ("_inbound_streams", "_sack_misordered", "_advertised_rwnd"),
         ),
+        _Need(can.REQUESTS, RTCRtpReceiver, None, ("_send_rtcp_pli",)),
         _Need(can.EXTENSIONS, RTCDtlsTransport, "_handle_rtp_data", (EXTENSIONS_MAP,)),
         _Need(can.EXTENSIONS, aiortc.rtp, None, ("unpack_header_extensions",)),
         _Need(can.QUEUES, aiortc.rtcrtpreceiver.RemoteStreamTrack, "__init__", ("_queue",)),

@@ -18,7 +18,14 @@ from metered_sync.engine.webrtc.aiortc_private.packet_path import PacketPath
 from metered_sync.engine.webrtc.aiortc_private.routing import bound_streams
 from metered_sync.engine.webrtc.aiortc_private.sending import fills_a_queue
 
-__all__ = ["frames_offered", "keep_starting", "packet_path", "timestamp_origin", "watch_packets"]
+__all__ = [
+    "frames_offered",
+    "keep_starting",
+    "key_frame_requests",
+    "packet_path",
+    "timestamp_origin",
+    "watch_packets",
+]
 
 logger = logging.getLogger("metered_sync")
 
@@ -79,6 +86,22 @@ def packet_path(receiver: RTCRtpReceiver) -> PacketPath | None:
         return None
     decode_by_ourselves(receiver)
     return PacketPath(receiver)
+
+
+def key_frame_requests(receiver: RTCRtpReceiver) -> Callable[[int], None]:
+    """Return a function that asks the sender of a stream for a key frame, by the stream's SSRC.
+
+    (aiortc asks when a packet comes, and not before.)
+    """
+    requests: set[asyncio.Task[None]] = set()
+
+    def ask(ssrc: int) -> None:
+        if can(Capability.REQUESTS):
+            request = asyncio.get_running_loop().create_task(receiver._send_rtcp_pli(ssrc))
+            requests.add(request)
+            request.add_done_callback(requests.discard)
+
+    return ask
 
 
 def keep_starting(receiver: RTCRtpReceiver) -> None:
