@@ -80,9 +80,9 @@ class Timings:
     first_offer: float = 0.8
     """How long the polite one of two peers waits for the other's first offer."""
     courtesy: float = 0.3
-    """How long the impolite one does, before its very first: a browser offers at once, polite
-    or not, and on the first peer connection of a page Chromium (156) finds no candidates
-    ever if an offer that crosses its own comes before it has found any."""
+    """How long the impolite one does: a browser offers at once, polite or not, and Chromium (156)
+    may never find candidates on a peer connection if an offer that crosses its first one comes
+    before it has found any."""
     answer: float = 2.5
     """An offer without an answer, or an answer without effect, is repeated after this time."""
     answer_max: float = 30.0

@@ -9,8 +9,9 @@ comes is stale; in ``schedule`` the deadlines, and the attempts so far.
 **Who offers.** Either side may, at any time. The two agree on who gives way by their ids: the
 *polite* one has the smaller. At first each lets the other begin: the polite one for
 ``Timings.first_offer``, so that as a rule offers do not cross; the other for ``Timings.courtesy``,
-since a browser offers at once, polite or not, and one that is interrupted in its very first
-offer may never find candidates. After the first negotiation nobody waits.
+since a browser offers at once, polite or not, and one that is interrupted in its first offer on a
+peer connection may never find candidates. So it is on each generation; after its first negotiation
+nobody waits.
 
 Two with this library tell each other so, in a hello that other clients take for nothing, and
 whether they have something to offer. Then one of them offers at once, and the other knows it:

@@ -195,7 +195,7 @@ class Negotiation:
             return 0 if begins else timings.first_offer
         if self.polite:
             return timings.courtesy if self.greeted else timings.first_offer
-        return timings.courtesy if first else 0
+        return 0 if self.greeted else timings.courtesy
 
     def _note_hello(self, came: HelloCame, now: float) -> Actions:
         """Take note that the other side needs no courtesy."""
