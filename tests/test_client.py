@@ -120,7 +120,7 @@ def test_readers_of_one_channel_are_independent(shared_cloud: LocalCloud) -> Non
         bob.publish("twice", 2)
         assert second.get(timeout=20).data == 2
         with pytest.raises(ClosedError):
-            first.get(timeout=5)
+            first.get(timeout=20)
 
 
 def test_closing_the_last_reader_unsubscribes(shared_cloud: LocalCloud) -> None:
@@ -659,7 +659,7 @@ def test_without_reconnect_a_loss_is_the_end(cloud: LocalCloud) -> None:
         inbox = alice.subscribe("end")
         cloud.faults.drop_connections()
         with pytest.raises(DisconnectedError):
-            inbox.get(timeout=5)
+            inbox.get(timeout=20)
 
 
 def test_the_budget_of_attempts_is_kept(cloud: LocalCloud) -> None:
@@ -668,7 +668,7 @@ def test_the_budget_of_attempts_is_kept(cloud: LocalCloud) -> None:
         inbox = alice.subscribe("end")
         cloud.close()
         with pytest.raises(DisconnectedError, match="2 attempts"):
-            inbox.get(timeout=10)
+            inbox.get(timeout=20)
 
 
 def test_an_attempt_that_hangs_counts_as_one(cloud: LocalCloud) -> None:
@@ -681,7 +681,7 @@ def test_an_attempt_that_hangs_counts_as_one(cloud: LocalCloud) -> None:
             socket.create_server(("127.0.0.1", port)),  # accepts, and never answers
             pytest.raises(DisconnectedError, match="2 attempts"),
         ):
-            inbox.get(timeout=10)
+            inbox.get(timeout=20)
 
 
 def test_without_auto_resubscribe_subscribing_again_asks_again(cloud: LocalCloud) -> None:
@@ -744,7 +744,7 @@ def test_a_fresh_token_for_each_connection(cloud: LocalCloud) -> None:
         inbox = fixed.subscribe("x")
         cloud.faults.close(4002)
         with pytest.raises(DisconnectedError, match="token_provider"):
-            inbox.get(timeout=5)
+            inbox.get(timeout=20)
 
 
 def test_a_token_that_expires_is_noticed(cloud: LocalCloud) -> None:
@@ -840,7 +840,7 @@ def test_the_roster_is_right_after_a_reconnect(cloud: LocalCloud) -> None:
             with outage(cloud, one, peer_id="r-1"):
                 two.unsubscribe("roster")
             assert outages.get(timeout=20).duration > 0
-        assert one.roster("roster") == {}
+        wait_until(lambda: one.roster("roster") == {})  # (the list follows)
 
 
 def test_the_roster_waits_for_a_list_that_may_never_come(shared_cloud: LocalCloud) -> None:
@@ -929,13 +929,13 @@ def test_a_subscription_that_stays_unacknowledged_ends_its_readers() -> None:
         with alice.events(ServerError) as errors:
             server.accept().drop()
             with pytest.raises(AckTimeoutError, match="subscribe again"):
-                inbox.get(timeout=10)
-            lost = errors.get(timeout=5)
+                inbox.get(timeout=20)
+            lost = errors.get(timeout=20)
             assert isinstance(lost, ServerError)
             assert lost.code == "subscription_lost"  # for those who use callbacks
         with pytest.raises(KeyError):
             alice.roster("a")
-        alice.publish("a", "still connected", timeout=5)
+        alice.publish("a", "still connected", timeout=20)
 
 
 def test_a_provider_that_hangs_is_not_called_again_beside_itself(cloud: LocalCloud) -> None:
@@ -983,7 +983,7 @@ def test_a_connection_over_tls(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -
 def test_pacing_may_be_boundless(shared_cloud: LocalCloud, limit: tuple[float, float]) -> None:
     with client(shared_cloud, rate_limit=limit) as alice:
         for number in range(3):
-            alice.publish("c", number, timeout=5)
+            alice.publish("c", number, timeout=20)
 
 
 def test_a_close_that_timed_out_is_made_good(shared_cloud: LocalCloud) -> None:

@@ -343,7 +343,7 @@ def test_waiting_for_a_message_takes_none_from_readers(pair: Pair) -> None:
     wait_until(lambda: once == [DCMessage("b")])
     near.close()
     with pytest.raises(ClosedError):
-        far.wait_for(DCMessage, timeout=5)
+        far.wait_for(DCMessage, timeout=20)
 
 
 def test_opening_is_told() -> None:

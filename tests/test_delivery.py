@@ -52,7 +52,7 @@ def test_direct_messages_too(shared_cloud: LocalCloud) -> None:
             assert events.get(timeout=20).data == {"n": 1}
         lost = alice.send_nowait("nobody", 1)
         with pytest.raises(ServerRequestError, match="send to 'nobody'") as caught:
-            lost.result(timeout=5)
+            lost.result(timeout=20)
         assert caught.value.code == "peer_not_found"
 
 
@@ -111,7 +111,7 @@ def test_a_late_acknowledgement_hurts_nobody() -> None:
         assert isinstance(delivery.exception(timeout=20), AckTimeoutError)
         server.answer = polite
         polite(connection, frame)
-        alice.publish("x", 2, timeout=5)
+        alice.publish("x", 2, timeout=20)
         alice.close(timeout=10)
 
 
@@ -222,7 +222,7 @@ def test_closing_fails_what_is_on_its_way() -> None:
         delivery = alice.publish_nowait("x", 1)
         alice.close()
         with pytest.raises(ClosedError):
-            delivery.result(timeout=5)
+            delivery.result(timeout=20)
         with pytest.raises(ClosedError):
             alice.publish_nowait("x", 1)
         with pytest.raises(ClosedError):
@@ -371,4 +371,4 @@ def test_what_has_left_cannot_be_cancelled_and_arrives_all_the_same() -> None:
         delivery.result(timeout=20)
         connection.drop()
         with pytest.raises(DisconnectedError):
-            lost.result(timeout=5)
+            lost.result(timeout=20)

@@ -306,8 +306,8 @@ def test_what_a_callback_returns_unrun_is_told(objects: dict[str, Any], log: io.
     with client.events(Direct) as events:
         threading.Timer(0.1, client.send, (client.peer_id, 1)).start()
         with pytest.raises(TypeError, match="where: it returned a coroutine"):
-            client.wait_for(Direct, where=lambda event: asynchronous(), timeout=10)
-        events.get(timeout=10)
+            client.wait_for(Direct, where=lambda event: asynchronous(), timeout=20)
+        events.get(timeout=20)
     for error, kind in zip(errors, ("a coroutine", "a generator", "an asynchronous"), strict=True):
         assert isinstance(error, TypeError)
         assert str(error).startswith(f"it returned {kind}")

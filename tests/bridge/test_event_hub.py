@@ -238,7 +238,7 @@ def test_the_end_reaches_queues_callbacks_and_what_comes_later(hub: EventHub) ->
     assert waiting.get(timeout=20) == change("last")
     for one in (waiting, hub.queue(())):
         with pytest.raises(DisconnectedError, match="for good"):
-            one.get(timeout=5)
+            one.get(timeout=20)
     with pytest.raises(DisconnectedError, match="for good"):
         hub.add(Registration(StateChange, seen.put, once=False), Owner())
     other = EventHub("another")

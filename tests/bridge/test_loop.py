@@ -19,6 +19,7 @@ from metered_sync.bridge.crossing import Crossing
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.link import Link
 from metered_sync.bridge.loop import Engine
+from tests.conftest import wait_until
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def engine() -> Any:
     assert not engine._thread.is_alive()
 
 
-def call(engine: Engine, function: Any, *args: Any, timeout: float = 5) -> Any:
+def call(engine: Engine, function: Any, *args: Any, timeout: float = 20) -> Any:
     return engine.call(function, *args, deadline=Deadline(timeout), what="the call")
 
 
@@ -80,28 +81,37 @@ def test_a_deadline_of_zero_cancels_before_the_start(engine: Engine) -> None:
 
 
 def test_a_clean_up_that_hangs_does_not_hold_the_caller(engine: Engine) -> None:
+    returned = threading.Event()
+    overdue: list[bool] = []
+
     async def stubborn() -> None:
         try:
             await anyio.sleep(60)
         finally:
-            with anyio.move_on_after(3, shield=True):
-                await anyio.sleep(60)
+            with anyio.move_on_after(20, shield=True) as scope:
+                while not returned.is_set():
+                    await anyio.sleep(0.01)
+            overdue.append(scope.cancel_called)
 
-    started = time.monotonic()
     with pytest.raises(MeteredTimeoutError):
         call(engine, stubborn, timeout=0.05)
-    assert time.monotonic() - started < 2.9
+    returned.set()
+    wait_until(lambda: overdue, 20)
+    assert overdue == [False]  # it was waited for a while, and then no more
 
 
 def test_the_loop_may_be_busy_at_the_deadline(engine: Engine) -> None:
     async def nothing() -> None:
         pass
 
-    engine.post(time.sleep, 3)
-    started = time.monotonic()
+    returned = threading.Event()
+    in_time: list[bool] = []
+    engine.post(lambda: in_time.append(returned.wait(20)))
     with pytest.raises(MeteredTimeoutError):
         call(engine, nothing, timeout=0.1)
-    assert time.monotonic() - started < 2.9
+    returned.set()
+    wait_until(lambda: in_time, 20)
+    assert in_time == [True]  # it has not waited for the loop
 
 
 def test_a_call_on_the_loop_thread_is_refused(engine: Engine) -> None:

@@ -54,7 +54,7 @@ def test_it_ends_after_so_many_seconds_and_shows_lines(dev: LocalCloud) -> None:
     claims = {"peer_metadata": {"name": "\x1b[2J"}}
     with rooms.peer(dev, "bob", claims=claims) as bob:
         bob.join("hall")
-        done = call("room", "hall", "--local", "--seconds", "0.5")
+        done = call("room", "hall", "--local", "--seconds", "1.5")
     assert done.status == 0
     assert done.out == 'bob joined {"name": "\\u001b[2J"}\n'
 

@@ -95,6 +95,6 @@ def test_the_pattern_arrives_numbered_and_with_sound_until_ctrl_c(dev: LocalClou
         assert err.count("\n") == 1
         wait_until(
             lambda: info.session_id not in [one.session_id for one in viewer.sessions()],
-            10,
+            20,
             "its session has ended",
         )

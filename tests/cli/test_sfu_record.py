@@ -91,7 +91,10 @@ def test_nothing_in_time_is_124_and_leaves_no_file(dev: LocalCloud, tmp_path: Pa
     with SfuClient(**dev.sfu_options()) as sfu:
         sfu.publish(dark, name="dark")
         session = str(sfu.session_id)
-        done = call("sfu", "record", session, "dark", "-W", "0.3", "-o", str(path), "--local")
+        for wait in ("0.3", "3", "15"):  # (this machine may be busy)
+            done = call("sfu", "record", session, "dark", "-W", wait, "-o", str(path), "--local")
+            if "does their publisher send?" in done.err:
+                break
     assert (done.status, done.out) == (124, ""), done.err
     assert "does their publisher send?" in done.err
     assert not path.exists()

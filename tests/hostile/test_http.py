@@ -132,6 +132,6 @@ def test_what_comes_a_byte_at_a_time_is_left_at_the_deadline(call: str) -> None:
             begin = time.monotonic()
             with pytest.raises(MeteredTimeoutError):
                 CALLS[call](origin, 0.3)
-            assert time.monotonic() - begin < 4
+            assert time.monotonic() - begin < 15
         for name, (_, answers) in zip(SLOW, servers, strict=True):
             wait_until(lambda one=answers[0]: one.ended, 20, f"the connection is closed: {name}")

@@ -279,8 +279,8 @@ def kept(scene: Stage, mallory: Mallory) -> list[int]:
     """Return the sizes of the parts of messages that the victim keeps."""
     link: Any = scene.victim._link
     sctp = link.roster.members[mallory.id].media.pc.sctp
-    streams = () if sctp is None else sctp._inbound_streams.values()
-    return [len(chunk.user_data) for stream in streams for chunk in stream.reassembly]
+    streams = () if sctp is None else tuple(sctp._inbound_streams.values())  # (they may change)
+    return [len(chunk.user_data) for stream in streams for chunk in tuple(stream.reassembly)]
 
 
 @pytest.mark.parametrize("size", [1, 1_000_000])

@@ -186,5 +186,5 @@ def test_whoever_waits_for_a_refused_data_channel_is_told_at_once(
         else:
             channel = opened.result(10)
             with pytest.raises(NegotiationFailedError, match="refuses data channels"):
-                channel.get(timeout=10)
+                channel.get(timeout=20)
             assert channel.state == "closed"

@@ -22,6 +22,7 @@ from metered_sync import (
 )
 from metered_sync.local import LocalCloud
 from tests.conftest import wait_until
+from tests.support.deadlines import expired
 from tests.support.raw_client import closed_with, deaf, raw
 
 SOON = ReconnectOptions(initial_delay=0.05, max_delay=0.1)
@@ -217,9 +218,11 @@ def test_held_acknowledgements_of_a_connection_that_ends(cloud: LocalCloud) -> N
 def test_a_client_meets_held_acknowledgements(cloud: LocalCloud) -> None:
     with SignallingClient(**cloud.client_options()) as client:
         cloud.faults.hold_acks(60)
-        with pytest.raises(AckTimeoutError) as caught:
-            client.publish("x", 1, timeout=0.3)
-        assert caught.value.sent
+        expiry = expired(
+            lambda timeout: client.publish("x", 1, timeout=timeout), lambda error: error.sent
+        )
+        assert isinstance(expiry, AckTimeoutError)
+        assert expiry.sent
 
 
 # --- delay ---
@@ -239,12 +242,13 @@ def test_delaying_frames(cloud: LocalCloud) -> None:
         cloud.faults.delay(0)
         b.send(type="send", to="a", data=21)
         assert [a.receive()["data"] for _ in range(2)] == [20, 21]
-        took = []
-        for _ in range(3):
+
+        def is_quick() -> bool:
             start = time.monotonic()
             assert a.silent()
-            took.append(time.monotonic() - start)
-        assert min(took) < 0.3
+            return time.monotonic() - start < 0.3
+
+        wait_until(is_quick, 20, "nothing is delayed any more")
     with LocalCloud() as other:
         other.faults.delay(0.2)
         start = time.monotonic()

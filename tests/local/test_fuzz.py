@@ -138,7 +138,7 @@ def test_bytes_that_are_no_frames(unharmed: LocalCloud, sent: bytes, masked: boo
             pass  # the server has closed already
         with pytest.raises(ConnectionClosed):
             while True:
-                connection.recv(timeout=5)
+                connection.recv(timeout=20)
 
 
 @fuzz(150)

@@ -136,7 +136,7 @@ def test_what_cannot_be_looked_at() -> None:
         with pytest.raises(MeteredTimeoutError):
             picture.snapshot(timeout=0)
     with pytest.raises(ClosedError):
-        picture.snapshot(timeout=5)
+        picture.snapshot(timeout=20)
 
 
 # --- picture files --------------------------------------------------------------------

@@ -282,10 +282,14 @@ class Steps:
 
     def _on_servers(self) -> list[object]:
         """Return the connections and the sessions of clients that are gone."""
-        servers: Any = self._operation.cloud._servers
-        connected = [one for one in servers.sfu.sessions() if one.state == "connected"]
-        left = [one for one in connected if one.session_id != self._operation.other_session]
-        return [*left, *servers.signalling.broker.sockets("ann")]
+        other = self._operation.other_session
+
+        async def look(servers: Any) -> list[object]:
+            connected = [one for one in servers.sfu.sessions() if one.state == "connected"]
+            left = [one for one in connected if one.session_id != other]
+            return [*left, *servers.signalling.broker.sockets("ann")]
+
+        return self._operation.cloud._do("look", None, look)
 
     def _is_clean(self) -> bool:
         """Say whether this process holds no more than before."""

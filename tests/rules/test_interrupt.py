@@ -200,7 +200,7 @@ with SignallingClient(url=sys.argv[1], api_key=sys.argv[2]) as client:
         try:
             wait()
         except KeyboardInterrupt:
-            print(time.monotonic() - began < 2)
+            print(time.monotonic() - began < 15)
 """
     done = run_script(source, served_cloud["url"], served_cloud["publishable_key"], timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n" * 3, "")

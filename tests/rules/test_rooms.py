@@ -416,7 +416,7 @@ def test_a_forgotten_peer_is_closed_and_says_so(options: dict[str, Any]) -> None
         assert any("MeteredPeer was not closed" in str(w.message) for w in caught)
         with pytest.raises(ClosedError):
             while True:
-                events.get(timeout=10)
+                events.get(timeout=20)
 
 
 def test_a_peer_that_joined_nothing_is_collected_in_silence(

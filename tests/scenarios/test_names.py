@@ -29,7 +29,7 @@ for call in (client.connect, lambda timeout: ControlPlane(**key).publish("x", 1,
     try:
         call(timeout=1)
     except MeteredTimeoutError:
-        print("in time", time.monotonic() - began < 2)
+        print("in time", time.monotonic() - began < 8)
 name_server.settimeout(0)
 assert b"hanging" in name_server.recv(500)
 with LocalCloud() as cloud, SignallingClient(**cloud.client_options()) as client:
@@ -71,7 +71,7 @@ with LocalCloud(limits=False) as cloud, tone, source:
             gap, last = max(gap, now - last), now
         name_server.settimeout(0)
         assert b"hanging" in name_server.recv(500)
-        print("gap", gap < 1 or gap)
+        print("gap", gap < 3 or gap)  # (a lookup takes longer to give up)
         for other in others:
             other.close()
 print(time.monotonic())

@@ -223,7 +223,7 @@ class Pair:
                 self.other(side).take(data)
         await asyncio.sleep(0)
 
-    async def connected(self, timeout: float = 15) -> None:
+    async def connected(self, timeout: float = 20) -> None:
         for side in self.sides:
             await until(lambda side=side: side.link.state == "connected", timeout, side.states)
 
@@ -238,7 +238,7 @@ async def pair(**options: Any) -> AsyncIterator[Pair]:
         await asyncio.gather(*(side.link.aclose() for side in both.sides))
 
 
-async def frames(track: IncomingTrack, more: int = 5, timeout: float = 15) -> None:
+async def frames(track: IncomingTrack, more: int = 5, timeout: float = 20) -> None:
     """Wait until further frames have come."""
     start = track.frames
     await until(lambda: track.frames >= start + more, timeout, f"{track.kind} frames")

@@ -64,7 +64,7 @@ class ConsolePage:
                 return patch
         raise AssertionError("the stream has ended")
 
-    def wait_for(self, find: Callable[[], Any], timeout: float = 15.0) -> Any:
+    def wait_for(self, find: Callable[[], Any], timeout: float = 20.0) -> Any:
         """Read patches until there is what is looked for; return that."""
         end = time.monotonic() + timeout
         while True:

@@ -196,7 +196,7 @@ class Link:
 
     async def close(self) -> None:
         for pc in (self.near, self.far):
-            await asyncio.wait_for(pc.close(), 10)
+            await asyncio.wait_for(pc.close(), 20)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -97,7 +97,7 @@ class Mallory:
             self.pc.addTransceiver(kind, direction="sendonly")
         await self.pc.setLocalDescription(await self.pc.createOffer())
         await self.offer(self.pc.localDescription.sdp)
-        answer = await asyncio.wait_for(self.answers.get(), 10)
+        answer = await asyncio.wait_for(self.answers.get(), 20)
         await self.pc.setRemoteDescription(RTCSessionDescription(answer["sdp"], answer["type"]))
         while self.pc.connectionState != "connected":
             await asyncio.sleep(0.01)

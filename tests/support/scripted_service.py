@@ -29,7 +29,7 @@ WELCOME: dict[str, Any] = {
     "serverTime": 1_900_000_000,
     "maxMessageSize": 65536,
 }
-PATIENCE = 10.0
+PATIENCE = 20.0
 """Seconds that a test waits for what must happen."""
 
 

@@ -192,7 +192,7 @@ class Received:
         except MediaStreamError:
             self.ended = True
 
-    async def expect(self, count: int, timeout: float = 8.0) -> None:
+    async def expect(self, count: int, timeout: float = 20.0) -> None:
         """Wait until *count* more frames were decoded."""
         goal = self.frames + count
         await until(lambda: self.frames >= goal, timeout, f"{count} frames on {self.mid}")

@@ -255,7 +255,7 @@ def test_a_request_that_nobody_waits_for_expires_after_it_has_left() -> None:
         outbox.put(soon)
         outbox.put(later)
         outbox.flush()
-        await asyncio.wait_for(ended.wait(), 5)
+        await asyncio.wait_for(ended.wait(), 20)
         assert isinstance(soon.error, AckTimeoutError)
         assert soon.error.sent
         assert outbox.take("1") is None

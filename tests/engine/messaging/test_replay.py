@@ -72,7 +72,7 @@ class Reconnected:
 
 
 async def finished(replay: Replay) -> None:
-    await asyncio.wait_for(replay.run(), 10)
+    await asyncio.wait_for(replay.run(), 20)
 
 
 def test_it_ends_once_all_are_acknowledged() -> None:
@@ -87,7 +87,7 @@ def test_it_ends_once_all_are_acknowledged() -> None:
         await asyncio.sleep(0)
         assert not running.done()
         client.answer(frames[0])
-        await asyncio.wait_for(running, 10)
+        await asyncio.wait_for(running, 20)
         assert client.events.seen == []
         assert client.asked() == []
 
@@ -132,7 +132,7 @@ def test_one_that_is_refused_in_passing_is_asked_for_again() -> None:
         assert again["channel"] == "a"
         assert again["requestId"] != first["requestId"]
         client.answer(again)
-        await asyncio.wait_for(running, 10)
+        await asyncio.wait_for(running, 20)
         assert client.events.seen == []
         assert not client.readers["a"].ended
 

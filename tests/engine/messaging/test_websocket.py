@@ -294,7 +294,7 @@ def test_a_close_that_the_server_does_not_finish_is_cut_off() -> None:
         connection.connection_made(Cut())
         connection.data_received(answer)
         closing = asyncio.create_task(connection.close(1000, ""))
-        await asyncio.wait_for(cut_off.wait(), 5)
+        await asyncio.wait_for(cut_off.wait(), 20)
         connection.connection_lost(None)
         await closing
 

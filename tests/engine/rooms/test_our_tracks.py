@@ -123,7 +123,7 @@ def test_a_track_is_removed_once_its_source_has_ended(how: str) -> None:
                 await asyncio.to_thread(tone.stop)
             else:
                 source.stop()
-            await until(lambda: ended == [local], 5)
+            await until(lambda: ended == [local], 20)
             assert (member.tracks, local.closed, stays.closed) == ([stays], True, False)
             ours.close()
 
@@ -136,7 +136,7 @@ async def test_a_track_of_anybody_is_removed_once_it_was_stopped() -> None:
     ours, local = sent_to(member, on_ended=ended.append), track()
     ours.add([local])
     local.source.stop()
-    await until(lambda: ended == [local], 5)
+    await until(lambda: ended == [local], 20)
     assert member.tracks == []
 
 
@@ -163,7 +163,7 @@ async def test_what_has_ended_before_is_removed_too() -> None:
     other.source.stop()
     fed = LocalTrack(tone.track)
     ours.add([fed, other])
-    await until(lambda: set(ended) == {fed, other}, 5)
+    await until(lambda: set(ended) == {fed, other}, 20)
     assert member.tracks == []
 
 
@@ -189,7 +189,7 @@ async def test_a_track_that_replaces_one_whose_source_has_ended_is_added() -> No
     old = LocalTrack(tone.track)
     ours.add([old])
     tone.stop()
-    await until(lambda: ended == [old], 5)
+    await until(lambda: ended == [old], 20)
     new = old.successor(ToneSource().track)
     ours.replace(old, new)
     assert member.tracks == [new]

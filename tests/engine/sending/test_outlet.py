@@ -57,7 +57,7 @@ def test_an_outlet_outlives_its_source_and_ends_when_closed() -> None:
         assert not waiting.done()
         other = LocalTrack(Scripted("video", plain))
         outlet.switch(other)
-        after = [await asyncio.wait_for(waiting, 10), *await take(outlet, 2)]
+        after = [await asyncio.wait_for(waiting, 20), *await take(outlet, 2)]
         assert rising(before + after)
         other.close()
         with suppress(asyncio.TimeoutError):  # at most what was read already
@@ -68,7 +68,7 @@ def test_an_outlet_outlives_its_source_and_ends_when_closed() -> None:
         await asyncio.sleep(0)
         outlet.close()
         with pytest.raises(MediaStreamError):
-            await asyncio.wait_for(waiting, 10)
+            await asyncio.wait_for(waiting, 20)
         assert outlet.readyState == "ended"
         local.close()
 

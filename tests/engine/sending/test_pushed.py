@@ -31,7 +31,7 @@ def take(queue: Any) -> Any:
     taking: Coroutine[Any, Any, Any] = queue.take()
 
     async def at_once() -> Any:
-        return await asyncio.wait_for(taking, 5)
+        return await asyncio.wait_for(taking, 20)
 
     return asyncio.run(at_once())
 

@@ -202,7 +202,8 @@ def test_a_picture_that_stands_still_reaches_who_joins_late() -> None:
         got += await take(first, 1)
         assert [encoded.pts for encoded in got] == sorted({encoded.pts for encoded in got})
         late.wants_key()
-        assert (await take(late, 1))[0].key
+        while not (await take(late, 1))[0].key:  # (what was on its way comes first)
+            pass
         local.close()  # nor is it shown when it is to be seen no more
         with pytest.raises(asyncio.TimeoutError):
             await take(taking(local), 1, timeout=0.6)
@@ -311,7 +312,7 @@ def test_a_machine_without_threads_loses_pictures_and_no_more() -> None:
             threading.stack_size(0)
         assert encoder.dropped == 1
         encoder.put(3000, VideoFrame(64, 48, "yuv420p"))
-        first = await asyncio.wait_for(taker.taken.get(), 10)
+        first = await asyncio.wait_for(taker.taken.get(), 20)
         assert (first.pts, first.key) == (3000, True)
         assert taker.taken.empty()
 

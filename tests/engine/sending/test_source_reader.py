@@ -134,7 +134,7 @@ def test_a_source_that_fails_is_logged_and_ends_no_sender(
         await until(lambda: local.ended)
         other = local.successor(Scripted("video", plain))
         outlet.switch(other)
-        assert rising([*before, await asyncio.wait_for(waiting, 10)])
+        assert rising([*before, await asyncio.wait_for(waiting, 20)])
         local.close()
         other.close()
 

@@ -107,7 +107,7 @@ def test_a_track_that_has_ended_is_not_wanted() -> None:
     one.track.end(MediaError("it cannot be decoded"))
     assert not one.track.wanted_at(time.monotonic())
     with pytest.raises(MediaError, match="cannot be decoded"):
-        reader.get(timeout=5)
+        reader.get(timeout=20)
 
 
 def test_a_track_that_is_missing_is_asked_for_after_pauses_that_grow() -> None:

@@ -37,7 +37,7 @@ def test_a_client_that_says_goodbye_is_gone_at_once():
             await client.connect()
             assert [item.state for item in server.sfu.sessions()] == ["connected"]
             await client.close()
-            await until(lambda: not server.sfu.sessions(), 2.0, "end of the session")
+            await until(lambda: not server.sfu.sessions(), 10.0, "end of the session")
 
     asyncio.run(main())
 

@@ -78,9 +78,7 @@ def test_an_idle_section_is_no_track():
             await client.connect(channel=True)
             description = sdp.parse(client.pc.localDescription.sdp)
             assert description.sections[0].msid is not None
-            start = asyncio.get_running_loop().time()
-            assert await client.tracks() == []
-            assert asyncio.get_running_loop().time() - start < 2
+            assert await asyncio.wait_for(client.tracks(), 20) == []
             # It may become one later on.
             tone = Tone()
             client.pc.addTrack(tone)
@@ -240,9 +238,10 @@ def test_unsubscribe():
             first.transceiver.direction = "inactive"
             msid = sdp.parse(subscriber.pc.remoteDescription.sdp).sections[1].msid
             await close_track(subscriber, msid[1])
-            before = first.frames
             await second.expect(10)
-            assert first.frames <= before + 1
+            before = first.frames  # (what was still to be decoded has been)
+            await second.expect(10)
+            assert first.frames == before
             assert len(await publisher.tracks()) == 1
 
     asyncio.run(main())

@@ -11,6 +11,7 @@ import pytest
 
 from metered_sync import EncodedSource, MediaError, Recorder, from_file
 from metered_sync.engine.sending import feed
+from tests.conftest import wait_until
 from tests.support.encoded import units, write
 from tests.support.media_files import number_of
 
@@ -25,8 +26,10 @@ def pictures(path: Path) -> list[int]:
     [("h264", "a.mkv", "mp4"), ("vp8", "a.webm", "mkv")],
 )
 def test_pictures_are_written_as_they_are(
-    tmp_path: Path, codec: str, source: str, suffix: str
+    tmp_path: Path, codec: str, source: str, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for bound in ("MAX_OVERDUE", "MAX_PRODUCER_LAG", "END_WAIT"):  # a busy machine drops nothing
+        monkeypatch.setattr(feed, bound, 60.0)
     film = write(tmp_path / source, codec, audio="libopus")
     target = tmp_path / f"out.{suffix}"
     with from_file(film, encoded=True) as played, Recorder(target, played) as recorder:
@@ -78,6 +81,7 @@ def test_it_begins_with_a_key_frame_beside_one_who_is_sent_it(tmp_path: Path) ->
     with EncodedSource("h264", fps=60) as source, Recorder(target, source) as recorder:
         for unit in made[5:]:
             source.write(unit)
+            wait_until(lambda: len(source._queue.items) < 5)  # what waits longer is left out
         deadline = time.monotonic() + 20
         while recorder.info.frames < 50 and time.monotonic() < deadline:
             time.sleep(0.05)

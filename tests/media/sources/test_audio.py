@@ -396,7 +396,7 @@ def test_no_thread_is_started_and_a_forgotten_source_goes() -> None:
     del source
     gc.collect()
     assert reference() is not None  # its track is in use
-    assert asyncio.run(asyncio.wait_for(track.recv(), 10)).samples == 960
+    assert asyncio.run(asyncio.wait_for(track.recv(), 20)).samples == 960
     del track
     gc.collect()
     assert reference() is None

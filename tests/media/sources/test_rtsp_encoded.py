@@ -65,7 +65,7 @@ def test_packets_come_as_they_are_and_late_ones_begin_with_a_key_frame(camera: R
         assert first[0].is_keyframe
         assert sizes(first) == [SMALL] * 8
         stamps = [float(one.pts * one.time_base) for one in first]  # type: ignore[operator]
-        assert all(0.05 < b - a < 0.5 for a, b in itertools.pairwise(stamps))
+        assert all(0.05 < b - a < 3 for a, b in itertools.pairwise(stamps))
         sound = packets(source.audio, until=lambda got: len(got) >= 20)
         assert all(len(one) > 3 for one in map(bytes, sound))
 

@@ -51,7 +51,7 @@ def test_a_source_that_has_one_track_stands_for_it(make: Callable[[], Any], tmp_
 @pytest.mark.parametrize("make", [lambda: PatternSource(64, 64, 30), ToneSource, AudioSource])
 def test_its_frames_are_iterated_over(make: Callable[[], Any]) -> None:
     with make() as source:
-        frame = next(iter_frames(source, timeout=10))
+        frame = next(iter_frames(source, timeout=20))
         assert type(frame).__name__.lower().startswith(source.kind)
 
 
@@ -61,7 +61,7 @@ def test_a_file_stands_for_its_track_where_it_has_one(tmp_path: Path) -> None:
         assert source.kinds == ("video",)
         assert one_track(source, "add_track()") is source.video
         assert tracks_of(source) == ([source.video], True)
-        assert next(iter_frames(source, timeout=10)).width
+        assert next(iter_frames(source, timeout=20)).width
     with from_file(both) as source:
         assert tracks_of(source) == ([source.video, source.audio], True)
         for call in (lambda: one_track(source, "x()"), lambda: iter_frames(source)):

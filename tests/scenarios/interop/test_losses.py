@@ -193,7 +193,7 @@ def test_codes_that_end_it_end_both(published: Driver, cloud: LocalCloud, code: 
         cloud.faults.close(code)
         assert not seen.get(timeout=20).will_reconnect
         with pytest.raises(DisconnectedError):
-            inbox.get(timeout=10)
+            inbox.get(timeout=20)
         gone = them.next("disconnected")
         assert (gone["code"], gone["reason"]) == (code, "closed on request")
         assert gone["willReconnect"] is False
@@ -255,7 +255,7 @@ def test_a_budget_that_is_spent_ends_both(published: Driver, cloud: LocalCloud) 
         inbox = us.subscribe("end")
         cloud.close()
         with pytest.raises(DisconnectedError, match="3 attempts"):
-            inbox.get(timeout=10)
+            inbox.get(timeout=20)
         wait_until(lambda: them.state == "closed")
 
 
@@ -266,7 +266,7 @@ def test_without_reconnecting_a_loss_is_the_end(published: Driver, cloud: LocalC
         inbox = us.subscribe("end")
         cloud.faults.drop_connections()
         with pytest.raises(DisconnectedError):
-            inbox.get(timeout=10)
+            inbox.get(timeout=20)
         assert them.next("disconnected")["willReconnect"] is False
         wait_until(lambda: them.state == "closed")
 

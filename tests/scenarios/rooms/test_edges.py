@@ -205,7 +205,7 @@ def test_a_room_that_refuses_us_after_a_reconnect_ends_for_us(code: str) -> None
         assert error.code == code
         wait_until(lambda: ann.state == "closed")
         with pytest.raises(ServerRequestError):
-            ann.wait_for_peer(timeout=5)
+            ann.wait_for_peer(timeout=20)
 
 
 @pytest.mark.parametrize("code", ["account_suspended", "token_expired"])
@@ -456,7 +456,7 @@ def test_a_peer_that_has_left_says_so(
         for call in (
             lambda: there.track("video", timeout=20),
             lambda: there.wait_connected(timeout=20),
-            lambda: there.create_data_channel("x", timeout=5),
+            lambda: there.create_data_channel("x", timeout=20),
             lambda: there.create_data_channel("x", wait=False),
             lambda: there.wait_for(ConnectionReset, timeout=20),
         ):
@@ -569,7 +569,7 @@ def test_a_connection_that_comes_about_after_all_is_used(
             engine.post(there._member.on_exhausted, given_up)
             failures.get(timeout=20)
         with pytest.raises(NegotiationFailedError):
-            there.wait_connected(timeout=5)
+            there.wait_connected(timeout=20)
         bob.add_track(source.video)  # the other side offers
         wait_until(lambda: there.state == "connected", 20)
         with there.create_data_channel("x", timeout=20) as channel:

@@ -291,7 +291,7 @@ def test_a_member_that_stays_away_ends_its_tracks(
             assert events.get(timeout=20) == TrackEnded(track)
         with pytest.raises(ClosedError):
             while True:  # (the last picture may not have been read)
-                track.read(timeout=5)
+                track.read(timeout=20)
 
 
 def test_a_track_that_is_closed_here_ends_here(

@@ -122,9 +122,9 @@ def test_a_track_is_received_while_somebody_reads_it(
         link: Any = bob._link
         assert link.media._receiver.session is None  # no session for what nobody reads
         for read in (
-            lambda: shown.read(timeout=10),
+            lambda: shown.read(timeout=20),
             lambda: shown.snapshot(timeout=20),
-            lambda: shown.frames().get(timeout=10),  # and collected
+            lambda: shown.frames().get(timeout=20),  # and collected
         ):
             read()
             assert received(bob) == [shown.id]
@@ -578,7 +578,7 @@ def test_an_sfu_that_refuses_is_told_once(
         shown = bob.wait_for_peer("ann", timeout=20).track("video", timeout=20)
         with pytest.raises(SfuAuthError):
             shown.read(timeout=20)
-        error = errors.get(timeout=5)
+        error = errors.get(timeout=20)
         assert error.code == "sfu_refused"
         assert "not-our-secret" not in caplog.text
 

@@ -68,7 +68,7 @@ async def publish_and_subscribe(api: SfuApi, pattern: PatternSource) -> int | No
         await pc.setLocalDescription(await pc.createAnswer())
         await call(api.renegotiate, session, pc.localDescription)
         received = pc.getTransceivers()[-1].receiver.track
-        frame = await asyncio.wait_for(received.recv(), 10)
+        frame = await asyncio.wait_for(received.recv(), 20)
         number = read_number(frame.to_ndarray(format="bgr24"))
         # Close.
         transceiver.sender.replaceTrack(None)

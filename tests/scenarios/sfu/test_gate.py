@@ -53,7 +53,7 @@ def test_publish_and_subscribe(shared_cloud: LocalCloud, gate_url: str) -> None:
         for search in bob.sessions, lambda: bob.wait_for_track(name="camera", timeout=20):
             with pytest.raises(SfuAuthError, match="a gate does not list sessions"):
                 search()
-        found = bob.wait_for_track(session_id=ann.session_id, name="camera", timeout=5)
+        found = bob.wait_for_track(session_id=ann.session_id, name="camera", timeout=20)
         assert found.track_id == info.track_id
         publication.close()
 

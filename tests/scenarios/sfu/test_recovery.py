@@ -471,7 +471,7 @@ def test_it_gives_up_in_the_end() -> None:
             client.sessions()
         with pytest.raises(SfuError):
             while True:
-                events.get(timeout=10)
+                events.get(timeout=20)
         client.close()
         assert tone.audio.readyState == "live"  # it is the user's
 
