@@ -151,8 +151,9 @@ def keep_starting(receiver: RTCRtpReceiver) -> None:
             attempt.add_done_callback(attempts.discard)
 
     def end() -> None:
-        """End the track, as the decoder's thread does at its end."""
-        inner._track._queue.put_nowait(None)
+        """End the track, as the decoder's thread does at its end, if one was ever offered."""
+        if inner._track is not None:
+            inner._track._queue.put_nowait(None)
 
     async def stop_trying() -> None:
         nonlocal stopped

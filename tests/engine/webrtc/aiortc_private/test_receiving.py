@@ -34,3 +34,15 @@ def test_a_track_ends_whose_receiver_never_began() -> None:
         await close_quietly(near, 20)
 
     run(test())
+
+
+def test_a_receiver_that_never_got_a_track_does_not_keep_its_connection_open() -> None:
+    async def test() -> None:
+        pc = peer_connection(())
+        receiver = pc.addTransceiver("audio", direction="recvonly").receiver
+        IncomingTrack("audio", id="t").take_over(receiver, ())
+        await pc.setLocalDescription(await pc.createOffer())
+        await close_quietly(pc, 20)
+        assert (pc.connectionState, receiver.transport.transport.state) == ("closed", "closed")
+
+    run(test())
