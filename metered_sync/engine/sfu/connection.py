@@ -209,7 +209,8 @@ class SfuConnection:
             here = description.sections[index : index + 1] if index >= 0 else ()
             if here and transceiver.mid not in (None, here[0].mid):
                 retire(transceiver)
-                discard(self.pc, transceiver)
+                if len(self.pc.getTransceivers()) > 1 or self.pc.sctp is not None:
+                    discard(self.pc, transceiver)  # (the last one has the transport)
                 if transceiver in self._free:
                     self._free.remove(transceiver)
                 await stop_receiver(transceiver.receiver)

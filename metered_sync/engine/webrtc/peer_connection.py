@@ -162,14 +162,15 @@ async def close_quietly(pc: WatchedPeerConnection, within: float, *, quiet: bool
         await asyncio.wait((closing,), timeout=within)
 
 
-async def _stop(pc: RTCPeerConnection) -> None:
+async def _stop(pc: WatchedPeerConnection) -> None:
     """Stop what a connection that is closed has started all the same."""
     for transceiver in pc.getTransceivers():
         await transceiver.stop()
     if pc.sctp is not None:
         await pc.sctp.stop()
-    for transport in ice.dtls_transports(pc):
+    for transport in {*ice.dtls_transports(pc), *pc.transports}:
         await transport.stop()
+        await transport.transport.stop()
 
 
 async def _close(pc: WatchedPeerConnection, quiet: bool) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 
 from metered_sync.engine.webrtc import ice
+from metered_sync.engine.webrtc.aiortc_private.negotiation import discard, retire
 from metered_sync.engine.webrtc.aiortc_private.paths import RECEIVE_BUFFER, nominated_pair
 from metered_sync.engine.webrtc.peer_connection import close_quietly, peer_connection
 from tests.support.connections import until
@@ -54,6 +55,25 @@ def test_closing_that_takes_long_goes_on() -> None:
         await until(lambda: pc.connectionState == "closed", what="the rest is closed as well")
         assert transceivers[1].stopped
         await close_quietly(pc, 20)  # once more: nothing is left to do
+
+    run(test())
+
+
+def test_a_transport_whose_sections_are_all_discarded_is_closed() -> None:
+    """Else its socket stays open, with the task that watches the path."""
+
+    async def test() -> None:
+        ends = peer_connection(()), peer_connection(())
+        transceiver = ends[0].addTransceiver("audio")
+        await negotiate(*ends)
+        await until(lambda: ends[0].connectionState == "connected")
+        (transport,) = ice.transports(ends[0])
+        retire(transceiver)
+        discard(ends[0], transceiver)
+        await transceiver.stop()
+        for pc in ends:
+            await close_quietly(pc, 20)
+        assert transport.state == "closed"
 
     run(test())
 

@@ -31,6 +31,7 @@ from metered_sync.engine.webrtc.aiortc_private.names import (
     CONNECT,
     DECODER_QUEUE,
     DECODER_THREAD,
+    DTLS_TRANSPORTS,
     ENCODER,
     EXTENSIONS_MAP,
     GATHERER_STATE,
@@ -149,6 +150,7 @@ def _needs() -> tuple[_Need, ...]:
         _Need(can.ROLLBACK, RTCPeerConnection, "__init__", (PENDING_DESCRIPTION,)),
         _Need(can.ROLLBACK, RTCIceTransport, "__init__", ("_role_set",)),
         _Need(can.STARTING, RTCPeerConnection, None, (CONNECT,)),
+        _Need(can.STARTING, RTCPeerConnection, "__init__", (DTLS_TRANSPORTS,)),
         _Need(
             can.INTAKES,
             RTCRtpReceiver,

@@ -11,9 +11,9 @@ import asyncio
 import logging
 from typing import Any
 
-from aiortc import InvalidStateError, RTCPeerConnection
+from aiortc import InvalidStateError, RTCDtlsTransport, RTCPeerConnection
 
-from metered_sync.engine.webrtc.aiortc_private.names import CONNECT
+from metered_sync.engine.webrtc.aiortc_private.names import CONNECT, DTLS_TRANSPORTS
 
 __all__ = ["WatchedPeerConnection"]
 
@@ -26,6 +26,11 @@ class WatchedPeerConnection(RTCPeerConnection):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._starting: set[asyncio.Task[Any]] = set()
+
+    @property
+    def transports(self) -> tuple[RTCDtlsTransport, ...]:
+        """The transports that were made, those included whose sections have all been discarded."""
+        return tuple(getattr(self, DTLS_TRANSPORTS, ()))
 
     async def started(self) -> None:
         """Wait until nothing is being started any more."""
