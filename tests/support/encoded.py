@@ -81,11 +81,15 @@ def write(
     *,
     audio: str | None = None,
     layout: str = "stereo",
+    sound: dict[str, str] | None = None,
     gop: int = 10,
     size: tuple[int, int] = (64, 48),
     **options: str,
 ) -> Path:
-    """Write a file with such pictures, and with sound: a tone of 500 Hz."""
+    """Write a file with such pictures, and with sound: a tone of 500 Hz.
+
+    ``sound`` has options of its encoder.
+    """
     with av.open(str(path), "w") as container:
         queued: list[Any] = []
         if codec is not None:
@@ -97,15 +101,16 @@ def write(
                 queued += stream.encode(frame)
             queued += stream.encode(None)
         if audio is not None:
-            sound: Any = container.add_stream(audio, rate=48000)
-            sound.layout = layout
+            stream = container.add_stream(audio, rate=48000)
+            stream.layout = layout
+            stream.codec_context.options = sound or {}
             for at in range(0, count * 48000 // FPS, 960):
                 wave = np.sin(2 * np.pi * 500 * np.arange(at, at + 960) / 48000) * 12000
-                samples = np.repeat(wave.astype(np.int16), sound.layout.nb_channels)[None]
+                samples = np.repeat(wave.astype(np.int16), stream.layout.nb_channels)[None]
                 piece: Any = av.AudioFrame.from_ndarray(samples, "s16", layout)
                 piece.sample_rate, piece.pts, piece.time_base = 48000, at, Fraction(1, 48000)
-                queued += sound.encode(piece)
-            queued += sound.encode(None)
+                queued += stream.encode(piece)
+            queued += stream.encode(None)
         for packet in sorted(queued, key=lambda p: float(p.dts * p.time_base)):
             container.mux(packet)
     return path

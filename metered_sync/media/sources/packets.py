@@ -31,7 +31,8 @@ __all__ = [
 ]
 
 EXAMINED = 120
-"""Pictures of a file that are looked at before it is played."""
+"""Pictures of a file that are looked at before it is played, with the sound between them; where it
+has none, pieces of sound."""
 RATES = {"video": VIDEO_RATE, "audio": AUDIO_RATE}
 """Ticks a second of the timestamps of packets, by kind."""
 NAMES = {
@@ -52,6 +53,9 @@ CODECS = {
 """Those that are sent as they are."""
 MAX_CHANNELS = 2
 """Channels of Opus in RTP (RFC 7587, section 7): of more, a packet holds several streams."""
+MAX_SOUND_PACKET = 1300
+"""Bytes of a packet of Opus: RTP has one in each datagram (RFC 7587, section 4.2), and larger ones
+get lost on the way. 20 ms never have more than 1,276 (RFC 6716, section 3.2.1)."""
 MIN_INTERVAL = 0.001
 
 
@@ -96,6 +100,7 @@ class PacketStream:
             self._filter = BitStreamFilterContext("h264_mp4toannexb", stream)
             header = _annex_b(header)
         self._units = access_units(codec, self.label, header)
+        self._limit = MAX_SOUND_PACKET if codec == "opus" else None
 
     @property
     def format(self) -> StreamFormat | None:
@@ -110,6 +115,13 @@ class PacketStream:
         """
         if not packet.size:
             return []
+        if self._limit is not None and packet.size > self._limit:
+            raise MediaError(
+                f"{self.label} has packets of Opus of {packet.size} bytes, and WebRTC carries each "
+                f"in one datagram, of {self._limit} bytes at most: have it encoded in packets of "
+                "20 ms at its origin (`ffmpeg -i IN -c:v copy -c:a libopus -frame_duration 20 "
+                "OUT.mkv`), take its .video alone, or leave encoded=True out"
+            )
         try:
             packets = [packet] if self._filter is None else self._filter.filter(packet)
         except READ_ERRORS:
@@ -199,12 +211,13 @@ def probe_packets(
 
 
 def _first(container: Any, streams: Mapping[str, Any]) -> Iterator[Any]:
-    video = streams.get("video")
-    if video is not None:
-        for number, packet in enumerate(container.demux(video)):
-            if number >= EXAMINED:
-                return
-            yield packet
+    counted = streams.get("video", streams.get("audio"))
+    number = 0
+    for packet in container.demux(*streams.values()):
+        number += packet.stream.index == counted.index
+        if number > EXAMINED:
+            return
+        yield packet
 
 
 class PacketReading(Reading):

@@ -129,6 +129,26 @@ def test_sound_of_many_channels_is_refused_and_the_pictures_go(tmp_path: Path) -
         assert source.audio is not None
 
 
+@pytest.mark.parametrize("duration", ["20", "60"])
+def test_sound_that_fits_no_datagram_is_refused_and_the_pictures_go(
+    tmp_path: Path, duration: str
+) -> None:
+    """RTP has no way to cut a packet of Opus in two."""
+    options = {"b": "510000", "vbr": "off", "frame_duration": duration}
+    alone = write(tmp_path / "a.mkv", None, audio="libopus", sound=options)
+    beside = write(tmp_path / "b.mkv", count=10, audio="libopus", sound=options)
+    if duration == "20":  # as large as they can be
+        with from_file(alone, encoded=True) as source:
+            assert {len(bytes(packet)) for packet in play(source)["audio"][1:-1]} == {1275}
+        return
+    with pytest.raises(MediaError, match=r"its sound has .* of 38\d\d bytes.*-frame_duration 20"):
+        from_file(alone, encoded=True)
+    with from_file(beside, encoded=True) as source:
+        assert source.kinds == ("video",)
+        with pytest.raises(MediaError, match=r"one datagram.*\.video alone"):
+            _ = source.audio
+
+
 def test_it_is_sent_not_looked_at(files: dict[str, Path]) -> None:
     with (
         from_file(files["mp4"], encoded=True) as source,
