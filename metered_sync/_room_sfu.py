@@ -29,6 +29,7 @@ def room_options(media: SfuMedia, options: ConnectionOptions, max_video: int) ->
         gather_timeout=options.gather_timeout,
         recover=True,
         max_pixels=options.max_pixels,
+        relay_only=options.relay_only,
         ca_file=options.ca_file,
     )
     return SfuRoomOptions(sfu, media.calls, max_video=max_video)

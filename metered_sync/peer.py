@@ -52,13 +52,18 @@ from metered_sync.wire.names import check_one_channel, check_peer_id, is_reserve
 from metered_sync.wire.secrets import hides_arguments
 from metered_sync.wire.states import MeteredPeerState
 from metered_sync.wire.timings import DEFAULT_TIMINGS, Timings
-from metered_sync.wire.turn import GivenIceServers, check_ice_servers
+from metered_sync.wire.turn import GivenIceServers, check_ice_servers, has_relay
 
 __all__ = ["MeteredPeer"]
 
 Self = TypeVar("Self", bound="MeteredPeer")
 
 logger = logging.getLogger("metered_sync")
+
+TURN_REMEDY = (
+    'pass one with its credentials (IceServer("turn:…", username, credential); '
+    "TurnApi(…).ice_servers() returns a list)"
+)
 
 
 class MeteredPeer(Client[RoomLink]):
@@ -86,7 +91,8 @@ class MeteredPeer(Client[RoomLink]):
         ice_servers: STUN and TURN servers, instead of those that the service names: a list of
             :class:`~metered_sync.IceServer`, dicts as browsers take them, addresses, or aiortc's
             ``RTCIceServer``.
-        relay_only: Use TURN only, and reveal no address of this machine.
+        relay_only: Use TURN only, and reveal no address of this machine. ``ice_servers``, where
+            they are given, must have a TURN server; through the SFU they must be given.
         gather_timeout: Seconds to wait for STUN and TURN servers in each negotiation, at most.
         max_pixels: The area of the pictures that are decoded, width times height: larger ones
             are dropped, and the log says so once.
@@ -172,6 +178,16 @@ class MeteredPeer(Client[RoomLink]):
         elif not isinstance(media, SfuMedia) and media != "mesh":
             raise ValueError(f'media must be "mesh", "sfu" or SfuMedia(…), not {shown(media)}')
         self._media = media
+        if relay_only and media != "mesh" and servers is None:
+            raise ValueError(
+                "relay_only=True needs a TURN server, and the way to the SFU has only those of "
+                f"ice_servers: {TURN_REMEDY}"
+            )
+        if relay_only and servers is not None and not has_relay(servers):
+            raise ValueError(
+                f"relay_only=True needs a TURN server, and ice_servers has none: {TURN_REMEDY}, or "
+                "leave ice_servers out in a mesh, for those that the service names"
+            )
         self._decide: Callable[[RemoteTrack], None] | None = None
 
     def __repr__(self) -> str:
@@ -240,6 +256,14 @@ class MeteredPeer(Client[RoomLink]):
             what=f"join {channel!r}",
             progress=link.progress,
         )
+        named = self._options.ice_servers or link.ice_servers()
+        if self._options.relay_only and not has_relay(named):
+            logger.warning(
+                "MeteredPeer: relay_only=True needs a TURN server, and the service names none (the "
+                "iceServers of the token's metadata): no media connection can be made until it "
+                "does; or give ice_servers: %s",
+                TURN_REMEDY,
+            )
 
     @contextmanager
     def joined(

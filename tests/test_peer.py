@@ -33,6 +33,7 @@ from metered_sync import (
     PeerJoined,
     PeerLeft,
     ServerRequestError,
+    SfuMedia,
     StateChange,
     StreamAdded,
     StreamRemoved,
@@ -114,6 +115,42 @@ def test_peers_see_each_other_come_and_go(
             ann.close(reason="enough")
             assert [type(e).__name__ for e in events] == ["StateChange", "Left", "StateChange"]
         assert ann.state == "closed"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"ice_servers": []}, "ice_servers has none: pass one.*or leave ice_servers out"),
+        ({"ice_servers": "stun:127.0.0.1:3478"}, "ice_servers has none: pass one"),
+        ({"ice_servers": [], "media": "sfu"}, "ice_servers has none: pass one"),
+        ({"media": "sfu"}, "the way to the SFU has only those of ice_servers: pass one"),
+    ],
+)
+def test_relays_only_without_a_relay_is_refused_at_once(
+    shared_cloud: LocalCloud, options: dict[str, Any], words: str
+) -> None:
+    if "media" in options:
+        options = {**options, "media": SfuMedia(**shared_cloud.sfu_options())}
+    client = shared_cloud.client_options()
+    with pytest.raises(ValueError, match=f"relay_only=True needs a TURN server.*{words}"):
+        MeteredPeer(**client, relay_only=True, **options)
+    relay = {"urls": "turns:127.0.0.1:3478", "username": "u", "credential": "c"}
+    MeteredPeer(**client, relay_only=True, **{**options, "ice_servers": relay})
+    MeteredPeer(**client, **options)
+
+
+@pytest.mark.parametrize("url", ["stun:127.0.0.1:3478", "turn:127.0.0.1:3478"])
+def test_a_service_that_names_no_relay_is_told_of_at_joining(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is not refused: another welcome may name one."""
+    with (
+        LocalCloud(ice_servers=[url]) as cloud,
+        MeteredPeer(**cloud.token_options("ann"), relay_only=True) as ann,
+    ):
+        ann.join("relays")
+    told = "relay_only=True needs a TURN server, and the service names none" in caplog.text
+    assert told == (url[:4] == "stun")
 
 
 def test_joining_twice_or_badly_is_told(

@@ -31,6 +31,7 @@ __all__ = [
     "TurnCredential",
     "TurnCredentialPage",
     "check_ice_servers",
+    "has_relay",
     "ice_server_list",
     "parse_ice_servers",
     "welcome_ice_servers",
@@ -85,6 +86,11 @@ def _ice_server(entry: Fields) -> IceServer:
 def _is_ice_url(url: object) -> bool:
     schemes = ("stun:", "stuns:", "turn:", "turns:")
     return isinstance(url, str) and len(url) <= MAX_ICE_URL and url.startswith(schemes)
+
+
+def has_relay(servers: Iterable[IceServer]) -> bool:
+    """Return whether one of these servers is a TURN server."""
+    return any(url.startswith(("turn:", "turns:")) for server in servers for url in server.urls)
 
 
 class IceServerForm(Protocol):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from metered_sync import ConnectionReset, DataChannelOpened, MeteredPeer, PeerLeft
+from metered_sync import ConnectionReset, DataChannelOpened, MeteredPeer, PeerLeft, TurnApi
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, read_number
 from metered_sync.wire.timings import DEFAULT_TIMINGS
@@ -61,6 +61,25 @@ def test_all_through_relays(turn_port: int, transport: str) -> None:
         ann, bob = two(cloud)
         with ann, bob:
             see(ann, bob)
+
+
+def test_all_through_a_relay_to_the_sfu(turn_port: int) -> None:
+    url = f"turn:127.0.0.1:{turn_port}?transport=udp"
+    with LocalCloud(ice_servers=[url], turn_secret=SECRET) as cloud:
+        with TurnApi(**cloud.turn_options()) as turn:
+            servers = turn.ice_servers()
+        with (
+            MeteredPeer(**cloud.room_options("ann"), relay_only=True, ice_servers=servers) as ann,
+            MeteredPeer(**cloud.room_options("bob"), ice_servers=[]) as bob,
+            PatternSource(160, 120, fps=10) as source,
+        ):
+            ann.add_track(source.video)
+            ann.join("room")
+            bob.join("room")
+            there = bob.wait_for_peer("ann", timeout=PATIENCE)
+            assert there.track("video", timeout=PATIENCE).read(timeout=PATIENCE).any()
+            paths = ann.wait_for_peer("bob", timeout=PATIENCE).stats()["paths"]
+            assert {path["local"] for path in paths} == {"relay"}
 
 
 def test_the_one_server_that_works_is_found(turn_port: int) -> None:

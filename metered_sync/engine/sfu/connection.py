@@ -29,7 +29,7 @@ from metered_sync.engine.webrtc.aiortc_private.routing import stop_receiver
 from metered_sync.engine.webrtc.aiortc_private.sctp import bound_reassembly
 from metered_sync.engine.webrtc.header_extensions import PictureExtensions
 from metered_sync.engine.webrtc.ice import path as ice_path
-from metered_sync.engine.webrtc.ice import transports
+from metered_sync.engine.webrtc.ice import relay_only, transports
 from metered_sync.engine.webrtc.peer_connection import (
     bound_gathering,
     peer_connection,
@@ -137,6 +137,8 @@ class SfuConnection:
         self.unagreed = True
         bound_gathering(self.pc, self._options.gather_timeout)
         trust_relays(self.pc, self._options.ca_file, self._label)
+        if self._options.relay_only:
+            relay_only(self.pc, self._label)
         # Shielded: aioice leaves a socket open where its gathering is cancelled.
         with self.mapping_errors("offer", "no offer can be made"), anyio.CancelScope(shield=True):
             offer = sdp.parse((await self.pc.createOffer()).sdp)

@@ -23,3 +23,5 @@ class SfuOptions:
     """The area of the pictures that are decoded, at most."""
     ca_file: str | None = None
     """The certificates that are trusted; else the environment's."""
+    relay_only: bool = False
+    """Whether relayed candidates alone are used."""
