@@ -16,14 +16,13 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any
 
 from aiortc import RTCPeerConnection
 
 from metered_sync import DataChannel
 from metered_sync.bridge import engines
 from metered_sync.bridge.deadline import Deadline
-from metered_sync.bridge.loop import uvloop_wanted
+from metered_sync.bridge.event_loop import new_event_loop
 from metered_sync.engine.webrtc.data_channel import ChannelLink
 from metered_sync.engine.webrtc.peer_connection import gather_on, peer_connection
 
@@ -131,14 +130,7 @@ def measure(which: str) -> dict[str, float]:
 
 def run_bare() -> dict[str, float]:
     """Run bare aiortc on the kind of loop that ours runs on."""
-    factory: Any = asyncio.new_event_loop
-    if uvloop_wanted():
-        import uvloop
-
-        factory = uvloop.new_event_loop
-    running = factory()
-    result: dict[str, float] = running.run_until_complete(bare())
-    return result
+    return new_event_loop().run_until_complete(bare())
 
 
 def main() -> None:
