@@ -55,13 +55,7 @@ class Delivery(guard.LiveObject):
     def cancel(self) -> bool:
         """Take it back if it has not left; say whether that worked."""
         guard.check_process(self._born, self._request.what)
-        if self.cancelled():
-            return True
-        if not self._link.outbox.withdraw(self._request):
-            return False
-        self._request.fetched = True  # no failure that flush() should tell of
-        self._request.finish(CancelledError(f"{self._request.what} was cancelled"))
-        return True
+        return self.cancelled() or self._link.outbox.cancel(self._request)
 
     def result(self, timeout: float | None = None) -> None:
         """Wait for the acknowledgement.

@@ -23,6 +23,7 @@ from metered_sync.bridge.clock import monotonic
 from metered_sync.engine.messaging.request import OutagePolicy, Request
 from metered_sync.errors import (
     AckTimeoutError,
+    CancelledError,
     DisconnectedError,
     NotConnectedError,
     OversizedPayloadError,
@@ -199,14 +200,29 @@ class Outbox:
         """Take back a request that has not left; say whether that worked."""
         if request.sent or request.ended.is_set:
             return False
+        size = len(request.frame)
         try:
             self._queue.remove(request)
         except ValueError:
             return False
+        self._bytes -= size  # (No call between this line and the next: they are one step.)
         self._pending.pop(request.id, None)
-        size = len(request.frame)
-        self._bytes -= size
         return True
+
+    def cancel(self, request: Request) -> bool:
+        """End a request that has not left; say whether that worked."""
+        try:
+            if not self.withdraw(request):
+                return False
+            self._finish_cancelled(request)
+        except BaseException:  # Ctrl-C: what was begun is done by the loop
+            self._post(lambda: self._end_withdrawn(request))
+            raise
+        return True
+
+    def _finish_cancelled(self, request: Request) -> None:
+        request.fetched = True  # no failure that flush() should tell of
+        request.finish(CancelledError(f"{request.what} was cancelled"))
 
     def forget(self, request: Request) -> None:
         """Give up on a request: it leaves no more, or its acknowledgement counts no more."""
@@ -221,6 +237,13 @@ class Outbox:
         self._down = False
         self._flushed_at = monotonic()
         self._connection, connection.on_room = connection, self.flush
+
+    def _end_withdrawn(self, request: Request) -> None:
+        """End a request that is neither queued nor sent, for its :meth:`cancel` was interrupted."""
+        if not request.sent and request not in self._queue:
+            if self._pending.pop(request.id, None) is not None:
+                self._bytes -= len(request.frame)
+            self._finish_cancelled(request)
 
     def urge(self, requests: list[Request]) -> None:
         """Queue requests before all others. Call :meth:`flush` after it."""

@@ -9,6 +9,7 @@ import pytest
 
 from metered_sync import (
     AckTimeoutError,
+    CancelledError,
     ClosedError,
     DisconnectedError,
     NotConnectedError,
@@ -17,6 +18,7 @@ from metered_sync import (
 from metered_sync.engine.messaging import outbox as outboxes
 from metered_sync.engine.messaging.outbox import FRAMES_PER_WRITE, Outbox, TokenBucket
 from metered_sync.engine.messaging.request import OutagePolicy, Request
+from tests.support.interrupted import interrupted
 from tests.support.open_websocket import json_in, upgraded
 
 
@@ -181,6 +183,37 @@ def test_calls_that_do_not_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(queue.Full, match="2 frames"):
         outbox.put(request(3, timeout=1.0))
     outbox.put(request(4))
+
+
+def test_ctrl_c_at_each_moment_of_a_cancellation() -> None:
+    posted: list[Callable[[], None]] = []
+    outbox, kept, at = Outbox(None, posted.append), request(0), 0
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    def once() -> bool:
+        """Say whether a cancellation had a moment of that number."""
+        one = request(1)
+        outbox.put(one)
+        posted.clear()
+        try:
+            with interrupted(at, interrupt) as interruption:
+                outbox.cancel(one)
+        except KeyboardInterrupt:
+            pass
+        for function in posted:
+            function()
+        assert one.ended.is_set or outbox.cancel(one), at
+        assert isinstance(one.error, CancelledError), at
+        assert (list(outbox._queue), list(outbox._pending)) == ([kept], [kept.id]), at
+        assert outbox._bytes == len(kept.frame), at
+        return interruption.done
+
+    outbox.put(kept)
+    while once():
+        at += 1
+    assert 5 < at < 100
 
 
 def test_they_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
