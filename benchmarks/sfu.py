@@ -37,6 +37,7 @@ from aiortc.rtcdtlstransport import RTCDtlsTransport
 from av import VideoFrame
 
 from metered_sync import MeteredError, SfuClient
+from metered_sync.engine.webrtc.aiortc_private import decoding
 from metered_sync.engine.webrtc.peer_connection import gather_on
 from metered_sync.local import LocalCloud
 from metered_sync.testing import PatternSource, read_number
@@ -82,19 +83,22 @@ complete: list[list[int]] = []
 """The RTP timestamps of each subscriber's frames. The SFU leaves them as they are."""
 
 
-def count_only(loop: Any, given: Any, out: Any, _error: Any) -> None:
-    """Stand in for aiortc's decoder thread: count complete frames."""
-    complete.append(frames := [])
-    while (task := given.get()) is not None:
-        frames.append(task[1].timestamp)
+class CountedFrames:
+    """Stand in for a decoder: count complete frames."""
+
+    def __init__(self) -> None:
+        self._counted: list[int] = []
+        complete.append(self._counted)
+
+    def decode(self, encoded: Any) -> list[VideoFrame]:
+        self._counted.append(encoded.timestamp)
         frame = VideoFrame(16, 16)
-        frame.pts, frame.time_base = task[1].timestamp, aiortc.mediastreams.VIDEO_TIME_BASE
-        asyncio.run_coroutine_threadsafe(out.put(frame), loop)
-    asyncio.run_coroutine_threadsafe(out.put(None), loop)
+        frame.pts, frame.time_base = encoded.timestamp, aiortc.mediastreams.VIDEO_TIME_BASE
+        return [frame]
 
 
 def subscribe(options: dict[str, Any], name: str, count: int) -> None:
-    aiortc.rtcrtpreceiver.decoder_worker = count_only
+    decoding._new_decoder = lambda _codec: CountedFrames()
     # It would let every subscriber's timestamps begin at 0.
     aiortc.rtcrtpreceiver.TimestampMapper.map = lambda _mapper, timestamp: timestamp
     clients = [SfuClient(**options, timeout=60) for _ in range(count)]
