@@ -83,8 +83,11 @@ class CallLock:
                 )
             yield
         finally:
-            if self._lock._is_owned():  # (Ctrl-C may come before one could note it)
+            # (No call before it: Ctrl-C, which comes at calls, cannot keep this one out.)
+            try:
                 self._lock.release()
+            except RuntimeError:  # it was not acquired
+                pass
 
 
 class LiveObject:

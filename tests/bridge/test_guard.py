@@ -19,6 +19,7 @@ from metered_sync.bridge import guard
 from metered_sync.bridge.deadline import Deadline
 from metered_sync.bridge.guard import LiveObject
 from metered_sync.errors import ForkedError, MeteredTimeoutError, WrongThreadError
+from tests.support.interrupted import interrupted
 
 
 @pytest.fixture(autouse=True)
@@ -124,6 +125,25 @@ def test_a_wait_is_refused_while_this_thread_holds_a_lock_that_the_loop_takes() 
     del lock
     gc.collect()
     guard.check_blocking(guard.generation(), "a call")
+
+
+def test_ctrl_c_at_each_moment_of_a_call_lets_others_in() -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    calls, at = guard.CallLock(), 0
+    while True:
+        try:
+            with interrupted(at, interrupt) as interruption, calls.held(Deadline(5), "first"):
+                pass
+        except KeyboardInterrupt:
+            pass
+        with calls.held(Deadline(0), f"after Ctrl-C at {at}"):
+            pass
+        if not interruption.done:
+            break
+        at += 1
+    assert 3 < at < 50
 
 
 def test_calls_that_wait_go_one_at_a_time_and_never_within_each_other() -> None:

@@ -50,7 +50,7 @@ def floors() -> list[str]:
     return [f"{match[1]}=={match[2]}" for match in matches if match]
 
 
-def testers() -> list[str]:
+def needed_to_test() -> list[str]:
     """Return what the tests import, in the versions that it is developed with."""
     return [line for line in requirements("dev") if re.split(r"[<>=~]", line)[0] in TESTERS]
 
@@ -66,7 +66,7 @@ def make(folder: Path, python: str, constraints: list[str]) -> Path:
     subprocess.run(
         [
             str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-            "--constraint", str(folder / "constraints.txt"), f"{ROOT}[{EXTRAS}]", *testers(),
+            "--constraint", str(folder / "constraints.txt"), f"{ROOT}[{EXTRAS}]", *needed_to_test(),
         ],
         check=True,
         timeout=1200,

@@ -215,14 +215,18 @@ SHORT = ("get", "wait_for", "push", "push and wait", "write", "write and wait", 
 """Calls whose deadline may pass: nothing comes, or there is no room."""
 
 
-def outcome(name: str, things: Things) -> str:
-    """Make a call; return what is wrong with that: nothing, usually."""
+def outcome(name: str, things: Things, alone: bool = False) -> str:
+    """Make a call; return what is wrong with that: nothing, usually.
+
+    Args:
+        alone: Whether it interrupts no other call: then it can wait.
+    """
     faulthandler.dump_traceback_later(STUCK, exit=True)
     started = time.monotonic()
     try:
         CALLS[name](things)
     except EXPECTED as error:
-        if name in POSTING and isinstance(error, WrongThreadError):
+        if isinstance(error, WrongThreadError) and (alone or name in POSTING):
             return f"{name}: {error!r}"
     except MeteredTimeoutError as error:
         # (A finalizer may run on the thread, and hold the locks of others, that it waits for.)
@@ -312,7 +316,7 @@ def raising_at_each_moment(name: str, things: Things, seconds: float, step: int)
         except KeyboardInterrupt:
             pass
         for one in (name, "publish"):
-            if trouble := outcome(one, things):
+            if trouble := outcome(one, things, alone=True):
                 wrong.append(f"after Ctrl-C at {at}: {trouble}")
         if not interruption.done:
             break
