@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from metered_sync import MediaError, MeteredTimeoutError, from_file
+from tests.support.django_project import set_up
 from tests.support.media_files import play, write
 
 SECONDS = 0.4
@@ -68,11 +69,9 @@ def django_in_memory(film: Path) -> Any:
 
 
 def django_on_disk(film: Path) -> Any:
-    from django.conf import settings
+    set_up()
     from django.core.files.uploadedfile import TemporaryUploadedFile
 
-    if not settings.configured:
-        settings.configure()
     file = TemporaryUploadedFile("film.mkv", "video/x-matroska", film.stat().st_size, None)
     file.write(film.read_bytes())
     return file
