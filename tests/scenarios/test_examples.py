@@ -195,6 +195,7 @@ def test_a_worker_outlives_its_connection(
         def speak() -> requests.Response:
             return user.post(f"{url}/rooms/lobby/messages", json={"text": "x"})
 
+        wait_until(lambda: speak().status_code == 200)  # (it has just begun)
         sender = ok(speak())["sender"]
         assert control.disconnect(sender) == 1
         wait_until(lambda: speak().status_code == 200)

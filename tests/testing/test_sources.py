@@ -272,17 +272,23 @@ def test_the_tone_is_heard_at_the_other_end() -> None:
 
 @pytest.mark.usefixtures("_loopback")
 def test_a_looping_file_arrives_whole() -> None:
-    wanted = {"video": 40, "audio": 80}
-    with from_file(BUNNY, loop=True) as source:
-        source.seek(4.5)
-        arrived = run(transmit(source, None, lambda kind, frames: len(frames) >= wanted[kind]))
-        assert source.position < 4  # it has started again
-    for kind, ticks in (("video", 3600), ("audio", 960)):
-        stamps = [frame.pts for frame in arrived[kind]]
-        assert stamps == sorted(set(stamps))
-        # No frame is missing at the seam; elsewhere a busy machine may drop one.
-        gaps = [b - a for a, b in itertools.pairwise(stamps)]
-        assert np.median(gaps) == ticks
-        assert max(gaps) < 10 * ticks
-    assert (arrived["video"][0].width, arrived["video"][0].height) == (1280, 720)
-    assert np.abs(np.concatenate([f.to_ndarray() for f in arrived["audio"]])).max() > 100
+    def longest_gap() -> float:
+        """Play over the end; return the longest gap between frames, in frames."""
+        wanted = {"video": 40, "audio": 80}
+        longest = 0.0
+        with from_file(BUNNY, loop=True) as source:
+            source.seek(4.5)
+            arrived = run(transmit(source, None, lambda kind, frames: len(frames) >= wanted[kind]))
+            assert source.position < 4  # it has started again
+        for kind, ticks in (("video", 3600), ("audio", 960)):
+            stamps = [frame.pts for frame in arrived[kind]]
+            assert stamps == sorted(set(stamps))
+            gaps = [b - a for a, b in itertools.pairwise(stamps)]
+            assert np.median(gaps) == ticks
+            longest = max(longest, max(gaps) / ticks)
+        assert (arrived["video"][0].width, arrived["video"][0].height) == (1280, 720)
+        assert np.abs(np.concatenate([f.to_ndarray() for f in arrived["audio"]])).max() > 100
+        return longest
+
+    # No frame is missing at the seam; a machine that stood still is given another chance.
+    assert any(longest_gap() < 10 for _ in range(3))
