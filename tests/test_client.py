@@ -608,7 +608,7 @@ def test_a_lost_connection_comes_back_with_its_subscriptions(cloud: LocalCloud) 
             assert (gone.code, gone.will_reconnect) == (1006, True)
             outage = seen.get(timeout=20)
             assert isinstance(outage, Outage)
-            assert 0 < outage.duration < 5
+            assert 0 < outage.duration < 20
         assert alice.state == "connected"
 
         def arrived() -> bool:
@@ -622,12 +622,14 @@ def test_a_lost_connection_comes_back_with_its_subscriptions(cloud: LocalCloud) 
 def test_a_publish_rides_through_an_outage(cloud: LocalCloud) -> None:
     with client(cloud) as alice, client(cloud) as bob:
         inbox = bob.subscribe("ride")
-        with alice.events(Disconnected) as seen:
-            cloud.faults.drop_connections(alice.peer_id)
-            seen.get(timeout=20)
-        with pytest.raises(NotConnectedError):
-            alice.publish("ride", 0, during_outage="fail")
-        alice.publish("ride", 1)
+        link: Any = alice._link
+        with outage(cloud, alice, peer_id=alice.peer_id):
+            with pytest.raises(NotConnectedError):
+                alice.publish("ride", 0, during_outage="fail")
+            publishing = threading.Thread(target=alice.publish, args=("ride", 1))
+            publishing.start()
+            wait_until(lambda: link.outbox._queue, what="it waits")
+        publishing.join(20)
         assert inbox.get(timeout=20).data == 1
 
 

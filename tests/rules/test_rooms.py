@@ -36,6 +36,7 @@ from tests.conftest import run_script, wait_until
 from tests.rules.test_fork import START as FORK
 from tests.rules.test_interrupt import SERVER, interrupt
 from tests.rules.test_leaks import check
+from tests.support.outage import outage
 
 START = """
 import itertools, json, sys, threading, time
@@ -531,8 +532,8 @@ def test_no_secret_is_shown(log: io.StringIO) -> None:
                 for line in description.sdp.splitlines()
                 if line.startswith("a=ice-pwd:")
             ]
-            cloud.faults.drop_connections()
-            wait_until(lambda: one.state == "reconnecting")
+            with outage(cloud, one):
+                pass
             wait_until(lambda: one.state == "joined", 20)
         output += [repr(event) for event in events]
     everything = log.getvalue() + "\n".join(output)

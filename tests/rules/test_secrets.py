@@ -36,6 +36,7 @@ from metered_sync import errors as errors_module
 from metered_sync.local import LocalCloud
 from tests.conftest import wait_until
 from tests.support.far_end import Far
+from tests.support.outage import outage
 from tests.support.seen import frames_of
 
 MARK = "HUSHHUSH"
@@ -80,8 +81,8 @@ def test_connecting_talking_and_failing(log: io.StringIO) -> None:
             assert client.ice_servers is not None
             output += [shown(client), shown(inbox), shown(events), shown(client.ice_servers)]
             output += [shown(client._options), shown(client._link), shown(client._engine)]
-            cloud.faults.drop_connections()
-            wait_until(lambda: client.state == "reconnecting")
+            with outage(cloud, client):
+                pass
             wait_until(lambda: client.state == "connected")
             output.append(shown(client))
         output += [shown(event) for event in events]
