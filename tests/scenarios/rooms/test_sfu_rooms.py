@@ -366,11 +366,10 @@ def test_who_is_away_for_long_has_left(cloud: LocalCloud, room: str) -> None:
         there = bob.wait_for_peer(timeout=20)
         shown = there.track("video", timeout=20)
         with bob.events(PeerLeft) as leaves, there.events(TrackEnded) as ends:
+            dropped = time.monotonic()
             cloud.faults.drop_connections("ann")
-            with pytest.raises(MeteredTimeoutError):
-                leaves.get(timeout=0.5)
-            assert bob.remote_peers == [there]
             assert leaves.get(timeout=20).peer is there
+            assert time.monotonic() - dropped > 0.9 * SOON.room_limbo
             assert ends.get(timeout=20) == TrackEnded(shown)
         assert (bob.remote_peers, there.state) == ([], "closed")
 
