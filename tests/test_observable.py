@@ -303,11 +303,20 @@ def test_what_a_callback_returns_unrun_is_told(objects: dict[str, Any], log: io.
         client.send(client.peer_id, 1)
         errors = [told.get(timeout=20) for _ in range(3)]
     assert ran.wait(20)
+    over = threading.Event()
+
+    def speak() -> None:
+        while not over.wait(0.05):  # (only what comes during the wait counts)
+            client.send(client.peer_id, 1)
+
+    speaking = threading.Thread(target=speak)
     with client.events(Direct) as events:
-        threading.Timer(0.1, client.send, (client.peer_id, 1)).start()
+        speaking.start()
         with pytest.raises(TypeError, match="where: it returned a coroutine"):
             client.wait_for(Direct, where=lambda event: asynchronous(), timeout=20)
+        over.set()
         events.get(timeout=20)
+    speaking.join(20)
     for error, kind in zip(errors, ("a coroutine", "a generator", "an asynchronous"), strict=True):
         assert isinstance(error, TypeError)
         assert str(error).startswith(f"it returned {kind}")

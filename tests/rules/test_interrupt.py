@@ -195,9 +195,9 @@ import _thread
 with SignallingClient(url=sys.argv[1], api_key=sys.argv[2]) as client:
     inbox = client.subscribe("quiet")
     for wait in (inbox.get, lambda: next(inbox), lambda: client.wait_for(Message)):
-        threading.Timer(0.1, _thread.interrupt_main).start()
         began = time.monotonic()
         try:
+            threading.Timer(0.1, _thread.interrupt_main).start()
             wait()
         except KeyboardInterrupt:
             print(time.monotonic() - began < 15)
