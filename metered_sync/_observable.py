@@ -143,7 +143,7 @@ class Observable(LiveObject):
     @on_error.setter
     def on_error(self, handler: ErrorHandler | None) -> None:
         if handler is not None:
-            check_function("on_error", handler)
+            check_function("on_error", handler, arguments=2)
         self._hub.on_error = handler
 
     @overload
@@ -163,7 +163,7 @@ class Observable(LiveObject):
 
         Raises:
             TypeError: A class of events that this object never emits; or something whose call
-                runs nothing, such as an ``async def``.
+                runs nothing, such as an ``async def``, or that takes no event.
             ClosedError: There will be no more events.
         """
         return self._register(event_type, fn, once=False)
@@ -301,7 +301,7 @@ class Observable(LiveObject):
         deadline = Deadline.of(timeout)
         check_emitted(self._emitter, event_type)
         if where is not None:
-            check_function("where", where)
+            check_function("where", where, arguments=1)
         with self._hub.queue((event_type,)) as queue:
             while True:
                 try:

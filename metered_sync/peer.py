@@ -168,7 +168,7 @@ class MeteredPeer(Client[RoomLink]):
         self._timings = _timings
         self._sent = SentTracks()
         self._subscribe = (
-            check_function("subscribe", subscribe)
+            check_function("subscribe", subscribe, arguments=1)
             if callable(subscribe)
             else check_choice("subscribe", subscribe, ("on-read", "all", "none"))
         )

@@ -202,7 +202,7 @@ class RemotePeer(Observable):
         if metadata is not None and not isinstance(metadata, Mapping):
             raise TypeError(f"metadata must be a mapping, not {type(metadata).__name__}")
         if where is not None:
-            check_function("where", where)
+            check_function("where", where, arguments=1)
         wanted = dict(metadata or {})
 
         def fits(track: RemoteTrack) -> bool:

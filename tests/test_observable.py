@@ -166,6 +166,27 @@ def test_an_object_of_a_derived_class(shared_cloud: LocalCloud) -> None:
 # --- what is called -------------------------------------------------------------------
 
 
+def test_a_callback_that_takes_no_event_is_refused_where_it_is_registered(
+    shared_cloud: LocalCloud,
+) -> None:
+    def none() -> None: ...
+
+    with SignallingClient(**shared_cloud.client_options()) as client:
+        untyped: Any = client
+        refusals: list[Callable[[], object]] = [
+            lambda: untyped.on(Message, none),
+            lambda: untyped.on(Message)(none),
+            lambda: untyped.once(Message, none),
+            lambda: untyped.once(Message)(none),
+            lambda: setattr(untyped, "on_error", lambda event: None),
+            lambda: untyped.wait_for(Message, where=none, timeout=0),
+        ]
+        for refused in refusals:
+            with pytest.raises(TypeError, match=r"is called with .* here, and cannot be"):
+                refused()
+        untyped.on(Message, print)
+
+
 async def asynchronous(*args: Any) -> None:
     pass
 

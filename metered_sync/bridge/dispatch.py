@@ -48,7 +48,7 @@ class Callback(guard.LiveObject):
     """
 
     def __init__(self, function: Callable[[Any], object], name: str = "a callback") -> None:
-        check_function(name, function)
+        check_function(name, function, arguments=1)
         self.function = function
         self.active = True
         """Whether it may still be called."""

@@ -253,7 +253,8 @@ class LocalCloud(Facade):
             raise ClosedError(f"{what}: LocalCloud is closed; make a new one")
         if self._servers is None:
             raise NotConnectedError(
-                f"{what}: LocalCloud has not been started yet; use `with`, or call start()"
+                f"{what}: LocalCloud has not been started yet, so nothing can connect to it; use "
+                "`with`, or call start()"
             )
         return self._servers
 
@@ -267,11 +268,13 @@ class LocalCloud(Facade):
     @property
     def url(self) -> str:
         """The WebSocket origin, for :class:`~metered_sync.SignallingClient`."""
+        self._serving_servers("url")
         return f"ws://{self._authority}"
 
     @property
     def http_url(self) -> str:
         """The HTTP origin, for :class:`~metered_sync.SfuClient`."""
+        self._serving_servers("http_url")
         return f"http://{self._authority}"
 
     @property
@@ -329,6 +332,7 @@ class LocalCloud(Facade):
 
     def client_options(self) -> dict[str, Any]:
         """Return keyword arguments for a client that uses the publishable key."""
+        self._serving_servers("client_options()")
         return {"api_key": self.publishable_key, "url": self.url}
 
     def token_options(self, peer_id: str, **claims: Any) -> dict[str, Any]:
@@ -337,6 +341,8 @@ class LocalCloud(Facade):
         ``claims`` are those of :func:`~metered_sync.mint_token`; a new token is minted
         for each connection.
         """
+
+        self._serving_servers("token_options()")
 
         def provide() -> str:
             return mint_token(key_id, secret, peer_id=peer_id, **claims)
@@ -350,14 +356,17 @@ class LocalCloud(Facade):
         through the local SFU; otherwise as :meth:`token_options`."""
         from metered_sync.sfu_api import SfuMedia
 
+        self._serving_servers("room_options()")
         return {**self.token_options(peer_id, **claims), "media": SfuMedia(**self.sfu_options())}
 
     def sfu_options(self) -> dict[str, Any]:
         """Return keyword arguments for :class:`~metered_sync.SfuClient`."""
+        self._serving_servers("sfu_options()")
         return {"app_id": self.sfu_app_id, "secret": self.sfu_secret, "url": self.http_url}
 
     def turn_options(self) -> dict[str, Any]:
         """Return keyword arguments for :class:`~metered_sync.TurnApi`."""
+        self._serving_servers("turn_options()")
         return {
             "app": self.turn_app,
             "api_key": self.turn_api_key,
@@ -369,4 +378,5 @@ class LocalCloud(Facade):
         """Return a control plane that uses the secret key pair."""
         from metered_sync.control import ControlPlane
 
+        self._serving_servers("control_plane()")
         return ControlPlane(self.key_id, self.key_secret, url=self.http_url)

@@ -8,6 +8,7 @@ import math
 import numbers
 import operator
 from collections.abc import Callable, Hashable, Sequence
+from types import FunctionType, MethodType
 from typing import Any, TypeVar
 
 from metered_sync.wire.secrets import cut_secrets
@@ -125,13 +126,20 @@ def check_choice(name: str, value: T, choices: Sequence[T]) -> T:
     return value
 
 
-def check_function(name: str, function: object) -> Callable[..., Any]:
+def check_function(
+    name: str, function: object, *, arguments: int | None = None
+) -> Callable[..., Any]:
     """Return an argument that must be a plain function: one that runs when it is called.
+
+    Args:
+        name: The argument's name.
+        function: The argument.
+        arguments: How many it is called with, if it is to be checked that it takes them.
 
     Raises:
         TypeError: It cannot be called; or calling it runs nothing, because it is an
             ``async def`` or a generator function, also within a ``functools.partial``, a
-            bound method or an object's ``__call__``.
+            bound method or an object's ``__call__``; or it is sure not to take the arguments.
     """
     if not callable(function):
         kind = type(function).__name__
@@ -148,7 +156,42 @@ def check_function(name: str, function: object) -> Callable[..., Any]:
         raise TypeError(
             f"{name}: {_brief(function)} is {deferred}, which nothing here runs: {_REMEDY}"
         )
+    if arguments is not None and not _takes(function, arguments):
+        wanted = "one argument" if arguments == 1 else f"{arguments} arguments"
+        raise TypeError(
+            f"{name}: {_brief(function)} is called with {wanted} here, and cannot be: have it take "
+            f"{wanted}, no fewer and no more that must be given"
+        )
     return function
+
+
+def _takes(function: Any, count: int) -> bool:
+    """Return whether a function may take so many arguments; no only where that is certain.
+
+    Of what is written in C, and of what gives itself a signature, nothing is.
+    """
+    given: list[Any] = [None] * count
+    named: dict[str, Any] = {}
+    while not isinstance(function, FunctionType):
+        if isinstance(function, functools.partial):
+            given[:0], named = function.args, {**function.keywords, **named}
+            function = function.func
+        elif isinstance(function, MethodType):
+            given.insert(0, function.__self__)
+            function = function.__func__
+        else:
+            given.insert(0, function)
+            function = inspect.getattr_static(type(function), "__call__", None)
+            if not isinstance(function, FunctionType):
+                return True
+    placeholder = getattr(functools, "Placeholder", given)  # (from Python 3.14 on)
+    if "__signature__" in vars(function) or any(one is placeholder for one in given):
+        return True
+    try:  # (a decorated function's own parameters count, not those of what it has wrapped)
+        inspect.Signature.from_callable(function, follow_wrapped=False).bind(*given, **named)
+    except TypeError:
+        return False
+    return True
 
 
 def unrun_result(result: object) -> str | None:

@@ -68,8 +68,21 @@ def test_a_bad_claim_is_told_before_connecting() -> None:
 
 def test_it_says_when_it_does_not_serve() -> None:
     cloud = LocalCloud()
-    with pytest.raises(NotConnectedError, match=r"has not been started yet; .* start\(\)"):
-        cloud.client_options()
+    calls = {
+        r"client_options\(\)": cloud.client_options,
+        r"token_options\(\)": lambda: cloud.token_options("me"),
+        r"room_options\(\)": lambda: cloud.room_options("me"),
+        r"sfu_options\(\)": cloud.sfu_options,
+        r"turn_options\(\)": cloud.turn_options,
+        r"control_plane\(\)": cloud.control_plane,
+        "url": lambda: cloud.url,
+        "http_url": lambda: cloud.http_url,
+        "port": lambda: cloud.port,
+    }
+    for what, call in calls.items():
+        remedy = r"LocalCloud has not been started yet, .*; use `with`, or call start\(\)"
+        with pytest.raises(NotConnectedError, match=f"^{what}: {remedy}$"):
+            call()
     with pytest.raises(NotConnectedError, match="delay: LocalCloud has not been started"):
         cloud.faults.delay(1)
     assert "not serving" in repr(cloud)

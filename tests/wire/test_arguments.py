@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
+from unittest.mock import Mock, create_autospec
 
 import numpy as np
 import pytest
@@ -144,3 +148,100 @@ def test_an_array_is_not_shown_whole() -> None:
         with pytest.raises(ValueError, match="name must be ") as caught:
             check()
         assert len(str(caught.value)) < 600
+
+
+class Taker:
+    def __call__(self, one: object) -> None: ...
+
+    def method(self, one: object) -> None: ...
+
+    def nothing(self) -> None: ...
+
+    @classmethod
+    def of_class(cls, one: object) -> None: ...
+
+    @staticmethod
+    def static(one: object) -> None: ...
+
+
+class Idle:
+    def __call__(self) -> None: ...
+
+
+def two(one: object, other: object) -> None: ...
+
+
+def none() -> None: ...
+
+
+@functools.wraps(none)
+def hiding(*args: object) -> None: ...
+
+
+@functools.wraps(two)
+def hidden() -> None: ...
+
+
+def signed() -> None: ...
+
+
+signed.__signature__ = inspect.Signature()  # type: ignore[attr-defined]
+
+TAKEN: tuple[Callable[..., Any], ...] = (
+    lambda one: None,
+    lambda *all_: None,
+    lambda one, other=1: None,
+    Taker(),
+    Taker().method,
+    Taker.of_class,
+    Taker.static,
+    functools.partial(two, 1),
+    functools.partial(two, other=1),
+    functools.partial(functools.partial(two), 1),
+    functools.partial(Taker().method),
+    print,
+    [].append,
+    [].clear,
+    str,
+    Idle,
+    dict,
+    Mock(),
+    create_autospec(two),
+    hiding,
+    signed,
+)
+NOT_TAKEN: tuple[Callable[..., Any], ...] = (
+    none,
+    two,
+    lambda: None,
+    lambda *, more=1, **rest: None,
+    lambda *, one: None,
+    Idle(),
+    Taker().nothing,
+    Taker.method,
+    functools.partial(two),
+    functools.partial(two, 1, 2),
+    functools.partial(two, one=1),
+    functools.partial(Taker().method, 1),
+    hidden,
+)
+
+
+@pytest.mark.parametrize("function", TAKEN)
+def test_functions_that_may_take_an_argument(function: Callable[..., Any]) -> None:
+    assert check_function("fn", function, arguments=1) is function
+
+
+@pytest.mark.parametrize("function", NOT_TAKEN)
+def test_functions_that_cannot_take_an_argument(function: Callable[..., Any]) -> None:
+    with pytest.raises(TypeError):
+        function(None)
+    with pytest.raises(TypeError, match=r"^fn: .* is called with one argument here, and cannot be"):
+        check_function("fn", function, arguments=1)
+    assert check_function("fn", function) is function
+
+
+def test_functions_of_two_arguments() -> None:
+    assert check_function("fn", two, arguments=2) is two
+    with pytest.raises(TypeError, match="fn: none is called with 2 arguments here"):
+        check_function("fn", none, arguments=2)

@@ -124,7 +124,7 @@ class Recorder(guard.LiveObject):
         self._stopped = False
         self._finalizer: Any = None
         if on_progress is not None:
-            check_function("on_progress", on_progress)
+            check_function("on_progress", on_progress, arguments=1)
         self._on_progress = on_progress
         for one in tracks:
             self.add(one)

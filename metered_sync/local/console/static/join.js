@@ -175,7 +175,11 @@ function showOwn() {
     figure.prepend(video);
   }
   $("tiles").prepend(figure);
-  for (const kind of ["audio", "video"]) $(kind).setAttribute("aria-pressed", Boolean(trackOf(kind)?.enabled));
+  for (const kind of ["audio", "video"]) {
+    const on = Boolean(trackOf(kind)?.enabled);
+    $(kind).textContent = `Turn ${WORDS[kind]} ${on ? "off" : "on"}`; // (what it does: it needs no state)
+    $(kind).classList.toggle("off", !on);
+  }
 }
 
 for (const kind of ["audio", "video"])
