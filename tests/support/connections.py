@@ -102,6 +102,7 @@ class Side:
         greets: bool = True,
     ) -> None:
         """Prepare; with ``greets=False`` its hellos do not arrive: other clients send none."""
+        self.signalling_is_up = True
         self.states: list[PeerConnectionState] = []
         self.present: list[IncomingTrack] = []
         self.first: list[IncomingTrack] = []

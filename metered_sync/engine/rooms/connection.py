@@ -280,7 +280,8 @@ class RemoteConnection:
         state: Any = pc.connectionState
         if pc.signalingState == "closed" and state not in ("failed", "closed"):
             state = "closing"
-        if generation.path_died:
+        if generation.path_died and self._owner.signalling_is_up:
+            # (Nothing could be made anew until it is; meanwhile the path may come back.)
             state = "failed"
         return Observed(
             state,

@@ -63,6 +63,10 @@ class ConnectionOptions:
 class MediaOwner(Protocol):
     """The member that media belong to. Nothing here may block or raise, but :meth:`signal`."""
 
+    @property
+    def signalling_is_up(self) -> bool:
+        """Whether signals can leave; once they can again, the media are begun anew."""
+
     async def signal(self, data: dict[str, Any]) -> None:
         """Send a direct message to the member; return once it is acknowledged.
 

@@ -119,6 +119,11 @@ class Member:
 
     # --- as the owner of its media ---
 
+    @property
+    def signalling_is_up(self) -> bool:
+        """Whether signals can leave: our own connection to the service is there."""
+        return self._host.state != "reconnecting"
+
     async def signal(self, data: dict[str, Any]) -> None:
         """Send this member a direct message; return once it is acknowledged."""
         await self._messages.send(self.id, data)

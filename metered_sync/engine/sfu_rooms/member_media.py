@@ -349,6 +349,10 @@ class _DataOwner:
         self.on_error, self.on_exhausted = owner.on_error, owner.on_exhausted
         self.on_candidate_error = owner.on_candidate_error
 
+    @property
+    def signalling_is_up(self) -> bool:
+        return self._owner.signalling_is_up
+
     def ice_servers(self) -> tuple[IceServer, ...]:
         return self._owner.ice_servers()
 

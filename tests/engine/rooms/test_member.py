@@ -44,8 +44,10 @@ def test_while_we_are_away_it_does_not_seem_connected() -> None:
     room = Journal()
     ann, media = member(room)
     media.become("connected")
+    assert ann.signalling_is_up
     room.state = "reconnecting"
     ann.set_state("reconnecting")
+    assert not ann.signalling_is_up
     media.become("connecting")
     media.become("connected")
     assert ann.state == "reconnecting"

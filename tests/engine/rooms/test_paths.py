@@ -107,6 +107,35 @@ def test_a_path_that_was_dark_for_a_moment_goes_on() -> None:
     run(test())
 
 
+def test_a_path_that_dies_is_kept_until_signalling_is_back() -> None:
+    """Nothing can be made anew before, and it may come back by itself."""
+
+    async def test() -> None:
+        async with apart() as (both, way):
+            both.polite.link.set_tracks([picture()])
+            await until(lambda: both.impolite.present, what="the track")
+            (seen,) = both.impolite.present
+            await frames(seen)
+            for side in both.sides:
+                side.signalling_is_up = False
+            way.darken("polite", "impolite")
+            for side in both.sides:
+                await until(lambda side=side: side.link._generation.path_died, what="death")
+            way.lighten()
+            await frames(seen)
+            assert [side.link.generations for side in both.sides] == [1, 1]
+            for side in both.sides:
+                assert (side.states, side.errors) == (["connecting", "connected"], [])
+                side.signalling_is_up = True
+            both.polite.link.rebuild(local_id="a")
+            await until(lambda: seen.restarts >= 1, what="another path")
+            await both.connected()
+            await frames(seen)
+            assert both.impolite.present == [seen]
+
+    run(test())
+
+
 async def quiet_for(seconds: float, timings: Timings) -> None:
     """See that a path over which nothing is sent for so long is left alone, and probed."""
     async with apart(timings) as (both, way):

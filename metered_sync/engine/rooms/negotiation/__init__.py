@@ -29,13 +29,13 @@ user name fragment, and answers from a new generation itself: what we do, too, w
 changes. An answer with another fragment means that it has dropped what we had together; one that
 comes when nobody waits for it, that what we took was outdated.
 
-**What ends a generation:** it does not connect within ``Timings.media_connect``; it fails; the
-other side closes it but stays (``Timings.media_closed`` later, lest it was leaving); a step of
-the negotiation fails; a track that the other side sends again cannot be received on it; it, or
-we, come back from an outage of signalling. Before each attempt there is a pause, the next of
-``Timings.ladder``; none after the last. A connection that comes up begins the ladder anew, and
-ends a pause: a late answer may bring that about. After the last attempt only the other side's
-offer helps, or a rebuild.
+**What ends a generation:** it does not connect within ``Timings.media_connect``; it fails (a path
+that has died counts once signalling is up: before, nothing could be made anew); the other side
+closes it but stays (``Timings.media_closed`` later, lest it was leaving); a step of the negotiation
+fails; a track that the other side sends again cannot be received on it; it, or we, come back from
+an outage of signalling. Before each attempt there is a pause, the next of ``Timings.ladder``; none
+after the last. A connection that comes up begins the ladder anew, and ends a pause: a late answer
+may bring that about. After the last attempt only the other side's offer helps, or a rebuild.
 
 **What is lost** is sent again: an offer without an answer, an answer after which no connection
 comes about, after ``Timings.answer``, then twice that, up to ``Timings.answer_max``. An offer
