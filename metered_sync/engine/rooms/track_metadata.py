@@ -62,7 +62,8 @@ class AnnouncedMetadata:
             for track in tracks:
                 if self._name(track) == taken_back.track_id:
                     self._names[track] = announced.track_id
-        if announced.stream_id is None and announced.kind is None:
+        known = announced.track_id in {self._name(track) for track in tracks}  # told once more
+        if announced.stream_id is None and announced.kind is None and not known:
             self._bare[announced.track_id] = None
 
     def _forget(self, track_id: str) -> TrackMetadata | None:

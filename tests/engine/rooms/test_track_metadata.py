@@ -58,6 +58,18 @@ def test_a_track_under_another_id_has_what_was_told_just_before() -> None:
     assert member.knows()[1] is None
 
 
+def test_what_is_told_once_more_is_not_about_what_comes_then() -> None:
+    """As the JavaScript client does after each outage, of tracks that are there."""
+    member = Member()
+    member.tells("a", "b")
+    assert member.sends("a", "x") == [CAMERA, CAMERA]  # one of them under another id
+    member.tells("a", "b")
+    assert member.sends("y", "z") == [None, None]
+    member.tells("a", "b")
+    member.tracks.clear()  # its page was loaded again
+    assert member.sends("v", "w") == [None, None]
+
+
 def test_only_where_there_is_no_doubt() -> None:
     for tell, come in (
         (["a"], ["x", "y"]),  # one of the two has no metadata
