@@ -6,7 +6,8 @@ of all threads. SECONDS is how long each call is stormed, and every STEP-th mome
 
 The interpreter looks for signals when a Python function begins and when a built-in one has
 returned (and at jumps backwards). A profile function is called at just these moments, so with
-one a call can be interrupted at each of them in turn: nothing is left to chance.
+one a call can be interrupted at each of them in turn: nothing is left to chance. (But where a
+generator goes on, to handle an exception, it is called too, and no signal comes.)
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import faulthandler
 import gc
 import itertools
 import json
+import opcode
 import os
 import queue
 import signal
@@ -44,6 +46,7 @@ from metered_sync import (
 )
 from metered_sync.testing import PatternSource, ToneSource
 
+YIELD = opcode.opmap["YIELD_VALUE"]
 STUCK = 40.0
 """Seconds after which a call hangs for sure."""
 SIGNALS = 200
@@ -253,6 +256,9 @@ class Interruption:
     def __call__(self, frame: FrameType, event: str, _: object) -> None:
         ours = frame.f_globals.get("__name__", "").startswith("metered_sync")
         if event not in ("call", "c_return", "c_exception") or not ours or self.done:
+            return
+        last = frame.f_lasti
+        if event == "call" and last > 0 and YIELD in frame.f_code.co_code[last - 2 : last + 1 : 2]:
             return
         self.left -= 1
         if self.left < 0:

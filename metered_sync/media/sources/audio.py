@@ -203,9 +203,12 @@ class AudioSource(TrackSource[MediaStreamTrack, None]):
                 self._converted_since = before
             yield lambda: self._cleared != before
         finally:
+            # (No call before it: Ctrl-C, which comes at calls, cannot keep this one out.)
+            try:
+                self._turns.remove(me)
+            except ValueError:  # Ctrl-C came before
+                pass
             with self._feed.lock:
-                if me in self._turns:  # else Ctrl-C came before
-                    self._turns.remove(me)
                 self._feed.moved.notify_all()
                 self._end_if_idle()
 
