@@ -525,3 +525,23 @@ def test_ctrl_c_that_comes_when_all_is_done_leaves_nothing(
         assert at > 2 * LATE_STEP
         assert track.read(timeout=20) is not None
         assert ours in client._publications
+
+
+def test_tracks_that_are_not_known_are_named_with_what_lists_those_that_are(
+    shared_cloud: LocalCloud,
+) -> None:
+    options = shared_cloud.sfu_options()
+    with (
+        SfuClient(**options) as sender,
+        SfuClient(**options) as receiver,
+        PatternSource(64, 48, 5) as pattern,
+    ):
+        camera = sender.publish(pattern.video, name="camera")
+        for session_id, track_id in (("nobody", "x"), (camera.session_id, camera.name)):
+            with pytest.raises(SfuNotFoundError) as caught:
+                receiver.subscribe(session_id, track_id)
+            asked = f"asked for: track {track_id!r} of session {session_id!r}. tracks(session_id) "
+            assert asked in str(caught.value)
+            assert caught.value.status == 404
+            assert caught.value.endpoint.startswith("POST /api/sfu/")
+        assert receiver.subscribe(camera).read(timeout=20) is not None  # nothing else is lost

@@ -342,6 +342,7 @@ class Session:
                 connection.unagreed = error.status not in range(400, 500) or error.status == 409
                 if isinstance(error, SfuNotFoundError):
                     await self._check_known(deadline)
+                    raise _unknown(error, refs) from error.__cause__
                 raise
             connection.at("offer")
             offer = connection.read(subscribed.description)
@@ -444,3 +445,16 @@ class Session:
         return await self._calls.ask(
             wire.TRACKS, wire.parse_tracks, deadline, session_id=session_id
         )
+
+
+def _unknown(error: SfuNotFoundError, refs: Sequence[wire.RemoteTrackRef]) -> SfuNotFoundError:
+    """Return the error for tracks one of which the SFU does not know, with what was asked for."""
+    asked = ", ".join(
+        f"{r.track_id!r} of session {wire.plain_session_id(r.session_id)!r}" for r in refs
+    )
+    unknown = SfuNotFoundError(
+        f"{error}; asked for: track {asked}. tracks(session_id) lists the ids of what a session "
+        "publishes (a name is no id: wait_for_track(name=…) finds one by its name)"
+    )
+    unknown.__dict__.update(error.__dict__)
+    return unknown
