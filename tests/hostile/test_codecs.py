@@ -115,8 +115,9 @@ def test_what_fits_beside_it_is_received(cloud: LocalCloud) -> None:
     with meeting(cloud, "mallory") as (victim, [mallory]):
         remote = victim.remote_peers[0]
         vp8, vp9 = section(0, "video", "VP8/90000"), section(1, "video", "VP9/90000")
-        say(mallory, offer(vp8, vp9))
-        assert remote.wait_for(NegotiationError, timeout=20).err.stage == "offer"
+        with remote.events(NegotiationError) as problems:
+            say(mallory, offer(vp8, vp9))
+            assert problems.get(timeout=20).err.stage == "offer"
         assert remote.track("video", timeout=20).kind == "video"
         assert remote.track(timeout=20).kind == "video"
 
