@@ -24,8 +24,9 @@ from tests.support.peer_page import PeerPage, peer_page
 
 pytestmark = pytest.mark.browser
 POLITE, IMPOLITE = ("a", "b"), ("b", "a")
-PATIENT = replace(FAST, answer=DEFAULT_TIMINGS.answer_max, media_connect=30.0)
-"""For a browser on a busy machine: an answer that is repeated is a complaint of the page."""
+LONG = DEFAULT_TIMINGS.answer_max
+PATIENT = replace(FAST, answer=LONG, crossing=LONG, media_connect=30.0)
+"""For a browser on a busy machine: what is repeated to it is a complaint of the page."""
 
 
 async def gets(side: Side, kinds: Sequence[str]) -> None:
