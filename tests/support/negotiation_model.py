@@ -589,7 +589,7 @@ class World:
             if set(side.received.values()) != set(other.tracks) - other.refused:
                 return f"{side.name} gets {side.received}, not {other.tracks}"
             if (machine.state, side.connection.state) != ("connected", "connected"):
-                nothing = not any(one.in_use for one in self.sides)
+                nothing = not any(place.sends for one in self.sides for place in one.places)
                 if not nothing or machine.state != "idle":
                     return f"{side.name} is {machine.state}, {side.connection.state}"
         return ""

@@ -890,11 +890,6 @@ class Network(RuleBasedStateMachine):
         self.world.fates[name].lose = count
         self.world.run(wait)
 
-    @rule(name=SIDES, picky=st.booleans(), wait=WAITS)
-    def refuse(self, name: str, picky: bool, wait: float) -> None:
-        self.side(name).picky = picky
-        self.world.run(wait)
-
     @rule(name=SIDES, seconds=st.sampled_from([0.0, 0.4, 2.0, 5.0]))
     def take(self, name: str, seconds: float) -> None:
         self.side(name).takes = seconds
@@ -915,6 +910,11 @@ class Network(RuleBasedStateMachine):
 
 class Storm(Network):
     """The same, with everything else that can go wrong."""
+
+    @rule(name=SIDES, picky=st.booleans(), wait=WAITS)
+    def refuse(self, name: str, picky: bool, wait: float) -> None:
+        self.side(name).picky = picky
+        self.world.run(wait)
 
     @rule(name=SIDES, count=st.integers(1, 2), later=SPANS)
     def repeat(self, name: str, count: int, later: float) -> None:
