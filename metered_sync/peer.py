@@ -91,8 +91,8 @@ class MeteredPeer(Client[RoomLink]):
         ice_servers: STUN and TURN servers, instead of those that the service names: a list of
             :class:`~metered_sync.IceServer`, dicts as browsers take them, addresses, or aiortc's
             ``RTCIceServer``.
-        relay_only: Use TURN only, and reveal no address of this machine. ``ice_servers``, where
-            they are given, must have a TURN server; through the SFU they must be given.
+        relay_only: Use TURN only, and reveal no address of this machine. Where no TURN server is
+            known on joining, a warning says so; through the SFU ``ice_servers`` must have one.
         gather_timeout: Seconds to wait for STUN and TURN servers in each negotiation, at most.
         max_pixels: The area of the pictures that are decoded, width times height: larger ones
             are dropped, and the log says so once.
@@ -178,15 +178,10 @@ class MeteredPeer(Client[RoomLink]):
         elif not isinstance(media, SfuMedia) and media != "mesh":
             raise ValueError(f'media must be "mesh", "sfu" or SfuMedia(…), not {shown(media)}')
         self._media = media
-        if relay_only and media != "mesh" and servers is None:
+        if relay_only and media != "mesh" and not has_relay(servers or ()):
             raise ValueError(
                 "relay_only=True needs a TURN server, and the way to the SFU has only those of "
                 f"ice_servers: {TURN_REMEDY}"
-            )
-        if relay_only and servers is not None and not has_relay(servers):
-            raise ValueError(
-                f"relay_only=True needs a TURN server, and ice_servers has none: {TURN_REMEDY}, or "
-                "leave ice_servers out in a mesh, for those that the service names"
             )
         self._decide: Callable[[RemoteTrack], None] | None = None
 
@@ -256,12 +251,19 @@ class MeteredPeer(Client[RoomLink]):
             what=f"join {channel!r}",
             progress=link.progress,
         )
-        named = self._options.ice_servers or link.ice_servers()
-        if self._options.relay_only and not has_relay(named):
+        given = self._options.ice_servers
+        if self._options.relay_only and not has_relay(
+            link.ice_servers() if given is None else given
+        ):
+            lacking = (
+                "the service names none (the iceServers of the token's metadata)"
+                if given is None
+                else "ice_servers has none"
+            )
             logger.warning(
-                "MeteredPeer: relay_only=True needs a TURN server, and the service names none (the "
-                "iceServers of the token's metadata): no media connection can be made until it "
-                "does; or give ice_servers: %s",
+                "MeteredPeer: relay_only=True needs a TURN server, and %s: no media connection can "
+                "be made without; %s as ice_servers",
+                lacking,
                 TURN_REMEDY,
             )
 
